@@ -1,0 +1,265 @@
+"""What crosses the queue: the request, the reply, the names and the codes. Standard library only.
+
+Both tiers import this module and nothing else of each other. A message is a frozen dataclass that encodes itself
+into JSON-ready builtins and decodes itself from them; whatever does not fit raises one error, `TolkError` with
+`BAD_INPUT`. Unknown fields of a message of the same version are ignored, so that old and new run side by side
+while a release rolls out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from types import UnionType
+from typing import Any, Literal, get_args
+
+VERSION = 1
+TASK = "tolk.translate"
+EXCHANGE = "tolk"
+DEAD_LETTERS = "tolk.dead-letters"
+MAX_DELIVERIES = 3
+
+Priority = Literal["interactive", "bulk"]
+
+
+class Code(StrEnum):
+    """Why a text or a request has no translation."""
+
+    BAD_INPUT = "BAD_INPUT"
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    RATE_LIMITED = "RATE_LIMITED"
+    OVERLOADED = "OVERLOADED"
+    TIMEOUT = "TIMEOUT"
+    CANCELLED = "CANCELLED"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+class Flag(StrEnum):
+    """What a reader of a translation should know about it."""
+
+    REPETITION = "REPETITION"  # the model ran away repeating itself; the text is a second try, or was shortened
+    UNKNOWN_TOKENS = "UNKNOWN_TOKENS"  # the text holds characters the model has no pieces for
+    SPLIT = "SPLIT"  # a sentence was longer than the model's limit and was translated in parts
+    TRUNCATED = "TRUNCATED"  # the translation stopped at the length limit
+
+
+class TolkError(Exception):
+    """An error of the domain: a code, a message that tells the user what to do, seconds until a retry makes sense."""
+
+    def __init__(self, code: Code, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after
+
+
+def queue_name(model: str, priority: Priority) -> str:
+    """The queue that holds a model's work: `translate.fr-en`, and `translate.fr-en.bulk`."""
+    return f"translate.{model}" if priority == "interactive" else f"translate.{model}.bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Decoding: beam width, how many alternatives (at most `beam`), exponent of the length in the beam's ranking."""
+
+    beam: int = 1
+    nbest: int = 1
+    length_penalty: float = 1.0
+
+    @classmethod
+    def decode(cls, payload: object) -> Options:
+        data = _mapping(payload, "options")
+        options = cls(
+            beam=_get(data, "beam", int),
+            nbest=_get(data, "nbest", int),
+            length_penalty=_get(data, "length_penalty", float),
+        )
+        if not 1 <= options.nbest <= options.beam <= 64:
+            raise TolkError(Code.BAD_INPUT, "options: 1 <= nbest <= beam <= 64 does not hold.")
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class TranslateRequest:
+    """One mutation, one message: all its texts. `deadline` is in Unix seconds."""
+
+    texts: tuple[str, ...]
+    target: str
+    model: str
+    deadline: float
+    source: str | None = None
+    version: str | None = None
+    options: Options = field(default_factory=Options)
+    priority: Priority = "interactive"
+    principal: str | None = None
+
+    def encode(self) -> dict[str, Any]:
+        return {"v": VERSION, **asdict(self), "texts": list(self.texts)}
+
+    @classmethod
+    def decode(cls, payload: object) -> TranslateRequest:
+        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        data = _versioned(payload, "request")
+        priority = _get(data, "priority", str)
+        if priority not in get_args(Priority):
+            raise TolkError(Code.BAD_INPUT, f"priority: {priority!r} is neither interactive nor bulk.")
+        return cls(
+            texts=_strings(data, "texts"),
+            source=_get(data, "source", str | None),
+            target=_get(data, "target", str),
+            model=_get(data, "model", str),
+            version=_get(data, "version", str | None),
+            options=Options.decode(data.get("options")),
+            priority=priority,
+            deadline=_get(data, "deadline", float),
+            principal=_get(data, "principal", str | None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it crosses the wire; `retry_after` (seconds) only ever stands on a request's failure."""
+
+    code: Code
+    message: str
+    retry_after: float | None = None
+
+    def error(self) -> TolkError:
+        return TolkError(self.code, self.message, self.retry_after)
+
+    @classmethod
+    def decode(cls, payload: object) -> Failure | None:
+        if payload is None:
+            return None
+        data = _mapping(payload, "error")
+        return cls(
+            code=_code(_get(data, "code", str)),
+            message=_get(data, "message", str),
+            retry_after=_get(data, "retry_after", float | None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another translation of the same text, with its score."""
+
+    text: str
+    score: float
+
+    @classmethod
+    def decode(cls, payload: object) -> Alternative:
+        data = _mapping(payload, "alternative")
+        return cls(text=_get(data, "text", str), score=_get(data, "score", float))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One text's outcome: a text, or an error. `score`: mean log-probability per target token, null for blank texts."""
+
+    text: str | None = None
+    score: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    error: Failure | None = None
+
+    @classmethod
+    def decode(cls, payload: object) -> Result:
+        data = _mapping(payload, "result")
+        known = set(Flag)
+        return cls(
+            text=_get(data, "text", str | None),
+            score=_get(data, "score", float | None),
+            alternatives=tuple(Alternative.decode(item) for item in _list(data, "alternatives")),
+            flags=tuple(Flag(flag) for flag in _strings(data, "flags") if flag in known),
+            error=Failure.decode(data.get("error")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds a request spent in the queue, waiting for a batch, in the encoder, and in the decoder."""
+
+    queue: float = 0.0
+    wait: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TranslateReply:
+    """What a task returns, for every error of the domain too. `results` has one entry per text, in order, or none."""
+
+    model: str
+    version: str | None = None
+    via: tuple[str, ...] = ()
+    worker: str = ""
+    results: tuple[Result, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+    error: Failure | None = None
+
+    def encode(self) -> dict[str, Any]:
+        return {"v": VERSION, **asdict(self)}
+
+    @classmethod
+    def decode(cls, payload: object) -> TranslateReply:
+        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        data = _versioned(payload, "reply")
+        timings = _mapping(data.get("timings"), "timings")
+        return cls(
+            model=_get(data, "model", str),
+            version=_get(data, "version", str | None),
+            via=_strings(data, "via"),
+            worker=_get(data, "worker", str),
+            results=tuple(Result.decode(item) for item in _list(data, "results")),
+            timings=Timings(*(_get(timings, name, float) for name in Timings.__dataclass_fields__)),
+            error=Failure.decode(data.get("error")),
+        )
+
+
+def _code(value: str) -> Code:
+    """A code that a newer release knows and this one does not is still an error: INTERNAL."""
+    return Code(value) if value in set(Code) else Code.INTERNAL
+
+
+def _versioned(payload: object, what: str) -> Mapping[str, Any]:
+    data = _mapping(payload, what)
+    if data.get("v") != VERSION:
+        raise TolkError(
+            Code.BAD_INPUT,
+            f"{what}: version {data.get('v')!r} is not {VERSION}, the one this release speaks.",
+        )
+    return data
+
+
+def _mapping(payload: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(payload, Mapping):
+        raise TolkError(Code.BAD_INPUT, f"{what}: an object was expected, not {type(payload).__name__}.")
+    return payload
+
+
+def _list(data: Mapping[str, Any], name: str) -> list[Any]:
+    value: list[Any] = _get(data, name, list)
+    return value
+
+
+def _strings(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    items = _list(data, name)
+    if not all(isinstance(item, str) for item in items):
+        raise TolkError(Code.BAD_INPUT, f"{name}: a list of strings was expected.")
+    return tuple(items)
+
+
+def _get(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
+    """The field `name`, of that kind; a whole number counts as a float, a bool never as a number."""
+    value = data.get(name)
+    kinds = get_args(kind) or (kind,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise TolkError(Code.BAD_INPUT, f"{name}: {wanted} was expected, not {type(value).__name__}.")
+    return value
