@@ -104,7 +104,7 @@ def _model(name: str, entry: Any, path: Path) -> Model:
 
 
 def _locate(reference: str, base: Path) -> str:
-    """A reference with a slash, or one that starts with a dot, is a directory beside models.toml; a bare word a name."""
+    """With a slash or a leading dot it is a directory, relative to models.toml; a bare word is a name."""
     return str((base / reference).resolve()) if "/" in reference or reference.startswith(".") else reference
 
 
