@@ -1,0 +1,63 @@
+"""The seam between the web tier and whatever translates: one protocol, and an implementation that needs no broker."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from tasks.contract import Alternative, Code, Result, TolkError, TranslateReply, TranslateRequest
+
+
+class Translator(Protocol):
+    """What the web tier calls. Safe to call from many threads at once."""
+
+    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+        """The reply to `request`, with one result per text, in order; returns or raises by `request.deadline`.
+
+        `request_id` is unique to this call; `cancel` names it. Raises TolkError for the request's own trouble.
+        """
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more: its `translate` raises CANCELLED. An unknown id is ignored."""
+
+    def check(self) -> None:
+        """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
+
+    def close(self) -> None:
+        """Lets go of connections and threads; requests still in flight fail with UNAVAILABLE."""
+
+
+class EchoTranslator:
+    """Answers at once with each text as its own translation, so that the web tier runs without a broker."""
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def translate(
+        self,
+        request: TranslateRequest,
+        request_id: str,  # noqa: ARG002 - the protocol's; an echo is over before it could be cancelled
+    ) -> TranslateReply:
+        if self._closed:
+            raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
+        if time.time() >= request.deadline:
+            raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began. Allow more time.")
+        results = tuple(
+            Result(
+                text=text,
+                score=0.0 if text.strip() else None,
+                alternatives=tuple(Alternative(text, 0.0) for _ in range(request.options.nbest - 1)),
+            )
+            for text in request.texts
+        )
+        return TranslateReply(model=request.model, version="echo", worker="echo", results=results)
+
+    def cancel(self, request_id: str) -> None:
+        """Nothing is ever in flight."""
+
+    def check(self) -> None:
+        if self._closed:
+            raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
+
+    def close(self) -> None:
+        self._closed = True
