@@ -1,0 +1,194 @@
+"""A RabbitMQ of our own: one node with its own name, ports, data and epmd, on loopback only. Standard library only."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+PACKAGE = "rabbitmq-server"
+SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's /usr/sbin one insists on its own user and directory
+ADVICE = (
+    "Install RabbitMQ (on Debian: apt-get install rabbitmq-server), set CELERY_BROKER_URL to one that runs,"
+    " or use Docker Compose."
+)
+
+CONFIGURATION = """\
+listeners.tcp.local = 127.0.0.1:{port}
+distribution.listener.interface = 127.0.0.1
+log.console = true
+log.console.use_colors = off
+log.file = false
+"""
+
+
+class RabbitMQError(Exception):
+    """The broker could not be installed or started; the message says why and what to do."""
+
+
+class PrivateRabbitMQ:
+    """A node that lives in `directory` and writes its log to `log`, a file (or descriptor) as subprocess takes it.
+
+    After `kill()`, `start()` brings it back on the same port with the same data.
+    """
+
+    def __init__(self, directory: Path, log: int | IO[bytes], *, timeout: float = 60) -> None:
+        self.directory = directory.resolve()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = log
+        self._timeout = timeout
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._ports: tuple[int, int, int] | None = None
+
+    @staticmethod
+    def installed() -> bool:
+        return _script() is not None and shutil.which("epmd") is not None
+
+    @staticmethod
+    def install(log: int | IO[bytes]) -> None:
+        """Installs Debian's package, and stops the node that Debian starts with it. Raises RabbitMQError."""
+        if shutil.which("apt-get") is None or os.geteuid() != 0:
+            raise RabbitMQError(f"There is no rabbitmq-server, and only root can install it. {ADVICE}")
+        apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", PACKAGE]):
+            if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ).returncode:
+                raise RabbitMQError(f"`{' '.join(command)}` failed; its output says why. {ADVICE}")
+        if shutil.which("systemctl"):
+            subprocess.run(["systemctl", "disable", PACKAGE], stdout=log, stderr=log)
+        subprocess.run(["service", PACKAGE, "stop"], stdout=log, stderr=log)
+
+    @property
+    def url(self) -> str:
+        """The broker's address, for CELERY_BROKER_URL; known once it was started."""
+        if self._ports is None:
+            raise RabbitMQError("The broker was not started.")
+        return f"amqp://guest:guest@127.0.0.1:{self._ports[0]}//"
+
+    def start(self) -> None:
+        """Returns when the broker takes connections. Raises RabbitMQError, and leaves no process behind."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
+        script, epmd = _script(), shutil.which("epmd")
+        if script is None or epmd is None:
+            raise RabbitMQError(f"There is no rabbitmq-server. {ADVICE}")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._ports = self._ports or _free_ports()
+        port, distribution, names = self._ports
+        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
+        (self.directory / "enabled_plugins").write_text("[].")
+        environ = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LANG": "C.UTF-8",
+            "HOME": str(self.directory),
+            "ERL_EPMD_PORT": str(names),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": "tolk@localhost",
+            "RABBITMQ_DIST_PORT": str(distribution),
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self.directory),
+            "RABBITMQ_LOG": "warning",
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",  # other processes use these cores too
+            # The script then becomes the node instead of waiting for it, so that our child's pid is the node's.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
+        }
+        if self._epmd is None:  # the node would start one that outlives it
+            self._epmd = self._spawn([epmd, "-port", str(names), "-address", "127.0.0.1"], environ)
+            self._wait("epmd", self._epmd, lambda: _accepts(names))
+        with (self.directory / "lock").open("w") as lock:  # the node inherits it: two on the same data would ruin it
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RabbitMQError(f"A RabbitMQ already runs in {self.directory}; end it first.") from None
+            self.process = self._spawn([str(script)], environ, lock.fileno())
+        self._wait("RabbitMQ", self.process, lambda: _accepts(port))
+
+    def kill(self) -> None:
+        """SIGKILL to the node, as if its machine had died."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        """Ends the node and its epmd; returns when both are gone."""
+        for process in (self.process, self._epmd):
+            if process is None:
+                continue
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(self._timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.process = self._epmd = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _spawn(self, command: list[str], environ: dict[str, str], *inherited: int) -> subprocess.Popen[bytes]:
+        """In a session of its own: a Ctrl-C at the terminal is for whoever started us, who will stop us in turn."""
+        return subprocess.Popen(
+            command,
+            env=environ,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+
+    def _wait(self, name: str, process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+        until = time.monotonic() + self._timeout
+        while not ready():
+            if process.poll() is not None:
+                raise RabbitMQError(f"{name} ended with code {process.returncode} while starting; its log says why.")
+            if time.monotonic() > until:
+                raise RabbitMQError(f"{name} did not answer within {self._timeout:.0f} s; its log says why.")
+            time.sleep(0.05)
+
+
+def _script() -> Path | None:
+    found = shutil.which(SCRIPT) or shutil.which(PACKAGE)
+    return Path(found) if found else None
+
+
+def _free_ports() -> tuple[int, int, int]:
+    with socket.socket() as a, socket.socket() as b, socket.socket() as c:
+        for each in (a, b, c):
+            each.bind(("127.0.0.1", 0))
+        first, second, third = (each.getsockname()[1] for each in (a, b, c))
+        return first, second, third
+
+
+def _accepts(port: int) -> bool:
+    """Whether something listens there. RabbitMQ opens its listener last of all, and takes no note of such a visit."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
