@@ -1,0 +1,158 @@
+"""A text as layout and sentences, and back: whatever is not a sentence stays exactly as it was.
+
+Line breaks, indentation, list bullets, the quote marks of mails, the white space between sentences, emoji around one,
+and whatever holds no letter at all (numbers, rules, punctuation) are layout. A line is never joined to the next.
+Boundaries within a line are sentencex's (https://github.com/wikimedia/sentencex), mended where it would take a name
+or an address apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import regex
+import sentencex
+
+# What may stand before the first word of a line: indentation, and any number of quote marks, bullets and numbers.
+_LEAD = regex.compile(
+    r"""\A\s*(?:
+        >+\s*
+      | (?: [-*+•‣◦▪·–—] | \#{1,6} | \[[ xX]?\] | \d{1,3}(?:\.\d{1,3})*[.)] | \(?(?:\d{1,3}|\p{L}|[ivx]{2,4})\) )
+        (?:\s+|$)
+    )*""",
+    regex.VERBOSE,
+)
+_LETTER = regex.compile(r"\p{L}")
+_EMOJI = r"[\s\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\uFE0F\u200D]+"  # and white space
+_EMOJI_BEFORE = regex.compile(rf"\A{_EMOJI}")
+_EMOJI_BEHIND = regex.compile(rf"(?r){_EMOJI}\Z")
+
+# sentencex keeps a quotation or a parenthesis together however many sentences it holds, and one stray mark makes a
+# sentence of a paragraph. Models are trained on single sentences and drop most of such a piece. So sentencex sees a
+# letter for a mark that opens and white space for one that closes, each of the same length.
+_OPENING = regex.compile(r"[«“„(]|(?<!\S)\"")
+_CLOSING = regex.compile(r"[»”)\"]")
+
+_TITLE = regex.compile(r"(?<![\p{L}\p{N}])(?:\p{Lu}|MM|Mr|Mrs|Ms|Mme|Mlle|Dr|Pr|Prof|Mgr|St|Ste)\.\s*$")
+_SHORT = regex.compile(r"(?<!\p{L})\p{L}{1,4}\.\s+$")
+_WORD = regex.compile(r"\p{L}{2}[.!?…]+$")
+_NOT_PROSE = regex.compile(r"[\p{N}@/\\_=]")
+
+# Where a sentence that is too long comes apart, best first; a grapheme only where it alone is too long.
+_PLACES = (
+    (regex.compile(r"[;:—–…]+\s+|[；：。！？]"), 0.25),
+    (regex.compile(r",\s+|[，、]"), 0.25),
+    (regex.compile(r"\s+"), 0.0),
+    (regex.compile(r"\X"), 0.0),
+    (regex.compile(r"(?s:.)"), 0.0),
+)
+
+_SPACES = regex.compile(r"\A[\p{Zs}\t]+\Z")
+_NOTHING = regex.compile(r"\A\Z")
+_WITHOUT_SPACES = frozenset(
+    {"ja", "jpn", "zh", "zho", "cmn", "yue", "th", "tha", "lo", "lao", "km", "khm", "my", "mya"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """A text as gap, sentence, gap, …, gap: always one gap more than there are sentences.
+
+    `split` says that a sentence was too long for the model and stands here in parts.
+    """
+
+    sentences: tuple[str, ...]
+    gaps: tuple[str, ...]
+    split: bool = False
+
+
+def split(text: str, language: str, fits: Callable[[str], bool]) -> Segmentation:
+    """The sentences of `text`, which holds no lone surrogate.
+
+    `language` is the ISO 639 code whose abbreviations count; `fits` says whether the model can take a sentence whole.
+    """
+    sentences: list[str] = []
+    gaps = [""]
+    was_split = False
+    for line in text.splitlines(keepends=True):
+        body = _LEAD.sub("", line)
+        gaps[-1] += line[: len(line) - len(body)]
+        for piece in _sentences(body, language):
+            rest = _EMOJI_BEFORE.sub("", piece)
+            sentence = _EMOJI_BEHIND.sub("", rest)
+            gaps[-1] += piece[: len(piece) - len(rest)]
+            parts = list(_parts(sentence, fits)) if _LETTER.search(sentence) else [sentence]
+            was_split |= len(parts) > 1
+            for part in parts:
+                words = part.rstrip() if _LETTER.search(part) else ""
+                if words:
+                    sentences.append(words)
+                    gaps.append("")
+                gaps[-1] += part[len(words) :]
+            gaps[-1] += rest[len(sentence) :]
+    return Segmentation(tuple(sentences), tuple(gaps), was_split)
+
+
+def join(segmentation: Segmentation, translations: Sequence[str], source: str, target: str) -> str:
+    """The text with `translations` in the place of its sentences.
+
+    Only where one of the two languages is written without spaces does the white space between the sentences of a line
+    change: it goes, or a space is set.
+    """
+    gaps = list(segmentation.gaps)
+    if _has_spaces(source) != _has_spaces(target):
+        between, instead = (_SPACES, "") if _has_spaces(source) else (_NOTHING, " ")
+        gaps[1:-1] = [between.sub(instead, gap) for gap in gaps[1:-1]]
+    return "".join(piece for pair in zip(gaps, (*translations, ""), strict=True) for piece in pair)
+
+
+def _has_spaces(language: str) -> bool:
+    return language.replace("_", "-").split("-")[0].lower() not in _WITHOUT_SPACES
+
+
+def _sentences(line: str, language: str) -> Iterator[str]:
+    """The line in pieces, each a sentence with the white space behind it."""
+    masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
+    start = end = 0
+    for piece in sentencex.segment(language, masked):
+        end += len(piece)
+        if _is_boundary(line, end):
+            yield line[start:end]
+            start = end
+    if start < len(line):
+        yield line[start:]
+
+
+def _is_boundary(line: str, at: int) -> bool:
+    """Whether a sentence ends at `at`, where sentencex says that one does."""
+    before, behind = line[max(0, at - 32) : at], line[at : at + 32]
+    if _TITLE.search(before):
+        return False
+    if before[-1] in ".!?…":  # no white space: two sentences run together, or an address, a file, an abbreviation
+        around = [*before.split()[-1:], *behind.split()[:1]]
+        return bool(_WORD.search(before)) and not any(_NOT_PROSE.search(word) for word in around)
+    if behind[:1].islower() or behind[:1].isdigit():  # the prof. de maths, the art. 12, « Viens ! » dit-elle
+        return not (_SHORT.search(before) or _CLOSING.search(before.rstrip()[-1:]))
+    return True
+
+
+def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
+    """The sentence, halved until every part fits."""
+    if len(sentence) < 2 or fits(sentence.strip()):
+        yield sentence
+        return
+    cut = _cut(sentence)
+    yield from _parts(sentence[:cut], fits)
+    yield from _parts(sentence[cut:], fits)
+
+
+def _cut(sentence: str) -> int:
+    """Behind the best place of a sentence of two characters or more: punctuation only counts in its middle half."""
+    length = len(sentence)
+    for place, margin in _PLACES:
+        cuts = [match.end() for match in place.finditer(sentence)]
+        cuts = [cut for cut in cuts if max(1, margin * length) <= cut <= min(length - 1, (1 - margin) * length)]
+        if cuts:
+            break
+    return min(cuts, key=lambda cut: abs(2 * cut - length))
