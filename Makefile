@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types imports schema bench-quality lock environment clean
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+ENV := .venv/bin/python -m
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+
+run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops it
+	@$(PYTHON) -m launch.install run
+	@$(ENV) launch.service
+
+test: ## set up what is missing and run every test; ARGS go to pytest
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest $(ARGS)
+
+check: lint types imports ## all three
+
+lint: environment ## ruff: style, and formatting
+	@$(ENV) ruff check .
+	@$(ENV) ruff format --check .
+
+types: environment ## mypy, strictly
+	@$(ENV) mypy
+
+imports: environment ## which room may import which
+	@.venv/bin/lint-imports
+
+lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
+	@$(PYTHON) -m launch.install lock
+
+environment: ## set up .venv and nothing else
+	@$(PYTHON) -m launch.install
+
+clean: ## remove what was set up and what was cached; what the service stored goes too
+	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

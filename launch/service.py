@@ -1,0 +1,343 @@
+"""`make run`: the broker, a worker, the web app and Flower, started, watched and stopped together.
+
+    .venv/bin/python -m launch.service [DIRECTORY]
+
+DIRECTORY holds the broker's data (default: .run). Each child has a session of its own, so that a Ctrl-C reaches this
+process alone, which then stops web and Flower, the worker and the broker, in this order. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import http.client
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECTORY = ROOT / ".run"
+MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run knows what an earlier one left behind
+GRACE = {"web": 40.0, "flower": 5.0, "worker": 40.0, "broker": 30.0}  # seconds from SIGTERM to SIGKILL
+HURRY = 1.0  # the same once a second signal has come
+PATIENCE = 30.0  # seconds between two words on what start-up still waits for
+COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
+
+
+class StartError(Exception):
+    """The service cannot be started here; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of the service, and the last lines it wrote."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    tail: deque[str]
+
+
+class Output:
+    """One file descriptor that takes the lines of several processes, each line after its process's name."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._coloured = os.isatty(descriptor) and not os.environ.get("NO_COLOR")
+        self._lock = threading.Lock()
+
+    def write(self, name: str, line: str) -> None:
+        prefix = f"{name:<6} |"
+        if self._coloured:
+            prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
+        with self._lock:
+            try:
+                os.write(self._descriptor, f"{prefix} {line}\n".encode())
+            except OSError:  # a log that nobody takes must not stop the service: a closed terminal sends SIGHUP
+                self._descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def pump(self, name: str, source: int, tail: deque[str]) -> None:
+        """Writes the lines that come out of the pipe `source`, until it is closed."""
+        with open(source, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                tail.append(line.rstrip())
+                self.write(name, tail[-1])
+
+
+@dataclass(slots=True)
+class Service:
+    """What runs between a start and a stop."""
+
+    directory: Path
+    web_port: int
+    flower_port: int
+    output: Output
+    broker: PrivateRabbitMQ | None = None
+    children: dict[str, Child] = field(default_factory=dict)
+    events: queue.SimpleQueue[int | Child] = field(default_factory=queue.SimpleQueue)  # a signal, or who has ended
+    hurried: bool = False
+
+    def run(self) -> int:
+        """Returns the exit code: 0 after a signal, 1 where a child ended by itself. Raises RabbitMQError."""
+        try:
+            url = os.environ.get("CELERY_BROKER_URL") or self.start_broker()
+            on_signals(lambda number, _frame: self.events.put(number))
+            self.start(url)
+            return self.watch()
+        finally:
+            self.stop()
+
+    def start_broker(self) -> str:
+        self.say("starting RabbitMQ")
+        tail, pipe = self.pipe("broker")
+        try:
+            self.broker = PrivateRabbitMQ(self.directory / "broker", pipe)
+            self.broker.start()
+        finally:
+            os.close(pipe)
+        if self.broker.process is not None:
+            self.keep(Child("broker", self.broker.process, tail))
+        return self.broker.url
+
+    def start(self, broker: str) -> None:
+        self.say("starting the worker, the web app and Flower")
+        celery = [sys.executable, "-m", "celery", "-A", "tasks"]
+        commands = {
+            "worker": [*celery, "worker"],
+            "web": [sys.executable, "-m", "gunicorn"],
+            "flower": [*celery, "flower", "--address=127.0.0.1", f"--port={self.flower_port}"],
+        }
+        environ = {
+            **os.environ,
+            "CELERY_BROKER_URL": broker,
+            "PORT": str(self.web_port),
+            "PYTHONUNBUFFERED": "1",
+            MARK: str(self.directory),
+        }
+        for name, command in commands.items():
+            tail, pipe = self.pipe(name)
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                start_new_session=True,
+            )
+            os.close(pipe)
+            self.keep(Child(name, process, tail))
+
+    def watch(self) -> int:
+        """Says when everything answers; returns when a signal came or a child ended."""
+        began = said = time.monotonic()
+        awaited = {"web": (self.web_port, "/readyz"), "flower": (self.flower_port, "/healthcheck")}
+        while True:
+            try:
+                event = self.events.get(timeout=0.2 if awaited else None)
+            except queue.Empty:
+                name, address = next(iter(awaited.items()))
+                trouble = answer(*address)
+                if trouble is None:
+                    del awaited[name]
+                elif time.monotonic() - said > PATIENCE:
+                    said = time.monotonic()
+                    self.say(f"still waiting for {name}: {trouble}")
+                if not awaited:
+                    self.say(f"ready after {time.monotonic() - began:.0f} s")
+                    self.say(f"  http://127.0.0.1:{self.web_port}/graphql  the API, and GraphiQL in a browser")
+                    self.say(f"  http://127.0.0.1:{self.flower_port}/         Flower: workers, queues, tasks")
+                    self.say("  Ctrl-C stops it")
+                continue
+            if isinstance(event, Child):
+                self.say(f"{event.name} ended with code {event.process.returncode}; its last lines were:")
+                for line in list(event.tail):
+                    self.say(f"  {event.name} | {line}")
+                return 1
+            self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
+            return 0
+
+    def stop(self) -> None:
+        """Ends web and Flower, then the worker, then the broker, and leaves no process behind."""
+        self.end("web", "flower")
+        self.end("worker")
+        self.end("broker")
+        if self.broker is not None:
+            self.broker.stop()
+        end_leftovers(self.directory, self.output)
+
+    def end(self, *names: str) -> None:
+        """SIGTERM, time to finish, SIGKILL."""
+        running = {name: self.children[name] for name in names if name in self.children}
+        running = {name: child for name, child in running.items() if child.process.poll() is None}
+        for child in running.values():
+            child.process.terminate()
+        began = time.monotonic()
+        while running:
+            grace = HURRY if self.hurried else max(GRACE[name] for name in running)
+            try:
+                event = self.events.get(timeout=max(0.0, began + grace - time.monotonic()))
+            except queue.Empty:
+                for child in running.values():
+                    self.say(f"{child.name} did not stop within {time.monotonic() - began:.0f} s and is killed")
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(child.process.pid, signal.SIGKILL)
+                began = time.monotonic()
+                continue
+            if isinstance(event, Child):
+                if running.pop(event.name, None):
+                    self.say(f"{event.name} stopped")
+            elif event == signal.SIGINT and not self.hurried:  # make hands a SIGTERM on, so that one may come twice
+                self.hurried, began = True, time.monotonic()
+                self.say("hurrying")
+
+    def pipe(self, name: str) -> tuple[deque[str], int]:
+        """Where the child `name` writes; what it wrote last."""
+        tail: deque[str] = deque(maxlen=20)
+        source, sink = os.pipe()
+        threading.Thread(target=self.output.pump, args=(name, source, tail), daemon=True).start()
+        return tail, sink
+
+    def keep(self, child: Child) -> None:
+        def wait() -> None:
+            child.process.wait()
+            self.events.put(child)
+
+        self.children[child.name] = child
+        threading.Thread(target=wait, daemon=True).start()
+
+    def say(self, line: str) -> None:
+        self.output.write("tolk", line)
+
+
+def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        signal.signal(signal.SIGHUP, handler)
+
+
+def answer(port: int, path: str) -> str | None:
+    """None where it answers 200, else why not."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(500).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return str(error)
+    finally:
+        connection.close()
+    return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
+
+
+def web_port(environ: Mapping[str, str]) -> int:
+    """PORT, which must be free. Raises StartError."""
+    port = _number(environ, "PORT", 8000)
+    reason = _taken(port)
+    if reason is not None:
+        raise StartError(f"Port {port} {reason}: choose another, as in `make run PORT={port % 65535 + 1}`.")
+    return port
+
+
+def flower_port(environ: Mapping[str, str], output: Output) -> int:
+    """FLOWER_PORT, or a free one where it is taken. Raises StartError."""
+    port = _number(environ, "FLOWER_PORT", 5555)
+    reason = _taken(port)
+    if reason is None:
+        return port
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free: int = probe.getsockname()[1]
+    output.write("tolk", f"port {port} {reason}: Flower takes {free} (FLOWER_PORT sets it)")
+    return free
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise StartError(f"{name} is {text!r}: a port is a number from 1 to 65535.")
+    return int(text)
+
+
+def _taken(port: int) -> str | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closing connections do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return {errno.EADDRINUSE: "is in use", errno.EACCES: "is for root only"}.get(error.errno or 0, str(error))
+    return None
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Keeps a second service out of the directory. Raises StartError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StartError(f"Tolk already runs from {ROOT}: stop it first, or use another clone.") from None
+    finally:
+        os.close(descriptor)
+
+
+def end_leftovers(directory: Path, output: Output) -> None:
+    """Ends every process of a service in this directory whose supervisor was killed."""
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        pids = list(leftovers(directory))
+        if not pids:
+            return
+        output.write("tolk", f"ending what was left running: {', '.join(map(str, pids))}")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and any(leftovers(directory)):
+            time.sleep(0.1)
+
+
+def leftovers(directory: Path) -> Iterable[int]:
+    """The processes that carry the mark of a service in this directory; the broker's have their home there instead."""
+    marks = {f"{MARK}={directory}".encode(), f"HOME={directory / 'broker'}".encode()}
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environ = entry.read_bytes()
+        except OSError:  # ended meanwhile, or somebody else's
+            continue
+        if marks & set(environ.split(b"\0")):
+            yield int(entry.parent.name)
+
+
+def main(directory: Path) -> int:
+    """Runs the service until it is told to stop. Returns the exit code."""
+    on_signals(signal.default_int_handler)
+    output = Output(sys.stdout.fileno())
+    try:
+        with alone(directory):
+            end_leftovers(directory, output)
+            return Service(directory, web_port(os.environ), flower_port(os.environ, output), output).run()
+    except (StartError, RabbitMQError) as error:
+        output.write("tolk", str(error))
+        return 1
+    except KeyboardInterrupt:
+        output.write("tolk", "stopped while starting")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else DIRECTORY))
