@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
-from launch.service import DIRECTORY, Output, StartError, alone, end_leftovers, web_port
+from launch.service import DIRECTORY, Output, StartError, alone, end_leftovers, web_address
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
@@ -57,7 +57,7 @@ def main(purpose: str) -> None:
         if purpose == "run":  # what would stop the service is said before the minutes that an installation takes
             with alone(DIRECTORY):
                 end_leftovers(DIRECTORY, Output(sys.stdout.fileno()))
-                web_port(os.environ)
+                web_address(os.environ)
         if purpose == "lock":
             lock()
             return
@@ -94,13 +94,11 @@ def install(environment: Path) -> None:
         stamp.unlink(missing_ok=True)
         if not usable(environment):
             say(f"making a virtual environment in {environment}")
-            run([sys.executable, "-m", "venv", "--clear", str(environment)])
+            make(environment)
         forget_interrupted(environment)
-        torch = ["--no-deps", "-c", str(CONSTRAINTS), "torch", "setuptools"]
-        if not has_gpu():
-            torch += ["--retries", "0", "--extra-index-url", CPU_BUILDS]
         say("installing the dependencies: some minutes the first time")
-        pip(environment, "install", *torch)
+        first = [line for line in CONSTRAINTS.read_text().split() if line.startswith(("torch==", "setuptools=="))]
+        pip(environment, "install", "--no-deps", *cpu_builds(), *first)
         everything = ["-c", str(CONSTRAINTS), "-e", f"{ROOT}[web,worker,dev]"]
         pip(environment, "install", "--no-build-isolation", "--config-settings", "editable_mode=compat", *everything)
         stamp.write_text(wanted)
@@ -130,6 +128,12 @@ def usable(environment: Path) -> bool:
     return subprocess.run([python(environment), "-m", "pip", "--version"], capture_output=True).returncode == 0
 
 
+def make(environment: Path) -> None:
+    """An empty environment with pip, which is put in apart because `venv` keeps to itself what went wrong with it."""
+    run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(environment)])
+    run([python(environment), "-m", "ensurepip", "--upgrade", "--default-pip"])
+
+
 def forget_interrupted(environment: Path) -> None:
     """Lets pip install again what it was writing when it was killed: INSTALLER is the last but one thing it writes."""
     for metadata in environment.glob("lib/*/site-packages/*.dist-info"):
@@ -142,6 +146,11 @@ def has_gpu() -> bool:
     return Path("/proc/driver/nvidia/version").exists()
 
 
+def cpu_builds() -> list[str]:
+    """pip's options for torch without CUDA, where no GPU would use it; an index that does not answer is passed over."""
+    return [] if has_gpu() else ["--retries", "0", "--extra-index-url", CPU_BUILDS]
+
+
 def lock() -> None:
     """Writes constraints.txt: the newest version of everything that setup.cfg allows, for the oldest Python we take."""
     if sys.version_info[:2] != (3, 11):
@@ -151,9 +160,9 @@ def lock() -> None:
     wanted = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
     with tempfile.TemporaryDirectory() as directory:
         environment = Path(directory) / "venv"
-        run([sys.executable, "-m", "venv", str(environment)])
+        make(environment)
         torch = next(line for line in "\n".join(wanted).split() if line.startswith("torch=="))
-        pip(environment, "install", "--no-deps", "--retries", "0", "--extra-index-url", CPU_BUILDS, torch)
+        pip(environment, "install", "--no-deps", *cpu_builds(), torch)
         pip(environment, "install", "setuptools>=77", *" ".join(wanted).split())
         frozen = pip(environment, "freeze", "--all", "--exclude", "pip")
     CONSTRAINTS.write_text("".join(f"{line.partition('+')[0]}\n" for line in frozen))
@@ -247,10 +256,10 @@ def progress(line: str) -> "str | None":
 
 def failure(command: list[str], lines: list[str]) -> SetupError:
     """One sentence for the causes that people meet; else everything that was said."""
-    said = "\n".join(line for line in lines if CPU_BUILDS not in line)
+    said = "\n".join(lines)
     if is_full(said):
         return SetupError(full())
-    if "Failed to establish a new connection" in said or "ConnectTimeoutError" in said or "Read timed out" in said:
+    if any(sign in said for sign in ("new connection", "ConnectTimeoutError", "timed out", "(from versions: none)")):
         return SetupError(OFFLINE)
     return SetupError("\n".join([*lines, f"`{' '.join(command)}` failed: see above."]))
 

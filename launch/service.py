@@ -14,6 +14,7 @@ import fcntl
 import http.client
 import os
 import queue
+import re
 import signal
 import socket
 import subprocess
@@ -31,10 +32,12 @@ from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY = ROOT / ".run"
 MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run knows what an earlier one left behind
-GRACE = {"web": 40.0, "flower": 5.0, "worker": 40.0, "broker": 30.0}  # seconds from SIGTERM to SIGKILL
+# Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
+GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
 COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours
 
 
 class StartError(Exception):
@@ -62,18 +65,18 @@ class Output:
         prefix = f"{name:<6} |"
         if self._coloured:
             prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
-        with self._lock:
-            try:
-                os.write(self._descriptor, f"{prefix} {line}\n".encode())
-            except OSError:  # a log that nobody takes must not stop the service: a closed terminal sends SIGHUP
-                self._descriptor = os.open(os.devnull, os.O_WRONLY)
+        # A log that nobody takes must not stop the service; a terminal that is closed says so with SIGHUP.
+        with self._lock, contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{prefix} {line}\n".encode())
 
     def pump(self, name: str, source: int, tail: deque[str]) -> None:
         """Writes the lines that come out of the pipe `source`, until it is closed."""
         with open(source, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                tail.append(line.rstrip())
-                self.write(name, tail[-1])
+                text = line.rstrip() if self._coloured else ESCAPES.sub("", line).rstrip()
+                if text:
+                    tail.append(text)
+                    self.write(name, text)
 
 
 @dataclass(slots=True)
@@ -81,8 +84,8 @@ class Service:
     """What runs between a start and a stop."""
 
     directory: Path
-    web_port: int
-    flower_port: int
+    web: tuple[str, int]
+    flower: tuple[str, int]
     output: Output
     broker: PrivateRabbitMQ | None = None
     children: dict[str, Child] = field(default_factory=dict)
@@ -117,12 +120,12 @@ class Service:
         commands = {
             "worker": [*celery, "worker"],
             "web": [sys.executable, "-m", "gunicorn"],
-            "flower": [*celery, "flower", "--address=127.0.0.1", f"--port={self.flower_port}"],
+            "flower": [*celery, "flower", f"--address={self.flower[0]}", f"--port={self.flower[1]}"],
         }
         environ = {
             **os.environ,
             "CELERY_BROKER_URL": broker,
-            "PORT": str(self.web_port),
+            "PORT": str(self.web[1]),
             "PYTHONUNBUFFERED": "1",
             MARK: str(self.directory),
         }
@@ -143,10 +146,10 @@ class Service:
     def watch(self) -> int:
         """Says when everything answers; returns when a signal came or a child ended."""
         began = said = time.monotonic()
-        awaited = {"web": (self.web_port, "/readyz"), "flower": (self.flower_port, "/healthcheck")}
+        awaited = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
         while True:
             try:
-                event = self.events.get(timeout=0.2 if awaited else None)
+                event = self.events.get(timeout=1.0 if awaited else None)
             except queue.Empty:
                 name, address = next(iter(awaited.items()))
                 trouble = answer(*address)
@@ -157,8 +160,8 @@ class Service:
                     self.say(f"still waiting for {name}: {trouble}")
                 if not awaited:
                     self.say(f"ready after {time.monotonic() - began:.0f} s")
-                    self.say(f"  http://127.0.0.1:{self.web_port}/graphql  the API, and GraphiQL in a browser")
-                    self.say(f"  http://127.0.0.1:{self.flower_port}/         Flower: workers, queues, tasks")
+                    self.say(f"  http://{self.web[0]}:{self.web[1]}/graphql  the API, and GraphiQL in a browser")
+                    self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
                     self.say("  Ctrl-C stops it")
                 continue
             if isinstance(event, Child):
@@ -229,9 +232,9 @@ def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
-def answer(port: int, path: str) -> str | None:
+def answer(host: str, port: int, path: str) -> str | None:
     """None where it answers 200, else why not."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -243,42 +246,40 @@ def answer(port: int, path: str) -> str | None:
     return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
 
 
-def web_port(environ: Mapping[str, str]) -> int:
-    """PORT, which must be free. Raises StartError."""
-    port = _number(environ, "PORT", 8000)
-    reason = _taken(port)
+def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
+    """TOLK_HOST and PORT, which must be free. Raises StartError."""
+    host, port = environ.get("TOLK_HOST") or "127.0.0.1", _port(environ, "PORT", 8000)
+    reason = _taken(host, port)
     if reason is not None:
-        raise StartError(f"Port {port} {reason}: choose another, as in `make run PORT={port % 65535 + 1}`.")
-    return port
+        raise StartError(f"Port {port} of {host} {reason}: choose another, as in `make run PORT={port % 65535 + 1}`.")
+    return host, port
 
 
-def flower_port(environ: Mapping[str, str], output: Output) -> int:
-    """FLOWER_PORT, or a free one where it is taken. Raises StartError."""
-    port = _number(environ, "FLOWER_PORT", 5555)
-    reason = _taken(port)
+def flower_address(environ: Mapping[str, str], output: Output) -> tuple[str, int]:
+    """FLOWER_PORT on loopback, or a free one where it is taken. Raises StartError."""
+    host, port = "127.0.0.1", _port(environ, "FLOWER_PORT", 5555)
+    reason = _taken(host, port)
     if reason is None:
-        return port
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        return host, port
+    with socket.create_server((host, 0)) as probe:
         free: int = probe.getsockname()[1]
     output.write("tolk", f"port {port} {reason}: Flower takes {free} (FLOWER_PORT sets it)")
-    return free
+    return host, free
 
 
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
         raise StartError(f"{name} is {text!r}: a port is a number from 1 to 65535.")
     return int(text)
 
 
-def _taken(port: int) -> str | None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: closing connections do not count
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return {errno.EADDRINUSE: "is in use", errno.EACCES: "is for root only"}.get(error.errno or 0, str(error))
+def _taken(host: str, port: int) -> str | None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        words = {errno.EADDRINUSE: "is in use", errno.EACCES: "is for root only"}
+        return words.get(error.errno or 0, f"cannot be used ({error.strerror})")
     return None
 
 
@@ -330,7 +331,7 @@ def main(directory: Path) -> int:
     try:
         with alone(directory):
             end_leftovers(directory, output)
-            return Service(directory, web_port(os.environ), flower_port(os.environ, output), output).run()
+            return Service(directory, web_address(os.environ), flower_address(os.environ, output), output).run()
     except (StartError, RabbitMQError) as error:
         output.write("tolk", str(error))
         return 1
