@@ -1,0 +1,58 @@
+"""The web tier: a GraphQL API over Flask that hands every translation to a Translator."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+
+from flask import Flask
+
+from app import cli, errors, views
+from app.settings import Settings, SettingsError
+from app.translator import EchoTranslator, Translator
+from tasks.registry import Registry, RegistryError
+
+log = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings | None = None, translator: Translator | None = None) -> Flask:
+    """The WSGI application. Who gives no settings is a server: they come from the environment, and so does the log.
+
+    Raises RegistryError for a models.toml that cannot be used; where the environment is at fault, the process ends
+    with one sentence.
+    """
+    if settings is None:
+        return _create_from_environment(translator)
+    registry = Registry.load(settings.models)
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
+    logging.getLogger("graphql_server.execution").disabled = True
+    if translator is None:
+        translator = _build_translator(settings, registry)
+        atexit.register(translator.close)
+    errors.register(app)
+    views.register(app, settings, registry, translator)
+    app.cli.add_command(cli.schema)
+    return app
+
+
+def _create_from_environment(translator: Translator | None) -> Flask:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings.from_env(os.environ)
+        app = create_app(settings, translator)
+    except (SettingsError, RegistryError) as error:
+        sys.exit(f"tolk: {error}")
+    log.info("%s", settings)
+    return app
+
+
+def _build_translator(settings: Settings, registry: Registry) -> Translator:
+    if settings.translator == "echo":
+        return EchoTranslator()
+    from app.rpc import CeleryTranslator  # the echo needs no Celery
+
+    return CeleryTranslator.from_config(registry)

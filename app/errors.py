@@ -1,0 +1,91 @@
+"""Where errors become answers: a code of the contract, its HTTP status, and one JSON shape for all of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from typing import Any
+
+from flask import Flask, Response, current_app, g
+from graphql import GraphQLError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from tasks.contract import Code, TolkError
+
+log = logging.getLogger(__name__)
+
+STATUS = {
+    Code.BAD_INPUT: 400,
+    Code.UNKNOWN_MODEL: 404,
+    Code.UNAUTHENTICATED: 401,
+    Code.FORBIDDEN: 403,
+    Code.RATE_LIMITED: 429,
+    Code.OVERLOADED: 503,
+    Code.TIMEOUT: 504,
+    Code.CANCELLED: 409,
+    Code.UNAVAILABLE: 503,
+    Code.INTERNAL: 500,
+}
+
+
+def domain_error(error: GraphQLError) -> TolkError:
+    """What a GraphQL error is in the contract's terms; what nobody foresaw is logged, and told as INTERNAL only."""
+    original = error.original_error
+    while isinstance(original, GraphQLError):
+        original = original.original_error
+    if isinstance(original, TolkError):
+        return original
+    # Before a field runs, and in the arguments of the field at the root, the caller's document or variables are wrong;
+    # below it stands what we answer.
+    callers = original is None or (error.path is None and error.nodes)
+    if callers and len(error.path or ()) <= 1:
+        return TolkError(Code.BAD_INPUT, error.message)
+    return _internal(original or error)
+
+
+def extensions(error: TolkError) -> dict[str, Any]:
+    """The `extensions` of a GraphQL error: its code, the request's id, and seconds until a retry makes sense."""
+    retry = {} if error.retry_after is None else {"retryAfter": error.retry_after}
+    return {"code": error.code, "requestId": g.request_id, **retry}
+
+
+def set_status(response: Response, code: Code, retry_after: float | None) -> None:
+    """Gives a response the HTTP status of a code, and the Retry-After header where there is one."""
+    response.status_code = STATUS[code]
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(math.ceil(retry_after))
+
+
+def register(app: Flask) -> None:
+    """Answers every error that leaves a view in the shape of a GraphQL error."""
+    app.register_error_handler(TolkError, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, lambda error: _answer(_internal(error)))
+
+
+def _answer(error: TolkError) -> Response:
+    response = Response(_body(error), content_type="application/json")
+    set_status(response, error.code, error.retry_after)
+    return response
+
+
+def _answer_http(error: HTTPException) -> Response:
+    """Keeps the status and headers that Werkzeug chose, such as 405's Allow."""
+    response = Response(status=error.code, headers=error.get_headers())
+    code = Code.BAD_INPUT if response.status_code < 500 else Code.INTERNAL
+    message = error.description or error.name
+    if isinstance(error, RequestEntityTooLarge):
+        message = f"The body is over the limit of {current_app.config['MAX_CONTENT_LENGTH']} bytes. Send fewer texts."
+    response.set_data(_body(TolkError(code, message)))
+    response.content_type = "application/json"
+    return response
+
+
+def _body(error: TolkError) -> str:
+    return json.dumps({"errors": [{"message": error.message, "extensions": extensions(error)}]})
+
+
+def _internal(error: Exception) -> TolkError:
+    log.error("Request %s failed.", g.request_id, exc_info=error)
+    return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {g.request_id}.")

@@ -1,0 +1,45 @@
+"""What one request may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from app.settings import Settings
+from tasks.contract import Code, TolkError
+
+MAX_NAME_CHARACTERS = 100  # of a language or model name: errors repeat them
+
+
+def check_texts(texts: Sequence[str], settings: Settings) -> None:
+    """Raises TolkError(BAD_INPUT), which says the limit, for too many texts, or too many characters in one or all."""
+    if len(texts) > settings.max_texts:
+        _refuse(f"{len(texts)} texts are more than a request may hold, {settings.max_texts}. Send several requests.")
+    for index, text in enumerate(texts):
+        if len(text) > settings.max_text_characters:
+            _refuse(
+                f"texts[{index}] has {len(text)} characters, more than the {settings.max_text_characters} "
+                "that one text may have. Send it in parts."
+            )
+    total = sum(map(len, texts))
+    if total > settings.max_request_characters:
+        _refuse(
+            f"The texts have {total} characters together, more than the {settings.max_request_characters} "
+            "that a request may have. Send several requests."
+        )
+
+
+def check_timeout(timeout: float, settings: Settings) -> None:
+    """Raises TolkError(BAD_INPUT), which says the limit; infinity and not-a-number are over it too."""
+    if not 0 < timeout <= settings.max_timeout:
+        _refuse(f"timeout: more than 0 and at most {settings.max_timeout} seconds were expected, not {timeout:g}.")
+
+
+def check_names(**names: str | None) -> None:
+    """Raises TolkError(BAD_INPUT) for a name that is too long to be one."""
+    for field, name in names.items():
+        if name is not None and len(name) > MAX_NAME_CHARACTERS:
+            _refuse(f"{field}: a name has at most {MAX_NAME_CHARACTERS} characters, not {len(name)}.")
+
+
+def _refuse(message: str) -> None:
+    raise TolkError(Code.BAD_INPUT, message)

@@ -1,0 +1,136 @@
+"""The GraphQL schema: types after the contract, and thin resolvers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import graphene
+from graphql import GraphQLResolveInfo
+
+from app import limits
+from app.settings import DEFAULT_TIMEOUT, Settings
+from app.translator import Translator
+from tasks.contract import Code, Flag, TranslateRequest
+from tasks.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the resolvers of one request work with; `arrival` is in Unix seconds."""
+
+    settings: Settings
+    registry: Registry
+    translator: Translator
+    request_id: str
+    arrival: float
+
+
+FLAGS = {
+    Flag.REPETITION: "The model ran away repeating itself: this is a second try, or was shortened.",
+    Flag.UNKNOWN_TOKENS: "The text holds characters that the model has no pieces for.",
+    Flag.SPLIT: "A sentence was longer than the model's limit and was translated in parts.",
+    Flag.TRUNCATED: "The translation stopped at the length limit.",
+}
+
+TranslationFlag = graphene.Enum.from_enum(
+    Flag,
+    name="TranslationFlag",
+    description=lambda flag: FLAGS[flag] if flag else "What a reader of a translation should know about it.",
+)
+ErrorCode = graphene.Enum.from_enum(
+    Code,
+    name="ErrorCode",
+    description=lambda code: None if code else "Why a text or a request has no translation.",
+)
+
+
+class TranslateInput(graphene.InputObjectType):
+    """What to translate."""
+
+    texts = graphene.List(graphene.NonNull(graphene.String), required=True)
+    source = graphene.String(description="May be left out where one model alone leads to the target.")
+    target = graphene.String(required=True)
+    model = graphene.String(description="May be left out: the first model that fits is taken.")
+    timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
+
+
+class TranslationError(graphene.ObjectType):
+    """A text's own trouble."""
+
+    code = graphene.Field(ErrorCode, required=True)
+    message = graphene.String(required=True)
+
+
+class Translation(graphene.ObjectType):
+    """What became of one text: a translation, or an error."""
+
+    text = graphene.String()
+    score = graphene.Float(description="Mean log-probability per target token; null for a blank text.")
+    flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
+    error = graphene.Field(TranslationError)
+
+
+class TranslatePayload(graphene.ObjectType):
+    """One translation per text, in order. A text that fails does not spoil the others."""
+
+    request_id = graphene.ID(required=True)
+    model = graphene.String(required=True)
+    version = graphene.String(description="Of the model's weights.")
+    translations = graphene.List(graphene.NonNull(Translation), required=True)
+
+
+class LanguagePair(graphene.ObjectType):
+    """A direction that texts can be translated in."""
+
+    source = graphene.String(required=True)
+    target = graphene.String(required=True)
+    models = graphene.List(graphene.NonNull(graphene.String), required=True)
+
+
+class Query(graphene.ObjectType):
+    """What can be translated."""
+
+    languages = graphene.List(graphene.NonNull(LanguagePair), required=True)
+
+    @staticmethod
+    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
+        models: dict[tuple[str, str], list[str]] = {}
+        for model in info.context.registry.models.values():
+            for pair in model.pairs:
+                models.setdefault((pair.source, pair.target), []).append(model.name)
+        return [LanguagePair(source=pair[0], target=pair[1], models=names) for pair, names in models.items()]
+
+
+class Mutation(graphene.ObjectType):
+    """A translation costs, and may differ from call to call: it is a mutation."""
+
+    translate = graphene.Field(TranslatePayload, required=True, input=graphene.Argument(TranslateInput, required=True))
+
+    @staticmethod
+    def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> TranslatePayload:
+        context: Context = info.context
+        timeout = DEFAULT_TIMEOUT if input.timeout is None else input.timeout
+        limits.check_timeout(timeout, context.settings)
+        limits.check_texts(input.texts, context.settings)
+        limits.check_names(source=input.source, target=input.target, model=input.model)
+        model, pair = context.registry.resolve(input.source, input.target, input.model)
+        if not input.texts:
+            return TranslatePayload(request_id=context.request_id, model=model.name, translations=[])
+        request = TranslateRequest(
+            texts=tuple(input.texts),
+            source=pair.source,
+            target=pair.target,
+            model=model.name,
+            options=model.decoding,
+            deadline=context.arrival + timeout,
+        )
+        reply = context.translator.translate(request, context.request_id)
+        return TranslatePayload(
+            request_id=context.request_id, model=reply.model, version=reply.version, translations=reply.results
+        )
+
+
+def build_schema() -> graphene.Schema:
+    """The schema; its resolvers expect a Context."""
+    return graphene.Schema(query=Query, mutation=Mutation)

@@ -1,0 +1,59 @@
+"""What can be set about the web tier. The only place in app/ that reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+REPOSITORY = Path(__file__).parent.parent
+DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
+DOCUMENT_BYTES = 64 * 1024
+
+
+class SettingsError(Exception):
+    """An environment variable cannot be used; the message names it and says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters."""
+
+    translator: Literal["celery", "echo"] = "celery"
+    models: Path = REPOSITORY / "models.toml"
+    max_texts: int = 128
+    max_text_characters: int = 20_000
+    max_request_characters: int = 100_000
+    max_timeout: int = 60
+    host: str = "127.0.0.1"
+    port: int = 8000
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Room for the longest request in JSON's longest spelling, 12 bytes a character, and its GraphQL document."""
+        return 12 * self.max_request_characters + 8 * self.max_texts + DOCUMENT_BYTES
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """An unset or empty variable leaves the default. Raises SettingsError."""
+        translator = environ.get("TOLK_TRANSLATOR") or cls().translator
+        if translator not in ("celery", "echo"):
+            raise SettingsError(f"TOLK_TRANSLATOR: celery or echo was expected, not {translator!r}.")
+        return cls(
+            translator="echo" if translator == "echo" else "celery",
+            models=Path(environ.get("TOLK_MODELS") or cls().models),
+            max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
+            max_text_characters=_integer(environ, "TOLK_MAX_TEXT_CHARACTERS", cls().max_text_characters),
+            max_request_characters=_integer(environ, "TOLK_MAX_REQUEST_CHARACTERS", cls().max_request_characters),
+            max_timeout=_integer(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
+            host=environ.get("TOLK_HOST") or cls().host,
+            port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
+        )
+
+
+def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:
+    value = environ.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
+        raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
+    return int(value)

@@ -1,0 +1,60 @@
+"""The routes, and what every response carries."""
+
+from __future__ import annotations
+
+import time
+from uuid import uuid4
+
+from flask import Flask, Response, g, render_template
+from werkzeug.datastructures import ContentSecurityPolicy
+
+from app.graphql import GraphQL
+from app.schema import build_schema
+from app.settings import Settings
+from app.translator import Translator
+from tasks.registry import Registry
+
+# Pages hold no inline script and no eval, and load nothing from elsewhere.
+SECURITY_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+
+
+def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
+    """Adds the routes to the application."""
+    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator)
+    app.add_url_rule("/graphql", view_func=view)
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("index.html", pairs=[p for model in registry.models.values() for p in model.pairs])
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "alive"}
+
+    @app.get("/readyz")
+    def readyz() -> dict[str, str]:
+        """A request would be answered: else the translator raises UNAVAILABLE, which says what is missing."""
+        translator.check()
+        return {"status": "ready"}
+
+    @app.before_request
+    def arrive() -> None:
+        g.request_id = str(uuid4())
+        g.arrival = time.time()
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
+        return response
