@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from graphql import get_introspection_query
+from werkzeug.test import TestResponse
+
+from app import create_app, graphql
+from app.settings import Settings
+from app.translator import EchoTranslator
+
+HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def test_the_process_lives_whether_or_not_it_is_ready() -> None:
+    translator = EchoTranslator()
+    client = create_app(Settings(), translator).test_client()
+    assert client.get("/readyz").json == {"status": "ready"}
+    translator.close()
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/healthz").json == {"status": "alive"}
+
+
+@pytest.mark.parametrize("path", ["/", "/graphql"])
+def test_pages_load_only_what_is_served_here(client: FlaskClient, path: str) -> None:
+    page = client.get(path, headers=HTML)
+    assert page.status_code == 200
+    assert page.mimetype == "text/html"
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    loaded = re.findall(r"""<(?:script|link|img)[^>]*(?:src|href)="([^"]+)""", page.text)
+    assert loaded
+    for address in loaded:
+        if address != "data:,":
+            assert address.startswith("/static/")
+            asset = client.get(address)
+            assert asset.status_code == 200
+            assert "sourceMappingURL" not in asset.text
+            if asset.mimetype == "text/css":
+                assert not re.search(r"""url\(["']?(?!data:)|@import""", asset.text)
+    assert not re.search(r"<script[^>]*>(?!</script>)|\son\w+=|style=", page.text)
+
+
+def test_each_asset_has_its_licence_beside_it(client: FlaskClient) -> None:
+    for name in ("LICENSE.graphiql", "LICENSE.react", "LICENSES.txt"):
+        assert "Permission is hereby granted" in client.get(f"/static/graphiql/{name}").text
+
+
+@pytest.mark.parametrize("path", ["/", "/graphql", "/healthz", "/nowhere", "/static/page.css"])
+def test_every_response_carries_an_id_of_its_own_and_opens_nothing_to_other_sites(
+    client: FlaskClient, path: str
+) -> None:
+    first, second = client.get(path), client.get(path, headers={"Origin": "https://elsewhere.example"})
+    assert re.fullmatch(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", first.headers["X-Request-Id"]
+    )
+    assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
+    assert second.headers["X-Content-Type-Options"] == "nosniff"
+    assert second.headers["Content-Security-Policy"]
+    assert not any(name.lower().startswith("access-control-") for name in dict(second.headers))
+
+
+def test_a_query_may_come_by_get(client: FlaskClient) -> None:
+    answer = client.get("/graphql", query_string={"query": "{ languages { source } }"})
+    assert answer.json == {"data": {"languages": [{"source": "fr"}]}}
+
+
+@pytest.mark.parametrize(("headers", "status"), [(HTML, 200), ({}, 400)])
+def test_head_is_get_without_a_body(client: FlaskClient, headers: dict[str, str], status: int) -> None:
+    answer = client.head("/graphql", headers=headers)
+    assert (answer.status_code, answer.data) == (status, b"")
+
+
+def test_what_graphiql_asks_first_is_answered(client: FlaskClient) -> None:
+    answer = client.post("/graphql", json={"query": get_introspection_query()})
+    assert answer.status_code == 200
+    assert answer.json["data"]["__schema"]["mutationType"]["name"] == "Mutation"
+
+
+@pytest.mark.parametrize(
+    ("accept", "mimetype"),
+    [
+        ("application/json", "application/json"),
+        ("application/graphql-response+json", "application/graphql-response+json"),
+    ],
+)
+def test_the_status_does_not_depend_on_the_media_type(client: FlaskClient, accept: str, mimetype: str) -> None:
+    for document, status in [("{ languages { source } }", 200), ("{ nothing }", 400)]:
+        answer = client.post("/graphql", json={"query": document}, headers={"Accept": accept})
+        assert (answer.status_code, answer.mimetype) == (status, mimetype)
+
+
+def test_a_document_is_parsed_once_and_an_invalid_one_stays_invalid(
+    client: FlaskClient, translate: Callable[..., TestResponse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def parse(source: str, **options: Any) -> Any:
+        parsed.append(source)
+        return original(source, **options)
+
+    original = graphql.parse
+    monkeypatch.setattr(graphql, "parse", parse)
+    assert [translate(texts=[text]).status_code for text in ("Un.", "Deux.")] == [200, 200]
+    assert len(parsed) == 1
+    answers = [client.post("/graphql", json={"query": "{ nothing }"}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [400, 400]
+    assert answers[0].json["errors"][0]["message"] == answers[1].json["errors"][0]["message"]
+    inline = f'mutation {{ translate(input: {{texts: ["{"x" * 9_000}"], target: "en"}}) {{ model }} }}'
+    before = len(parsed)
+    assert [client.post("/graphql", json={"query": inline}).status_code for _ in range(2)] == [200, 200]
+    assert len(parsed) == before + 2  # long documents hold texts, which nothing keeps
+
+
+def test_letters_travel_as_they_are(translate: Callable[..., TestResponse]) -> None:
+    assert "« Dès Noël » 😀" in translate(texts=["« Dès Noël » 😀"]).text
