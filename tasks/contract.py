@@ -19,6 +19,7 @@ TASK = "tolk.translate"
 EXCHANGE = "tolk"
 DEAD_LETTERS = "tolk.dead-letters"
 MAX_DELIVERIES = 3
+PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 
 Priority = Literal["interactive", "bulk"]
 

@@ -1,0 +1,336 @@
+"""The translator behind the queue: publishes a task by its name, and routes the reply to the thread that waits for it.
+
+Celery's own client keeps a reply queue and a connection per thread, named after the thread's identity; identities are
+used again, and a broker's restart leaves the thread waiting for good. So here it is one reply queue per process, one
+thread that consumes it, and one Future for each request in flight.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, get_args
+from uuid import uuid4
+
+from amqp.exceptions import AMQPError, MessageNacked, NotFound
+from celery import Celery
+from celery.states import REVOKED, SUCCESS
+from kombu import Connection, Consumer, Message, Producer, Queue
+from kombu.exceptions import KombuError, LimitExceeded, OperationalError
+from kombu.pools import ProducerPool
+
+from tasks.contract import (
+    PUBLISHED,
+    TASK,
+    Code,
+    Failure,
+    Priority,
+    TolkError,
+    TranslateReply,
+    TranslateRequest,
+    queue_name,
+)
+from tasks.registry import Registry
+
+PUBLISHERS = 10  # connections to publish on, at most
+CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
+ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
+HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
+REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
+BACKOFF = (0.05, 1.0)  # seconds between attempts, at first and at most
+
+LATE = "No translation came in time. Allow more time, or try again."
+CANCELLED = "The request was cancelled."
+
+BROKER_ERRORS = (AMQPError, OperationalError, LimitExceeded, OSError)
+
+logger = logging.getLogger(__name__)
+
+
+class ReplyRouter:
+    """Consumes this process's reply queue and hands each reply to the Future of its request.
+
+    It comes back by itself when the broker does; `ready` is set while replies can arrive. `dropped` counts the replies
+    that nobody waited for: late, cancelled, or delivered twice.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.queue = f"tolk.reply.{uuid4().hex}"
+        self.ready = threading.Event()
+        self.dropped = 0
+        self._connection = connection
+        self._consumers = 0
+        self._waiting: dict[str, Future[Message]] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="replies", daemon=True)
+        self._thread.start()
+
+    def expect(self, request_id: str) -> Future[Message]:
+        """The Future of a request that is about to be published. Forget it in the end, whatever comes of it."""
+        future: Future[Message] = Future()
+        if self._waiting.setdefault(request_id, future) is not future:
+            raise TolkError(Code.INTERNAL, f"The request id {request_id} is in use.")
+        if self._closing.is_set():
+            self.fail(request_id, _closing())
+        return future
+
+    def forget(self, request_id: str) -> None:
+        self._waiting.pop(request_id, None)
+
+    def fail(self, request_id: str, error: TolkError) -> bool:
+        """Ends the wait for a reply with an error; says whether there was one."""
+        future = self._waiting.pop(request_id, None)
+        if future is not None:
+            future.set_exception(error)
+        return future is not None
+
+    def close(self) -> None:
+        """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
+        self._closing.set()
+        for request_id in list(self._waiting):
+            self.fail(request_id, _closing())
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = BACKOFF[0]
+        while not self._closing.is_set():
+            try:
+                with self._connection.clone() as connection:
+                    connection.ensure_connection(max_retries=0)
+                    self._consume(connection)
+            except BROKER_ERRORS as error:
+                logger.warning("replies: %s", _reason(error))
+            except Exception:  # every request depends on this thread: whatever it meets, it goes on
+                logger.exception("replies")
+            pause = BACKOFF[0] if self.ready.is_set() else min(2 * pause, BACKOFF[1])
+            self.ready.clear()
+            self._closing.wait(pause)
+
+    def _consume(self, connection: Connection) -> None:
+        # Durable and not exclusive, so that replies wait here while this process or the broker comes back. A connection
+        # that was lost before the broker noticed still takes replies: each new consumer has precedence over the last.
+        self._consumers += 1
+        queue = Queue(
+            self.queue,
+            durable=True,
+            expires=REPLY_QUEUE_EXPIRES,
+            consumer_arguments={"x-priority": self._consumers},
+        )
+        with Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]):
+            self.ready.set()
+            beat = 0.0
+            while not self._closing.is_set():
+                if time.monotonic() >= beat:
+                    connection.heartbeat_check()
+                    beat = time.monotonic() + HEARTBEAT / 4
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=0.5)
+        queue(connection.default_channel).delete()
+
+    def _deliver(self, message: Message) -> None:
+        future = self._waiting.pop(str(message.properties.get("correlation_id")), None)
+        if future is None:
+            self.dropped += 1
+        else:
+            future.set_result(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What one process holds of the broker."""
+
+    producers: ProducerPool
+    router: ReplyRouter
+
+    @contextmanager
+    def producer(self, timeout: float) -> Iterator[Producer]:
+        """A connected producer, of which no step blocks for longer than `timeout`. Raises one of BROKER_ERRORS."""
+        with self.producers.acquire(block=True, timeout=timeout) as producer:
+            connection: Any = producer.connection
+            try:
+                connection.connect_timeout = min(CONNECT_TIMEOUT, timeout)
+                connection.ensure_connection(max_retries=0)
+                connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, timeout))
+                yield producer
+            except BROKER_ERRORS:
+                connection.collect()  # what is left of the conversation would disturb the next one
+                raise
+
+
+class CeleryTranslator:
+    """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._lock = threading.Lock()
+        self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
+        self._closed = False
+
+    @classmethod
+    def from_config(cls, registry: Registry, broker: str | None = None) -> CeleryTranslator:
+        """For the models of `registry`, over the broker that celeryconfig names unless a URL is given."""
+        import celeryconfig  # it reads the environment, which importing this module must not
+
+        celery = Celery("tolk", broker=broker, backend="disabled://", set_as_current=False)
+        celery.config_from_object(celeryconfig)
+        celery.conf.task_queues = [
+            celeryconfig.translation_queue(model, priority)
+            for model in registry.models
+            for priority in get_args(Priority)
+        ]
+        return cls(celery)
+
+    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+        router = self._link().router
+        if time.time() >= request.deadline:
+            raise TolkError(Code.TIMEOUT, LATE)
+        future = router.expect(request_id)
+        try:
+            self._publish(request, request_id, future)
+            message = _result(future, request.deadline)
+        finally:
+            router.forget(request_id)
+        return _decode(message, request)
+
+    def cancel(self, request_id: str) -> None:
+        link = self._link()
+        if not link.router.fail(request_id, TolkError(Code.CANCELLED, CANCELLED)):
+            return
+        # Celery's `control.broadcast`, which would wait for a broker that is down for as long as it is.
+        exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
+        command = {"method": "cancel", "arguments": {"task_id": request_id}, "destination": None}
+        try:
+            with link.producer(CONNECT_TIMEOUT) as producer:
+                producer.publish(command, exchange=exchange, declare=[exchange], serializer="json", retry=False)
+        except BROKER_ERRORS as error:  # the deadline will end what goes on now
+            logger.warning("cancelling %s: %s", request_id, _reason(error))
+
+    def check(self) -> None:
+        link = self._link()
+        if not link.router.ready.wait(CONNECT_TIMEOUT):
+            raise _no_broker()
+        try:
+            with link.producer(CONNECT_TIMEOUT) as producer:
+                channel: Any = producer.channel
+                queues = list(self._celery.amqp.queues)
+                served = any(channel.queue_declare(name, passive=True).consumer_count for name in queues)
+        except NotFound:
+            served = False
+        except BROKER_ERRORS as error:
+            raise _no_broker() from error
+        if not served:
+            raise TolkError(
+                Code.UNAVAILABLE, "No worker is there for any model. Start one, or wait until it is up.", 1.0
+            )
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            link = self._links.pop(os.getpid(), None)
+        if link is not None:
+            link.router.close()
+            link.producers.connections.force_close_all()
+
+    def _link(self) -> Link:
+        with self._lock:
+            if self._closed:
+                raise _closing()
+            link = self._links.get(os.getpid())
+            if link is None:
+                connections = self._celery.connection_for_write().Pool(PUBLISHERS)
+                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT))
+                link = self._links[os.getpid()] = Link(ProducerPool(connections, limit=PUBLISHERS), router)
+            return link
+
+    def _publish(self, request: TranslateRequest, request_id: str, future: Future[Message]) -> None:
+        """Returns when the broker has the message, or when nobody waits for it any more.
+
+        A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
+        """
+        link = self._link()
+        pause = BACKOFF[0]
+        while not future.done():
+            remaining = request.deadline - time.time()
+            if remaining <= 0:
+                raise _no_broker()
+            if not link.router.ready.wait(min(remaining, BACKOFF[1])):
+                continue
+            try:
+                with link.producer(remaining) as producer:
+                    self._send(producer, request, request_id, link.router.queue)
+                return
+            except BROKER_ERRORS as error:
+                logger.warning("publishing %s: %s", request_id, _reason(error))
+                wait([future], min(pause, remaining))
+                pause = min(2 * pause, BACKOFF[1])
+
+    def _send(self, producer: Producer, request: TranslateRequest, request_id: str, reply_to: str) -> None:
+        queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
+        now = time.time()
+        try:
+            self._celery.send_task(
+                TASK,
+                args=(request.encode(),),
+                argsrepr=f"<{len(request.texts)} texts for {request.model}>",  # people's texts go into no log
+                task_id=request_id,
+                reply_to=reply_to,
+                headers={PUBLISHED: now},
+                expires=max(0.0, request.deadline - now),
+                queue=queue.name,
+                declare=[self._celery.conf.tolk_dead_letters, queue],
+                producer=producer,
+                retry=False,
+            )
+        except OperationalError as error:
+            if isinstance(error.__cause__, MessageNacked):
+                raise TolkError(
+                    Code.OVERLOADED, "Too many requests wait already. Try again in a moment.", 1.0
+                ) from error
+            raise
+
+
+def _result(future: Future[Message], deadline: float) -> Message:
+    try:
+        return future.result(max(0.0, deadline - time.time()))
+    except TimeoutError:
+        raise TolkError(Code.TIMEOUT, LATE) from None
+
+
+def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
+    """The reply in Celery's message. Raises TolkError: the reply's own, or INTERNAL where there is none to be read."""
+    try:
+        meta = message.payload
+        if meta["status"] == REVOKED:
+            expired = "expired" in meta["result"]["exc_message"]
+            failure = Failure(Code.TIMEOUT, LATE) if expired else Failure(Code.CANCELLED, CANCELLED)
+            reply = TranslateReply(request.model, error=failure)
+        elif meta["status"] == SUCCESS:
+            reply = TranslateReply.decode(meta["result"])
+        else:
+            raise ValueError(f"the task ended as {meta['status']}: {meta['result']}")
+        if reply.error is None and len(reply.results) != len(request.texts):
+            raise ValueError(f"{len(reply.results)} results for {len(request.texts)} texts")
+    except (TolkError, KombuError, LookupError, TypeError, ValueError) as error:
+        logger.error("reply %s: %s", message.properties.get("correlation_id"), error)
+        raise TolkError(Code.INTERNAL, "The service cannot read its worker's reply. Its log says why.") from error
+    if reply.error is not None:
+        raise reply.error.error()
+    return reply
+
+
+def _closing() -> TolkError:
+    return TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again in a moment.", 1.0)
+
+
+def _no_broker() -> TolkError:
+    return TolkError(Code.UNAVAILABLE, "The message broker does not answer. Try again in a moment.", 1.0)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

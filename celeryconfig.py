@@ -1,0 +1,101 @@
+"""Celery's configuration, for the worker and for whoever publishes: the one place of the queue tier that reads the
+environment. It is read when a Celery application first asks for its configuration.
+
+    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//)
+    TOLK_MODELS         the file of models (default models.toml, beside this file)
+    TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
+    TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from celery.exceptions import ImproperlyConfigured
+from kombu import Exchange, Queue, binding
+
+from tasks.contract import DEAD_LETTERS, EXCHANGE, MAX_DELIVERIES, Priority, queue_name
+from tasks.registry import Registry, RegistryError
+
+MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
+
+
+def translation_queue(model: str, priority: Priority) -> Queue:
+    """A model's queue. A queue cannot be declared again with other arguments: a change of these needs a new name."""
+    name = queue_name(model, priority)
+    arguments: dict[str, Any] = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": MAX_DELIVERIES,  # a message that kills its process must not kill one worker after another
+        "x-max-length": MAX_LENGTH[priority],
+        "x-overflow": "reject-publish",
+        "x-dead-letter-exchange": DEAD_LETTERS,
+    }
+    return Queue(name, Exchange(EXCHANGE, "direct"), routing_key=name, queue_arguments=arguments)
+
+
+def dead_letter_queue() -> Queue:
+    """Where rejected messages and those that were delivered too often wait for a look, but not those that expired."""
+    exchange = Exchange(DEAD_LETTERS, "headers")
+    reasons = ("rejected", "delivery_limit")
+    return Queue(
+        DEAD_LETTERS,
+        bindings=[
+            binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
+        ],
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-max-length": 10_000,
+            "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
+        },
+    )
+
+
+def load_registry(path: Path) -> Registry:
+    try:
+        return Registry.load(path)
+    except RegistryError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
+def check(name: str, value: str, pattern: str, wanted: str) -> str:
+    if not re.fullmatch(pattern, value):
+        raise ImproperlyConfigured(f"{name} is {wanted}, not {value!r}.")
+    return value
+
+
+tolk_registry = load_registry(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
+tolk_device = (
+    check("TOLK_DEVICE", os.environ.get("TOLK_DEVICE", ""), r"|cpu|cuda(:\d+)?", "cpu, cuda or cuda:N") or None
+)
+tolk_dead_letters = dead_letter_queue()
+
+broker_url = os.environ.get("CELERY_BROKER_URL") or "amqp://guest:guest@127.0.0.1:5672//"
+broker_transport_options = {"confirm_publish": True}
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_heartbeat = 30
+
+accept_content = ["json"]
+task_serializer = "json"
+result_serializer = "json"
+result_backend = "rpc://"
+result_persistent = False
+
+imports = ("tasks.translate",)
+task_queues = [translation_queue(model, priority) for model in tolk_registry.models for priority in get_args(Priority)]
+task_default_queue = task_queues[0].name
+task_create_missing_queues = False
+task_acks_late = True
+task_reject_on_worker_lost = True
+task_ignore_result = False
+
+worker_consumer = "tasks.worker:Consumer"
+worker_pool = "threads"
+worker_concurrency = int(
+    check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")
+)
+worker_prefetch_multiplier = 1
+worker_send_task_events = True

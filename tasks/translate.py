@@ -1,0 +1,105 @@
+"""The task: a payload in, a payload out. Every error of the domain is a reply; nothing here knows the models."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject
+from celery.utils.log import get_task_logger
+from celery.worker import state
+
+from tasks.celery import app
+from tasks.contract import (
+    PUBLISHED,
+    TASK,
+    Alternative,
+    Code,
+    Failure,
+    Flag,
+    Result,
+    Timings,
+    TolkError,
+    TranslateReply,
+    TranslateRequest,
+)
+
+WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
+
+logger = get_task_logger(__name__)
+
+
+# Celery logs and shows to monitors how a task's result looks. It would be people's texts: no character of them.
+@app.task(name=TASK, bind=True, resultrepr_maxsize=0)
+def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
+    """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
+    received = time.time()
+    reply = TranslateReply(model="", worker=self.request.hostname or "")
+    try:
+        request = TranslateRequest.decode(payload)
+        reply = replace(reply, model=request.model)
+        published = (self.request.headers or {}).get(PUBLISHED, received)
+        reply = _translated(request, self.request.id or "", reply, queued=max(0.0, received - published))
+    except Exception as error:  # noqa: BLE001 - the edge of this tier: whatever happened becomes a reply
+        failure = _failure(error)
+        if failure.code is Code.UNAVAILABLE and state.should_stop is not None:
+            raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
+        reply = replace(reply, error=failure)
+    return reply.encode()
+
+
+def _translated(request: TranslateRequest, request_id: str, reply: TranslateReply, *, queued: float) -> TranslateReply:
+    engine = app.engines.get(request.model)
+    if engine is None:
+        raise TolkError(Code.UNKNOWN_MODEL, f"This worker has no model {request.model!r}.")
+    if request.version not in (None, engine.version):
+        raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
+    remaining = request.deadline - time.time()
+    if remaining <= 0:
+        raise TolkError(
+            Code.TIMEOUT, "The deadline passed before the translation began. Allow more time, or try again."
+        )
+    translated = engine.translate(
+        request.texts,
+        source=request.source,
+        target=request.target,
+        options=app.decoding(
+            beam=request.options.beam,
+            nbest=request.options.nbest,
+            length_penalty=request.options.length_penalty,
+        ),
+        deadline=time.monotonic() + remaining - min(WAY_BACK, remaining / 10),
+        priority=request.priority,
+        group=request_id,
+    )
+    took = translated.timings
+    return replace(
+        reply,
+        version=engine.version,
+        results=tuple(_result(each) for each in translated.results),
+        timings=Timings(queue=queued, wait=took.wait, prefill=took.prefill, decode=took.decode),
+    )
+
+
+def _result(translation: Any) -> Result:
+    if translation.error is not None:
+        return Result(error=_failure(translation.error))
+    return Result(
+        text=translation.text,
+        score=translation.score,
+        alternatives=tuple(Alternative(each.text, each.score) for each in translation.alternatives),
+        flags=tuple(Flag(flag) for flag in translation.flags),
+    )
+
+
+def _failure(error: Exception) -> Failure:
+    """An error of the domain as it is; any other is our own fault, and what it says is not for the caller."""
+    if isinstance(error, TolkError):
+        return Failure(error.code, error.message, error.retry_after)
+    code = Code(getattr(error, "code", Code.INTERNAL))
+    if code is Code.INTERNAL:
+        logger.error("translation failed", exc_info=error)
+        return Failure(Code.INTERNAL, "The translation failed inside the service. Its log says why.")
+    return Failure(code, str(error))

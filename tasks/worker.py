@@ -1,0 +1,140 @@
+"""What a worker is besides Celery's: the models it loads before it takes work, and how it lets go of them."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.control import control_command
+from celery.worker.state import revoked
+
+from models.errors import ModelError
+from tasks.celery import app
+from tasks.contract import queue_name
+from tasks.registry import Model
+
+if TYPE_CHECKING:
+    from models.local import LocalTranslator
+
+GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
+
+EXAMPLE = "1 2 3"  # there is no language these are foreign to
+
+logger = get_logger(__name__)
+
+
+class Engines(bootsteps.StartStopStep):
+    """Loads and warms the models whose queues this worker consumes; a failure ends the worker with exit code 1."""
+
+    # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self.loaded: dict[str, LocalTranslator] = {}
+
+    def start(self, worker: Any) -> None:
+        consumed = worker.app.amqp.queues.consume_from
+        wanted = [
+            model
+            for model in worker.app.conf.tolk_registry.models.values()
+            if consumed.keys() & {queue_name(model.name, "interactive"), queue_name(model.name, "bulk")}
+        ]
+        if not wanted:
+            refuse(f"none of the queues {', '.join(consumed)} belongs to a model of models.toml")
+        device = pin(worker.app.conf.tolk_device)
+        for model in wanted:
+            logger.info("loading %s on %s", model.name, device)
+            try:
+                self.load(model, device)
+            except ModelError as error:
+                self.close_all(0)
+                refuse(f"model {model.name} ({model.reference}) cannot be used on {device}: {error}")
+        worker.app.engines = self.loaded
+
+    def load(self, model: Model, device: str) -> None:
+        """Loads a model and lets it translate once: what only fails or takes its time at first use does so now."""
+        # Torch comes with these, and only after `pin`.
+        from models.decoding import Options
+        from models.local import LocalTranslator
+
+        app.decoding = Options
+        engine = self.loaded[model.name] = LocalTranslator.load(
+            model.reference,
+            device=device,
+            target_tokens={pair.target: pair.token for pair in model.pairs if pair.token is not None},
+            decoding=Options(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
+        )
+        pair = model.pairs[0]
+        (translation,) = engine.translate([EXAMPLE], source=pair.source, target=pair.target).results
+        if translation.error is not None:
+            raise translation.error
+
+    def stop(self, _worker: Any) -> None:
+        self.close_all(GRACE)
+
+    def terminate(self, _worker: Any) -> None:
+        self.close_all(0)
+
+    def close_all(self, grace: float) -> None:
+        """Finishes what is in flight within `grace` seconds for all models together."""
+        until = time.monotonic() + grace
+        for engine in self.loaded.values():
+            engine.close(grace=max(0.0, until - time.monotonic()))
+
+
+class Consumer(CeleryConsumer):
+    """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
+
+    class Blueprint(CeleryConsumer.Blueprint):
+        default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery"
+        }
+
+    def connection_for_write(self, url: str | None = None, heartbeat: int | None = None) -> Any:
+        """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""
+        unconfirmed = {"confirm_publish": False}
+        return self.ensure_connected(
+            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
+        )
+
+
+class DeadLetters(bootsteps.StartStopStep):
+    """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
+
+    requires = ("celery.worker.consumer:Connection",)
+
+    def start(self, consumer: Any) -> None:
+        consumer.app.conf.tolk_dead_letters(consumer.connection.default_channel).declare()
+
+
+@control_command(args=[("task_id", str)], signature="<task_id>")
+def cancel(_state: Any, task_id: str) -> dict[str, int]:
+    """Stops a task, begun or not: `revoke` alone cannot stop a thread."""
+    revoked.add(task_id)
+    return {"ok": sum(engine.cancel(task_id) for engine in app.engines.values())}
+
+
+def pin(device: str | None) -> str:
+    """Lets this process see the one GPU it uses, which has to happen before torch is imported; returns its device."""
+    if device is not None and device.startswith("cuda"):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        number = int(device.partition(":")[2] or 0)
+        try:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
+        except IndexError:
+            refuse(f"TOLK_DEVICE is {device}, but CUDA_VISIBLE_DEVICES={visible} leaves no such device")
+        return "cuda:0"
+    import torch
+
+    return device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+
+
+def refuse(reason: str) -> NoReturn:
+    """Ends the worker with exit code 1 and the reason as the last word of its log."""
+    logger.critical("The worker does not start: %s.", reason)
+    raise SystemExit(1)

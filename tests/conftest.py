@@ -1,0 +1,197 @@
+"""What the tests share: a private RabbitMQ, and real processes on free ports, with their logs where a test fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
+
+REPOSITORY = Path(__file__).parent.parent
+LOGS: dict[str, Path] = {}  # of the processes that run
+LOG_TAIL = 8_000  # bytes of each that a failed test shows
+
+# Nothing of the caller's environment may decide what the tests see, or which broker they talk to.
+for name in [name for name in os.environ if name.startswith(("CELERY_", "TOLK_"))]:
+    del os.environ[name]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--load-seconds", type=float, default=30.0, help="how long each of the end-to-end tests keeps up its load"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    report = yield
+    if report.failed:
+        for name, path in LOGS.items():
+            report.sections.append((f"log of {name}", path.read_bytes()[-LOG_TAIL:].decode(errors="replace")))
+    return report
+
+
+@dataclass
+class Service:
+    """A process that runs, in a session of its own, and its log."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def says(self, text: str) -> bool:
+        return text in self.log.read_text(errors="replace")
+
+    def stop(self, how: int = signal.SIGTERM, timeout: float = 30) -> int:
+        """Ends it, for good after `timeout` seconds, and returns its exit code."""
+        self.process.send_signal(how)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait()
+
+
+Spawn = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., None]:
+    """Returns when a condition holds; fails the test when it does not within `timeout` seconds."""
+
+    def wait(condition: Callable[[], object], timeout: float = 30) -> None:
+        until = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > until:
+                pytest.fail(f"did not happen within {timeout} s: {condition}")
+            time.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], PrivateRabbitMQ]:
+    """Makes another RabbitMQ, not yet started. It is installed where it is missing."""
+
+    def make() -> PrivateRabbitMQ:
+        directory = tmp_path_factory.mktemp("rabbitmq")
+        log = LOGS[directory.name] = directory / "log"
+        with log.open("ab") as output:
+            if not PrivateRabbitMQ.installed():
+                try:
+                    PrivateRabbitMQ.install(output)
+                except RabbitMQError as error:
+                    pytest.fail(str(error))
+            return PrivateRabbitMQ(directory, os.dup(output.fileno()))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def broker(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbitMQ]:
+    """The RabbitMQ of this test run, for tests that leave it as it is."""
+    with new_broker() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
+    """Starts `python -m COMMAND` in the repository, with more environment; ended with the module."""
+    directory = tmp_path_factory.mktemp("logs")
+    services: list[Service] = []
+
+    def start(*command: str, **environ: str) -> Service:
+        name = f"{command[0]}-{len(services)}"
+        log = LOGS[name] = directory / name
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=REPOSITORY,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        services.append(Service(name, process, log))
+        return services[-1]
+
+    yield start
+    for service in reversed(services):
+        if service.process.poll() is None:
+            service.stop()
+        del LOGS[service.name]
+
+
+@pytest.fixture(scope="module")
+def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
+    """Starts `celery -A tasks worker` and waits until it takes work; `app="echo"` for tests/tasks/echo.py."""
+
+    def start(url: str, *arguments: str, app: str = "tasks", **environ: str) -> Service:
+        where = REPOSITORY / "tests" / "tasks" if app == "echo" else REPOSITORY
+        worker = spawn(
+            *(
+                "celery",
+                "-A",
+                app,
+                "--workdir",
+                str(where),
+                "worker",
+                "-l",
+                "INFO",
+                "--hostname",
+                f"{time.monotonic_ns()}@%h",
+            ),
+            *arguments,
+            CELERY_BROKER_URL=url,
+            **environ,
+        )
+        eventually(lambda: worker.says(" ready.") or worker.process.poll() is not None, 90)
+        assert worker.process.poll() is None
+        return worker
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable[[], int]) -> Callable[[str], str]:
+    """Starts the web tier under gunicorn, and returns its URL when it is ready to translate."""
+
+    def start(url: str) -> str:
+        import requests
+
+        port = str(free_port())
+        address = f"http://127.0.0.1:{port}"
+        web = spawn("gunicorn", CELERY_BROKER_URL=url, PORT=port)
+
+        def ready() -> bool:
+            try:
+                return requests.get(f"{address}/readyz", timeout=10).ok
+            except requests.ConnectionError:
+                return web.process.poll() is not None
+
+        eventually(ready, 60)
+        assert web.process.poll() is None
+        return address
+
+    return start

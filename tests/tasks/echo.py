@@ -1,0 +1,86 @@
+"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model answers without thinking.
+
+`celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
+`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from celery import bootsteps
+
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from tasks.celery import app
+
+app.steps["worker"] = {"echo:Engines"}
+
+
+@dataclass
+class Echo:
+    version: str = "echo"
+    closed: threading.Event = field(default_factory=threading.Event)
+    cancelled: set[str | None] = field(default_factory=set)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def translate(
+        self, texts: Sequence[str], *, deadline: float, options: Any, group: str | None, **_: Any
+    ) -> SimpleNamespace:
+        if "#fail" in texts:
+            raise RuntimeError("a bug, with a secret in it: " + " ".join(texts))
+        if "#die" in texts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        results = [self.translate_one(text, deadline, options, group) for text in texts]
+        timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
+        return SimpleNamespace(results=results, timings=timings)
+
+    def translate_one(self, text: str, deadline: float, options: Any, group: str | None) -> SimpleNamespace:
+        error: ModelError | None = BadInput("a bad text") if text == "#bad" else None
+        if text.startswith("#sleep"):
+            until = time.monotonic() + float(text.split()[1])
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: group in self.cancelled or self.closed.is_set(), min(until, deadline) - time.monotonic()
+                )
+            if group in self.cancelled:
+                raise Cancelled("cancelled")
+            if self.closed.is_set():
+                raise Unavailable("closing")
+            if deadline < until:
+                error = DeadlineExceeded("too slow")
+        if error is not None:
+            return SimpleNamespace(error=error)
+        alternatives = [SimpleNamespace(text=text, score=0.0)] * (options.nbest - 1)
+        return SimpleNamespace(text=text, score=0.0, alternatives=alternatives, flags=(), error=None)
+
+    def cancel(self, group: str) -> int:
+        with self.changed:
+            self.cancelled.add(group)
+            self.changed.notify_all()
+        return 1
+
+    def close(self) -> None:
+        with self.changed:
+            self.closed.set()
+            self.changed.notify_all()
+
+
+class Engines(bootsteps.StartStopStep):
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, worker: Any) -> None:
+        from tasks import worker as _  # noqa: F401 - registers the command `cancel`
+
+        app.decoding = SimpleNamespace
+        app.engines = {name: Echo() for name in app.conf.tolk_registry.models}
+
+    def stop(self, worker: Any) -> None:
+        for engine in app.engines.values():
+            engine.close()  # type: ignore[attr-defined]
