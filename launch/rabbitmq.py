@@ -62,9 +62,9 @@ class PrivateRabbitMQ:
         for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", PACKAGE]):
             if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ).returncode:
                 raise RabbitMQError(f"`{' '.join(command)}` failed; its output says why. {ADVICE}")
-        if shutil.which("systemctl"):
-            subprocess.run(["systemctl", "disable", PACKAGE], stdout=log, stderr=log)
-        subprocess.run(["service", PACKAGE, "stop"], stdout=log, stderr=log)
+        # epmd stays where another node is registered with it.
+        for command in (["update-rc.d", PACKAGE, "disable"], ["service", PACKAGE, "stop"], ["epmd", "-kill"]):
+            subprocess.run(command, stdout=log, stderr=log)
 
     @property
     def url(self) -> str:
