@@ -1,0 +1,103 @@
+"""SentencePiece and the vocabulary: text to token ids and back, with the ids of transformers' MarianTokenizer.
+
+A MarianMT directory keeps the SentencePiece models of both sides (source.spm, target.spm) apart from the ids of their
+pieces (vocab.json; with separate vocabularies the target's are in target_vocab.json). Punctuation is taken as it is:
+transformers does the same where sacremoses is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from sentencepiece import SentencePieceProcessor
+
+from models.errors import BadInput, UnknownModel
+
+_SPACE = "▁"  # how SentencePiece writes a space
+
+
+class Tokenizer:
+    """Thread-safe. `max_length` is the most tokens of a source sentence that the model takes, the end included."""
+
+    def __init__(
+        self,
+        source: SentencePieceProcessor,
+        target: SentencePieceProcessor,
+        source_ids: Mapping[str, int],
+        target_ids: Mapping[str, int],
+        *,
+        max_length: int,
+    ) -> None:
+        self.max_length = max_length
+        self.eos_id, self.unknown_id, self.pad_id = (source_ids[token] for token in ("</s>", "<unk>", "<pad>"))
+        self.target_tokens = frozenset(t for t in source_ids if t.startswith(">>") and t.endswith("<<"))
+        self._source, self._target = source, target
+        self._source_ids = source_ids
+        self._target_pieces = {index: piece for piece, index in target_ids.items()}
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Raises UnknownModel for a directory that lacks a file or holds one that cannot be read."""
+        config = read_json(directory / "config.json")
+        tokenizer_config = read_json(directory / "tokenizer_config.json", required=False)
+        source_ids = _vocabulary(directory / "vocab.json")
+        separate = tokenizer_config.get("separate_vocabs", False)
+        return cls(
+            _sentencepiece(directory / "source.spm"),
+            _sentencepiece(directory / "target.spm"),
+            source_ids,
+            _vocabulary(directory / "target_vocab.json") if separate else source_ids,
+            max_length=config.get("max_position_embeddings", 512),
+        )
+
+    def encode(self, text: str, target_token: str | None = None) -> list[int]:
+        """The ids of a sentence, after its target token if there is one, and the end of sentence.
+
+        Raises BadInput for text that is not Unicode (a lone surrogate).
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"The character at {error.start} is half of a surrogate pair: not valid Unicode.") from error
+        pieces = self._source.encode(text, out_type=str)
+        prefix = [] if target_token is None else [self._source_ids[target_token]]
+        return [*prefix, *(self._source_ids.get(piece, self.unknown_id) for piece in pieces), self.eos_id]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of target ids; the end of sentence, padding and unknown tokens leave nothing behind."""
+        special = (self.eos_id, self.pad_id, self.unknown_id)
+        pieces = [self._target_pieces.get(token, "") for token in tokens if token not in special]
+        text: str = self._target.decode_pieces(pieces)
+        return text.replace(_SPACE, " ").strip()
+
+
+def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
+    """The object in a model's JSON file; an empty one where the file is missing and may be. Raises UnknownModel."""
+    if not required and not path.exists():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnknownModel(f"{path}: cannot be read: {error}.") from error
+    if not isinstance(data, dict):
+        raise UnknownModel(f"{path}: a JSON object was expected.")
+    return data
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    ids = read_json(path)
+    if not all(type(index) is int and index >= 0 for index in ids.values()):
+        raise UnknownModel(f"{path}: each token's id is a whole number.")
+    if missing := {"</s>", "<unk>", "<pad>"} - ids.keys():
+        raise UnknownModel(f"{path}: lacks {', '.join(sorted(missing))}.")
+    return ids
+
+
+def _sentencepiece(path: Path) -> SentencePieceProcessor:
+    try:
+        return SentencePieceProcessor(model_proto=path.read_bytes())
+    except (OSError, RuntimeError) as error:
+        raise UnknownModel(f"{path}: is no SentencePiece model: {error}.") from error
