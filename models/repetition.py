@@ -31,10 +31,13 @@ def longest_loop(tokens: Sequence[int]) -> Loop:
     return best
 
 
-def runs_away(target: Sequence[int], source: Sequence[int]) -> bool:
-    """Whether `target` says something three times in a row (one token: four times) and over twice as often as `source`."""
+def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> bool:
+    """Whether `target` says something three times in a row (a single token four times) without a reason.
+
+    A reason is a source that repeats itself half as often; but not where only the length limit `ended` the target.
+    """
     loop = longest_loop(target)
-    return loop.times > (2 if loop.period > 1 else 3) and loop.times > 2 * longest_loop(source).times
+    return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
 
 
 def shorten(tokens: Sequence[int]) -> tuple[int, ...]:

@@ -67,10 +67,13 @@ class Segmentation:
     split: bool = False
 
 
-def split(text: str, language: str, fits: Callable[[str], bool]) -> Segmentation:
+def split(
+    text: str, language: str, fits: Callable[[str], bool], knows: Callable[[str], bool] = lambda _: True
+) -> Segmentation:
     """The sentences of `text`, which holds no lone surrogate.
 
-    `language` is the ISO 639 code whose abbreviations count; `fits` says whether the model can take a sentence whole.
+    `language` is the ISO 639 code whose abbreviations count; `fits` says whether the model can take a sentence whole,
+    `knows` whether it has pieces for any word of one: what it does not know at all is layout too.
     """
     sentences: list[str] = []
     gaps = [""]
@@ -85,7 +88,7 @@ def split(text: str, language: str, fits: Callable[[str], bool]) -> Segmentation
             parts = list(_parts(sentence, fits)) if _LETTER.search(sentence) else [sentence]
             was_split |= len(parts) > 1
             for part in parts:
-                words = part.rstrip() if _LETTER.search(part) else ""
+                words = part.rstrip() if _LETTER.search(part) and knows(part) else ""
                 if words:
                     sentences.append(words)
                     gaps.append("")

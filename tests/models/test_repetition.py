@@ -36,7 +36,12 @@ def test_longest_loop(tokens: list[int], loop: Loop) -> None:
     ],
 )
 def test_running_away_is_repeating_more_than_the_source(target: list[int], source: list[int], expected: bool) -> None:
-    assert runs_away(target, source) is expected
+    assert runs_away(target, source, ended=True) is expected
+
+
+def test_a_refrain_that_never_ends_runs_away() -> None:
+    assert runs_away([1, 2] * 8, [5, 6] * 4, ended=False)
+    assert not runs_away([1, 2, 3, 4, 5], [5, 6] * 4, ended=False)
 
 
 def test_shortened_tokens_say_a_loop_once() -> None:

@@ -1,0 +1,375 @@
+"""A loaded model that translates texts: what a notebook, the command line and a worker use.
+
+with LocalTranslator.load("fr-en") as translator:
+    for translation in translator.translate(["Je vais dormir.", "Il pleut."]).results:
+        print(translation.text)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+from uuid import uuid4
+
+import regex
+
+from models.characters import check, clean
+from models.decoding import Hypothesis, Options
+from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
+from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailable, UnknownModel
+from models.marian import Marian
+from models.repetition import runs_away, shorten
+from models.scheduler import Priority
+from models.segment import Segmentation, join, split
+from models.surface import restore, soften
+from models.tokenizer import Tokenizer, read_json
+
+Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
+
+_EMBEDDED = Path(__file__).parent / "embedded"
+_NAME = regex.compile(r"[A-Za-z0-9_-]+")
+_WORD = regex.compile(r"\p{L}+")
+_NO_REPEAT = 3  # tokens; the second try of a runaway says no run of so many twice
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another translation of the same text, with its score."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A text's outcome: a text, or an error.
+
+    `score` is the mean log-probability per target token of all its sentences, None where there was none to translate.
+    Every alternative differs in one sentence, the likeliest first. `flags` are explained in docs/models.md.
+    """
+
+    text: str | None = None
+    score: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    error: ModelError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A translation per text, in order.
+
+    `timings` are the longest of any sentence, not sums, because sentences share batches; a second try adds its own.
+    """
+
+    results: tuple[Translation, ...]
+    timings: Timings
+
+
+class _Draft(NamedTuple):
+    """A text taken apart, with the token ids of every sentence; `unknown` if the model has no piece for some of it."""
+
+    text: str
+    segmentation: Segmentation
+    tokens: list[list[int]]
+    unknown: bool
+
+
+class _Decoded(NamedTuple):
+    """What the model made of a sentence, the best first; `repeated` if its first try ran away."""
+
+    hypotheses: list[Hypothesis]
+    repeated: bool = False
+
+
+class LocalTranslator:
+    """A model in memory, its engine running. Thread-safe: the sentences of concurrent calls share batches."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        model: Marian,
+        engine: Engine,
+        *,
+        version: str,
+        decoding: Options,
+        source: str,
+        target: str,
+        target_tokens: Mapping[str, str],
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self.version = version
+        self.decoding = decoding
+        self.source = source
+        self.target = target
+        self.target_tokens = target_tokens
+        self._engine = engine
+
+    @classmethod
+    def load(
+        cls,
+        reference: str,
+        *,
+        device: str = "cpu",
+        target_tokens: Mapping[str, str] | None = None,
+        decoding: Options | None = None,
+        settings: EngineSettings | None = None,
+    ) -> LocalTranslator:
+        """The model of an embedded name or of a directory, with its engine started.
+
+        `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
+        that bring no options, and is by default the beam of the model's generation_config.json.
+        Raises UnknownModel for a reference that leads nowhere, BadInput for a target token the model does not have.
+        """
+        directory = locate(reference)
+        tokenizer = Tokenizer.load(directory)
+        if missing := set((target_tokens or {}).values()) - tokenizer.target_tokens:
+            raise BadInput(
+                f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
+            )
+        languages = read_json(directory / "tokenizer_config.json", required=False)
+        try:
+            model = Marian.load(directory, device=device)
+        except (AssertionError, RuntimeError) as error:  # torch's, of a device that is not there or too small
+            raise Unavailable(f"The model cannot be put on device {device!r}: {error}") from error
+        translator = cls(
+            tokenizer,
+            model,
+            Engine(model, settings or EngineSettings()),
+            version=fingerprint(directory),
+            decoding=decoding or Options(beam=model.config.num_beams),
+            source=languages.get("source_lang", ""),
+            target=languages.get("target_lang", ""),
+            target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens or {}),
+        )
+        translator._engine.start()
+        return translator
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        options: Options | None = None,
+        deadline: float = math.inf,
+        priority: Priority = "interactive",
+        group: str | None = None,
+    ) -> Translated:
+        """A translation per text, in order; a text that fails does not spoil another.
+
+        `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
+        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded.
+        Raises BadInput for a target the model does not have; Overloaded, Unavailable or Cancelled for the call as a
+        whole, after cancelling what is left of `group`.
+        """
+        token = self._target_token(target)
+        source, target = source or self.source, target or self.target
+        options, group = options or self.decoding, group or uuid4().hex
+
+        def submit(tokens: list[int], no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
+            limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
+            bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
+            return self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
+
+        drafts = [self._draft(text, source, token) for text in texts]
+        try:
+            sentences = [tokens for draft in drafts if isinstance(draft, _Draft) for tokens in draft.tokens]
+            outcomes, timings = _decode(sentences, submit)
+        except BaseException:
+            self._engine.cancel(group)
+            raise
+        rest = iter(outcomes)
+        results = (
+            self._finish(draft, list(islice(rest, len(draft.tokens))), source, target)
+            if isinstance(draft, _Draft)
+            else Translation(error=draft)
+            for draft in drafts
+        )
+        return Translated(tuple(results), timings)
+
+    def cancel(self, group: str) -> int:
+        """Ends what waits or runs under `group`; returns how many sentences that were."""
+        return self._engine.cancel(group)
+
+    def stats(self) -> EngineStats:
+        return self._engine.stats()
+
+    def close(self, grace: float = 0.0) -> None:
+        """Stops the engine; what it has accepted gets `grace` seconds."""
+        self._engine.close(grace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _target_token(self, target: str | None) -> str | None:
+        if self.target_tokens and target not in self.target_tokens:
+            raise BadInput(f"target: {target!r} is none of this model's languages: {_list(self.target_tokens)}.")
+        return self.target_tokens.get(target or "")
+
+    def _draft(self, text: str, source: str, target_token: str | None) -> _Draft | BadInput:
+        unknown, encoded = self.tokenizer.unknown_id, dict[str, list[int]]()
+
+        def encode(sentence: str) -> list[int]:
+            if sentence not in encoded:
+                encoded[sentence] = self.tokenizer.encode(soften(sentence), target_token)
+            return encoded[sentence]
+
+        def fits(sentence: str) -> bool:
+            return len(encode(sentence)) <= self.tokenizer.max_length
+
+        def knows(sentence: str) -> bool:
+            return unknown not in encode(sentence) or any(
+                unknown not in encode(word) for word in _WORD.findall(sentence)
+            )
+
+        try:
+            check(text)
+        except BadInput as error:
+            return error
+        segmentation = split(text, source, fits, knows)
+        tokens = [encode(sentence) for sentence in segmentation.sentences]
+        return _Draft(text, segmentation, tokens, any(unknown in tokens for tokens in encoded.values()))
+
+    def _finish(self, draft: _Draft, outcomes: list[_Decoded | ModelError], source: str, target: str) -> Translation:
+        decoded = []
+        for outcome in outcomes:
+            if isinstance(outcome, ModelError):
+                return Translation(error=outcome)
+            decoded.append(outcome)
+        best = [sentence.hypotheses[0] for sentence in decoded]
+        texts = [self._text(draft, i, hypothesis) for i, hypothesis in enumerate(best)]
+        flags: dict[Flag, bool] = {
+            "REPETITION": any(sentence.repeated for sentence in decoded),
+            "UNKNOWN_TOKENS": draft.unknown,
+            "SPLIT": draft.segmentation.split,
+            "TRUNCATED": any(hypothesis.finish_reason == "length" for hypothesis in best),
+        }
+        text = join(draft.segmentation, texts, source, target)
+        alternatives: dict[str, float] = {}
+        for score, i, hypothesis in _swaps(decoded):
+            swapped = [*texts[:i], self._text(draft, i, hypothesis), *texts[i + 1 :]]
+            alternatives.setdefault(join(draft.segmentation, swapped, source, target), score)
+        alternatives.pop(text, None)
+        return Translation(
+            text=text,
+            score=_score(best) if best else None,
+            alternatives=tuple(Alternative(*item) for item in alternatives.items()),
+            flags=tuple(flag for flag, raised in flags.items() if raised),
+        )
+
+    def _text(self, draft: _Draft, i: int, hypothesis: Hypothesis) -> str:
+        translation = clean(self.tokenizer.decode(hypothesis.tokens), draft.text)
+        return restore(translation, draft.segmentation.sentences[i])
+
+
+def _decode(
+    sentences: Sequence[list[int]], submit: Callable[..., Pending]
+) -> tuple[list[_Decoded | ModelError], Timings]:
+    """Every sentence through the engine at once, then those that ran away a second time, held to no repetition."""
+    pendings = [submit(tokens) for tokens in sentences]
+    outcomes = [_wait(pending) for pending in pendings]
+    runaways = {
+        i: outcome
+        for i, outcome in enumerate(outcomes)
+        if isinstance(outcome, _Decoded) and _runs_away(outcome, sentences[i])
+    }
+    retries: dict[int, Pending] = {}
+    with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
+        for i in runaways:
+            retries[i] = submit(sentences[i], no_repeat_ngram=_NO_REPEAT)
+    for i, first in runaways.items():
+        second = _wait(retries[i]) if i in retries else None
+        if not isinstance(second, _Decoded) or _runs_away(second, sentences[i]):
+            second = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
+        outcomes[i] = second._replace(repeated=True)
+    return outcomes, _longest(pendings, list(retries.values()))
+
+
+def _runs_away(decoded: _Decoded, source: list[int]) -> bool:
+    best = decoded.hypotheses[0]
+    return runs_away(best.tokens, source, ended=best.finish_reason == "eos")
+
+
+def _longest(*rounds: list[Pending]) -> Timings:
+    """Per round the longest that a sentence took; the rounds follow one another."""
+    timings = [[pending.timings for pending in pendings] for pendings in rounds if pendings]
+    return Timings(
+        wait=sum(max(timing.wait for timing in taken) for taken in timings),
+        prefill=sum(max(timing.prefill for timing in taken) for taken in timings),
+        decode=sum(max(timing.decode for timing in taken) for taken in timings),
+    )
+
+
+def _wait(pending: Pending) -> _Decoded | ModelError:
+    """What became of a sentence; trouble that is the whole call's is raised."""
+    try:
+        return _Decoded(pending.result())
+    except (Overloaded, Unavailable, Cancelled):
+        raise
+    except ModelError as error:
+        return error
+
+
+def _score(hypotheses: Iterable[Hypothesis]) -> float:
+    """The mean log-probability per token, with the end of each, which `tokens` leave out."""
+    total, length = 0.0, 0
+    for found in hypotheses:
+        total += found.score * (len(found.tokens) + 1)
+        length += len(found.tokens) + 1
+    return total / length
+
+
+def _swaps(decoded: list[_Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
+    """The next best texts, each with one sentence `i` said another way: (score of the text, i, hypothesis).
+
+    As many as a sentence has other hypotheses; those of one sentence stay in its order.
+    """
+    best = [sentence.hypotheses[0] for sentence in decoded]
+
+    def others(i: int) -> Iterator[tuple[float, int, Hypothesis]]:
+        for found in decoded[i].hypotheses[1:]:
+            yield _score([*best[:i], found, *best[i + 1 :]]), i, found
+
+    ranked = heapq.merge(*map(others, range(len(best))), key=lambda swap: -swap[0])
+    return islice(ranked, max((len(sentence.hypotheses) - 1 for sentence in decoded), default=0))
+
+
+def locate(reference: str) -> Path:
+    """The directory of an embedded model's name, or of a path, which holds a slash or starts with a dot.
+
+    Raises UnknownModel where there is none.
+    """
+    if "/" in reference or reference.startswith("."):
+        directory = Path(reference).expanduser()
+    elif _NAME.fullmatch(reference):
+        directory = _EMBEDDED / reference
+    else:
+        raise UnknownModel(f"{reference!r} is no name (letters, digits, - and _) and no directory (with a slash).")
+    if not directory.is_dir():
+        names = _list(path.name for path in _EMBEDDED.iterdir())
+        raise UnknownModel(f"There is no model {reference!r}. Embedded: {names}; of a directory, write ./directory.")
+    return directory
+
+
+def fingerprint(directory: Path) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the weights."""
+    safetensors = directory / "model.safetensors"
+    path = safetensors if safetensors.exists() else directory / "pytorch_model.bin"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
