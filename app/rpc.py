@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 from uuid import uuid4
 
-from amqp.exceptions import AMQPError, MessageNacked, NotFound
+from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
 from celery.states import REVOKED, SUCCESS
 from kombu import Connection, Consumer, Message, Producer, Queue
@@ -56,8 +56,8 @@ logger = logging.getLogger(__name__)
 class ReplyRouter:
     """Consumes this process's reply queue and hands each reply to the Future of its request.
 
-    It comes back by itself when the broker does; `ready` is set while replies can arrive. `dropped` counts the replies
-    that nobody waited for: late, cancelled, or delivered twice.
+    It comes back by itself when the broker does; `ready` is set while replies can arrive. `waiting` holds the requests
+    in flight, and `dropped` counts the replies that nobody waited for: late, cancelled, or delivered twice.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -66,26 +66,26 @@ class ReplyRouter:
         self.dropped = 0
         self._connection = connection
         self._consumers = 0
-        self._waiting: dict[str, Future[Message]] = {}
+        self.waiting: dict[str, Future[Message]] = {}
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="replies", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
+        self.thread.start()
 
     def expect(self, request_id: str) -> Future[Message]:
         """The Future of a request that is about to be published. Forget it in the end, whatever comes of it."""
         future: Future[Message] = Future()
-        if self._waiting.setdefault(request_id, future) is not future:
+        if self.waiting.setdefault(request_id, future) is not future:
             raise TolkError(Code.INTERNAL, f"The request id {request_id} is in use.")
         if self._closing.is_set():
             self.fail(request_id, _closing())
         return future
 
     def forget(self, request_id: str) -> None:
-        self._waiting.pop(request_id, None)
+        self.waiting.pop(request_id, None)
 
     def fail(self, request_id: str, error: TolkError) -> bool:
         """Ends the wait for a reply with an error; says whether there was one."""
-        future = self._waiting.pop(request_id, None)
+        future = self.waiting.pop(request_id, None)
         if future is not None:
             future.set_exception(error)
         return future is not None
@@ -93,9 +93,9 @@ class ReplyRouter:
     def close(self) -> None:
         """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
         self._closing.set()
-        for request_id in list(self._waiting):
+        for request_id in list(self.waiting):
             self.fail(request_id, _closing())
-        self._thread.join()
+        self.thread.join()
 
     def _run(self) -> None:
         pause = BACKOFF[0]
@@ -134,7 +134,7 @@ class ReplyRouter:
         queue(connection.default_channel).delete()
 
     def _deliver(self, message: Message) -> None:
-        future = self._waiting.pop(str(message.properties.get("correlation_id")), None)
+        future = self.waiting.pop(str(message.properties.get("correlation_id")), None)
         if future is None:
             self.dropped += 1
         else:
@@ -162,6 +162,16 @@ class Link:
                 connection.collect()  # what is left of the conversation would disturb the next one
                 raise
 
+    def close(self) -> None:
+        """Lets go of the connections, politely where the broker listens."""
+        connections = self.producers.connections
+        if self.router.ready.is_set():
+            with suppress(*BROKER_ERRORS):
+                for _ in range(PUBLISHERS):
+                    connections.replace(connections.acquire(block=False))
+        connections.force_close_all()
+        self.router.close()
+
 
 class CeleryTranslator:
     """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
@@ -187,7 +197,7 @@ class CeleryTranslator:
         return cls(celery)
 
     def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
-        router = self._link().router
+        router = self.router
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
         future = router.expect(request_id)
@@ -218,24 +228,25 @@ class CeleryTranslator:
         try:
             with link.producer(CONNECT_TIMEOUT) as producer:
                 channel: Any = producer.channel
-                queues = list(self._celery.amqp.queues)
-                served = any(channel.queue_declare(name, passive=True).consumer_count for name in queues)
-        except NotFound:
-            served = False
+                queues: Any = self._celery.amqp.queues.values()
+                served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
+            logger.warning("checking: %s", _reason(error))
             raise _no_broker() from error
         if not served:
-            raise TolkError(
-                Code.UNAVAILABLE, "No worker is there for any model. Start one, or wait until it is up.", 1.0
-            )
+            raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
+
+    @property
+    def router(self) -> ReplyRouter:
+        """The router of this process."""
+        return self._link().router
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             link = self._links.pop(os.getpid(), None)
         if link is not None:
-            link.router.close()
-            link.producers.connections.force_close_all()
+            link.close()
 
     def _link(self) -> Link:
         with self._lock:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from sys import float_info
 from types import UnionType
 from typing import Any, Literal, get_args
 
@@ -255,11 +256,13 @@ def _strings(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _get(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
-    """The field `name`, of that kind; a whole number counts as a float, a bool never as a number."""
+    """The field `name`, of that kind; a whole number counts as a float, a bool never as a number, nor does infinity."""
     value = data.get(name)
     kinds = get_args(kind) or (kind,)
-    if float in kinds and type(value) is int:
-        return float(value)
+    if float in kinds and type(value) in (int, float):
+        if abs(value) <= float_info.max:
+            return float(value)
+        raise TolkError(Code.BAD_INPUT, f"{name}: a finite number was expected.")
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
         raise TolkError(Code.BAD_INPUT, f"{name}: {wanted} was expected, not {type(value).__name__}.")

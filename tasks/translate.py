@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -100,6 +101,8 @@ def _failure(error: Exception) -> Failure:
         return Failure(error.code, error.message, error.retry_after)
     code = Code(getattr(error, "code", Code.INTERNAL))
     if code is Code.INTERNAL:
-        logger.error("translation failed", exc_info=error)
+        # Where it happened, without what it says, which may quote a text.
+        where = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("translation failed with %s:\n%s", type(error).__name__, where)
         return Failure(Code.INTERNAL, "The translation failed inside the service. Its log says why.")
     return Failure(code, str(error))

@@ -90,12 +90,12 @@ class Engines(bootsteps.StartStopStep):
 class Consumer(CeleryConsumer):
     """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
 
-    class Blueprint(CeleryConsumer.Blueprint):
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # to celery-types, a variable
         default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
             "celery.worker.consumer.delayed_delivery:DelayedDelivery"
         }
 
-    def connection_for_write(self, url: str | None = None, heartbeat: int | None = None) -> Any:
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""
         unconfirmed = {"confirm_publish": False}
         return self.ensure_connected(
@@ -120,18 +120,20 @@ def cancel(_state: Any, task_id: str) -> dict[str, int]:
 
 
 def pin(device: str | None) -> str:
-    """Lets this process see the one GPU it uses, which has to happen before torch is imported; returns its device."""
-    if device is not None and device.startswith("cuda"):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """Chooses the device, and hides every GPU but that one from this process, which has to precede torch's import."""
+    if device is None:
+        import torch
+
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device != "cpu":
         number = int(device.partition(":")[2] or 0)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         try:
             os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
         except IndexError:
-            refuse(f"TOLK_DEVICE is {device}, but CUDA_VISIBLE_DEVICES={visible} leaves no such device")
+            refuse(f"TOLK_DEVICE is {device}, but CUDA_VISIBLE_DEVICES={visible} has no such device")
         return "cuda:0"
-    import torch
-
-    return device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+    return device
 
 
 def refuse(reason: str) -> NoReturn:

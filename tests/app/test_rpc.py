@@ -1,0 +1,318 @@
+"""The router and the publisher, with a real broker that dies, hangs and fills up, and workers that answer nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from kombu import Connection, Consumer, Message, Queue
+
+import celeryconfig
+from app.rpc import CeleryTranslator
+from launch.rabbitmq import PrivateRabbitMQ
+from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.registry import Model, Pair, Registry
+
+pytestmark = pytest.mark.broker
+
+Answer = Callable[[dict[str, Any]], Any]
+
+
+def registry(*names: str) -> Registry:
+    return Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+
+
+def ask(translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30) -> TranslateReply:
+    request = TranslateRequest(texts=texts, source="fr", target="en", model=model, deadline=time.time() + timeout)
+    return translator.translate(request, str(uuid4()))
+
+
+def failure(call: Callable[[], object]) -> TolkError:
+    with pytest.raises(TolkError) as caught:
+        call()
+    return caught.value
+
+
+def succeed(payload: dict[str, Any]) -> dict[str, Any]:
+    reply = TranslateReply(model=payload["model"], results=tuple(Result(text, 0.0) for text in payload["texts"]))
+    return {"status": "SUCCESS", "result": reply.encode()}
+
+
+def length(url: str, model: str) -> int:
+    """How many messages wait in a model's queue."""
+    with Connection(url) as connection:
+        queue = celeryconfig.translation_queue(model, "interactive")(connection.default_channel)
+        return queue.queue_declare().message_count
+
+
+class Worker:
+    """Consumes a model's queue as a worker would, and answers what it is told to."""
+
+    def __init__(self, url: str, model: str, answer: Answer = succeed) -> None:
+        self.answer = answer
+        self.messages: list[Message] = []
+        self._queue = celeryconfig.translation_queue(model, "interactive")
+        self._connection = Connection(url, heartbeat=10)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Worker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with (
+            self._connection as connection,
+            Consumer(connection, [self._queue], on_message=self._on_message, accept=["json"]),
+        ):
+            while not self._stopped.is_set():
+                try:
+                    connection.drain_events(timeout=0.1)
+                except TimeoutError:
+                    connection.heartbeat_check()
+
+    def _on_message(self, message: Message) -> None:
+        self.messages.append(message)
+        args, _, _ = message.payload
+        body = self.answer(args[0])
+        encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self._connection.default_channel.basic_publish(
+            self._connection.default_channel.prepare_message(
+                encoded,
+                content_type="application/json",
+                content_encoding="utf-8",
+                properties={"correlation_id": message.properties["correlation_id"], "delivery_mode": 1},
+            ),
+            routing_key=message.properties["reply_to"],
+        )
+        message.ack()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., CeleryTranslator]]:
+    """Makes translators for models over a broker, which are closed after the test."""
+    made: list[CeleryTranslator] = []
+
+    def make(url: str, *models: str) -> CeleryTranslator:
+        made.append(CeleryTranslator.from_config(registry(*models), url))
+        return made[-1]
+
+    yield make
+    for translator in made:
+        translator.close()
+
+
+@pytest.fixture
+def fragile(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbitMQ]:
+    """A RabbitMQ to be ill-treated."""
+    with new_broker() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"no JSON", Code.INTERNAL),
+        (b"\xff", Code.INTERNAL),
+        ([], Code.INTERNAL),
+        (None, Code.INTERNAL),
+        ({}, Code.INTERNAL),
+        ({"status": "SUCCESS"}, Code.INTERNAL),
+        ({"status": "SUCCESS", "result": {"v": 2}}, Code.INTERNAL),
+        ({"status": "SUCCESS", "result": TranslateReply(model="odd").encode()}, Code.INTERNAL),
+        ({"status": "FAILURE", "result": {"exc_type": "NotRegistered", "exc_message": ["x"]}}, Code.INTERNAL),
+        ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"]}}, Code.CANCELLED),
+        ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["expired"]}}, Code.TIMEOUT),
+        ({"status": "REVOKED", "result": None}, Code.INTERNAL),
+    ],
+)
+def test_whatever_a_worker_answers_is_one_error(broker, connect, body: Any, code: Code) -> None:
+    translator = connect(broker.url, "odd")
+    with Worker(broker.url, "odd", lambda _: body):
+        error = failure(lambda: ask(translator, "un", model="odd"))
+    assert error.code is code
+
+
+def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> None:
+    reply = TranslateReply(model="odd").encode()
+    reply["error"] = {"code": "OVERLOADED", "message": "full", "retry_after": 2.5}
+    translator = connect(broker.url, "odd")
+    with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}):
+        error = failure(lambda: ask(translator, "un", model="odd"))
+    assert (error.code, error.message, error.retry_after) == (Code.OVERLOADED, "full", 2.5)
+
+
+def test_the_message_says_when_it_expires_and_hides_the_texts(broker, connect) -> None:
+    translator = connect(broker.url, "odd")
+    with Worker(broker.url, "odd") as worker:
+        ask(translator, "un secret", model="odd", timeout=20)
+    (message,) = worker.messages
+    assert 0 < int(message.properties["expiration"]) <= 20_000
+    assert message.properties["delivery_mode"] == 2
+    assert "secret" not in str(message.headers)
+
+
+def test_without_a_worker_the_deadline_ends_the_wait(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "idle")
+    assert failure(lambda: ask(translator, "un", model="idle", timeout=1)).code is Code.TIMEOUT
+    error = failure(translator.check)
+    assert error.code is Code.UNAVAILABLE
+    assert "worker" in error.message
+    eventually(lambda: length(broker.url, "idle") == 0)  # the broker drops what nobody waits for
+    with Worker(broker.url, "idle"):
+        assert ask(translator, "deux", model="idle").results[0].text == "deux"
+        translator.check()
+
+
+def test_late_and_unknown_replies_are_dropped_and_counted(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "late")
+    released = threading.Event()
+
+    def answer(payload: dict[str, Any]) -> dict[str, Any]:
+        released.wait(30)
+        return succeed(payload)
+
+    with Worker(broker.url, "late", answer):
+        assert failure(lambda: ask(translator, "un", model="late", timeout=1)).code is Code.TIMEOUT
+        router = translator.router
+        assert router.waiting == {}
+        released.set()
+        eventually(lambda: router.dropped == 1)
+        assert ask(translator, "deux", model="late").results[0].text == "deux"
+
+
+def test_a_full_queue_is_overload_and_not_retried(broker, connect) -> None:
+    translator = connect(broker.url, "full")
+    queue = celeryconfig.translation_queue("full", "interactive")
+    with Connection(broker.url) as connection:
+        producer = connection.Producer()
+        producer.publish({}, routing_key=queue.name, declare=[queue])
+        for _ in range(celeryconfig.MAX_LENGTH["interactive"] + 50):
+            producer.publish({}, routing_key=queue.name)
+        error = failure(lambda: ask(translator, "un", model="full", timeout=60))
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after is not None
+        queue(connection.default_channel).purge()
+    with Worker(broker.url, "full"):
+        assert ask(translator, "deux", model="full").results[0].text == "deux"
+
+
+def test_cancelling_ends_the_wait_at_once(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "slow")
+    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(translator.translate, request, "r1")
+        eventually(lambda: "r1" in translator.router.waiting)
+        translator.cancel("r1")
+        assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+
+
+def test_an_id_in_flight_is_not_taken_twice(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "slow")
+    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(translator.translate, request, "r1")
+        eventually(lambda: "r1" in translator.router.waiting)
+        assert failure(lambda: translator.translate(request, "r1")).code is Code.INTERNAL
+        assert not first.done()
+        translator.cancel("r1")
+
+
+def test_closing_fails_what_is_in_flight_and_ends_the_thread(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "slow")
+    with ThreadPoolExecutor(8) as threads:
+        waiting = [threads.submit(ask, translator, "un", model="slow") for _ in range(8)]
+        eventually(lambda: len(translator.router.waiting) == 8)
+        router = translator.router
+        translator.close()
+        assert {failure(each.result).code for each in waiting} == {Code.UNAVAILABLE}
+    assert not router.thread.is_alive()
+    assert router.waiting == {}
+
+
+def test_a_lost_connection_that_still_consumes_takes_no_replies(broker, connect) -> None:
+    translator = connect(broker.url, "ghost")
+    with Worker(broker.url, "ghost"), Connection(broker.url) as ghost:
+        ask(translator, "un", model="ghost")
+        queue = Queue(translator.router.queue, durable=True, expires=120)
+        with Consumer(ghost, [queue], no_ack=True):
+            texts = [str(number) for number in range(20)]
+            assert [ask(translator, text, model="ghost").results[0].text for text in texts] == texts
+
+
+def test_a_fork_has_a_router_of_its_own(broker, connect) -> None:
+    translator = connect(broker.url, "fork")
+    with Worker(broker.url, "fork"):
+        ask(translator, "un", model="fork")
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if ask(translator, "deux", model="fork").results[0].text == "deux" else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert ask(translator, "trois", model="fork").results[0].text == "trois"
+
+
+def test_a_killed_broker_comes_back_and_the_request_in_flight_is_answered(fragile, connect, eventually) -> None:
+    translator = connect(fragile.url, "phoenix")
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(ask, translator, str(n), model="phoenix", timeout=60) for n in range(4)]
+        eventually(lambda: length(fragile.url, "phoenix") == 4)
+        fragile.kill()
+        eventually(lambda: not translator.router.ready.is_set())
+        assert not any(each.done() for each in waiting)
+        fragile.start()
+        with Worker(fragile.url, "phoenix"):
+            assert [each.result(60).results[0].text for each in waiting] == ["0", "1", "2", "3"]
+
+
+def test_while_the_broker_is_down_requests_fail_in_time_and_then_work_again(fragile, connect) -> None:
+    translator = connect(fragile.url, "down")
+    with Worker(fragile.url, "down"):
+        ask(translator, "un", model="down")
+    fragile.kill()
+    error = failure(lambda: ask(translator, "deux", model="down", timeout=2))
+    assert error.code is Code.UNAVAILABLE
+    assert "broker" in error.message
+    assert failure(translator.check).code is Code.UNAVAILABLE
+    with ThreadPoolExecutor(1) as threads:  # one that has time enough is sent when the broker is back
+        patient = threads.submit(ask, translator, "trois", model="down", timeout=60)
+        fragile.start()
+        with Worker(fragile.url, "down"):
+            assert patient.result().results[0].text == "trois"
+
+
+def test_a_broker_that_hangs_blocks_nobody_beyond_the_deadline(fragile, connect) -> None:
+    translator = connect(fragile.url, "hang")
+    with Worker(fragile.url, "hang"):
+        ask(translator, "un", model="hang")
+    os.kill(fragile.process.pid, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(16) as threads:
+            asked = [threads.submit(ask, translator, "deux", model="hang", timeout=2) for _ in range(16)]
+            codes = {failure(lambda each=each: each.result(30)).code for each in asked}
+        assert codes <= {Code.UNAVAILABLE, Code.TIMEOUT}
+        assert failure(translator.check).code is Code.UNAVAILABLE
+    finally:
+        os.kill(fragile.process.pid, signal.SIGCONT)
+    with Worker(fragile.url, "hang"):
+        assert ask(translator, "trois", model="hang").results[0].text == "trois"
+
+
+def test_a_broker_that_was_never_there_is_unavailable(free_port, connect) -> None:
+    translator = connect(f"amqp://guest:guest@127.0.0.1:{free_port()}//", "nobody")
+    assert failure(lambda: ask(translator, "un", model="nobody", timeout=1)).code is Code.UNAVAILABLE
+    assert failure(translator.check).code is Code.UNAVAILABLE

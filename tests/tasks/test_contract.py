@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contract import (
+    Alternative,
+    Code,
+    Failure,
+    Flag,
+    Options,
+    Result,
+    Timings,
+    TolkError,
+    TranslateReply,
+    TranslateRequest,
+    queue_name,
+)
+
+texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+names = st.none() | texts
+failures = st.builds(Failure, st.sampled_from(Code), texts, st.none() | numbers)
+results = st.builds(
+    Result,
+    names,
+    st.none() | numbers,
+    st.lists(st.builds(Alternative, texts, numbers)).map(tuple),
+    st.lists(st.sampled_from(Flag)).map(tuple),
+    st.none() | failures,
+)
+options = st.builds(Options, beam=st.integers(2, 64), nbest=st.integers(1, 2), length_penalty=numbers)
+requests = st.builds(
+    TranslateRequest,
+    texts=st.lists(texts).map(tuple),
+    target=texts,
+    model=texts,
+    deadline=numbers,
+    source=names,
+    version=names,
+    options=options,
+    priority=st.sampled_from(["interactive", "bulk"]),
+    principal=names,
+)
+replies = st.builds(
+    TranslateReply,
+    model=texts,
+    version=names,
+    via=st.lists(texts).map(tuple),
+    worker=texts,
+    results=st.lists(results).map(tuple),
+    timings=st.builds(Timings, numbers, numbers, numbers, numbers),
+    error=st.none() | failures,
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+)
+
+REQUEST = TranslateRequest(texts=("un",), target="en", model="fr-en", deadline=1.0)
+REPLY = TranslateReply(model="fr-en", results=(Result("one", -0.5, (Alternative("two", -1.0),)),))
+
+
+def over_the_wire(payload: dict[str, Any]) -> Any:
+    return json.loads(json.dumps(payload))
+
+
+def refusal(call: Any) -> str:
+    with pytest.raises(TolkError) as caught:
+        call()
+    assert caught.value.code is Code.BAD_INPUT
+    return caught.value.message
+
+
+@given(requests)
+def test_a_request_survives_the_wire(request: TranslateRequest) -> None:
+    assert TranslateRequest.decode(over_the_wire(request.encode())) == request
+
+
+@given(replies)
+def test_a_reply_survives_the_wire(reply: TranslateReply) -> None:
+    assert TranslateReply.decode(over_the_wire(reply.encode())) == reply
+
+
+@given(anything)
+def test_anything_else_is_bad_input(payload: Any) -> None:
+    refusal(lambda: TranslateRequest.decode(payload))
+    refusal(lambda: TranslateReply.decode(payload))
+
+
+@given(st.data())
+def test_one_field_of_any_other_value_is_decoded_or_bad_input(data: st.DataObject) -> None:
+    message, decode = data.draw(st.sampled_from([(REQUEST, TranslateRequest.decode), (REPLY, TranslateReply.decode)]))
+    payload = over_the_wire(message.encode())
+    payload[data.draw(st.sampled_from(sorted(payload)))] = data.draw(anything)
+    try:
+        decoded = decode(payload)
+    except TolkError:
+        return  # it says what is wrong; any other exception fails the test
+    json.dumps(decoded.encode(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["v", "texts", "target", "model", "options", "priority", "deadline"])
+def test_a_missing_field_is_named(name: str) -> None:
+    payload = REQUEST.encode()
+    del payload[name]
+    assert refusal(lambda: TranslateRequest.decode(payload)).startswith("request" if name == "v" else name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("v", 2),
+        ("texts", "un"),
+        ("texts", [1]),
+        ("texts", {"0": "un"}),
+        ("target", None),
+        ("deadline", True),
+        ("deadline", "1"),
+        ("deadline", float("nan")),
+        ("deadline", float("inf")),
+        ("deadline", 10**400),
+        ("priority", "urgent"),
+        ("priority", ["bulk"]),
+        ("options", None),
+        ("options", {"beam": 0, "nbest": 0, "length_penalty": 1}),
+        ("options", {"beam": 65, "nbest": 1, "length_penalty": 1}),
+        ("options", {"beam": 1, "nbest": 2, "length_penalty": 1}),
+        ("options", {"beam": 1.0, "nbest": 1, "length_penalty": 1}),
+        ("options", {"beam": 1, "nbest": 1, "length_penalty": float("inf")}),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, value: Any) -> None:
+    refusal(lambda: TranslateRequest.decode({**REQUEST.encode(), name: value}))
+
+
+def test_a_whole_number_is_a_number() -> None:
+    decoded = TranslateRequest.decode({**REQUEST.encode(), "deadline": 5})
+    assert (decoded.deadline, type(decoded.deadline)) == (5.0, float)
+
+
+def test_fields_of_a_newer_release_are_ignored() -> None:
+    request = REQUEST.encode()
+    request["options"]["temperature"] = 0.5
+    assert TranslateRequest.decode({**request, "glossary": "g"}) == REQUEST
+    reply = over_the_wire(REPLY.encode())
+    reply["results"][0]["sources"] = []
+    assert TranslateReply.decode({**reply, "cached": True}) == REPLY
+
+
+def test_flags_and_codes_of_a_newer_release_do_no_harm() -> None:
+    reply = over_the_wire(REPLY.encode())
+    reply["results"][0]["flags"] = ["SPLIT", "SHINY"]
+    reply["error"] = {"code": "NEW", "message": "m", "retry_after": None}
+    assert TranslateReply.decode(reply) == replace(
+        REPLY, results=(replace(REPLY.results[0], flags=(Flag.SPLIT,)),), error=Failure(Code.INTERNAL, "m")
+    )
+
+
+def test_each_model_has_two_queues() -> None:
+    assert queue_name("fr-en", "interactive") == "translate.fr-en"
+    assert queue_name("fr-en", "bulk") == "translate.fr-en.bulk"

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.contract import Code, Options, TolkError
+from tasks.registry import Pair, Registry, RegistryError
+
+MODELS = """
+[models.fr-en]
+reference = "fr-en"
+pairs = [{ source = "fr", target = "en" }]
+decoding = { beam = 4 }
+
+[models.en-roa]
+reference = "./roa"
+pairs = [{ source = "en", target = "fr", token = ">>fra<<" }, { source = "en", target = "es", token = ">>spa<<" }]
+
+[models.de-en]
+reference = "/srv/de-en"
+pairs = [{ source = "de", target = "en" }]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "models.toml"
+
+
+@pytest.fixture
+def registry(path: Path) -> Registry:
+    path.write_text(MODELS)
+    return Registry.load(path)
+
+
+def test_what_the_file_says(registry: Registry, path: Path) -> None:
+    assert list(registry.models) == ["fr-en", "en-roa", "de-en"]
+    assert registry.models["fr-en"].reference == "fr-en"
+    assert registry.models["fr-en"].decoding == Options(beam=4)
+    assert registry.models["en-roa"].reference == str(path.parent / "roa")
+    assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
+    assert registry.models["de-en"].reference == "/srv/de-en"
+    assert registry.models["de-en"].decoding == Options()
+
+
+def test_the_models_of_the_repository_can_be_read() -> None:
+    assert "fr-en" in Registry.load(Path(__file__).parent.parent.parent / "models.toml").models
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "model", "found"),
+    [
+        ("fr", "en", None, "fr-en"),
+        ("de", "en", None, "de-en"),
+        (None, "es", None, "en-roa"),
+        (None, "en", "de-en", "de-en"),
+        ("en", "fr", "en-roa", "en-roa"),
+    ],
+)
+def test_a_request_finds_its_model(registry: Registry, source: str | None, target: str, model: str | None, found: str):
+    entry, pair = registry.resolve(source, target, model)
+    assert entry.name == found
+    assert pair in entry.pairs
+    assert pair.target == target
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "model", "code", "hint"),
+    [
+        ("en", "en", None, Code.UNKNOWN_MODEL, "fr-en"),
+        ("fr", "xx", None, Code.UNKNOWN_MODEL, "en-fr"),
+        ("fr", "en", "nope", Code.UNKNOWN_MODEL, "en-roa"),
+        ("fr", "en", "de-en", Code.UNKNOWN_MODEL, "de-en"),
+        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en)"),
+        ("", "en", None, Code.UNKNOWN_MODEL, "fr-en"),
+    ],
+)
+def test_a_request_without_a_model_is_told_what_there_is(
+    registry: Registry, source: str | None, target: str, model: str | None, code: Code, hint: str
+) -> None:
+    with pytest.raises(TolkError) as caught:
+        registry.resolve(source, target, model)
+    assert caught.value.code is code
+    assert hint in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("document", "hint"),
+    [
+        ("", "models is missing"),
+        ("models = 1", "has no [models.NAME] entry"),
+        ("[models]", "has no [models.NAME] entry"),
+        ("[models.x", "is not TOML"),
+        ("[models.x]\npairs = []", "reference is missing"),
+        ("other = 1\n" + MODELS, "other is not known"),
+        ('[models."a.b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
+        ('[models."a b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
+        ('[models.""]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
+        ('[models.x]\nreference = ""\npairs = [{ source = "a", target = "b" }]', "reference is"),
+        ('[models.x]\nreference = 1\npairs = [{ source = "a", target = "b" }]', "reference is"),
+        ('[models.x]\nreference = "x"\npairs = []', "pairs is a list"),
+        ('[models.x]\nreference = "x"\npairs = "fr-en"', "pairs is a list"),
+        ('[models.x]\nreference = "x"\npairs = ["fr-en"]', "a table was expected"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a" }]', "target is missing"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "" }]', "are strings"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b", tokn = "c" }]', "tokn is not known"),
+        ('[models.x]\nreference = "x"\nbeam = 4\npairs = [{ source = "a", target = "b" }]', "beam is not known"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = 4', "a table was expected"),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { beam = "4" }',
+            "decoding: beam: int was expected",
+        ),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { beam = 0 }',
+            "decoding: options",
+        ),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { nbest = 1 }',
+            "nbest is not known",
+        ),
+        ("models.x = 1", "a table was expected"),
+    ],
+)
+def test_a_file_that_does_not_fit_says_where(path: Path, document: str, hint: str) -> None:
+    path.write_text(document)
+    with pytest.raises(RegistryError) as caught:
+        Registry.load(path)
+    assert str(path) in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
+    for wrong in (path, path.parent):
+        with pytest.raises(RegistryError, match="cannot be read"):
+            Registry.load(wrong)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RegistryError, match="is not TOML"):
+        Registry.load(path)
+
+
+@given(document=st.text() | st.text("[]{}=.\"'models x1\n"))
+def test_any_text_is_a_registry_or_a_registry_error(tmp_path_factory: pytest.TempPathFactory, document: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(document, encoding="utf-8", errors="surrogateescape")
+    with pytest.raises(RegistryError):
+        Registry.load(path)

@@ -1,0 +1,145 @@
+"""The task by itself: what becomes of a payload, without a broker and without a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.exceptions import Reject
+from celery.worker import state
+
+from models import errors
+from tasks.celery import app
+from tasks.contract import Alternative, Code, Failure, Flag, Options, Result, Timings, TranslateReply, TranslateRequest
+from tasks.translate import WAY_BACK, translate
+
+
+class Engine:
+    """Answers with what it is told to, and remembers how it was asked."""
+
+    version = "abc"
+
+    def __init__(self) -> None:
+        self.outcome: list[Any] | Exception = []
+        self.asked: dict[str, Any] = {}
+
+    def translate(self, texts: tuple[str, ...], **asked: Any) -> SimpleNamespace:
+        self.asked = {"texts": texts, **asked}
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return SimpleNamespace(results=self.outcome, timings=SimpleNamespace(wait=0.1, prefill=0.2, decode=0.3))
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine()
+    monkeypatch.setattr(app, "engines", {"fr-en": made})
+    monkeypatch.setattr(app, "decoding", SimpleNamespace, raising=False)
+    return made
+
+
+def request(timeout: float = 10, **fields: Any) -> dict[str, Any]:
+    made = TranslateRequest(
+        texts=("un",),
+        source="fr",
+        target="en",
+        model="fr-en",
+        deadline=time.time() + timeout,
+        options=Options(4, 2, 0.5),
+    )
+    return {**made.encode(), **fields}
+
+
+def run(payload: Any) -> TranslateReply:
+    return TranslateReply.decode(json.loads(json.dumps(translate(payload))))
+
+
+def translation(text: str | None = None, **fields: Any) -> SimpleNamespace:
+    return SimpleNamespace(**{"text": text, "score": -0.5, "alternatives": (), "flags": (), "error": None, **fields})
+
+
+def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine) -> None:
+    engine.outcome = [
+        translation("one", alternatives=(SimpleNamespace(text="a", score=-1.0),), flags=("SPLIT",)),
+        translation(error=errors.DeadlineExceeded("too slow")),
+    ]
+    reply = run(request(texts=["un", "deux"]))
+    assert engine.asked["texts"] == ("un", "deux")
+    assert (engine.asked["source"], engine.asked["target"], engine.asked["priority"]) == ("fr", "en", "interactive")
+    assert engine.asked["options"] == SimpleNamespace(beam=4, nbest=2, length_penalty=0.5)
+    assert reply.results == (
+        Result("one", -0.5, (Alternative("a", -1.0),), (Flag.SPLIT,)),
+        Result(error=Failure(Code.TIMEOUT, "too slow")),
+    )
+    assert (reply.model, reply.version, reply.error) == ("fr-en", "abc", None)
+    assert reply.timings == Timings(0.0, 0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("timeout", [0.5, 10, 60])
+def test_the_engine_has_until_a_little_before_the_deadline(engine: Engine, timeout: float) -> None:
+    before = time.monotonic()
+    run(request(timeout))
+    after = time.monotonic()
+    margin = min(WAY_BACK, timeout / 10)
+    assert before + timeout - margin - 0.1 < engine.asked["deadline"] < after + timeout - margin + 0.1
+
+
+def test_what_came_too_late_is_not_translated(engine: Engine) -> None:
+    reply = run(request(timeout=-1))
+    assert reply.error is not None
+    assert reply.error.code is Code.TIMEOUT
+    assert engine.asked == {}
+
+
+@pytest.mark.parametrize("payload", [None, [], "x", {}, {"v": 2}, {**request(), "texts": [None]}])
+def test_a_payload_that_does_not_fit_is_bad_input(engine: Engine, payload: Any) -> None:
+    reply = run(payload)
+    assert reply.error is not None
+    assert reply.error.code is Code.BAD_INPUT
+
+
+def test_a_model_or_version_that_is_not_here_is_unknown(engine: Engine) -> None:
+    for fields in ({"model": "de-en"}, {"version": "old"}):
+        reply = run(request(**fields))
+        assert reply.error is not None
+        assert reply.error.code is Code.UNKNOWN_MODEL
+    assert run(request(version="abc")).error is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.Overloaded("full"), errors.Cancelled("gone"), errors.BadInput("bad"), errors.Unavailable("closed")],
+)
+def test_an_error_of_the_models_keeps_its_code(engine: Engine, error: errors.ModelError) -> None:
+    engine.outcome = error
+    assert run(request()).error == Failure(Code(error.code), str(error))
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a secret"), errors.ModelError("a secret"), KeyError("a secret")])
+def test_a_bug_reveals_nothing_and_is_logged_with_its_place(
+    engine: Engine, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    engine.outcome = error
+    with caplog.at_level(logging.ERROR):
+        reply = run(request(texts=["another secret"]))
+    assert reply.error is not None
+    assert reply.error.code is Code.INTERNAL
+    assert type(error).__name__ in caplog.text
+    assert "in translate" in caplog.text
+    assert "secret" not in caplog.text + reply.error.message
+
+
+def test_a_worker_that_stops_hands_back_what_it_cannot_finish(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "should_stop", 0)
+    engine.outcome = errors.Unavailable("closing")
+    with pytest.raises(Reject) as caught:
+        translate(request())
+    assert caught.value.requeue
+
+
+def test_nothing_of_a_result_is_shown() -> None:
+    assert translate.resultrepr_maxsize == 0
