@@ -28,6 +28,9 @@ types: environment ## mypy, strictly
 imports: environment ## which room may import which
 	@.venv/bin/lint-imports
 
+schema: environment ## write schema.graphql anew
+	@$(ENV) flask --app app schema export
+
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock
 

@@ -27,6 +27,7 @@ distribution.listener.interface = 127.0.0.1
 log.console = true
 log.console.use_colors = off
 log.file = false
+log.connection.level = error
 """
 
 

@@ -15,6 +15,7 @@ import http.client
 import os
 import queue
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -65,9 +66,14 @@ class Output:
         prefix = f"{name:<6} |"
         if self._coloured:
             prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
-        # A log that nobody takes must not stop the service; a terminal that is closed says so with SIGHUP.
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):  # `closed` tells; a full disk must not stop the service
             os.write(self._descriptor, f"{prefix} {line}\n".encode())
+
+    def closed(self) -> bool:
+        """Whether the reader of the pipe, or the terminal, is gone; SIGHUP may reach make alone, which then waits."""
+        descriptors = select.poll()
+        descriptors.register(self._descriptor, 0)
+        return bool(descriptors.poll(0))
 
     def pump(self, name: str, source: int, tail: deque[str]) -> None:
         """Writes the lines that come out of the pipe `source`, until it is closed."""
@@ -91,6 +97,7 @@ class Service:
     children: dict[str, Child] = field(default_factory=dict)
     events: queue.SimpleQueue[int | Child] = field(default_factory=queue.SimpleQueue)  # a signal, or who has ended
     hurried: bool = False
+    began: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
         """Returns the exit code: 0 after a signal, 1 where a child ended by itself. Raises RabbitMQError."""
@@ -117,10 +124,11 @@ class Service:
     def start(self, broker: str) -> None:
         self.say("starting the worker, the web app and Flower")
         celery = [sys.executable, "-m", "celery", "-A", "tasks"]
+        host, port = self.flower
         commands = {
             "worker": [*celery, "worker"],
             "web": [sys.executable, "-m", "gunicorn"],
-            "flower": [*celery, "flower", f"--address={self.flower[0]}", f"--port={self.flower[1]}"],
+            "flower": [*celery, "flower", "--logging=warning", f"--address={host}", f"--port={port}"],
         }
         environ = {
             **os.environ,
@@ -145,32 +153,41 @@ class Service:
 
     def watch(self) -> int:
         """Says when everything answers; returns when a signal came or a child ended."""
-        began = said = time.monotonic()
+        said = time.monotonic()
         awaited = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
-        while True:
+        while not self.output.closed():
             try:
-                event = self.events.get(timeout=1.0 if awaited else None)
+                event = self.events.get(timeout=1.0)
             except queue.Empty:
-                name, address = next(iter(awaited.items()))
+                pass
+            else:
+                return self.interpret(event)
+            for name, address in list(awaited.items()):
                 trouble = answer(*address)
                 if trouble is None:
                     del awaited[name]
+                    if not awaited:
+                        self.say_ready()
                 elif time.monotonic() - said > PATIENCE:
                     said = time.monotonic()
                     self.say(f"still waiting for {name}: {trouble}")
-                if not awaited:
-                    self.say(f"ready after {time.monotonic() - began:.0f} s")
-                    self.say(f"  http://{self.web[0]}:{self.web[1]}/graphql  the API, and GraphiQL in a browser")
-                    self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
-                    self.say("  Ctrl-C stops it")
-                continue
-            if isinstance(event, Child):
-                self.say(f"{event.name} ended with code {event.process.returncode}; its last lines were:")
-                for line in list(event.tail):
-                    self.say(f"  {event.name} | {line}")
-                return 1
+        return 0
+
+    def interpret(self, event: int | Child) -> int:
+        """Says why the service stops, and returns the exit code for it."""
+        if isinstance(event, int):
             self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
             return 0
+        self.say(f"{event.name} ended with code {event.process.returncode}; its last lines were:")
+        for line in list(event.tail):
+            self.say(f"  {event.name} | {line}")
+        return 1
+
+    def say_ready(self) -> None:
+        self.say(f"ready after {time.monotonic() - self.began:.0f} s")
+        self.say(f"  http://{self.web[0]}:{self.web[1]}/graphql  the API, and GraphiQL in a browser")
+        self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
+        self.say("  Ctrl-C stops it")
 
     def stop(self) -> None:
         """Ends web and Flower, then the worker, then the broker, and leaves no process behind."""

@@ -11,29 +11,27 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 90.0
+TIMEOUT = 90.0  # seconds
 
 
 class Run:
-    """A supervisor of its own directory and ports, and what it wrote so far."""
+    """A supervisor with a directory of its own, and what it wrote so far."""
 
-    def __init__(self, directory: Path, port: int, **environ: str) -> None:
+    def __init__(self, directory: Path, **environ: str) -> None:
         self.directory = directory
-        self.port = port
         self.lines: list[str] = []
         self._news = threading.Condition()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOLK_", "CELERY_"))}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "launch.service", str(directory)],
             cwd=ROOT,
-            env=kept | {"PORT": str(port), "FLOWER_PORT": str(free_port())} | environ,
+            env=os.environ | environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -57,6 +55,10 @@ class Run:
             line = self._news.wait_for(found, TIMEOUT)
         assert line is not None, "\n".join(self.lines)
         return line
+
+    def url(self, label: str) -> str:
+        """An address that is printed once everything answers."""
+        return next(word for word in self.until(label).split() if word.startswith("http"))
 
     def end(self, number: int) -> int:
         """Sends the signal and returns the exit code, which has to come with the last line."""
@@ -86,25 +88,25 @@ class Run:
         return found
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @pytest.fixture
-def runs() -> Iterator[list[Run]]:
-    started: list[Run] = []
-    yield started
-    for run in started:
-        if run.process.poll() is None:
-            run.end(signal.SIGINT)
+def start(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Run]]:
+    """Starts the service in the test's directory, on free ports unless told which."""
+    runs: list[Run] = []
+
+    def run(**environ: str) -> Run:
+        runs.append(Run(tmp_path, **{"PORT": str(free_port()), "FLOWER_PORT": str(free_port()), **environ}))
+        return runs[-1]
+
+    yield run
+    for each in runs:
+        if each.process.poll() is None:
+            each.end(signal.SIGINT)
 
 
-def translate(port: int, text: str) -> str:
+def translate(url: str, text: str) -> str:
     query = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { translations { text } } }'
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql",
+        url,
         json.dumps({"query": query, "variables": {"text": text}}).encode(),
         {"Content-Type": "application/json"},
     )
@@ -115,79 +117,68 @@ def translate(port: int, text: str) -> str:
 
 
 @pytest.mark.broker
-def test_it_translates_and_sigterm_stops_web_then_worker_then_broker(tmp_path: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path, free_port())
-    runs.append(run)
-    run.until("Ctrl-C stops it")
-    assert "sleep" in translate(run.port, "Je vais dormir.")
+def test_it_translates_and_sigterm_stops_web_then_worker_then_broker(start: Callable[..., Run]) -> None:
+    run = start()
+    assert "sleep" in translate(run.url("GraphiQL"), "Je vais dormir.")
+    with urllib.request.urlopen(run.url("Flower: "), timeout=10) as page:
+        assert page.status == 200
 
-    second = Run(tmp_path, free_port())
-    runs.append(second)
+    second = start()
     assert second.ended() == 1
     assert "Tolk already runs" in second.lines[-1]
 
-    flower = run.until("Flower: workers")
-    with urllib.request.urlopen(re.findall(r"http\S+", flower)[0], timeout=10) as page:
-        assert page.status == 200
-    children = [child.pid for child in psutil.Process(run.process.pid).children(recursive=True)]
+    children = psutil.Process(run.process.pid).children(recursive=True)
     assert run.end(signal.SIGTERM) == 0
     assert set(run.stops()[:2]) == {"web", "flower"}
     assert run.stops()[2:] == ["worker", "broker"]
     assert run.remains() == []
-    assert [pid for pid in children if psutil.pid_exists(pid)] == []
+    assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
 @pytest.mark.broker
-def test_a_killed_supervisor_is_cleaned_up_after_and_a_dead_child_ends_all(tmp_path: Path, runs: list[Run]) -> None:
-    first = Run(tmp_path, free_port())
-    runs.append(first)
-    first.until("worker | .*mingle|worker | .*ready")
+def test_a_killed_supervisor_is_cleaned_up_after_and_a_dead_child_ends_all(start: Callable[..., Run]) -> None:
+    first = start()
+    first.until("starting the worker")
     first.process.kill()
-    left = first.remains()
-    assert any("beam" in line for line in left), left
+    assert any("beam" in line for line in first.remains())
 
-    run = Run(tmp_path, first.port)
-    runs.append(run)
-    first.ended()
+    run = start()
     run.until("ending what was left running")
-    run.until("Ctrl-C stops it")
+    run.url("GraphiQL")
+    first.ended()
     worker = next(child for child in psutil.Process(run.process.pid).children() if "worker" in child.cmdline())
     worker.kill()
     assert run.ended() == 1
     run.until("worker ended with code -9; its last lines were:")
-    assert run.stops()[-1] == "broker"
+    assert set(run.stops()) == {"web", "flower", "broker"}
     assert run.remains() == []
 
 
 @pytest.mark.broker
-def test_an_interrupt_while_the_broker_starts_leaves_nothing(tmp_path: Path, runs: list[Run]) -> None:
-    run = Run(tmp_path, free_port())
-    runs.append(run)
+def test_an_interrupt_while_the_broker_starts_leaves_nothing(start: Callable[..., Run]) -> None:
+    run = start()
     run.until(r"broker \|.*RabbitMQ")
     assert run.end(signal.SIGINT) == 0
     assert run.remains() == []
 
 
-def test_ports_in_use(tmp_path: Path, runs: list[Run]) -> None:
+def test_a_port_in_use_is_named(start: Callable[..., Run]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        run = Run(tmp_path, port)
-        runs.append(run)
+        run = start(PORT=str(port))
         assert run.ended() == 1
-    assert run.lines == [
-        f"tolk   | Port {port} of 127.0.0.1 is in use: choose another, as in `make run PORT={port + 1}`."
-    ]
+    said = f"Port {port} of 127.0.0.1 is in use: choose another, as in `make run PORT={port + 1}`."
+    assert run.lines == [f"tolk   | {said}"]
 
 
-def test_flower_makes_room(tmp_path: Path, runs: list[Run]) -> None:
-    """Nobody else's broker is there, either: Tolk keeps trying, and says so until it is told to stop."""
+def test_flower_makes_room_and_a_broker_that_is_away_is_waited_for(
+    start: Callable[..., Run], free_port: Callable[[], int]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        nowhere = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
-        run = Run(tmp_path, free_port(), FLOWER_PORT=str(port), CELERY_BROKER_URL=nowhere)
-        runs.append(run)
+        run = start(FLOWER_PORT=str(port), CELERY_BROKER_URL=f"amqp://guest:guest@127.0.0.1:{free_port()}//")
         run.until(f"port {port} is in use: Flower takes [0-9]+ ")
         run.until("web .*/readyz.* 503")
         assert run.end(signal.SIGINT) == 0
-    assert not any("broker" in name for name in run.stops())
+    assert set(run.stops()) == {"web", "flower", "worker"}
     assert run.remains() == []
