@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from sentencepiece import SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import MarianConfig, MarianMTModel
 
 from models.decoding import Hypothesis, Options, search
@@ -64,3 +64,60 @@ def decode(one_thread: None) -> Decode:
         return [found[i] for i in range(len(sources))]
 
     return run
+
+
+def _sentencepiece(sentences: Sequence[str], pieces: int) -> bytes:
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences),
+        model_writer=model,
+        vocab_size=pieces,
+        character_coverage=0.98,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _vocabulary(model: bytes) -> dict[str, int]:
+    processor = SentencePieceProcessor(model_proto=model)
+    pieces = [processor.id_to_piece(i) for i in range(len(processor))]
+    named = ["</s>", "<unk>", "<pad>", ">>fra<<", ">>eng<<"]
+    return {piece: i for i, piece in enumerate([*named, *(p for p in pieces if p not in {*named, "<s>"})])}
+
+
+def _write(
+    directory: Path, source: bytes, target: bytes, separate: bool, safetensors: bool, changes: dict[str, Any]
+) -> Path:
+    vocabularies = [_vocabulary(source), _vocabulary(target)]
+    for name, model, ids in zip(("source", "target"), (source, target), vocabularies, strict=True):
+        (directory / f"{name}.spm").write_bytes(model)
+        (directory / f"{name.replace('source', '')}_vocab.json".lstrip("_")).write_text(json.dumps(ids))
+    if not separate:
+        (directory / "target_vocab.json").unlink()
+    (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": separate}))
+    config = {
+        "vocab_size": len(vocabularies[0]),
+        "decoder_vocab_size": len(vocabularies[1]),
+        "share_encoder_decoder_embeddings": not separate,
+        "d_model": 16,
+        **{"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24},
+        **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 20},
+        "activation_function": "swish",
+        "scale_embedding": True,
+        "max_position_embeddings": 64,
+        "init_std": 0.4,  # with the usual 0.02 all tokens would be about as likely
+        **{"pad_token_id": 2, "eos_token_id": 0, "bos_token_id": None, "decoder_start_token_id": 2},
+        **changes,
+    }
+    torch.manual_seed(len(json.dumps(config)))
+    model = MarianMTModel(MarianConfig(**config)).double()
+    model.final_logits_bias.normal_()[0, 0] += 3  # sentences should end now and then
+    model.generation_config.update(bad_words_ids=[[2]], max_length=64, forced_eos_token_id=0)
+    if safetensors:
+        model.save_pretrained(directory)
+    else:
+        model.config.save_pretrained(directory)
+        model.generation_config.save_pretrained(directory)
+        torch.save(model.state_dict(), directory / "pytorch_model.bin")
+    return directory

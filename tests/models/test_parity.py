@@ -1,0 +1,148 @@
+"""Token for token what transformers makes of the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.models.conftest import Decode, MakeModel
+from transformers import MarianMTModel
+
+from models.decoding import Options
+from models.marian import Marian
+from models.tokenizer import Tokenizer
+
+FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
+
+LIMIT = 100  # target tokens; a few sentences of the 300 run away, for which 512 would only take longer
+
+Output = tuple[int, ...]
+
+
+@pytest.fixture(scope="module")
+def theirs(one_thread: None) -> MarianMTModel:
+    return MarianMTModel.from_pretrained(FR_EN, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def ours(one_thread: None) -> Marian:
+    return Marian.load(FR_EN)
+
+
+@pytest.fixture(scope="module")
+def batches(sentences: list[str]) -> list[list[list[int]]]:
+    """All sentences, shortest first, by 60."""
+    tokenizer = Tokenizer.load(FR_EN)
+    sources = sorted((tokenizer.encode(sentence) for sentence in sentences), key=len)
+    return [sources[i : i + 60] for i in range(0, len(sources), 60)]
+
+
+def test_greedy_search_of_300_sentences(
+    ours: Marian, theirs: MarianMTModel, batches: list[list[list[int]]], decode: Decode
+) -> None:
+    for sources in batches:
+        expected = generate(theirs, sources, num_beams=1, max_length=LIMIT + 1)
+        found = decode(ours, sources, Options(max_length=LIMIT))
+        assert [hypotheses[0].tokens for hypotheses in found] == [best for best, *_ in expected]
+
+
+def test_beam_search_of_300_sentences(
+    ours: Marian, theirs: MarianMTModel, batches: list[list[list[int]]], decode: Decode
+) -> None:
+    different = 0
+    for sources in batches:
+        expected = generate(theirs, sources, num_beams=4, max_length=LIMIT + 1)
+        found = [hypotheses[0].tokens for hypotheses in decode(ours, sources, Options(beam=4, max_length=LIMIT))]
+        different += count_ties(ours, sources, found, [best for best, *_ in expected])
+    assert different <= 6  # 2 %
+
+
+CONFIGURATIONS: list[dict[str, Any]] = [
+    {},
+    {"safetensors": False},
+    {"separate": True},
+    {"separate": True, "safetensors": False},
+    {"separate": True, "tie_word_embeddings": False},
+    {"tie_word_embeddings": False},
+    {"activation_function": "relu", "scale_embedding": False},
+    {"activation_function": "gelu"},
+    {"activation_function": "silu", "d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 4},
+    {"encoder_layers": 1, "decoder_layers": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 12},
+]
+
+
+@pytest.mark.parametrize("changes", CONFIGURATIONS, ids=str)
+def test_tiny_models_of_every_configuration(
+    changes: dict[str, Any], make_model: MakeModel, sentences: list[str], decode: Decode
+) -> None:
+    directory = make_model(**changes)
+    ours, tokenizer = Marian.load(directory, dtype=torch.float64), Tokenizer.load(directory)
+    theirs = MarianMTModel.from_pretrained(directory, dtype=torch.float64).eval()
+    sources = [tokenizer.encode(sentence, ">>fra<<") for sentence in sentences[::20]]
+    for beam, nbest, length_penalty in [(1, 1, 1.0), (4, 4, 1.0), (3, 2, 0.0), (2, 1, 2.5), (5, 1, -0.5)]:
+        options = Options(beam=beam, nbest=nbest, length_penalty=length_penalty, max_length=20)
+        expected = generate(
+            theirs, sources, num_beams=beam, num_return_sequences=nbest, length_penalty=length_penalty, max_length=21
+        )
+        found = decode(ours, sources, options)
+        for rank in range(nbest):
+            count_ties(
+                ours,
+                sources,
+                [hypotheses[rank].tokens for hypotheses in found],
+                [hypotheses[rank] for hypotheses in expected],
+                length_penalty,
+            )
+
+
+def test_runs_of_tokens_that_may_not_come_twice(make_model: MakeModel, sentences: list[str], decode: Decode) -> None:
+    directory = make_model()
+    ours, tokenizer = Marian.load(directory, dtype=torch.float64), Tokenizer.load(directory)
+    theirs = MarianMTModel.from_pretrained(directory, dtype=torch.float64).eval()
+    sources = [tokenizer.encode(sentence) for sentence in sentences[::30]]
+    for beam, size in [(1, 1), (1, 3), (4, 2)]:
+        expected = generate(theirs, sources, num_beams=beam, no_repeat_ngram_size=size, max_length=31)
+        found = decode(ours, sources, Options(beam=beam, no_repeat_ngram=size, max_length=30))
+        count_ties(ours, sources, [best.tokens for best, *_ in found], [best for best, *_ in expected])
+
+
+def generate(model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any) -> list[list[Output]]:
+    """What transformers makes of a batch: for each source its hypotheses, the best first, without start and end."""
+    padding, end = model.config.pad_token_id, model.config.eos_token_id
+    longest = max(map(len, sources))
+    rows = model.generate(
+        input_ids=torch.tensor([[*source, *[padding] * (longest - len(source))] for source in sources]),
+        attention_mask=torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources]),
+        **options,
+    ).tolist()
+    outputs = [tuple(row[1 : row.index(end)] if end in row else row[1:]) for row in rows]
+    nbest = len(outputs) // len(sources)
+    return [outputs[i : i + nbest] for i in range(0, len(outputs), nbest)]
+
+
+def count_ties(
+    model: Marian,
+    sources: Sequence[Sequence[int]],
+    found: Sequence[Output],
+    expected: Sequence[Output],
+    length_penalty: float = 1.0,
+) -> int:
+    """How many differ; each of these must rank the same, to the precision of the arithmetic."""
+    different = [(s, f, e) for s, f, e in zip(sources, found, expected, strict=True) if f != e]
+    for source, ours, theirs in different:
+        ranks = [rank(model, source, output, length_penalty) for output in (ours, theirs)]
+        assert ranks[0] == pytest.approx(ranks[1], abs=1e-4), f"{source}: {ours} is not {theirs}, ranks {ranks}"
+    return len(different)
+
+
+@torch.inference_mode()
+def rank(model: Marian, source: Sequence[int], output: Output, length_penalty: float) -> float:
+    """The sum of the log-probabilities of the tokens and the end, over their number to the power of the penalty."""
+    cache, total, last = model.prefill([source]), 0.0, model.config.decoder_start_token_id
+    for token in (*output, model.config.eos_token_id):
+        total += float(model.step(torch.tensor([[last]]), cache)[0, 0].log_softmax(-1)[token])
+        last = token
+    return total / (len(output) + 1) ** length_penalty
