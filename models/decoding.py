@@ -9,6 +9,7 @@ In the shapes: n sentences, k hypotheses of each, t target tokens so far, v targ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -16,9 +17,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from models.errors import BadInput
+from models.errors import BadInput, ModelError
 from models.marian import Marian
 
+LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
 NEVER = -1e9  # a log-probability below any real one, and above -inf, which would turn to nan when subtracted
 
 
@@ -41,8 +43,12 @@ class Options:
         """Raises BadInput for options out of range."""
         if not 1 <= self.nbest <= self.beam:
             raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) does not hold.")
+        if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nor nan
+            raise BadInput(f"options: length_penalty is at most {LARGEST_PENALTY}, not {self.length_penalty}.")
         if self.max_length is not None and self.max_length < 1:
             raise BadInput(f"options: max_length is at least 1, not {self.max_length}.")
+        if self.no_repeat_ngram < 0:
+            raise BadInput(f"options: no_repeat_ngram is at least 0, not {self.no_repeat_ngram}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ class GreedySearch:
         chosen = zip(self._last[:, 0].tolist(), (best - total)[:, 0].tolist(), forced, strict=True)
         finished: dict[int, list[Hypothesis]] = {}
         for row, (token, score, end) in enumerate(chosen):
+            _check(score)
             self._sums[row] += 0.0 if end else score
             if token == self._model.config.eos_token_id:
                 finished[self.sentences[row]] = [_hypothesis(self._tokens[row], self._sums[row], forced=end)]
@@ -172,6 +179,7 @@ class BeamSearch:
     ) -> None:
         """Files the candidates that have just ended; those after the first `beam` were only reserves."""
         for row, (ended, options) in enumerate(zip(self._ended, self._options, strict=True)):
+            _check(sums[row][0])
             for candidate, total in enumerate(sums[row]):
                 if ends[row][candidate] and total > NEVER / 2:
                     hypothesis = _hypothesis(self._tokens[row][parents[row][candidate]], total, forced=forced[row])
@@ -209,13 +217,20 @@ def _hypothesis(tokens: tuple[int, ...], total: float, *, forced: bool) -> Hypot
     return Hypothesis(tokens, total / (len(tokens) + 1), "length" if forced else "eos")
 
 
+def _check(best: float) -> None:
+    """torch takes nan for the greatest number, so that it shows in the best score."""
+    if math.isnan(best):
+        raise ModelError("The model computes nan: its weights are broken, or too large for this dtype.")
+
+
 def _restrict(
     scores: Tensor, model: Marian, options: Sequence[Options], tokens: Sequence[Sequence[tuple[int, ...]]], length: int
 ) -> list[bool]:
     """Bans in `scores` (n, k, v) what may not come next, as the `length`th token; says which sentences it made end."""
     config = model.config
     scores[:, :, list(config.bad_token_ids)] = -torch.inf
-    forced = [length >= min(each.max_length or config.max_length, config.max_length - 1) for each in options]
+    longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
+    forced = [length >= min(each.max_length or longest, longest) for each in options]
     for row, each in enumerate(options):
         if forced[row]:
             scores[row] = -torch.inf

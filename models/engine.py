@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import threading
@@ -84,9 +85,11 @@ class Engine:
         self._changed = threading.Condition()  # guards all of the above, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
         self._finished = self._failed = self._batches = 0
-        self._thread = threading.Thread(target=self._run, name="engine")
+        # A daemon with an exit handler: a process that forgets to close it ends all the same, and not in mid-step.
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
+        atexit.register(self.close)
         self._thread.start()
 
     def submit(
@@ -101,12 +104,14 @@ class Engine:
         """Queues a sentence: source ids with the end. `deadline` is a time.monotonic(); `group` is what `cancel` names.
 
         Raises Overloaded when the queue is full, Unavailable when the engine is closing, BadInput for a sentence that
-        is empty or longer than the model's positions. The Pending fails with DeadlineExceeded, Cancelled, Unavailable,
-        or ModelError where the model itself failed.
+        is empty, longer than the model's positions, or not of its vocabulary. The Pending fails with DeadlineExceeded,
+        Cancelled, Unavailable, or ModelError where the model itself failed.
         """
-        limit = self._model.config.max_position_embeddings
-        if not 1 <= len(tokens) <= limit:
-            raise BadInput(f"A sentence has 1 to {limit} tokens, not {len(tokens)}.")
+        config = self._model.config
+        if not 1 <= len(tokens) <= config.max_position_embeddings:
+            raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
+        if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
+            raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
         sentence = _Sentence(tokens, options, deadline, priority, group, time.monotonic(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
         with self._changed:
@@ -138,12 +143,18 @@ class Engine:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         torch.set_num_threads(self._settings.threads)
-        with torch.inference_mode():
-            while batch := self._next_batch():
-                self._translate(batch)
+        try:
+            with torch.inference_mode():
+                while batch := self._next_batch():
+                    self._translate(batch)
+        finally:  # where the engine itself fails, too, nobody shall wait for it
+            with self._changed:
+                self._closes_at = -math.inf
+            self._sweep()
 
     def _next_batch(self) -> list[_Sentence]:
         """Waits for work; empty when the engine is closed and nothing is left."""
@@ -158,63 +169,71 @@ class Engine:
 
     def _translate(self, batch: list[_Sentence]) -> None:
         """Every sentence of the batch gets its outcome. Where the model fails, the halves are tried by themselves."""
-        began = time.monotonic()
         with self._changed:
             self._running = dict(enumerate(batch))
             self._batches += 1
-        try:
-            decoding = search(self._model, [s.tokens for s in batch], [s.options for s in batch])
-            encoded = time.monotonic()
-            while decoding.sentences:
-                decoding.drop(self._sweep())
-                if not decoding.sentences:
-                    break
-                finished = decoding.step()
-                for place, hypotheses in finished.items():
-                    pending = self._take([place])[0].pending
-                    waited = began - batch[place].submitted
-                    pending.timings = Timings(waited, encoded - began, time.monotonic() - encoded)
-                    pending.set_result(hypotheses)
+        attempts = [list(self._running)]
+        while attempts:
+            places = self._still_running(attempts.pop())
+            try:
+                self._decode(places)
+            except Exception as error:
+                rest = self._still_running(places)
+                half = len(rest) // 2
+                if half:
+                    logger.warning("%d sentences failed, trying the halves: %s", len(rest), type(error).__name__)
+                    attempts += [rest[half:], rest[:half]]
+                elif rest:
+                    logger.error("the model failed on %d tokens", len(batch[rest[0]].tokens), exc_info=error)
+                    self._fail(self._take(rest), ModelError, "The model failed on a sentence of this text.")
+
+    def _decode(self, places: list[int]) -> None:
+        """Decodes the sentences at these places of the batch together, until each has its outcome."""
+        if not places:
+            return
+        sentences = [self._running[place] for place in places]
+        began = time.monotonic()
+        decoding = search(self._model, [s.tokens for s in sentences], [s.options for s in sentences])
+        encoded = time.monotonic()
+        while wanted := self._still_running([places[i] for i in decoding.sentences]):
+            decoding.drop([i for i in decoding.sentences if places[i] not in wanted])
+            for i, hypotheses in decoding.step().items():
                 with self._changed:
-                    self._finished += len(finished)
-        except Exception as error:  # noqa: BLE001 - whatever a sentence does to the model, the others and the engine go on
-            self._bisect(error)
+                    del self._running[places[i]]
+                    self._finished += 1
+                pending = sentences[i].pending
+                pending.timings = Timings(began - sentences[i].submitted, encoded - began, time.monotonic() - encoded)
+                pending.set_result(hypotheses)
 
-    def _bisect(self, error: Exception) -> None:
-        rest = self._take(list(self._running))
-        if len(rest) > 1:
-            logger.warning("a batch of %d sentences failed, trying its halves: %s", len(rest), type(error).__name__)
-            self._translate(rest[: len(rest) // 2])
-            self._translate(rest[len(rest) // 2 :])
-        elif rest:
-            logger.error("the model failed on a sentence of %d tokens", len(rest[0].tokens), exc_info=error)
-            self._fail(rest, ModelError, "The model failed on a sentence of this text.")
+    def _still_running(self, places: Sequence[int]) -> list[int]:
+        """Those of the places whose sentences are wanted still."""
+        self._sweep()
+        return [place for place in places if place in self._running]
 
-    def _sweep(self) -> list[int]:
-        """Ends what is not wanted any more, waiting or running; returns the places in the batch that are free now."""
+    def _sweep(self) -> None:
+        """Ends what is not wanted any more, waiting or running."""
         now = time.monotonic()
         with self._changed:
+            running = dict(self._running)
             closed = self._closes_at is not None and now >= self._closes_at
             expired = self._scheduler.expire(now)
             refused = self._scheduler.remove(lambda _: True) if closed else []
-            late = [place for place, sentence in self._running.items() if sentence.deadline <= now]
-            unwanted = [place for place, sentence in self._running.items() if sentence.group in self._unwanted]
-            self._unwanted.clear()
-        cancelled = self._take([place for place in unwanted if place not in late])
+            unwanted, self._unwanted = self._unwanted, set()
+        late = [place for place, sentence in running.items() if sentence.deadline <= now]
         expired += self._take(late)
-        left = list(self._running) if closed else []
-        refused += self._take(left)
+        cancelled = self._take([place for place, sentence in running.items() if sentence.group in unwanted])
+        refused += self._take(list(running) if closed else [])
         self._fail(expired, DeadlineExceeded, "The deadline passed before the translation was complete.")
         self._fail(cancelled, Cancelled, "The translation was cancelled.")
         self._fail(refused, Unavailable, "The engine is closing. Try again.")
-        return [*late, *unwanted, *left]
 
     def _take(self, places: Sequence[int]) -> list[_Sentence]:
+        """Takes sentences out of the running batch, if they are in it."""
         with self._changed:
-            return [self._running.pop(place) for place in places]
+            return [self._running.pop(place) for place in places if place in self._running]
 
     def _fail(self, sentences: Sequence[_Sentence], error: type[ModelError], message: str) -> None:
-        for sentence in sentences:
-            sentence.pending.set_exception(error(message))
         with self._changed:
             self._failed += len(sentences)
+        for sentence in sentences:
+            sentence.pending.set_exception(error(message))

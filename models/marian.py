@@ -15,11 +15,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Self, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +33,9 @@ DEFAULTS = {  # of transformers' MarianConfig
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
 }
-LARGEST = 1 << 20  # no dimension of a real checkpoint is near it; a config that says more would exhaust memory
+# No real checkpoint is near these; a config that says more would exhaust memory before its tensors are looked at.
+LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "max_position_embeddings": 1 << 14, "num_beams": 64}
+LARGEST_OTHER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class MarianConfig:
         # Old checkpoints keep the generation's parameters in config.json; only single banned tokens occur in Marian.
         generation = {**data, **read_json(directory / "generation_config.json", required=False)}
         bad_words = generation.get("bad_words_ids") or []
-        if not all(isinstance(word, list) and len(word) == 1 and type(word[0]) is int for word in bad_words):
+        if not isinstance(bad_words, list) or not all(isinstance(word, list) and len(word) == 1 for word in bad_words):
             raise UnknownModel(f"{path}: bad_words_ids of more than one token are not supported.")
         values = {
             **DEFAULTS,
@@ -86,9 +86,9 @@ class MarianConfig:
             "num_beams": generation.get("num_beams") or 1,
         }
         kinds = cls.__annotations__
-        wrong = [name for name, kind in kinds.items() if not _fits(values.get(name), kind)]
+        wrong = [name for name, kind in kinds.items() if not _fits(name, values.get(name), kind)]
         if wrong:
-            raise UnknownModel(f"{path}: {', '.join(wrong)} missing or out of range.")
+            raise UnknownModel(f"{path} or generation_config.json: {', '.join(wrong)} missing or out of range.")
         config = cls(**{name: values[name] for name in kinds})
         config._check(path)
         return config
@@ -101,21 +101,27 @@ class MarianConfig:
             raise UnknownModel(f"{path}: d_model {self.d_model} is no multiple of the number of heads.")
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
             raise UnknownModel(f"{path}: shared embeddings need decoder_vocab_size to equal vocab_size.")
+        if self.pad_token_id >= self.vocab_size:
+            raise UnknownModel(f"{path}: pad_token_id {self.pad_token_id} is outside the vocabulary.")
         targets = (self.eos_token_id, self.decoder_start_token_id, *self.bad_token_ids)
         if max(targets) >= self.decoder_vocab_size or self.forced_eos_token_id not in (None, self.eos_token_id):
             raise UnknownModel(f"{path}: a special token's id is outside the vocabulary, or forced_eos is not eos.")
+        if self.eos_token_id in self.bad_token_ids:
+            raise UnknownModel(f"{path}: bad_words_ids holds the end of sentence.")
 
 
-def _fits(value: object, kind: str) -> bool:
+def _fits(name: str, value: object, kind: str) -> bool:
+    """Whether a value is of its kind and range; ids may be 0, sizes may not."""
     match kind:
         case "int":
-            return type(value) is int and 0 <= value <= LARGEST
+            smallest = 0 if name.endswith("_id") else 1
+            return type(value) is int and smallest <= value <= LARGEST.get(name, LARGEST_OTHER)
         case "int | None":
             return value is None or type(value) is int
         case "bool" | "str":
             return type(value).__name__ == kind
         case _:
-            return isinstance(value, tuple)
+            return isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
 
 
 class Cache:
@@ -261,7 +267,7 @@ class Marian(nn.Module):
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.target_embedding = (  # model.decoder.embed_tokens, or model.shared
             self.source_embedding
-            if config.share_encoder_decoder_embeddings
+            if config.share_encoder_decoder_embeddings and config.tie_word_embeddings
             else nn.Embedding(config.decoder_vocab_size, d)
         )
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
@@ -333,9 +339,12 @@ def read_weights(directory: Path) -> tuple[dict[str, Tensor], Path]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UnknownModel(f"{directory}: has neither model.safetensors nor pytorch_model.bin.") from error
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except Exception as error:
         raise UnknownModel(f"{path}: is no checkpoint that can be read safely: {error}") from error
-    if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
+        for name, tensor in weights.items()
+    ):
         raise UnknownModel(f"{path}: a table of tensors was expected.")
     return dict(weights), path
 
@@ -372,13 +381,14 @@ def _renamed(model: Marian, weights: Mapping[str, Tensor], path: Path) -> dict[s
                 renamed[name] = torch.zeros(expected.shape)
                 continue
             raise UnknownModel(f"{path}: lacks {', '.join(missing)}.")
-        tensor = torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
-        if tensor.shape != expected.shape or not tensor.is_floating_point():
-            raise UnknownModel(
-                f"{path}: {' + '.join(theirs)} is {tensor.dtype} {tuple(tensor.shape)};"
-                f" floats of {tuple(expected.shape)} were expected."
-            )
-        renamed[name] = tensor
+        shape = (expected.shape[0] // len(theirs), *expected.shape[1:])
+        for each in theirs:
+            tensor = weights[each]
+            if tensor.shape != shape or not tensor.is_floating_point():
+                raise UnknownModel(
+                    f"{path}: {each} is {tensor.dtype} {tuple(tensor.shape)}; floats of {shape} were expected."
+                )
+        renamed[name] = torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
         used.update(theirs)
     if unknown := weights.keys() - used - _UNUSED:
         raise UnknownModel(f"{path}: holds {', '.join(sorted(unknown)[:5])}, which a Marian model has no place for.")
@@ -394,9 +404,9 @@ def _checkpoint_names(name: str, config: MarianConfig, weights: Mapping[str, Ten
             return ("lm_head.weight",)
         name = "target_embedding.weight"
     if name.endswith("_embedding.weight"):
-        if config.share_encoder_decoder_embeddings:
-            return (next((each for each in (*_TIED, "lm_head.weight") if each in weights), _TIED[0]),)
-        return (f"model.{'encoder' if name.startswith('source') else 'decoder'}.embed_tokens.weight",)
+        own = f"model.{'encoder' if name.startswith('source') else 'decoder'}.embed_tokens.weight"
+        shared = (*_TIED, "lm_head.weight") if config.share_encoder_decoder_embeddings else ()
+        return (next((each for each in (own, *shared) if each in weights), own),)
     side, number, rest = name.split(".", 2)
     module, _, kind = rest.rpartition(".")
     return tuple(f"model.{side}.layers.{number}.{each}.{kind}" for each in _LAYER[module])

@@ -17,6 +17,7 @@ from sentencepiece import SentencePieceProcessor
 from models.errors import BadInput, UnknownModel
 
 _SPACE = "▁"  # how SentencePiece writes a space
+_SPECIAL = ("</s>", "<unk>", "<pad>")
 
 
 class Tokenizer:
@@ -32,44 +33,50 @@ class Tokenizer:
         max_length: int,
     ) -> None:
         self.max_length = max_length
-        self.eos_id, self.unknown_id, self.pad_id = (source_ids[token] for token in ("</s>", "<unk>", "<pad>"))
+        self.eos_id, self.unknown_id, self.pad_id = (source_ids[token] for token in _SPECIAL)
         self.target_tokens = frozenset(t for t in source_ids if t.startswith(">>") and t.endswith("<<"))
         self._source, self._target = source, target
         self._source_ids = source_ids
-        self._target_pieces = {index: piece for piece, index in target_ids.items()}
+        self._target_pieces = {i: piece for piece, i in target_ids.items() if piece not in _SPECIAL}
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Raises UnknownModel for a directory that lacks a file or holds one that cannot be read."""
-        config = read_json(directory / "config.json")
+        path = directory / "config.json"
+        config = read_json(path)
         tokenizer_config = read_json(directory / "tokenizer_config.json", required=False)
-        source_ids = _vocabulary(directory / "vocab.json")
+        max_length, size = config.get("max_position_embeddings", 1024), config.get("vocab_size", 0)
+        target_size = config.get("decoder_vocab_size") or size
+        if not all(type(number) is int for number in (max_length, size, target_size)):
+            raise UnknownModel(f"{path}: vocab_size, decoder_vocab_size or max_position_embeddings is no whole number.")
+        source_ids = _vocabulary(directory / "vocab.json", size)
         separate = tokenizer_config.get("separate_vocabs", False)
         return cls(
             _sentencepiece(directory / "source.spm"),
             _sentencepiece(directory / "target.spm"),
             source_ids,
-            _vocabulary(directory / "target_vocab.json") if separate else source_ids,
-            max_length=config.get("max_position_embeddings", 512),
+            _vocabulary(directory / "target_vocab.json", target_size) if separate else source_ids,
+            max_length=max_length,
         )
 
     def encode(self, text: str, target_token: str | None = None) -> list[int]:
         """The ids of a sentence, after its target token if there is one, and the end of sentence.
 
-        Raises BadInput for text that is not Unicode (a lone surrogate).
+        Raises BadInput for text that is not Unicode (a lone surrogate), and for a target token the model does not have.
         """
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise BadInput(f"The character at {error.start} is half of a surrogate pair: not valid Unicode.") from error
         pieces = self._source.encode(text, out_type=str)
+        if target_token is not None and target_token not in self.target_tokens:
+            raise BadInput(f"The model has no target token {target_token!r}.")
         prefix = [] if target_token is None else [self._source_ids[target_token]]
         return [*prefix, *(self._source_ids.get(piece, self.unknown_id) for piece in pieces), self.eos_id]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of target ids; the end of sentence, padding and unknown tokens leave nothing behind."""
-        special = (self.eos_id, self.pad_id, self.unknown_id)
-        pieces = [self._target_pieces.get(token, "") for token in tokens if token not in special]
+        """The text of target ids; special tokens, and ids that are in no vocabulary, leave nothing behind."""
+        pieces = [self._target_pieces.get(token, "") for token in tokens]
         text: str = self._target.decode_pieces(pieces)
         return text.replace(_SPACE, " ").strip()
 
@@ -87,17 +94,19 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     return data
 
 
-def _vocabulary(path: Path) -> dict[str, int]:
+def _vocabulary(path: Path, size: int) -> dict[str, int]:
     ids = read_json(path)
-    if not all(type(index) is int and index >= 0 for index in ids.values()):
-        raise UnknownModel(f"{path}: each token's id is a whole number.")
-    if missing := {"</s>", "<unk>", "<pad>"} - ids.keys():
+    if not all(type(index) is int and 0 <= index < size for index in ids.values()):
+        raise UnknownModel(f"{path}: a token's id is not a whole number below {size}, the size of the embedding.")
+    if missing := set(_SPECIAL) - ids.keys():
         raise UnknownModel(f"{path}: lacks {', '.join(sorted(missing))}.")
     return ids
 
 
 def _sentencepiece(path: Path) -> SentencePieceProcessor:
     try:
-        return SentencePieceProcessor(model_proto=path.read_bytes())
+        processor = SentencePieceProcessor(model_proto=path.read_bytes())
+        processor.encode("")  # an empty file is refused only now
+        return processor
     except (OSError, RuntimeError) as error:
         raise UnknownModel(f"{path}: is no SentencePiece model: {error}.") from error
