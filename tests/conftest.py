@@ -149,23 +149,8 @@ def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
 
     def start(url: str, *arguments: str, app: str = "tasks", **environ: str) -> Service:
         where = REPOSITORY / "tests" / "tasks" if app == "echo" else REPOSITORY
-        worker = spawn(
-            *(
-                "celery",
-                "-A",
-                app,
-                "--workdir",
-                str(where),
-                "worker",
-                "-l",
-                "INFO",
-                "--hostname",
-                f"{time.monotonic_ns()}@%h",
-            ),
-            *arguments,
-            CELERY_BROKER_URL=url,
-            **environ,
-        )
+        command = ("celery", "-A", app, "--workdir", str(where), "worker", "--loglevel=INFO", "--hostname")
+        worker = spawn(*command, f"{time.monotonic_ns()}@%h", *arguments, CELERY_BROKER_URL=url, **environ)
         eventually(lambda: worker.says(" ready.") or worker.process.poll() is not None, 90)
         assert worker.process.poll() is None
         return worker

@@ -34,7 +34,7 @@ class Echo:
         self, texts: Sequence[str], *, deadline: float, options: Any, group: str | None, **_: Any
     ) -> SimpleNamespace:
         if "#fail" in texts:
-            raise RuntimeError("a bug, with a secret in it: " + " ".join(texts))
+            raise RuntimeError(f"a bug that quotes {texts}")
         if "#die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
         results = [self.translate_one(text, deadline, options, group) for text in texts]

@@ -1,0 +1,224 @@
+"""Real workers on a real broker: how they start, refuse to start, are killed, stop, and what they write down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from celery.events.event import get_exchange
+from kombu import Connection, Queue
+
+import celeryconfig
+from app.rpc import CeleryTranslator
+from tasks.contract import MAX_DELIVERIES, Code, TolkError, TranslateReply, TranslateRequest
+from tasks.registry import Registry
+from tasks.worker import pin
+
+QUEUES = ("translate.a", "translate.a.bulk", "translate.b", "translate.b.bulk")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models.toml of two models that are the same, and one that is not there."""
+    path = tmp_path_factory.mktemp("models") / "models.toml"
+    entry = '[models.{}]\nreference = "{}"\npairs = [{{ source = "fr", target = "en" }}]\n'
+    path.write_text(entry.format("a", "fr-en") + entry.format("b", "fr-en") + entry.format("gone", "./gone"))
+    return path
+
+
+@pytest.fixture
+def translator(broker, models: Path) -> Iterator[CeleryTranslator]:
+    made = CeleryTranslator.from_config(Registry.load(models), broker.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(64) as pool:
+        yield pool
+
+
+def ask(
+    translator: CeleryTranslator, *texts: str, timeout: float = 60, request_id: str | None = None
+) -> TranslateReply:
+    request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
+    return translator.translate(request, request_id or str(uuid4()))
+
+
+@pytest.mark.broker
+def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, translator, models: Path) -> None:
+    worker = start_worker(broker.url, "--queues", QUEUES[0], TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    assert worker.says("concurrency: 8 (thread)")
+    assert worker.says("loading a on cpu")
+    assert not worker.says("loading b")
+    assert not worker.says("loading gone")
+    reply = ask(translator, "Je vais dormir.", "Merci.")
+    assert len(reply.results) == 2
+    assert all(result.text and result.error is None for result in reply.results)
+    assert reply.model == "a"
+    assert reply.version
+    assert worker.says(reply.worker)
+    assert reply.timings.queue > 0
+    assert reply.timings.decode > 0
+    assert worker.stop() == 0
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("arguments", "environ", "sentence"),
+    [
+        ([], {}, "model gone ("),
+        (["--queues", "translate.nope"], {}, "translate.nope"),
+        (["--queues", "translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
+        (["--queues", "translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
+        (["--queues", "translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
+        (
+            ["--queues", "translate.a"],
+            {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
+            "TOLK_DEVICE is cuda:1, but CUDA_VISIBLE_DEVICES=3 has no such device",
+        ),
+    ],
+)
+def test_a_worker_that_cannot_work_ends_and_says_why(
+    broker, spawn, models: Path, arguments: list[str], environ: dict[str, str], sentence: str
+) -> None:
+    environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models), **environ}
+    worker = spawn("celery", "-A", "tasks", "worker", *arguments, **environ)
+    assert worker.process.wait(60) != 0
+    assert worker.says(sentence)
+    assert not worker.says(" ready.")
+
+
+@pytest.mark.broker
+def test_kill_minus_nine_loses_nothing(broker, start_worker, translator, threads, eventually, models: Path) -> None:
+    first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    asked = [threads.submit(ask, translator, "#sleep 3", request_id=f"kill-{number}") for number in range(8)]
+    eventually(lambda: all(first.says(f"[kill-{number}] received") for number in range(8)))
+    first.stop(signal.SIGKILL)
+    second = start_worker(broker.url, "--hostname=second@%h", app="echo", TOLK_MODELS=str(models))
+    assert {each.result().worker.partition("@")[0] for each in asked} == {"second"}
+    second.stop()
+
+
+@pytest.mark.broker
+def test_stopping_under_load_loses_nothing(broker, start_worker, translator, threads, eventually, models: Path) -> None:
+    first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    second = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    asked = [threads.submit(ask, translator, f"#sleep 0.2{number:03}") for number in range(200)]
+    eventually(lambda: sum(each.done() for each in asked) > 40)
+    assert first.stop() == 0
+    assert not all(each.done() for each in asked)
+    assert [each.result().results[0].text for each in asked] == [f"#sleep 0.2{number:03}" for number in range(200)]
+    assert translator.router.dropped == 0
+    second.stop()
+
+
+@pytest.mark.broker
+def test_a_message_that_kills_workers_is_put_aside(broker, spawn, start_worker, translator, models: Path) -> None:
+    environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
+    request = TranslateRequest(texts=("#die",), target="en", model="a", deadline=time.time() + 60)
+    with ThreadPoolExecutor(1) as threads:
+        fatal = threads.submit(translator.translate, request, "fatal")
+        for _ in range(MAX_DELIVERIES + 1):
+            victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
+            assert victim.process.wait(60) == -signal.SIGKILL
+        worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+        assert ask(translator, "un").results[0].text == "un"
+        with Connection(broker.url) as connection:
+            letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+            letter = letters.get()
+            assert letter.headers["id"] == "fatal"
+            assert letter.headers["x-first-death-reason"] == "delivery_limit"
+            letter.ack()
+        translator.cancel("fatal")
+        with pytest.raises(TolkError):
+            fatal.result()
+    worker.stop()
+
+
+@pytest.mark.broker
+def test_what_no_worker_understands_is_put_aside_and_what_expired_is_not(
+    broker, start_worker, translator, eventually, models: Path
+) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    with Connection(broker.url) as connection:
+        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letters.purge()
+        celery = Celery(broker=broker.url, set_as_current=False)
+        celery.config_from_object(celeryconfig)
+        celery.conf.task_queues = [celeryconfig.translation_queue("a", "interactive")]
+        celery.send_task("tolk.unheard-of", task_id="unheard-of", queue="translate.a", ignore_result=True)
+        eventually(lambda: letters.queue_declare().message_count == 1)
+        assert letters.get(no_ack=True).headers["id"] == "unheard-of"
+        worker.stop()
+        with pytest.raises(TolkError):
+            ask(translator, "un", timeout=0.5)
+        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
+        eventually(lambda: queue.queue_declare().message_count == 0)
+        assert letters.queue_declare().message_count == 0
+
+
+@pytest.mark.broker
+def test_cancelling_ends_the_task_too(broker, start_worker, translator, threads, eventually, models: Path) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    asked = threads.submit(ask, translator, "#sleep 600", timeout=600, request_id="cancelled")
+    eventually(lambda: worker.says("[cancelled] received"))
+    translator.cancel("cancelled")
+    with pytest.raises(TolkError) as caught:
+        asked.result()
+    assert caught.value.code is Code.CANCELLED
+    eventually(lambda: worker.says("[cancelled] succeeded"))
+    worker.stop()
+
+
+@pytest.mark.broker
+def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, translator, models: Path) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    reply = ask(translator, "un", "#sleep 60", "#bad", timeout=3)
+    assert reply.results[0].text == "un"
+    errors = [result.error.code if result.error else None for result in reply.results]
+    assert errors == [None, Code.TIMEOUT, Code.BAD_INPUT]
+    worker.stop()
+
+
+@pytest.mark.broker
+def test_no_log_and_no_event_holds_a_text(broker, start_worker, translator, eventually, models: Path) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    events: list[dict[str, object]] = []
+    with Connection(broker.url) as connection:
+        everything = Queue("events", get_exchange(connection), "#", exclusive=True)(connection.default_channel)
+        everything.declare()
+        ask(translator, "un secret")
+        ask(translator, "un secret", "#bad")
+        with pytest.raises(TolkError):
+            ask(translator, "un secret", "#fail")
+
+        def ended() -> int:
+            while (message := everything.get(no_ack=True)) is not None:
+                events.extend([message.payload] if isinstance(message.payload, dict) else message.payload)
+            return [event["type"] for event in events].count("task-succeeded")
+
+        eventually(lambda: ended() == 3)
+    assert {"task-received", "task-started", "task-succeeded"} <= {event["type"] for event in events}
+    assert "secret" not in str(events)
+    assert worker.says("translation failed with RuntimeError")
+    assert not worker.says("secret")
+    worker.stop()
+
+
+def test_one_gpu_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    assert pin("cuda:1") == "cuda:0"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert pin("cuda") == "cuda:0"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    assert pin("cpu") == "cpu"
