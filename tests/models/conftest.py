@@ -36,7 +36,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory, sentences: list[str], one_thread: None) -> MakeModel:
-    """Writes a MarianMT directory in float64; keyword arguments change config.json, `separate` makes two vocabularies."""
+    """Writes a MarianMT directory in float64; `separate` makes two vocabularies, other arguments change config.json."""
     source = _sentencepiece(sentences, PIECES)
     target = _sentencepiece([sentence.upper() for sentence in sentences], PIECES - 10)
     made: dict[str, Path] = {}
@@ -101,13 +101,20 @@ def _write(
         "decoder_vocab_size": len(vocabularies[1]),
         "share_encoder_decoder_embeddings": not separate,
         "d_model": 16,
-        **{"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24},
-        **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 20},
+        "encoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 24,
+        "decoder_layers": 1,
+        "decoder_attention_heads": 2,
+        "decoder_ffn_dim": 20,
         "activation_function": "swish",
         "scale_embedding": True,
         "max_position_embeddings": 64,
         "init_std": 0.4,  # with the usual 0.02 all tokens would be about as likely
-        **{"pad_token_id": 2, "eos_token_id": 0, "bos_token_id": None, "decoder_start_token_id": 2},
+        "pad_token_id": 2,
+        "eos_token_id": 0,
+        "bos_token_id": None,
+        "decoder_start_token_id": 2,
         **changes,
     }
     torch.manual_seed(len(json.dumps(config)))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tests.models.conftest import Decode, MakeModel
 from transformers import MarianMTModel
 
 from models.decoding import Options
 from models.marian import Marian
 from models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.models.conftest import Decode, MakeModel
 
 FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
 
