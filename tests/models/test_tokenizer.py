@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import MarianTokenizer
+
+from models.errors import BadInput, UnknownModel
+from models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.models.conftest import MakeModel
+
+FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
+
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")  # Tolk does without it, too
+
+OURS = Tokenizer.load(FR_EN)
+THEIRS = MarianTokenizer.from_pretrained(FR_EN)
+
+
+@pytest.fixture
+def directory(make_model: MakeModel, tmp_path: Path) -> Path:
+    """A tiny model of the test's own, to spoil."""
+    return shutil.copytree(make_model(separate=True), tmp_path / "model")
+
+
+def test_ids_of_300_sentences_are_those_of_transformers(sentences: list[str]) -> None:
+    assert [OURS.encode(sentence) for sentence in sentences] == THEIRS(sentences)["input_ids"]
+
+
+def test_text_of_ids_is_that_of_transformers(sentences: list[str]) -> None:
+    ids = [OURS.encode(sentence) for sentence in sentences]
+    assert [OURS.decode(each) for each in ids] == [THEIRS.decode(each, skip_special_tokens=True) for each in ids]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_ids_of_any_text_are_those_of_transformers(text: str) -> None:
+    if not text.startswith(">>") and not any(token in text for token in THEIRS.all_special_tokens):
+        assert OURS.encode(text) == THEIRS(text)["input_ids"]
+
+
+@given(st.lists(st.integers(0, 8000)))
+def test_text_of_any_ids_is_that_of_transformers(ids: list[int]) -> None:
+    assert OURS.decode(ids) == THEIRS.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u00a0", "\0", "a\0b", "\u202eabc", "🦊" * 50, "ÿ" * 3000, "﷽"])
+def test_odd_texts(text: str) -> None:
+    assert OURS.encode(text) == THEIRS(text)["input_ids"]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "abc\udfff", "\udc80 \ud800"])
+def test_half_a_surrogate_pair_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="surrogate"):
+        OURS.encode(text)
+
+
+@pytest.mark.parametrize("text", ["</s>", "a</s> b", "<pad>", "<unk>", ">>fra<< Bonjour"])
+def test_special_tokens_in_a_text_are_text(make_model: MakeModel, text: str) -> None:
+    """Not so in transformers: there a caller could end the sentence, or choose the target."""
+    tokenizer = Tokenizer.load(make_model())
+    ids = tokenizer.encode(text, ">>eng<<")
+    special = {tokenizer.eos_id, tokenizer.pad_id, *range(3, 5)}
+    assert (ids[0], ids[-1], special & set(ids[1:-1])) == (4, 0, set())
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_tiny_vocabularies(make_model: MakeModel, sentences: list[str], separate: bool) -> None:
+    """Which lack pieces that their SentencePiece models have, and have target tokens."""
+    directory = make_model(separate=separate)
+    theirs = MarianTokenizer.from_pretrained(directory)
+    ours = Tokenizer.load(directory)
+    texts = [sentence.upper() if separate else sentence for sentence in sentences[::5]]
+    assert [ours.encode(text) for text in texts] == theirs(texts)["input_ids"]
+    targets = theirs(text_target=texts)["input_ids"]
+    assert [ours.decode(ids) for ids in targets] == theirs.batch_decode(targets, skip_special_tokens=True)
+
+
+def test_a_target_token_comes_first(make_model: MakeModel) -> None:
+    directory = make_model()
+    ours, theirs = Tokenizer.load(directory), MarianTokenizer.from_pretrained(directory)
+    assert ours.target_tokens == {">>fra<<", ">>eng<<"}
+    assert ours.encode("Bonjour.", ">>eng<<") == theirs(">>eng<< Bonjour.")["input_ids"]
+
+
+@pytest.mark.parametrize("token", [">>deu<<", "</s>", "Bonjour", ""])
+def test_a_target_token_that_is_none_is_refused(make_model: MakeModel, token: str) -> None:
+    with pytest.raises(BadInput, match="target token"):
+        Tokenizer.load(make_model()).encode("Bonjour.", token)
+
+
+def test_what_it_says_about_itself(make_model: MakeModel) -> None:
+    tokenizer = Tokenizer.load(make_model())
+    assert (tokenizer.eos_id, tokenizer.unknown_id, tokenizer.pad_id, tokenizer.max_length) == (0, 1, 2, 64)
+    assert (OURS.eos_id, OURS.unknown_id, OURS.pad_id, OURS.target_tokens) == (0, 1, 8000, frozenset())
+    assert OURS.unknown_id in OURS.encode("北京")
+    assert OURS.unknown_id not in OURS.encode("Bonjour.")
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.json", "target_vocab.json", "source.spm", "target.spm"])
+def test_a_missing_or_broken_file_is_named(directory: Path, name: str) -> None:
+    (directory / name).write_bytes(b"\xff{")
+    with pytest.raises(UnknownModel, match=name):
+        Tokenizer.load(directory)
+    (directory / name).unlink()
+    with pytest.raises(UnknownModel, match=name):
+        Tokenizer.load(directory)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"</s>": None}, {"<unk>": None}, {"a": "3"}, {"a": -1}, {"a": 1_000_000}, {"a": True}], ids=str
+)
+def test_a_vocabulary_that_does_not_fit_is_named(directory: Path, changes: dict[str, Any]) -> None:
+    path = directory / "vocab.json"
+    ids = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({token: index for token, index in ids.items() if index is not None}))
+    with pytest.raises(UnknownModel, match=r"vocab\.json"):
+        Tokenizer.load(directory)
+
+
+def test_without_a_tokenizer_config_there_is_one_vocabulary(make_model: MakeModel, tmp_path: Path) -> None:
+    directory = shutil.copytree(make_model(), tmp_path / "model")
+    (directory / "tokenizer_config.json").unlink()
+    assert Tokenizer.load(directory).encode("Bonjour.") == Tokenizer.load(make_model()).encode("Bonjour.")
