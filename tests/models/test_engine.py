@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import math
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.decoding import Options
+from models.engine import Engine, EngineSettings, EngineStats, Pending
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
+from models.marian import Cache, Marian
+from models.scheduler import Priority
+from models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.models.conftest import Decode, MakeModel
+
+LONG = Options(max_length=40)  # with a source that does not end before
+POISON = 4  # a token that makes the model compute nan
+TIMEOUT = 30.0  # seconds in which whatever is waited for must have happened
+
+Start = Callable[..., Engine]
+
+
+class Gate:
+    """Holds a model before each step: the test decides when it goes on, and knows when it has got there."""
+
+    def __init__(self, model: Marian) -> None:
+        self._arrived, self._passes, self._step = threading.Semaphore(0), threading.Semaphore(0), model.step
+        self._open = False
+        model.step = self._wait  # type: ignore[method-assign]
+
+    def _wait(self, tokens: Tensor, cache: Cache) -> Tensor:
+        self._arrived.release()
+        assert self._open or self._passes.acquire(timeout=TIMEOUT)
+        return self._step(tokens, cache)
+
+    def reached(self) -> None:
+        """Returns when the model is about to make its next step."""
+        assert self._arrived.acquire(timeout=TIMEOUT)
+
+    def step(self) -> None:
+        self._passes.release()
+
+    def open(self) -> None:
+        self._open = True
+        self._passes.release()
+
+
+@pytest.fixture
+def model(make_model: MakeModel) -> Marian:
+    model = Marian.load(make_model())
+    model.source_embedding.weight.data = model.source_embedding.weight.clone()
+    model.target_embedding = torch.nn.Embedding.from_pretrained(model.source_embedding.weight.clone())
+    model.source_embedding.weight[POISON] = math.nan
+    return model
+
+
+@pytest.fixture
+def gate(model: Marian) -> Gate:
+    return Gate(model)
+
+
+@pytest.fixture
+def start(model: Marian) -> Iterator[Start]:
+    engines: list[Engine] = []
+
+    def begin(**settings: int) -> Engine:
+        engines.append(Engine(model, EngineSettings(**settings)))
+        engines[-1].start()
+        return engines[-1]
+
+    yield begin
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def sources(make_model: MakeModel, sentences: list[str]) -> list[list[int]]:
+    tokenizer = Tokenizer.load(make_model())
+    return [tokenizer.encode(sentence) for sentence in sentences[::10]]
+
+
+@pytest.fixture
+def long(model: Marian, sources: list[list[int]], decode: Decode) -> list[int]:
+    """A source whose translation takes 40 steps."""
+    best = decode(model, sources, LONG)
+    return next(s for s, (found, *_) in zip(sources, best, strict=True) if found.finish_reason == "length")
+
+
+def submit(
+    engine: Engine,
+    source: list[int],
+    options: Options = LONG,
+    deadline: float = math.inf,
+    priority: Priority = "interactive",
+    group: str | None = None,
+) -> Pending:
+    return engine.submit(source, options, deadline=deadline, priority=priority, group=group)
+
+
+def test_sentences_of_many_threads_get_what_the_search_alone_finds(
+    model: Marian, start: Start, sources: list[list[int]], decode: Decode
+) -> None:
+    engine = start()
+    each = [Options(max_length=12), Options(beam=4, nbest=4, max_length=12), Options(beam=4, max_length=7)]
+    work = [(source, options) for source in sources for options in each]
+    random.Random(1).shuffle(work)
+    with ThreadPoolExecutor(16) as threads:
+        pendings = list(threads.map(lambda item: submit(engine, *item), work))
+        found = [pending.result(TIMEOUT) for pending in pendings]
+    for (source, options), pending, hypotheses in zip(work, pendings, found, strict=True):
+        (expected,) = decode(model, [source], options)
+        assert [each.tokens for each in hypotheses] == [each.tokens for each in expected]
+        assert [each.score for each in hypotheses] == pytest.approx([each.score for each in expected], abs=1e-4)
+        assert min(pending.timings.wait, pending.timings.prefill, pending.timings.decode) > 0
+    stats = engine.stats()
+    assert (stats.waiting, stats.running, stats.finished, stats.failed) == (0, 0, len(work), 0)
+    assert stats.batches < len(work)
+
+
+def test_timings_are_there_before_the_result(start: Start, sources: list[list[int]]) -> None:
+    pending = submit(start(), sources[0])
+    seen: list[float] = []
+    pending.add_done_callback(lambda done: seen.append(pending.timings.decode))
+    pending.result(TIMEOUT)
+    assert seen == [pending.timings.decode] != [0.0]
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_bad_sentence_fails_alone(start: Start, sources: list[list[int]], gate: Gate, beam: int) -> None:
+    engine, options = start(), Options(beam=beam, max_length=5)
+    first = submit(engine, sources[0], options)
+    gate.reached()  # the rest will be one batch
+    batch = [[*source, POISON] if i in {3, 4, 11} else source for i, source in enumerate(sources)]
+    pendings = [submit(engine, source, options) for source in batch]
+    gate.open()
+    for i, pending in enumerate([*pendings, first]):
+        error = pending.exception(TIMEOUT)
+        assert type(error) is (ModelError if i in {3, 4, 11} else type(None))
+    assert len(submit(engine, sources[0], options).result(TIMEOUT)) == 1
+    assert engine.stats().failed == 3
+
+
+def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(max_waiting=2)
+    pendings = [submit(engine, long)]
+    gate.reached()
+    pendings += [submit(engine, long), submit(engine, long)]
+    with pytest.raises(Overloaded):
+        submit(engine, long)
+    assert engine.stats() == EngineStats(waiting=2, running=1, finished=0, failed=0, batches=1)
+    gate.open()
+    for pending in pendings:
+        pending.result(TIMEOUT)
+
+
+def test_a_deadline_that_passes_in_the_queue(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start()
+    running = submit(engine, long)
+    gate.reached()
+    late = submit(engine, long, deadline=time.monotonic())
+    gate.step()
+    assert isinstance(late.exception(TIMEOUT), DeadlineExceeded)
+    assert not running.done()
+    gate.open()
+    running.result(TIMEOUT)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: list[int], gate: Gate, beam: int) -> None:
+    engine, options = start(), Options(beam=beam, max_length=40)
+    blocker = submit(engine, long, options)
+    gate.reached()
+    deadline = time.monotonic() + 0.5
+    pendings = [submit(engine, long, options, deadline=d) for d in (math.inf, deadline, math.inf)]
+    while engine.stats().running != 3:
+        gate.step()
+        gate.reached()
+    assert time.monotonic() < deadline  # else this machine is too slow for what this test wants to see
+    threading.Event().wait(deadline - time.monotonic())
+    gate.step()
+    assert isinstance(pendings[1].exception(TIMEOUT), DeadlineExceeded)
+    assert not pendings[0].done()
+    gate.reached()
+    assert engine.stats().running == 2
+    gate.open()
+    assert [len(pending.result(TIMEOUT)) for pending in (blocker, pendings[0], pendings[2])] == [1, 1, 1]
+
+
+def test_cancelling_a_group_ends_what_waits_and_what_runs(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=2 * len(long))
+    groups = ["a", "b", "a", "b", "a", None]
+    blocker = submit(engine, long, Options(max_length=2))
+    gate.reached()
+    pendings = [submit(engine, long, group=group) for group in groups]
+    gate.step()
+    blocker.result(TIMEOUT)
+    gate.reached()  # the first two run
+    assert engine.cancel("a") == 3
+    assert engine.cancel("c") == 0
+    gate.open()
+    for group, pending in zip(groups, pendings, strict=True):
+        assert type(pending.exception(TIMEOUT)) is (Cancelled if group == "a" else type(None))
+    assert engine.cancel("a") == 0
+    assert submit(engine, long, group="a").result(TIMEOUT)
+
+
+def test_interactive_work_goes_before_bulk(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=len(long))
+    done: list[str] = []
+    pendings = []
+    for name, priority in (("first", "bulk"), ("bulk", "bulk"), ("bulk too", "bulk"), ("interactive", "interactive")):
+        pending = submit(engine, long, Options(max_length=3), priority=priority)
+        pending.add_done_callback(lambda _, name=name: done.append(name))
+        pendings.append(pending)
+        if name == "first":
+            gate.reached()
+    gate.open()
+    wait(pendings, TIMEOUT)
+    assert done == ["first", "interactive", "bulk", "bulk too"]
+
+
+def test_closing_with_grace_finishes_what_is_held(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=len(long))
+    pendings = [submit(engine, long), submit(engine, long)]
+    gate.reached()
+    closer = threading.Thread(target=engine.close, args=(TIMEOUT,))
+    closer.start()
+    while True:
+        try:
+            pendings.append(submit(engine, long))
+        except Unavailable:
+            break
+    gate.open()
+    assert [len(pending.result(TIMEOUT)) for pending in pendings] == [1] * len(pendings)
+    closer.join(TIMEOUT)
+    assert not closer.is_alive()
+
+
+def test_closing_without_grace_fails_what_is_held(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=2 * len(long))
+    pendings = [submit(engine, long) for _ in range(5)]
+    gate.reached()
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    while engine.stats().waiting:
+        try:
+            submit(engine, long).cancel()
+        except Unavailable:
+            gate.step()
+            break
+    gate.open()
+    closer.join(TIMEOUT)
+    assert not closer.is_alive()
+    assert {type(pending.exception(TIMEOUT)) for pending in pendings} == {Unavailable}
+    engine.close()
+    with pytest.raises(Unavailable):
+        submit(engine, long)
+
+
+def test_an_engine_that_does_not_run_takes_no_work(model: Marian, long: list[int]) -> None:
+    engine = Engine(model, EngineSettings())
+    with pytest.raises(Unavailable):
+        submit(engine, long)
+    engine.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_an_engine_that_has_failed(
+    start: Start, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = start()
+    running = submit(engine, long)
+    gate.reached()
+    waiting = submit(engine, long)
+    monkeypatch.setattr(engine._scheduler, "expire", None)
+    gate.open()
+    assert {type(pending.exception(TIMEOUT)) for pending in (running, waiting)} == {Unavailable}
+    with pytest.raises(Unavailable):
+        submit(engine, long)
+
+
+@pytest.mark.parametrize("tokens", [[], [0] * 65, [-1, 0], [152, 0]], ids=["none", "too many", "negative", "unknown"])
+def test_what_the_model_cannot_take_is_refused(start: Start, tokens: list[int]) -> None:
+    with pytest.raises(BadInput):
+        submit(start(), tokens)
+
+
+def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: list[list[int]]) -> None:
+    """Random work, deadlines, bad sentences and cancellations from eight threads, and an engine that closes amid it."""
+    engine = start(max_waiting=50, token_budget=200)
+    pendings: list[Pending] = []
+
+    def caller(seed: int) -> None:
+        chance = random.Random(seed)
+        for _ in range(150):
+            source = chance.choice(sources) + [POISON] * (chance.random() < 0.02)
+            beam = chance.choice([1, 1, 3])
+            deadline = time.monotonic() + chance.choice([0.0, 0.01, 0.1, math.inf])
+            try:
+                options = Options(beam=beam, max_length=chance.randint(1, 12))
+                priority: Priority = chance.choice(["interactive", "bulk"])
+                pendings.append(submit(engine, source, options, deadline, priority, f"group {seed % 4}"))
+            except Overloaded:
+                pendings[-1].exception(TIMEOUT)
+            except Unavailable:
+                return
+            if chance.random() < 0.02:
+                engine.cancel(f"group {seed % 4}")
+            if seed == 0 and len(pendings) > 600:
+                engine.close(0.1)
+
+    threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT)
+    engine.close()
+    outcomes = [type(pending.exception(TIMEOUT)) for pending in pendings]
+    assert set(outcomes) <= {type(None), DeadlineExceeded, Cancelled, Unavailable, ModelError}
+    stats = engine.stats()
+    assert (stats.finished, stats.failed) == (outcomes.count(type(None)), len(outcomes) - outcomes.count(type(None)))
+
+
+def test_a_program_that_forgets_to_close_ends(make_model: MakeModel) -> None:
+    program = (
+        "import sys; from pathlib import Path; from models.marian import Marian; from models.decoding import Options\n"
+        "from models.engine import Engine, EngineSettings\n"
+        "engine = Engine(Marian.load(Path(sys.argv[1])), EngineSettings()); engine.start()\n"
+        "print(len(engine.submit([5, 0], Options(max_length=9)).result()))\n"
+        "engine.submit([5, 0], Options(beam=50))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, make_model()],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
