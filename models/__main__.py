@@ -109,7 +109,7 @@ def _info(options: argparse.Namespace) -> int:
             f"width {config.d_model}, {config.encoder_attention_heads} heads",
             "parameters": f"{parameters:,}",
             "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
-            "longest sentence": f"{translator.tokenizer.max_length} tokens",
+            "longest sentence": f"{translator.longest} tokens",
             "beam": config.num_beams,
         }
     for name, fact in facts.items():

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeGuard
 from uuid import uuid4
 
 import regex
@@ -31,6 +31,7 @@ from models.segment import Segmentation, join, split
 from models.surface import restore, soften
 from models.tokenizer import Tokenizer, read_json
 
+Tokens = tuple[int, ...]
 Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
 
 _EMBEDDED = Path(__file__).parent / "embedded"
@@ -78,7 +79,7 @@ class _Draft(NamedTuple):
 
     text: str
     segmentation: Segmentation
-    tokens: list[list[int]]
+    tokens: list[Tokens]
     unknown: bool
 
 
@@ -87,6 +88,9 @@ class _Decoded(NamedTuple):
 
     hypotheses: list[Hypothesis]
     repeated: bool = False
+
+
+_Outcome = _Decoded | ModelError
 
 
 class LocalTranslator:
@@ -102,14 +106,17 @@ class LocalTranslator:
         decoding: Options,
         source: str,
         target: str,
+        longest: int,
         target_tokens: Mapping[str, str],
     ) -> None:
+        """`longest`: a source sentence of more tokens, its end included, is translated in parts."""
         self.tokenizer = tokenizer
         self.model = model
         self.version = version
         self.decoding = decoding
         self.source = source
         self.target = target
+        self.longest = longest
         self.target_tokens = target_tokens
         self._engine = engine
 
@@ -135,7 +142,10 @@ class LocalTranslator:
             raise BadInput(
                 f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
             )
-        languages = read_json(directory / "tokenizer_config.json", required=False)
+        config = read_json(directory / "tokenizer_config.json", required=False)
+        longest = config.get("model_max_length", tokenizer.max_length)
+        if type(longest) is not int or longest < 1:
+            raise UnknownModel(f"{directory}: model_max_length in tokenizer_config.json is no number of tokens.")
         try:
             model = Marian.load(directory, device=device)
         except (AssertionError, RuntimeError) as error:  # torch's, of a device that is not there or too small
@@ -146,8 +156,9 @@ class LocalTranslator:
             Engine(model, settings or EngineSettings()),
             version=fingerprint(directory),
             decoding=decoding or Options(beam=model.config.num_beams),
-            source=languages.get("source_lang", ""),
-            target=languages.get("target_lang", ""),
+            source=str(config.get("source_lang", "")),
+            target=str(config.get("target_lang", "")),
+            longest=min(longest, tokenizer.max_length),
             target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens or {}),
         )
         translator._engine.start()
@@ -175,7 +186,7 @@ class LocalTranslator:
         source, target = source or self.source, target or self.target
         options, group = options or self.decoding, group or uuid4().hex
 
-        def submit(tokens: list[int], no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
+        def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
             bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
             return self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
@@ -187,9 +198,8 @@ class LocalTranslator:
         except BaseException:
             self._engine.cancel(group)
             raise
-        rest = iter(outcomes)
         results = (
-            self._finish(draft, list(islice(rest, len(draft.tokens))), source, target)
+            self._finish(draft, [outcomes[tokens] for tokens in draft.tokens], source, target)
             if isinstance(draft, _Draft)
             else Translation(error=draft)
             for draft in drafts
@@ -219,15 +229,15 @@ class LocalTranslator:
         return self.target_tokens.get(target or "")
 
     def _draft(self, text: str, source: str, target_token: str | None) -> _Draft | BadInput:
-        unknown, encoded = self.tokenizer.unknown_id, dict[str, list[int]]()
+        unknown, encoded = self.tokenizer.unknown_id, dict[str, Tokens]()
 
-        def encode(sentence: str) -> list[int]:
+        def encode(sentence: str) -> Tokens:
             if sentence not in encoded:
-                encoded[sentence] = self.tokenizer.encode(soften(sentence), target_token)
+                encoded[sentence] = tuple(self.tokenizer.encode(soften(sentence), target_token))
             return encoded[sentence]
 
         def fits(sentence: str) -> bool:
-            return len(encode(sentence)) <= self.tokenizer.max_length
+            return len(encode(sentence)) <= self.longest
 
         def knows(sentence: str) -> bool:
             return unknown not in encode(sentence) or any(
@@ -242,7 +252,7 @@ class LocalTranslator:
         tokens = [encode(sentence) for sentence in segmentation.sentences]
         return _Draft(text, segmentation, tokens, any(unknown in tokens for tokens in encoded.values()))
 
-    def _finish(self, draft: _Draft, outcomes: list[_Decoded | ModelError], source: str, target: str) -> Translation:
+    def _finish(self, draft: _Draft, outcomes: list[_Outcome], source: str, target: str) -> Translation:
         decoded = []
         for outcome in outcomes:
             if isinstance(outcome, ModelError):
@@ -274,35 +284,31 @@ class LocalTranslator:
         return restore(translation, draft.segmentation.sentences[i])
 
 
-def _decode(
-    sentences: Sequence[list[int]], submit: Callable[..., Pending]
-) -> tuple[list[_Decoded | ModelError], Timings]:
-    """Every sentence through the engine at once, then those that ran away a second time, held to no repetition."""
-    pendings = [submit(tokens) for tokens in sentences]
-    outcomes = [_wait(pending) for pending in pendings]
-    runaways = {
-        i: outcome
-        for i, outcome in enumerate(outcomes)
-        if isinstance(outcome, _Decoded) and _runs_away(outcome, sentences[i])
-    }
-    retries: dict[int, Pending] = {}
+def _decode(sentences: Iterable[Tokens], submit: Callable[..., Pending]) -> tuple[dict[Tokens, _Outcome], Timings]:
+    """All sentences through the engine at once, equal ones once; then those that ran away again, without repetition."""
+    pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
+    outcomes = {tokens: _wait(pending) for tokens, pending in pendings.items()}
+    runaways = {tokens: first for tokens, first in outcomes.items() if _runs_away(first, tokens)}
+    retries: dict[Tokens, Pending] = {}
     with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
-        for i in runaways:
-            retries[i] = submit(sentences[i], no_repeat_ngram=_NO_REPEAT)
-    for i, first in runaways.items():
-        second = _wait(retries[i]) if i in retries else None
-        if not isinstance(second, _Decoded) or _runs_away(second, sentences[i]):
-            second = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
-        outcomes[i] = second._replace(repeated=True)
-    return outcomes, _longest(pendings, list(retries.values()))
+        for tokens in runaways:
+            retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
+    for tokens, first in runaways.items():
+        outcome = _wait(retries[tokens]) if tokens in retries else first
+        if isinstance(outcome, ModelError) or _runs_away(outcome, tokens):
+            outcome = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
+        outcomes[tokens] = outcome._replace(repeated=True)
+    return outcomes, _longest(pendings.values(), retries.values())
 
 
-def _runs_away(decoded: _Decoded, source: list[int]) -> bool:
-    best = decoded.hypotheses[0]
+def _runs_away(outcome: _Outcome, source: Tokens) -> TypeGuard[_Decoded]:
+    if isinstance(outcome, ModelError):
+        return False
+    best = outcome.hypotheses[0]
     return runs_away(best.tokens, source, ended=best.finish_reason == "eos")
 
 
-def _longest(*rounds: list[Pending]) -> Timings:
+def _longest(*rounds: Collection[Pending]) -> Timings:
     """Per round the longest that a sentence took; the rounds follow one another."""
     timings = [[pending.timings for pending in pendings] for pendings in rounds if pendings]
     return Timings(
@@ -312,7 +318,7 @@ def _longest(*rounds: list[Pending]) -> Timings:
     )
 
 
-def _wait(pending: Pending) -> _Decoded | ModelError:
+def _wait(pending: Pending) -> _Outcome:
     """What became of a sentence; trouble that is the whole call's is raised."""
     try:
         return _Decoded(pending.result())

@@ -1,7 +1,8 @@
 """A text as layout and sentences, and back: whatever is not a sentence stays exactly as it was.
 
 Line breaks, indentation, list bullets, the quote marks of mails, the white space between sentences, emoji around one,
-and whatever holds no letter at all (numbers, rules, punctuation) are layout. A line is never joined to the next.
+addresses of the web and of mail, and whatever holds no word (numbers, units, rules, punctuation) are layout. A line
+is never joined to the next.
 Boundaries within a line are sentencex's (https://github.com/wikimedia/sentencex), mended where it would take a name
 or an address apart.
 """
@@ -23,7 +24,10 @@ _LEAD = regex.compile(
     )*""",
     regex.VERBOSE,
 )
-_LETTER = regex.compile(r"\p{L}")
+_ADDRESS = regex.compile(  # and the punctuation behind it
+    r"((?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)[\s.,;:!?…)»”\"]*)"
+)
+_WORD = regex.compile(r"\p{L}\p{M}*\p{L}|\p{Lo}")  # one letter alone (°C, 12 h 30, B.) only in scripts without capitals
 _EMOJI = r"[\s\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\uFE0F\u200D]+"  # and white space
 _EMOJI_BEFORE = regex.compile(rf"\A{_EMOJI}")
 _EMOJI_BEHIND = regex.compile(rf"(?r){_EMOJI}\Z")
@@ -36,13 +40,17 @@ _CLOSING = regex.compile(r"[»”)\"]")
 
 _TITLE = regex.compile(r"(?<![\p{L}\p{N}])(?:\p{Lu}|MM|Mr|Mrs|Ms|Mme|Mlle|Dr|Pr|Prof|Mgr|St|Ste)\.\s*$")
 _SHORT = regex.compile(r"(?<!\p{L})\p{L}{1,4}\.\s+$")
-_WORD = regex.compile(r"\p{L}{2}[.!?…]+$")
+_END_OF_WORD = regex.compile(r"\p{L}{2}[.!?…]+$")
 _NOT_PROSE = regex.compile(r"[\p{N}@/\\_=]")
 
 # Where a sentence that is too long comes apart, best first; a grapheme only where it alone is too long.
 _PLACES = (
-    (regex.compile(r"[;:—–…]+\s+|[；：。！？]"), 0.25),
+    (regex.compile(r"(?<![;:—–…])[;:—–…]++\s+|[；：。！？]"), 0.25),
     (regex.compile(r",\s+|[，、]"), 0.25),
+    (
+        regex.compile(r"(?<=\p{L}{4})\s+(?=\p{L}{1,3}\b)"),
+        0.25,
+    ),  # before a short word: most stand before what they go with
     (regex.compile(r"\s+"), 0.0),
     (regex.compile(r"\X"), 0.0),
     (regex.compile(r"(?s:.)"), 0.0),
@@ -85,10 +93,11 @@ def split(
             rest = _EMOJI_BEFORE.sub("", piece)
             sentence = _EMOJI_BEHIND.sub("", rest)
             gaps[-1] += piece[: len(piece) - len(rest)]
-            parts = list(_parts(sentence, fits)) if _LETTER.search(sentence) else [sentence]
+            translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
+            parts = list(_parts(sentence, fits)) if translatable else [sentence]
             was_split |= len(parts) > 1
             for part in parts:
-                words = part.rstrip() if _LETTER.search(part) and knows(part) else ""
+                words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
                 if words:
                     sentences.append(words)
                     gaps.append("")
@@ -115,16 +124,15 @@ def _has_spaces(language: str) -> bool:
 
 
 def _sentences(line: str, language: str) -> Iterator[str]:
-    """The line in pieces, each a sentence with the white space behind it."""
+    """The line in pieces: sentences with the white space behind them, and the addresses that part them."""
     masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
     start = end = 0
     for piece in sentencex.segment(language, masked):
         end += len(piece)
         if _is_boundary(line, end):
-            yield line[start:end]
+            yield from _ADDRESS.split(line[start:end])
             start = end
-    if start < len(line):
-        yield line[start:]
+    yield from _ADDRESS.split(line[start:])
 
 
 def _is_boundary(line: str, at: int) -> bool:
@@ -134,7 +142,7 @@ def _is_boundary(line: str, at: int) -> bool:
         return False
     if before[-1] in ".!?…":  # no white space: two sentences run together, or an address, a file, an abbreviation
         around = [*before.split()[-1:], *behind.split()[:1]]
-        return bool(_WORD.search(before)) and not any(_NOT_PROSE.search(word) for word in around)
+        return bool(_END_OF_WORD.search(before)) and not any(_NOT_PROSE.search(word) for word in around)
     if behind[:1].islower() or behind[:1].isdigit():  # the prof. de maths, the art. 12, « Viens ! » dit-elle
         return not (_SHORT.search(before) or _CLOSING.search(before.rstrip()[-1:]))
     return True
