@@ -162,6 +162,8 @@ class Engine:
             self._sweep()
             with self._changed:
                 if batch := self._scheduler.next_batch():
+                    self._running = dict(enumerate(batch))
+                    self._batches += 1
                     return batch
                 if self._closes_at is not None:
                     return []
@@ -169,9 +171,6 @@ class Engine:
 
     def _translate(self, batch: list[_Sentence]) -> None:
         """Every sentence of the batch gets its outcome. Where the model fails, the halves are tried by themselves."""
-        with self._changed:
-            self._running = dict(enumerate(batch))
-            self._batches += 1
         attempts = [list(self._running)]
         while attempts:
             places = self._still_running(attempts.pop())
