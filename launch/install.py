@@ -67,9 +67,7 @@ def main(purpose: str) -> None:
     except (SetupError, StartError, RabbitMQError) as error:
         sys.exit(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        sys.exit(full())
+        sys.exit(full() if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error))
     except KeyboardInterrupt:
         sys.exit("Interrupted; the same command goes on from here.")
 

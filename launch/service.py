@@ -16,6 +16,7 @@ import os
 import queue
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run know
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
+DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
 COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours
@@ -110,6 +112,8 @@ class Service:
             self.stop()
 
     def start_broker(self) -> str:
+        if shutil.disk_usage(self.directory).free < DISK:
+            raise StartError(f"The disk of {self.directory} is full: make room, 100 MB at the very least.")
         self.say("starting RabbitMQ")
         tail, pipe = self.pipe("broker")
         try:
@@ -349,7 +353,7 @@ def main(directory: Path) -> int:
         with alone(directory):
             end_leftovers(directory, output)
             return Service(directory, web_address(os.environ), flower_address(os.environ, output), output).run()
-    except (StartError, RabbitMQError) as error:
+    except (StartError, RabbitMQError, OSError) as error:  # OSError: a full disk, or a directory that is another's
         output.write("tolk", str(error))
         return 1
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +108,14 @@ def test_a_port_in_use_is_named_before_anything_is_set_up(clone: Path) -> None:
 def test_a_full_disk_is_named(small_disk: Path) -> None:
     clone = copy(small_disk)
     assert sentence(make(clone, "environment")).startswith(f"The disk is full: make room in {clone}")
+
+
+def test_a_disk_too_full_for_the_broker_is_named(small_disk: Path, free_port: Callable[[], int]) -> None:
+    run = [sys.executable, "-m", "launch.service", str(small_disk)]
+    environ = {**os.environ, "PORT": str(free_port())}
+    done = subprocess.run(run, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"The disk of {small_disk} is full: make room" in done.stdout
 
 
 def test_no_network_is_named_and_the_environment_not_taken_for_complete(clone: Path) -> None:

@@ -171,14 +171,19 @@ def test_a_port_in_use_is_named(start: Callable[..., Run]) -> None:
     assert run.lines == [f"tolk   | {said}"]
 
 
-def test_flower_makes_room_and_a_broker_that_is_away_is_waited_for(
+def test_without_a_broker_it_waits_and_a_second_interrupt_hurries(
     start: Callable[..., Run], free_port: Callable[[], int]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = start(FLOWER_PORT=str(port), CELERY_BROKER_URL=f"amqp://guest:guest@127.0.0.1:{free_port()}//")
         run.until(f"port {port} is in use: Flower takes [0-9]+ ")
-        run.until("web .*/readyz.* 503")
-        assert run.end(signal.SIGINT) == 0
+    run.until("web .*/readyz.* 503")
+    web = next(child for child in psutil.Process(run.process.pid).children() if "gunicorn" in child.cmdline())
+    web.suspend()  # it will not hear SIGTERM
+    run.process.send_signal(signal.SIGINT)
+    run.until("SIGINT: stopping")
+    assert run.end(signal.SIGINT) == 0
+    run.until("web did not stop within 1 s and is killed")
     assert set(run.stops()) == {"web", "flower", "worker"}
     assert run.remains() == []
