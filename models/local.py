@@ -89,6 +89,10 @@ class _Decoded(NamedTuple):
     hypotheses: list[Hypothesis]
     repeated: bool = False
 
+    @property
+    def best(self) -> Hypothesis:
+        return self.hypotheses[0]
+
 
 _Outcome = _Decoded | ModelError
 
@@ -258,7 +262,7 @@ class LocalTranslator:
             if isinstance(outcome, ModelError):
                 return Translation(error=outcome)
             decoded.append(outcome)
-        best = [sentence.hypotheses[0] for sentence in decoded]
+        best = [sentence.best for sentence in decoded]
         texts = [self._text(draft, i, hypothesis) for i, hypothesis in enumerate(best)]
         flags: dict[Flag, bool] = {
             "REPETITION": any(sentence.repeated for sentence in decoded),
@@ -294,18 +298,17 @@ def _decode(sentences: Iterable[Tokens], submit: Callable[..., Pending]) -> tupl
         for tokens in runaways:
             retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
     for tokens, first in runaways.items():
-        outcome = _wait(retries[tokens]) if tokens in retries else first
-        if isinstance(outcome, ModelError) or _runs_away(outcome, tokens):
-            outcome = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
-        outcomes[tokens] = outcome._replace(repeated=True)
+        second = _wait(retries[tokens]) if tokens in retries else first
+        if isinstance(second, ModelError) or second.best.finish_reason == "length" or _runs_away(second, tokens):
+            second = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
+        outcomes[tokens] = second._replace(repeated=True)
     return outcomes, _longest(pendings.values(), retries.values())
 
 
 def _runs_away(outcome: _Outcome, source: Tokens) -> TypeGuard[_Decoded]:
-    if isinstance(outcome, ModelError):
-        return False
-    best = outcome.hypotheses[0]
-    return runs_away(best.tokens, source, ended=best.finish_reason == "eos")
+    return isinstance(outcome, _Decoded) and runs_away(
+        outcome.best.tokens, source, ended=outcome.best.finish_reason == "eos"
+    )
 
 
 def _longest(*rounds: Collection[Pending]) -> Timings:
@@ -342,7 +345,7 @@ def _swaps(decoded: list[_Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
 
     As many as a sentence has other hypotheses; those of one sentence stay in its order.
     """
-    best = [sentence.hypotheses[0] for sentence in decoded]
+    best = [sentence.best for sentence in decoded]
 
     def others(i: int) -> Iterator[tuple[float, int, Hypothesis]]:
         for found in decoded[i].hypotheses[1:]:

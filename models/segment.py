@@ -2,9 +2,8 @@
 
 Line breaks, indentation, list bullets, the quote marks of mails, the white space between sentences, emoji around one,
 addresses of the web and of mail, and whatever holds no word (numbers, units, rules, punctuation) are layout. A line
-is never joined to the next.
-Boundaries within a line are sentencex's (https://github.com/wikimedia/sentencex), mended where it would take a name
-or an address apart.
+is never joined to the next. Boundaries within a line are sentencex's (https://github.com/wikimedia/sentencex), mended
+where it would take a name or an address apart.
 """
 
 from __future__ import annotations
@@ -43,14 +42,12 @@ _SHORT = regex.compile(r"(?<!\p{L})\p{L}{1,4}\.\s+$")
 _END_OF_WORD = regex.compile(r"\p{L}{2}[.!?…]+$")
 _NOT_PROSE = regex.compile(r"[\p{N}@/\\_=]")
 
-# Where a sentence that is too long comes apart, best first; a grapheme only where it alone is too long.
+# Where a sentence that is too long comes apart, best first, and how far from its ends (a share of its length). White
+# space before a short word comes before other: most of them go with what follows. A grapheme alone comes apart last.
 _PLACES = (
     (regex.compile(r"(?<![;:—–…])[;:—–…]++\s+|[；：。！？]"), 0.25),
     (regex.compile(r",\s+|[，、]"), 0.25),
-    (
-        regex.compile(r"(?<=\p{L}{4})\s+(?=\p{L}{1,3}\b)"),
-        0.25,
-    ),  # before a short word: most stand before what they go with
+    (regex.compile(r"(?<=\p{L}{4})\s+(?=\p{L}{1,3}\b)"), 0.25),
     (regex.compile(r"\s+"), 0.0),
     (regex.compile(r"\X"), 0.0),
     (regex.compile(r"(?s:.)"), 0.0),
@@ -80,7 +77,7 @@ def split(
 ) -> Segmentation:
     """The sentences of `text`, which holds no lone surrogate.
 
-    `language` is the ISO 639 code whose abbreviations count; `fits` says whether the model can take a sentence whole,
+    `language` is the ISO 639-1 code whose abbreviations count; `fits` says whether the model can take a sentence whole,
     `knows` whether it has pieces for any word of one: what it does not know at all is layout too.
     """
     sentences: list[str] = []
@@ -113,21 +110,23 @@ def join(segmentation: Segmentation, translations: Sequence[str], source: str, t
     change: it goes, or a space is set.
     """
     gaps = list(segmentation.gaps)
-    if _has_spaces(source) != _has_spaces(target):
-        between, instead = (_SPACES, "") if _has_spaces(source) else (_NOTHING, " ")
+    spaced, spaces = _base(source) not in _WITHOUT_SPACES, _base(target) not in _WITHOUT_SPACES
+    if spaced != spaces:
+        between, instead = (_SPACES, "") if spaced else (_NOTHING, " ")
         gaps[1:-1] = [between.sub(instead, gap) for gap in gaps[1:-1]]
     return "".join(piece for pair in zip(gaps, (*translations, ""), strict=True) for piece in pair)
 
 
-def _has_spaces(language: str) -> bool:
-    return language.replace("_", "-").split("-")[0].lower() not in _WITHOUT_SPACES
+def _base(language: str) -> str:
+    """The language of a tag such as fr-CA or zh_Hant."""
+    return language.replace("_", "-").split("-")[0].lower()
 
 
 def _sentences(line: str, language: str) -> Iterator[str]:
     """The line in pieces: sentences with the white space behind them, and the addresses that part them."""
     masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
     start = end = 0
-    for piece in sentencex.segment(language, masked):
+    for piece in sentencex.segment(_base(language), masked):
         end += len(piece)
         if _is_boundary(line, end):
             yield from _ADDRESS.split(line[start:end])
@@ -159,7 +158,7 @@ def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _cut(sentence: str) -> int:
-    """Behind the best place of a sentence of two characters or more: punctuation only counts in its middle half."""
+    """Behind the best place of a sentence of two characters or more, as near to its middle as there is one."""
     length = len(sentence)
     for place, margin in _PLACES:
         cuts = [match.end() for match in place.finditer(sentence)]

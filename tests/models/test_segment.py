@@ -125,6 +125,12 @@ def test_no_text_takes_long(piece: str) -> None:
     assert join(segmentation, segmentation.sentences, "fr", "fr") == text
 
 
+@pytest.mark.parametrize("language", ["fr", "fr-CA", "FR_ca"])
+def test_abbreviations_are_those_of_the_language(language: str) -> None:
+    assert split("Voir chap. Trois.", language, whole).sentences == ("Voir chap. Trois.",)
+    assert split("Voir chap. Trois.", "en", whole).sentences == ("Voir chap.", "Trois.")
+
+
 def test_white_space_follows_the_target_language() -> None:
     french = split("Il dort. Elle mange.\nFin.  Oui.", "fr", whole)
     assert join(french, ("一。", "二。", "三。", "四。"), "fr", "zh_Hans") == "一。二。\n三。四。"

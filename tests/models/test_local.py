@@ -1,0 +1,457 @@
+"""Texts through the embedded model and through tiny ones, with a real engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from torch import Tensor
+
+from models.decoding import Options
+from models.engine import EngineSettings
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
+from models.local import LocalTranslator, Translation, locate
+from models.marian import Cache
+from models.repetition import runs_away
+
+if TYPE_CHECKING:
+    from tests.models.conftest import MakeModel
+
+TIMEOUT = 30  # seconds; nothing here comes near it
+
+
+@pytest.fixture(scope="module")
+def translator(one_thread: None) -> Iterator[LocalTranslator]:
+    with LocalTranslator.load("fr-en", decoding=Options()) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def multilingual(make_model: MakeModel) -> Iterator[LocalTranslator]:
+    """Random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
+    with LocalTranslator.load(str(make_model())) as loaded:
+        yield loaded
+
+
+class Gate:
+    """Holds a translator's engine before a decoding step until it is opened."""
+
+    def __init__(self, translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached = threading.Event()
+        self._opened = threading.Event()
+        self._step = translator.model.step
+        monkeypatch.setattr(translator.model, "step", self._gated)
+
+    def _gated(self, tokens: Tensor, cache: Cache) -> Tensor:
+        self.reached.set()
+        assert self._opened.wait(TIMEOUT)
+        return self._step(tokens, cache)
+
+    def open(self) -> None:
+        self._opened.set()
+
+
+@pytest.fixture
+def gate(translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(translator, monkeypatch)
+    yield gate
+    gate.open()
+
+
+def one(translator: LocalTranslator, text: str, **how: Any) -> Translation:
+    [translation] = translator.translate([text], **how).results
+    return translation
+
+
+def test_a_sentence(translator: LocalTranslator) -> None:
+    translation = one(translator, "Je vais dormir.")
+    assert translation.text == "I'm going to sleep."
+    assert translation.score is not None
+    assert -2 < translation.score < 0
+    assert (translation.alternatives, translation.flags, translation.error) == ((), (), None)
+
+
+def test_layout_stays(translator: LocalTranslator) -> None:
+    text = "Bonjour !\r\n\r\n  - Il pleut.\t\n\t1) Je vais dormir.  Tu viens ?\n> > Merci.\u2028\n12\n😀 Merci ! 😀"
+    translation = one(translator, text)
+    assert translation.text == (
+        "Good morning!\r\n\r\n  - It's raining.\t\n\t1) I'm going to sleep.  Are you coming?\n> > Thank you."
+        "\u2028\n12\n😀 Thank you! 😀"
+    )
+
+
+def test_addresses_stay(translator: LocalTranslator) -> None:
+    text = one(translator, "Écrivez à a.b@exemple.fr, ou voyez https://www.exemple.fr/x?y=Z#t.").text or ""
+    assert "a.b@exemple.fr, " in text
+    assert text.endswith(" https://www.exemple.fr/x?y=Z#t.")
+
+
+@pytest.mark.parametrize(
+    ("text", "translation"),
+    [
+        ("NE PAS MARCHER", "DON'T WALK"),
+        ("Trois jours plus tard", "Three days later"),
+        ("Trois jours plus tard.", "Three days later."),
+    ],
+)
+def test_the_surface_stays(translator: LocalTranslator, text: str, translation: str) -> None:
+    assert (one(translator, text).text or "").startswith(translation)
+    assert (one(translator, text).text or "").endswith(".") == text.endswith(".")
+
+
+@pytest.mark.parametrize("text", ["", "\n\n\t", "12", "-5 °C", "---", "😀👍🏽", "?!", "a@b.fr", "\u200b", "\u202e1"])
+def test_what_has_no_word_comes_back_as_it_is(translator: LocalTranslator, text: str) -> None:
+    assert one(translator, text) == Translation(text=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("Il fait beau ☀ aujourd'hui.", ("UNKNOWN_TOKENS",)),
+        ("Le mot « спасибо » veut dire merci.", ("UNKNOWN_TOKENS",)),
+        ("\u202eIl dort.\u202c\u200f", ("UNKNOWN_TOKENS",)),
+        ("Il\x07 dort\x1b[31m.", ()),
+        ("x" * 20_000, ("SPLIT",)),
+        ("n'importe " * 2000, ("SPLIT",)),
+        ("שלום", ("UNKNOWN_TOKENS",)),
+        ("\U0001d4d1\U0001d4f8", ()),
+        ("Oui. " * 5000, ()),
+        ("\ufdfa \u0e33 \u1e9b\u0323", ("UNKNOWN_TOKENS",)),
+        ("\ue000\uffff\U0010ffff ami", ("UNKNOWN_TOKENS",)),
+        (">>eng<< Il dort.", ()),
+        ("<unk></s><pad>▁", ()),
+    ],
+)
+def test_hostile_text_has_an_answer(translator: LocalTranslator, text: str, flags: tuple[str, ...]) -> None:
+    translation = one(translator, text)
+    assert translation.error is None
+    assert translation.text
+    assert set(flags) <= set(translation.flags)
+    assert not {c for c in translation.text if not c.isprintable()} - set(text)
+
+
+def test_words_of_which_the_model_has_no_piece_come_back(translator: LocalTranslator) -> None:
+    translation = one(translator, "Il pleut. спасибо большое! Il pleut.")
+    assert translation.text == "It's raining. спасибо большое! It's raining."
+    assert translation.flags == ("UNKNOWN_TOKENS",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a\x00b", "Character 2 .* NUL"), ("\ud800", "Character 1 .* half of a surrogate pair")]
+)
+def test_a_bad_text_spoils_no_other(translator: LocalTranslator, text: str, message: str) -> None:
+    good, bad, blank = translator.translate(["Il pleut.", text, " "]).results
+    assert good.text == "It's raining."
+    assert blank.text == " "
+    assert (bad.text, bad.score) == (None, None)
+    with pytest.raises(BadInput, match=message):
+        raise bad.error or AssertionError
+
+
+def test_a_sentence_that_the_model_fails_on_spoils_no_other_text(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick = translator.tokenizer.encode("Je suis malade.")
+    prefill = translator.model.prefill
+
+    def fails(sources: list[tuple[int, ...]]) -> Cache:
+        if tuple(sick) in sources:
+            raise RuntimeError("of the model")
+        return prefill(sources)
+
+    monkeypatch.setattr(translator.model, "prefill", fails)
+    bad, good = translator.translate(["Il pleut. Je suis malade.", "Il pleut."]).results
+    assert good.text == "It's raining."
+    assert bad.text is None
+    assert type(bad.error) is ModelError
+
+
+def test_a_sentence_over_the_limit_is_translated_in_parts(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every word of it reaches the model, in sentences within the limit."""
+    seen: list[list[int]] = []
+    submit = translator._engine.submit
+
+    def spy(tokens: tuple[int, ...], *how: Any, **more: Any) -> Any:
+        seen.append(list(tokens))
+        return submit(tokens, *how, **more)
+
+    monkeypatch.setattr(translator._engine, "submit", spy)
+    text = (
+        "Le facteur monte au sixième étage, " * 3 + "mais la lettre n'est pas pour Marie ; elle dort et le chien aboie."
+    )
+    translation = one(translator, text)
+    assert "SPLIT" in translation.flags
+    assert max(map(len, seen)) <= translator.longest
+    words = " ".join(translator.tokenizer.decode(tokens) for tokens in seen).split()
+    assert set(words) == set(text.split())
+
+
+def test_the_limit_is_the_smaller_of_the_model_and_its_tokenizer(make_model: MakeModel, tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(make_model(), directory)
+    for limit, longest in ((10, 10), (10**30, 64)):
+        (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+        with LocalTranslator.load(str(directory)) as translator:
+            assert translator.longest == longest
+    (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": "10"}))
+    with pytest.raises(UnknownModel, match="model_max_length"):
+        LocalTranslator.load(str(directory))
+
+
+def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator) -> None:
+    text = "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau."
+    tokens = translator.tokenizer.encode(text)
+    raw = translator._engine.submit(tokens, Options(), deadline=math.inf).result(TIMEOUT)[0]
+    assert runs_away(raw.tokens, tokens, ended=True)
+    before = translator.stats().finished
+    translation = one(translator, text)
+    assert translation.flags == ("REPETITION", "UNKNOWN_TOKENS")
+    assert translator.stats().finished == before + 2
+    assert translation.text != translator.tokenizer.decode(raw.tokens)
+    assert not runs_away(translator.tokenizer.encode(translation.text or ""), tokens, ended=True)
+
+
+def test_a_runaway_that_does_not_stop_is_cut_and_shortened(
+    multilingual: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that says one token forever, and when it may not, whatever."""
+    bias = multilingual.model.final_logits_bias.clone()
+    bias[0, 50] = 1e6
+    monkeypatch.setattr(multilingual.model, "final_logits_bias", bias)
+    translation = one(multilingual, "Il dort.", target="eng", options=Options())
+    assert set(translation.flags) >= {"REPETITION", "TRUNCATED"}
+    assert len(multilingual.tokenizer.encode(translation.text or "")) < 5
+
+
+@pytest.mark.parametrize(
+    "text", ["Non, non, non, non.", "Tic tac, tic tac, tic tac.", "Oui oui oui, j'arrive, j'arrive."]
+)
+def test_a_refrain_is_no_runaway(translator: LocalTranslator, text: str) -> None:
+    before = translator.stats().finished
+    assert "REPETITION" not in one(translator, text).flags
+    assert translator.stats().finished == before + 1
+
+
+def test_hidden_characters_of_the_model_do_not_come_out(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(translator.tokenizer, "decode", lambda tokens: "a\u202eb\x07\nc\u200b")
+    assert one(translator, "Il pleut.").text == "ab c"
+    assert one(translator, "Il \u202epleut.").text == "a\u202eb c"
+
+
+def test_equal_sentences_are_translated_once(translator: LocalTranslator) -> None:
+    before = translator.stats().finished
+    results = translator.translate(["Il pleut. Il pleut.", "Il pleut.", "Tu viens ?"]).results
+    assert [result.text for result in results] == ["It's raining. It's raining.", "It's raining.", "Are you coming?"]
+    assert translator.stats().finished == before + 2
+
+
+def test_the_score_weighs_sentences_by_their_tokens(translator: LocalTranslator) -> None:
+    texts = ["Il pleut.", "Je me lève tous les jours à six heures."]
+    total = length = 0.0
+    for text in texts:
+        [best] = translator._engine.submit(translator.tokenizer.encode(text), Options(), deadline=math.inf).result(
+            TIMEOUT
+        )
+        total += best.score * (len(best.tokens) + 1)
+        length += len(best.tokens) + 1
+    assert one(translator, " ".join(texts)).score == pytest.approx(total / length, abs=1e-4)
+
+
+def test_alternatives_of_a_sentence_are_its_other_hypotheses(translator: LocalTranslator) -> None:
+    translation = one(translator, "Je vais dormir.", options=Options(beam=4, nbest=4))
+    texts = [translation.text, *(other.text for other in translation.alternatives)]
+    assert texts[0] == "I'm going to sleep."
+    assert len(set(texts)) == 4
+
+
+def test_alternatives_of_a_text_differ_in_one_sentence_the_likeliest_first(translator: LocalTranslator) -> None:
+    translation = one(translator, "Il pleut.\nJe vais dormir.", options=Options(beam=3, nbest=3))
+    best = (translation.text or "").split("\n")
+    assert len(translation.alternatives) == 2
+    scores = [translation.score or 0, *(other.score for other in translation.alternatives)]
+    assert scores == sorted(scores, reverse=True)
+    for other in translation.alternatives:
+        assert [a == b for a, b in zip(best, other.text.split("\n"), strict=True)].count(False) == 1
+
+
+def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTranslator, make_model: MakeModel) -> None:
+    assert multilingual.target_tokens == {"fra": ">>fra<<", "eng": ">>eng<<"}
+    assert one(multilingual, "Il dort.", target="eng").text != one(multilingual, "Il dort.", target="fra").text
+    for target in (None, "en", ">>eng<<"):
+        with pytest.raises(BadInput, match="eng, fra"):
+            one(multilingual, "Il dort.", target=target)
+    with LocalTranslator.load(str(make_model()), target_tokens={"en": ">>eng<<"}) as translator:
+        assert one(translator, "Il dort.", target="en") == one(multilingual, "Il dort.", target="eng")
+    with pytest.raises(BadInput, match=r">>deu<<.*>>eng<<, >>fra<<"):
+        LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
+
+
+def test_a_deadline_fails_the_texts_that_are_not_complete(translator: LocalTranslator, gate: Gate) -> None:
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(translator.translate, ["Il pleut."])
+        assert gate.reached.wait(TIMEOUT)
+        late = pool.submit(translator.translate, ["Je dors.", "12", "Tu viens ?"], deadline=time.monotonic())
+        gate.open()
+        assert first.result(TIMEOUT).results[0].text == "It's raining."
+        dead, number, too = late.result(TIMEOUT).results
+    assert number == Translation(text="12")
+    assert type(dead.error) is type(too.error) is DeadlineExceeded
+    assert dead.text is None
+
+
+def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    finished = translator.stats().finished
+    step = translator.model.step
+
+    def steps(tokens: Tensor, cache: Cache) -> Tensor:
+        nonlocal now
+        if translator.stats().finished > finished:  # the short sentence is done
+            now = 2.0
+        return step(tokens, cache)
+
+    monkeypatch.setattr(translator.model, "step", steps)
+    monkeypatch.setattr("models.engine.time", SimpleNamespace(monotonic=lambda: now))
+    short, long = translator.translate(["Oui.", "Je me lève tous les jours à six heures."], deadline=1.0).results
+    assert short.text == "Yes."
+    assert type(long.error) is DeadlineExceeded
+
+
+def test_a_deadline_that_ends_the_second_try_leaves_the_first(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = translator._engine.submit
+
+    def late(tokens: Any, options: Options, **how: Any) -> Any:
+        return submit(tokens, options, **how | ({"deadline": time.monotonic()} if options.no_repeat_ngram else {}))
+
+    monkeypatch.setattr(translator._engine, "submit", late)
+    translation = one(translator, "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau.")
+    assert translation.text == "Open the US."
+    assert "REPETITION" in translation.flags
+
+
+def test_cancelling_ends_the_call_and_all_its_sentences(
+    translator: LocalTranslator, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = threading.Semaphore(0)
+    submit = translator._engine.submit
+
+    def counted(*what: Any, **how: Any) -> Any:
+        pending = submit(*what, **how)
+        submitted.release()
+        return pending
+
+    monkeypatch.setattr(translator._engine, "submit", counted)
+    with ThreadPoolExecutor() as pool:
+        unwanted = pool.submit(translator.translate, ["Il pleut.", "Je dors. Tu viens ?"], group="task")
+        wanted = pool.submit(translator.translate, ["Je vais dormir."])
+        assert all(submitted.acquire(timeout=TIMEOUT) for _ in range(4))
+        assert translator.cancel("task") == 3
+        gate.open()
+        with pytest.raises(Cancelled):
+            unwanted.result(TIMEOUT)
+        assert wanted.result(TIMEOUT).results[0].text == "I'm going to sleep."
+    assert translator.cancel("task") == 0
+
+
+def test_an_overloaded_call_leaves_no_work_behind(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LocalTranslator.load("fr-en", settings=EngineSettings(max_waiting=2), decoding=Options()) as translator:
+        gate = Gate(translator, monkeypatch)
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(translator.translate, ["Il pleut."])
+            assert gate.reached.wait(TIMEOUT)
+            with pytest.raises(Overloaded):
+                translator.translate(["Je dors.", "Tu viens ?", "Il dort."])
+            assert translator.stats().waiting == 0
+            gate.open()
+            assert running.result(TIMEOUT).results[0].text == "It's raining."
+
+
+def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
+    translator = LocalTranslator.load(str(make_model()))
+    translator.close()
+    with pytest.raises(Unavailable):
+        translator.translate(["Il dort."], target="eng")
+
+
+def test_threads_share_a_translator(translator: LocalTranslator) -> None:
+    texts = ["Il pleut.", "Je vais dormir.", "Tu viens ?", "J'ai faim."] * 8
+    expected = [one(translator, text).text for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        assert [result.text for result in pool.map(lambda text: one(translator, text), texts)] == expected
+
+
+def test_the_version_is_that_of_the_weights(translator: LocalTranslator) -> None:
+    weights = (locate("fr-en") / "model.safetensors").read_bytes()
+    assert translator.version == hashlib.sha256(weights).hexdigest()[:12]
+
+
+def test_the_model_says_its_beam(one_thread: None) -> None:
+    with LocalTranslator.load("fr-en") as translator:
+        assert translator.decoding == Options(beam=4)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        "nope",
+        "..",
+        "../fr-en",
+        "fr-en/../../etc",
+        "a b",
+        "fr.en",
+        "/nope",
+        "fr-en\x00",
+        "~nobody/x",
+        "~",
+        "fr-en\n",
+    ],
+)
+def test_a_reference_that_leads_nowhere(reference: str) -> None:
+    with pytest.raises(UnknownModel):
+        LocalTranslator.load(reference)
+
+
+def test_a_reference_is_a_name_or_a_path(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    directory = make_model()
+    assert locate(str(directory)) == directory
+    (tmp_path / "nope").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("./nope") == Path("nope")
+    with pytest.raises(UnknownModel, match=r"\./directory"):
+        locate("nope")
+
+
+def test_a_device_that_is_not_there(make_model: MakeModel) -> None:
+    with pytest.raises(Unavailable, match="device 'nowhere'"):
+        LocalTranslator.load(str(make_model()), device="nowhere")
+
+
+def test_a_notebook_that_forgets_to_close_ends() -> None:
+    code = (
+        "from models.local import LocalTranslator as T; print(T.load('fr-en').translate(['Il pleut.']).results[0].text)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "It's raining.\n"
