@@ -31,6 +31,9 @@ imports: environment ## which room may import which
 schema: environment ## write schema.graphql anew
 	@$(ENV) flask --app app schema export
 
+bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.gz scores them
+	@.venv/bin/python benchmarks/quality.py $(DATA)
+
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock
 
