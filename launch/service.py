@@ -47,26 +47,17 @@ class StartError(Exception):
     """The service cannot be started here; the message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A process of the service, and the last lines it wrote."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    tail: deque[str]
-
-
 class Output:
     """One file descriptor that takes the lines of several processes, each line after its process's name."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._coloured = os.isatty(descriptor) and not os.environ.get("NO_COLOR")
+        self.coloured = os.isatty(descriptor) and not os.environ.get("NO_COLOR")
         self._lock = threading.Lock()
 
     def write(self, name: str, line: str) -> None:
         prefix = f"{name:<6} |"
-        if self._coloured:
+        if self.coloured:
             prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
         with self._lock, contextlib.suppress(OSError):  # `closed` tells; a full disk must not stop the service
             os.write(self._descriptor, f"{prefix} {line}\n".encode())
@@ -77,14 +68,32 @@ class Output:
         descriptors.register(self._descriptor, 0)
         return bool(descriptors.poll(0))
 
-    def pump(self, name: str, source: int, tail: deque[str]) -> None:
-        """Writes the lines that come out of the pipe `source`, until it is closed."""
+
+class Log:
+    """A pipe whose lines go to the output: a process writes to `sink`, `tail` is what came last."""
+
+    def __init__(self, name: str, output: Output) -> None:
+        self.tail: deque[str] = deque(maxlen=20)
+        source, self.sink = os.pipe()
+        self.thread = threading.Thread(target=self._pump, args=(name, source, output), daemon=True)
+        self.thread.start()
+
+    def _pump(self, name: str, source: int, output: Output) -> None:
         with open(source, encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                text = line.rstrip() if self._coloured else ESCAPES.sub("", line).rstrip()
+                text = line.rstrip() if output.coloured else ESCAPES.sub("", line).rstrip()
                 if text:
-                    tail.append(text)
-                    self.write(name, text)
+                    self.tail.append(text)
+                    output.write(name, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process of the service."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Log
 
 
 @dataclass(slots=True)
@@ -105,24 +114,29 @@ class Service:
         """Returns the exit code: 0 after a signal, 1 where a child ended by itself. Raises RabbitMQError."""
         try:
             url = os.environ.get("CELERY_BROKER_URL") or self.start_broker()
-            on_signals(lambda number, _frame: self.events.put(number))
+            self.listen()
             self.start(url)
             return self.watch()
         finally:
+            self.listen()
             self.stop()
+
+    def listen(self) -> None:
+        """From here on a signal is an event; until then it interrupts."""
+        on_signals(lambda number, _frame: self.events.put(number))
 
     def start_broker(self) -> str:
         if shutil.disk_usage(self.directory).free < DISK:
             raise StartError(f"The disk of {self.directory} is full: make room, 100 MB at the very least.")
         self.say("starting RabbitMQ")
-        tail, pipe = self.pipe("broker")
+        log = Log("broker", self.output)
         try:
-            self.broker = PrivateRabbitMQ(self.directory / "broker", pipe)
+            self.broker = PrivateRabbitMQ(self.directory / "broker", log.sink)
             self.broker.start()
         finally:
-            os.close(pipe)
+            os.close(log.sink)
         if self.broker.process is not None:
-            self.keep(Child("broker", self.broker.process, tail))
+            self.keep(Child("broker", self.broker.process, log))
         return self.broker.url
 
     def start(self, broker: str) -> None:
@@ -142,18 +156,18 @@ class Service:
             MARK: str(self.directory),
         }
         for name, command in commands.items():
-            tail, pipe = self.pipe(name)
+            log = Log(name, self.output)
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
+                stdout=log.sink,
+                stderr=log.sink,
                 start_new_session=True,
             )
-            os.close(pipe)
-            self.keep(Child(name, process, tail))
+            os.close(log.sink)
+            self.keep(Child(name, process, log))
 
     def watch(self) -> int:
         """Says when everything answers; returns when a signal came or a child ended."""
@@ -183,7 +197,7 @@ class Service:
             self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
             return 0
         self.say(f"{event.name} ended with code {event.process.returncode}; its last lines were:")
-        for line in list(event.tail):
+        for line in list(event.log.tail):
             self.say(f"  {event.name} | {line}")
         return 1
 
@@ -227,16 +241,10 @@ class Service:
                 self.hurried, began = True, time.monotonic()
                 self.say("hurrying")
 
-    def pipe(self, name: str) -> tuple[deque[str], int]:
-        """Where the child `name` writes; what it wrote last."""
-        tail: deque[str] = deque(maxlen=20)
-        source, sink = os.pipe()
-        threading.Thread(target=self.output.pump, args=(name, source, tail), daemon=True).start()
-        return tail, sink
-
     def keep(self, child: Child) -> None:
         def wait() -> None:
             child.process.wait()
+            child.log.thread.join(1.0)  # whoever still holds the pipe may write on
             self.events.put(child)
 
         self.children[child.name] = child
@@ -290,7 +298,7 @@ def flower_address(environ: Mapping[str, str], output: Output) -> tuple[str, int
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
         raise StartError(f"{name} is {text!r}: a port is a number from 1 to 65535.")
     return int(text)
 
@@ -310,12 +318,19 @@ def alone(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _locked(descriptor):
+            raise StartError(f"Tolk already runs from {ROOT}: stop it first, or use another clone.")
         yield
-    except BlockingIOError:
-        raise StartError(f"Tolk already runs from {ROOT}: stop it first, or use another clone.") from None
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def end_leftovers(directory: Path, output: Output) -> None:
@@ -338,11 +353,12 @@ def leftovers(directory: Path) -> Iterable[int]:
     marks = {f"{MARK}={directory}".encode(), f"HOME={directory / 'broker'}".encode()}
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
-            environ = entry.read_bytes()
+            marked = marks & set(entry.read_bytes().split(b"\0"))
+            # A container has its own directory of the same name.
+            if marked and directory.samefile(f"{entry.parent}/root{directory}"):
+                yield int(entry.parent.name)
         except OSError:  # ended meanwhile, or somebody else's
             continue
-        if marks & set(environ.split(b"\0")):
-            yield int(entry.parent.name)
 
 
 def main(directory: Path) -> int:
