@@ -160,6 +160,23 @@ def test_a_bad_sentence_fails_alone(start: Start, sources: list[list[int]], gate
     assert engine.stats().failed == 3
 
 
+def test_what_waits_while_a_failed_batch_is_halved_can_be_cancelled(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start()
+    submit(engine, long, Options(max_length=1))
+    gate.reached()
+    others = [submit(engine, long), submit(engine, long)]
+    cancelled = [submit(engine, long, group="a"), submit(engine, [POISON, 0], group="a")]
+    gate.step()
+    gate.reached()
+    gate.step()  # in which all four fail
+    gate.reached()
+    assert engine.stats().running == 4
+    assert engine.cancel("a") == 2
+    gate.open()
+    assert [type(pending.exception(TIMEOUT)) for pending in cancelled] == [Cancelled, Cancelled]
+    assert [len(pending.result(TIMEOUT)) for pending in others] == [1, 1]
+
+
 def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate) -> None:
     engine = start(max_waiting=2)
     pendings = [submit(engine, long)]

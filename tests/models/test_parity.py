@@ -69,6 +69,8 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"separate": True, "safetensors": False},
     {"separate": True, "tie_word_embeddings": False},
     {"tie_word_embeddings": False},
+    {"share_encoder_decoder_embeddings": False},
+    {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
     {"activation_function": "relu", "scale_embedding": False},
     {"activation_function": "gelu"},
     {"activation_function": "silu", "d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 4},
@@ -84,20 +86,15 @@ def test_tiny_models_of_every_configuration(
     ours, tokenizer = Marian.load(directory, dtype=torch.float64), Tokenizer.load(directory)
     theirs = MarianMTModel.from_pretrained(directory, dtype=torch.float64).eval()
     sources = [tokenizer.encode(sentence, ">>fra<<") for sentence in sentences[::20]]
-    for beam, nbest, length_penalty in [(1, 1, 1.0), (4, 4, 1.0), (3, 2, 0.0), (2, 1, 2.5), (5, 1, -0.5)]:
-        options = Options(beam=beam, nbest=nbest, length_penalty=length_penalty, max_length=20)
-        expected = generate(
-            theirs, sources, num_beams=beam, num_return_sequences=nbest, length_penalty=length_penalty, max_length=21
+    for beam, nbest, penalty in [(1, 1, 1.0), (4, 4, 1.0), (2, 2, 0.6), (4, 4, 1.4), (3, 2, 0.0), (5, 1, -0.5)]:
+        found = decode(ours, sources, Options(beam=beam, nbest=nbest, length_penalty=penalty, max_length=20))
+        expected = generate_ranked(
+            theirs, sources, num_beams=beam, num_return_sequences=nbest, length_penalty=penalty, max_length=21
         )
-        found = decode(ours, sources, options)
-        for rank in range(nbest):
-            count_ties(
-                ours,
-                sources,
-                [hypotheses[rank].tokens for hypotheses in found],
-                [hypotheses[rank] for hypotheses in expected],
-                length_penalty,
-            )
+        for hypotheses, pairs in zip(found, expected, strict=True):
+            assert [each.tokens for each in hypotheses] == [output for output, _ in pairs]
+            ranks = [each.score * (len(each.tokens) + 1) ** (1 - penalty) for each in hypotheses]
+            assert beam == 1 or ranks == pytest.approx([rank for _, rank in pairs], abs=1e-4)
 
 
 def test_runs_of_tokens_that_may_not_come_twice(make_model: MakeModel, sentences: list[str], decode: Decode) -> None:
@@ -113,16 +110,28 @@ def test_runs_of_tokens_that_may_not_come_twice(make_model: MakeModel, sentences
 
 def generate(model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any) -> list[list[Output]]:
     """What transformers makes of a batch: for each source its hypotheses, the best first, without start and end."""
+    return [[output for output, _ in pairs] for pairs in generate_ranked(model, sources, **options)]
+
+
+def generate_ranked(
+    model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any
+) -> list[list[tuple[Output, float]]]:
+    """The same, with the numbers that the hypotheses are ranked by; nan in greedy search, which has none."""
     padding, end = model.config.pad_token_id, model.config.eos_token_id
     longest = max(map(len, sources))
-    rows = model.generate(
+    generated = model.generate(
         input_ids=torch.tensor([[*source, *[padding] * (longest - len(source))] for source in sources]),
         attention_mask=torch.tensor([[1] * len(source) + [0] * (longest - len(source)) for source in sources]),
+        return_dict_in_generate=True,
+        output_scores=True,
         **options,
-    ).tolist()
+    )
+    rows = generated.sequences.tolist()
+    ranks = generated.get("sequences_scores", torch.full((len(rows),), torch.nan)).tolist()
     outputs = [tuple(row[1 : row.index(end)] if end in row else row[1:]) for row in rows]
     nbest = len(outputs) // len(sources)
-    return [outputs[i : i + nbest] for i in range(0, len(outputs), nbest)]
+    pairs = list(zip(outputs, ranks, strict=True))
+    return [pairs[i : i + nbest] for i in range(0, len(pairs), nbest)]
 
 
 def count_ties(

@@ -82,6 +82,17 @@ def test_tiny_vocabularies(make_model: MakeModel, sentences: list[str], separate
     assert [ours.decode(ids) for ids in targets] == theirs.batch_decode(targets, skip_special_tokens=True)
 
 
+def test_special_tokens_of_separate_vocabularies_have_their_own_ids(directory: Path) -> None:
+    path = directory / "target_vocab.json"
+    ids = json.loads(path.read_text())
+    ids["<pad>"], ids["▁BON"] = len(ids), ids["<pad>"]  # a piece where the source has its padding
+    path.write_text(json.dumps(ids))
+    edited = json.loads((directory / "config.json").read_text())
+    edited["decoder_vocab_size"] += 1
+    (directory / "config.json").write_text(json.dumps(edited))
+    assert Tokenizer.load(directory).decode([2, ids["<pad>"], 0]) == "BON"
+
+
 def test_a_target_token_comes_first(make_model: MakeModel) -> None:
     directory = make_model()
     ours, theirs = Tokenizer.load(directory), MarianTokenizer.from_pretrained(directory)
