@@ -98,4 +98,6 @@ worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")
 )
 worker_prefetch_multiplier = 1
+# Every thread may hold a connection to send its reply; a worker that finds none for its own affairs would give up.
+broker_pool_limit = worker_concurrency + 10
 worker_send_task_events = True

@@ -257,7 +257,7 @@ def _strings(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _get(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
     """The field `name`, of that kind; a whole number counts as a float, a bool never as a number, nor does infinity."""
-    value = data.get(name)
+    value: Any = data.get(name)
     kinds = get_args(kind) or (kind,)
     if float in kinds and type(value) in (int, float):
         if abs(value) <= float_info.max:

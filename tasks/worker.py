@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import bootsteps
@@ -94,6 +95,11 @@ class Consumer(CeleryConsumer):
         default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
             "celery.worker.consumer.delayed_delivery:DelayedDelivery"
         }
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Tries every second. Celery waits longer each time, and may then miss a broker for half a minute."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=0, interval_max=1)
+        return super().ensure_connected(conn)
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
         """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""

@@ -1,0 +1,167 @@
+"""HTTP to gunicorn to RabbitMQ to a worker to the model and back, under the load of 64 clients at once.
+
+Every request asks for two things: a sentence, whose translation was made beforehand without any of this, and a blank
+text that no other request sends, which comes back as it is. So an answer that belongs to another question is seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from app.errors import STATUS
+from launch.rabbitmq import PrivateRabbitMQ
+from tasks.contract import Code
+
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
+
+CLIENTS = 64
+SENTENCES = Path(__file__).parent / "data" / "sentences.fr"
+MUTATION = """
+mutation Translate($input: TranslateInput!) {
+  translate(input: $input) { requestId translations { text error { code } } }
+}
+"""
+OK = "OK"
+
+SLACK = 5.0  # seconds after its deadline that an answer may take to arrive on a machine that is busy
+RECOVERY = 15.0  # seconds after which a broker that is back is used again
+
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, str]:
+    """Short sentences and their translations, as far as the model is sure of them: where the runner-up is as good, or
+    a repetition was mended, the batch or the deadline may decide."""
+    from models.decoding import Options
+    from models.local import LocalTranslator
+
+    sentences = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if 12 < len(line) < 32]
+    with LocalTranslator.load("fr-en") as model:
+        results = model.translate(sentences, source="fr", target="en", options=Options(beam=4, nbest=2)).results
+    found = {
+        sentence: str(result.text)
+        for sentence, result in zip(sentences, results, strict=True)
+        if not result.flags and result.score - result.alternatives[0].score > 0.01
+    }
+    assert len(found) > 20
+    return found
+
+
+@pytest.fixture
+def seconds(pytestconfig: pytest.Config) -> float:
+    return float(pytestconfig.getoption("--load-seconds"))
+
+
+@pytest.fixture(scope="module")
+def stage(new_broker) -> Iterator[PrivateRabbitMQ]:
+    with new_broker() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(stage: PrivateRabbitMQ, start_worker, start_web: Callable[[str], str]) -> str:
+    """The whole service."""
+    start_worker(stage.url)
+    return start_web(stage.url)
+
+
+class Client:
+    """Asks with a sentence after the other, and counts what comes back: OK, a code of the contract, or what it was."""
+
+    def __init__(self, url: str, expected: dict[str, str], first: int, timeout: float) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._url = f"{url}/graphql"
+        self._expected = expected
+        self._sentences = itertools.cycle([*list(expected)[first:], *list(expected)[:first]])
+        self._timeout = timeout
+        self._session = requests.Session()
+
+    def ask(self) -> None:
+        sentence = next(self._sentences)
+        blank = format(next(numbers), "b").replace("0", " ").replace("1", "\t")
+        variables = {"input": {"texts": [sentence, blank], "target": "en", "timeout": self._timeout}}
+        began = time.monotonic()
+        response = self._session.post(self._url, json={"query": MUTATION, "variables": variables}, timeout=90)
+        # Twice, for it may have to wait until one of the web tier's 64 threads has given up before it.
+        late = "late " if time.monotonic() > began + 2 * self._timeout + SLACK else ""
+        self.outcomes[late + self._judge(response, sentence, blank)] += 1
+
+    def _judge(self, response: requests.Response, sentence: str, blank: str) -> str:
+        body = response.json()
+        if errors := body.get("errors"):
+            code = errors[0]["extensions"]["code"]
+            return code if response.status_code == STATUS[Code(code)] else f"{code} with status {response.status_code}"
+        answer = body["data"]["translate"]
+        texts = [translation["text"] for translation in answer["translations"]]
+        if (error := answer["translations"][0]["error"]) and texts == [None, blank]:
+            return str(error["code"])
+        if answer["requestId"] == response.headers["X-Request-Id"] and texts == [self._expected[sentence], blank]:
+            return OK
+        return f"crossed: {sentence!r}, {blank!r} became {texts}"
+
+    def ask_anew(self) -> None:
+        """Asks in a thread and on a connection that are there for this one request."""
+        self._session = requests.Session()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self.ask).result()
+
+
+def load(
+    url: str, expected: dict[str, str], seconds: float, turn: Callable[[Client], None], timeout: float = 60
+) -> Counter[str]:
+    """What CLIENTS clients see who take their turns for so long."""
+    clients = [Client(url, expected, first, timeout) for first in range(CLIENTS)]
+    until = time.monotonic() + seconds
+
+    def run(client: Client) -> None:
+        while time.monotonic() < until:
+            turn(client)
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        list(threads.map(run, clients))
+    assert all(client.outcomes for client in clients)
+    return sum((client.outcomes for client in clients), Counter())
+
+
+@pytest.mark.parametrize("turn", [Client.ask, Client.ask_anew])
+def test_every_reply_finds_its_question(
+    url: str, expected: dict[str, str], seconds: float, turn: Callable[[Client], None]
+) -> None:
+    outcomes = load(url, expected, seconds, turn)
+    assert set(outcomes) == {OK}, outcomes
+
+
+def test_a_killed_broker_costs_errors_at_most(
+    url: str, expected: dict[str, str], seconds: float, stage: PrivateRabbitMQ, eventually: Callable[..., None]
+) -> None:
+    def restart() -> float:
+        time.sleep(seconds / 3)  # under load
+        stage.kill()
+        time.sleep(2)  # down
+        stage.start()
+        return time.monotonic()
+
+    with ThreadPoolExecutor(1) as thread:
+        restarted = thread.submit(restart)
+        outcomes = load(url, expected, seconds, Client.ask, timeout=5)
+        back = restarted.result()
+    assert outcomes[OK]
+    assert set(outcomes) <= {OK, Code.UNAVAILABLE, Code.TIMEOUT}, outcomes
+    probe = Client(url, expected, 0, timeout=5)
+
+    def succeeds() -> bool:
+        probe.ask()
+        return bool(probe.outcomes[OK])
+
+    eventually(succeeds, max(0.0, back + RECOVERY - time.monotonic()))
+    outcomes = load(url, expected, 1, Client.ask)
+    assert set(outcomes) == {OK}, outcomes
