@@ -97,11 +97,12 @@ def _plain(translation: Translation) -> str:
 
 
 def _info(options: argparse.Namespace) -> int:
+    directory = locate(options.model)
     with LocalTranslator.load(options.model, device=options.device) as translator:
         config = translator.model.config
         parameters = sum(weights.numel() for weights in translator.model.parameters())
         facts = {
-            "model": locate(options.model),
+            "model": directory,
             "version": translator.version,
             "languages": f"{translator.source or '?'} → {translator.target or '?'}",
             "target tokens": " ".join(sorted(translator.tokenizer.target_tokens)) or "none",
@@ -109,6 +110,7 @@ def _info(options: argparse.Namespace) -> int:
             f"width {config.d_model}, {config.encoder_attention_heads} heads",
             "parameters": f"{parameters:,}",
             "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
+            "size": f"{sum(file.stat().st_size for file in directory.iterdir()) / 1e6:.1f} MB",
             "longest sentence": f"{translator.longest} tokens",
             "beam": config.num_beams,
         }

@@ -23,8 +23,9 @@ _LEAD = regex.compile(
     )*""",
     regex.VERBOSE,
 )
-_ADDRESS = regex.compile(  # and the punctuation behind it
-    r"((?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)[\s.,;:!?…)»”\"]*)"
+_ADDRESS = regex.compile(  # with the punctuation around it
+    r"([<(\[«“\"]?(?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)"
+    r"[\s.,;:!?…>)\]»”\"]*)"
 )
 _WORD = regex.compile(r"\p{L}\p{M}*\p{L}|\p{Lo}")  # one letter alone (°C, 12 h 30, B.) only in scripts without capitals
 _EMOJI = r"[\s\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\uFE0F\u200D]+"  # and white space

@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from models.decoding import Options
@@ -140,6 +142,22 @@ def test_hostile_text_has_an_answer(translator: LocalTranslator, text: str, flag
     assert translation.text
     assert set(flags) <= set(translation.flags)
     assert not {c for c in translation.text if not c.isprintable()} - set(text)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.text(st.characters(), max_size=20) | st.sampled_from(["Il dort. ", "été ", "\u202e", "\n"])).map(
+        "".join
+    )
+)
+def test_any_text_has_an_answer_or_a_clear_error(translator: LocalTranslator, text: str) -> None:
+    translation = one(translator, text)
+    if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
+        assert type(translation.error) is BadInput
+    else:
+        assert translation.text is not None
+        assert len(translation.text.splitlines()) == len(text.splitlines())
+        assert not set("\u202e\u200b\u200f\ufeff\x07") & set(translation.text) - set(text)
 
 
 def test_words_of_which_the_model_has_no_piece_come_back(translator: LocalTranslator) -> None:

@@ -48,6 +48,7 @@ def whole(_: str) -> bool:
         ("Voir http://A.B/C.D?E=F.G ici.", ("Voir", "ici.")),
         ("Écrivez à Jean.Dupont@exemple.org, vite. Merci.", ("Écrivez à", "vite.", "Merci.")),
         ("(www.exemple.org/a_b/) et ftp://x.y.", ("et",)),
+        ("De : Paul <p.m@exemple.org> [http://a.b]", ("De : Paul",)),
         ("A_B, A/B.C et X@Y", ("A_B, A/B.C et X@Y",)),
         ("« Viens ! » dit-elle. Puis rien.", ("« Viens ! » dit-elle.", "Puis rien.")),
         ("Il dit : « Viens. Pars. » Puis rien.", ("Il dit : « Viens.", "Pars. »", "Puis rien.")),
