@@ -36,10 +36,10 @@ def ours(one_thread: None) -> Marian:
 
 @pytest.fixture(scope="module")
 def batches(sentences: list[str]) -> list[list[list[int]]]:
-    """All sentences, shortest first, by 60."""
+    """All sentences, shortest first, by 30."""
     tokenizer = Tokenizer.load(FR_EN)
     sources = sorted((tokenizer.encode(sentence) for sentence in sentences), key=len)
-    return [sources[i : i + 60] for i in range(0, len(sources), 60)]
+    return [sources[i : i + 30] for i in range(0, len(sources), 30)]
 
 
 def test_greedy_search_of_300_sentences(
