@@ -61,9 +61,9 @@ def main(purpose: str) -> None:
         if purpose == "lock":
             lock()
             return
-        install(ENVIRONMENT)
         if purpose == "test" or (purpose == "run" and not os.environ.get("CELERY_BROKER_URL")):
             install_rabbitmq()
+        install(ENVIRONMENT)
     except (SetupError, StartError, RabbitMQError) as error:
         sys.exit(str(error))
     except OSError as error:
