@@ -20,6 +20,7 @@ from torch import Tensor
 from models.errors import BadInput, ModelError
 from models.marian import Marian
 
+LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
 LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
 NEVER = -1e9  # a log-probability below any real one, and above -inf, which would turn to nan when subtracted
 
@@ -41,8 +42,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raises BadInput for options out of range."""
-        if not 1 <= self.nbest <= self.beam:
-            raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) does not hold.")
+        if not 1 <= self.nbest <= self.beam <= LARGEST_BEAM:
+            raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) <= {LARGEST_BEAM} does not hold.")
         if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nor nan
             raise BadInput(f"options: length_penalty is at most {LARGEST_PENALTY}, not {self.length_penalty}.")
         if self.max_length is not None and self.max_length < 1:
@@ -89,7 +90,7 @@ class GreedySearch:
         self._model = model
         self._options = list(options)
         self._cache = model.prefill(sources)
-        self._last = _starts(model, len(sources), 1)  # (n, 1)
+        self._last = _starts(model, len(sources))  # (n, 1)
         self._tokens: list[tuple[int, ...]] = [()] * len(sources)
         self._sums = [0.0] * len(sources)
 
@@ -140,11 +141,11 @@ class BeamSearch:
         self._beam = beam
         self._options = list(options)
         self._cache = model.prefill(sources)
-        self._last = _starts(model, len(sources), beam)  # (n, k)
-        self._tokens: list[list[tuple[int, ...]]] = [[()] * beam for _ in sources]
+        # The hypotheses of a sentence begin alike, so that k is 1 before the first step, and `beam` from then on.
+        self._last = _starts(model, len(sources))  # (n, k)
+        self._sums = torch.zeros((len(sources), 1), device=model.device)  # (n, k)
+        self._tokens: list[list[tuple[int, ...]]] = [[()] for _ in sources]
         self._ended: list[list[tuple[float, Hypothesis]]] = [[] for _ in sources]  # with its rank, best first
-        self._sums = torch.full((len(sources), beam), NEVER, device=model.device)  # (n, k)
-        self._sums[:, 0] = 0.0  # the hypotheses of a sentence begin alike: only one of them counts
 
     def step(self) -> dict[int, list[Hypothesis]]:
         logits = self._model.step(self._last, self._cache).float()  # (n, k, v)
@@ -162,17 +163,19 @@ class BeamSearch:
             for row, (sentence, best) in enumerate(zip(self.sentences, self._sums[:, 0].tolist(), strict=True))
             if forced[row] or self._complete(row, best)
         }
+        width = self._last.shape[1]
         self._last, parents = tokens.gather(1, chosen), parents.gather(1, chosen)  # (n, k)
         self._tokens = [
             [hypotheses[parent] + (token,) for parent, token in zip(*row, strict=True)]
             for hypotheses, *row in zip(self._tokens, parents.tolist(), self._last.tolist(), strict=True)
         ]
-        self._keep(finished, parents)
+        self._keep(finished, parents, width)
         return finished
 
     def drop(self, sentences: Collection[int]) -> None:
         if not set(sentences).isdisjoint(self.sentences):
-            self._keep(sentences, torch.arange(self._beam, device=self._last.device).expand_as(self._last))
+            width = self._last.shape[1]
+            self._keep(sentences, torch.arange(width, device=self._last.device).expand_as(self._last), width)
 
     def _collect(
         self, sums: list[list[float]], parents: list[list[int]], ends: list[list[bool]], forced: list[bool]
@@ -192,12 +195,12 @@ class BeamSearch:
         rank = best / self._cache.length ** self._options[row].length_penalty
         return len(ended) == self._beam and rank <= ended[-1][0]
 
-    def _keep(self, dropped: Collection[int], parents: Tensor) -> None:
-        """Goes on with all sentences but the dropped ones; `parents` (n, k): what the rows go on from."""
+    def _keep(self, dropped: Collection[int], parents: Tensor, width: int) -> None:
+        """Goes on with all sentences but the dropped ones; `parents` (n, k): what of `width` each goes on from."""
         keep = [row for row, sentence in enumerate(self.sentences) if sentence not in dropped]
         rows = torch.tensor(keep, dtype=torch.long, device=parents.device)
         if keep:
-            self._cache.keep_rows((rows[:, None] * self._beam + parents[rows]).flatten())
+            self._cache.keep_rows((rows[:, None] * width + parents[rows]).flatten())
         if len(keep) == len(self.sentences):
             return
         self.sentences = [self.sentences[row] for row in keep]
@@ -209,8 +212,8 @@ class BeamSearch:
             self._cache.keep_sentences(rows)
 
 
-def _starts(model: Marian, sentences: int, beam: int) -> Tensor:
-    return torch.full((sentences, beam), model.config.decoder_start_token_id, device=model.device)
+def _starts(model: Marian, sentences: int) -> Tensor:
+    return torch.full((sentences, 1), model.config.decoder_start_token_id, device=model.device)
 
 
 def _hypothesis(tokens: tuple[int, ...], total: float, *, forced: bool) -> Hypothesis:

@@ -151,6 +151,7 @@ def test_a_model_that_computes_nan_fails(model: Marian, sources: list[list[int]]
         {"beam": 0},
         {"nbest": 0},
         {"beam": 2, "nbest": 3},
+        {"beam": 65},
         {"max_length": 0},
         {"no_repeat_ngram": -1},
         {"length_penalty": math.nan},
