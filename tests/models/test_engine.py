@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import math
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -348,21 +345,3 @@ def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: l
     assert set(outcomes) <= {type(None), DeadlineExceeded, Cancelled, Unavailable, ModelError}
     stats = engine.stats()
     assert (stats.finished, stats.failed) == (outcomes.count(type(None)), len(outcomes) - outcomes.count(type(None)))
-
-
-def test_a_program_that_forgets_to_close_ends(make_model: MakeModel) -> None:
-    program = (
-        "import sys; from pathlib import Path; from models.marian import Marian; from models.decoding import Options\n"
-        "from models.engine import Engine, EngineSettings\n"
-        "engine = Engine(Marian.load(Path(sys.argv[1])), EngineSettings()); engine.start()\n"
-        "print(len(engine.submit([5, 0], Options(max_length=9)).result()))\n"
-        "engine.submit([5, 0], Options(beam=50))"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program, make_model()],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
