@@ -128,6 +128,7 @@ def test_a_config_that_is_none_is_named(directory: Path, content: bytes) -> None
         {"decoder_vocab_size": 10},
         {"eos_token_id": [0, 1]},
         {"eos_token_id": 5000},
+        {"pad_token_id": 152},  # the first id after the vocabulary
         {"decoder_start_token_id": 5000},
         {"forced_eos_token_id": 7},
         {"scale_embedding": "yes"},
@@ -216,11 +217,21 @@ def test_a_checkpoint_that_is_none_is_named(directory: Path, name: str, content:
         Marian.load(directory)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"model.shared.weight": "text"}, {3: torch.zeros(1)}, torch.zeros(2)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"model.shared.weight": "text"},
+        {"model.shared.weight": torch.zeros(152, 16).to_sparse()},
+        {3: torch.zeros(1)},
+        torch.zeros(2),
+    ],
+    ids=["list", "text", "sparse", "number", "tensor"],
+)
 def test_a_checkpoint_that_is_no_table_of_tensors_is_named(directory: Path, content: object) -> None:
     (directory / "model.safetensors").unlink()
     torch.save(content, directory / "pytorch_model.bin")
-    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin"):
+    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin: a table"):
         Marian.load(directory)
 
 

@@ -124,6 +124,13 @@ def test_a_missing_or_broken_file_is_named(directory: Path, name: str) -> None:
         Tokenizer.load(directory)
 
 
+@pytest.mark.parametrize("name", ["source.spm", "target.spm"])
+def test_an_empty_sentencepiece_model_is_named(directory: Path, name: str) -> None:
+    (directory / name).write_bytes(b"")
+    with pytest.raises(UnknownModel, match=name):
+        Tokenizer.load(directory)
+
+
 @pytest.mark.parametrize(
     "changes", [{"</s>": None}, {"<unk>": None}, {"a": "3"}, {"a": -1}, {"a": 1_000_000}, {"a": True}], ids=str
 )
