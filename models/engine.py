@@ -28,7 +28,7 @@ class EngineSettings:
     """
 
     token_budget: int = 4096
-    max_waiting: int = 20_000
+    max_waiting: int = 50_000
     threads: int = 1
 
 
