@@ -5,27 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.settings import Settings
-from tasks.contract import Code, TolkError
+from tasks.contract import Code, Failure, TolkError
 
 MAX_NAME_CHARACTERS = 100  # of a language or model name: errors repeat them
 
 
 def check_texts(texts: Sequence[str], settings: Settings) -> None:
-    """Raises TolkError(BAD_INPUT), which says the limit, for too many texts, or too many characters in one or all."""
+    """Raises TolkError(BAD_INPUT), which says the limit, for too many texts, or too many characters in all of them."""
     if len(texts) > settings.max_texts:
         _refuse(f"{len(texts)} texts are more than a request may hold, {settings.max_texts}. Send several requests.")
-    for index, text in enumerate(texts):
-        if len(text) > settings.max_text_characters:
-            _refuse(
-                f"texts[{index}] has {len(text)} characters, more than the {settings.max_text_characters} "
-                "that one text may have. Send it in parts."
-            )
     total = sum(map(len, texts))
     if total > settings.max_request_characters:
         _refuse(
             f"The texts have {total} characters together, more than the {settings.max_request_characters} "
             "that a request may have. Send several requests."
         )
+
+
+def check_text(text: str, settings: Settings) -> Failure | None:
+    """The failure, which says the limit, of a text that is too long: its own trouble, not the request's."""
+    if len(text) <= settings.max_text_characters:
+        return None
+    limit = f"more than the {settings.max_text_characters} that one text may have"
+    return Failure(Code.BAD_INPUT, f"The text has {len(text)} characters, {limit}. Send it in parts.")
 
 
 def check_timeout(timeout: float, settings: Settings) -> None:

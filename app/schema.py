@@ -11,7 +11,7 @@ from graphql import GraphQLResolveInfo
 from app import limits
 from app.settings import DEFAULT_TIMEOUT, Settings
 from app.translator import Translator
-from tasks.contract import Code, Flag, TranslateRequest
+from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
 from tasks.registry import Registry
 
 
@@ -115,19 +115,25 @@ class Mutation(graphene.ObjectType):
         limits.check_texts(input.texts, context.settings)
         limits.check_names(source=input.source, target=input.target, model=input.model)
         model, pair = context.registry.resolve(input.source, input.target, input.model)
-        if not input.texts:
-            return TranslatePayload(request_id=context.request_id, model=model.name, translations=[])
-        request = TranslateRequest(
-            texts=tuple(input.texts),
-            source=pair.source,
-            target=pair.target,
-            model=model.name,
-            options=model.decoding,
-            deadline=context.arrival + timeout,
-        )
-        reply = context.translator.translate(request, context.request_id)
+        failures = [limits.check_text(text, context.settings) for text in input.texts]
+        accepted = [text for text, failure in zip(input.texts, failures, strict=True) if failure is None]
+        reply = TranslateReply(model.name)
+        if accepted:
+            request = TranslateRequest(
+                texts=tuple(accepted),
+                source=pair.source,
+                target=pair.target,
+                model=model.name,
+                options=model.decoding,
+                deadline=context.arrival + timeout,
+            )
+            reply = context.translator.translate(request, context.request_id)
+        results = iter(reply.results)
         return TranslatePayload(
-            request_id=context.request_id, model=reply.model, version=reply.version, translations=reply.results
+            request_id=context.request_id,
+            model=reply.model,
+            version=reply.version,
+            translations=[next(results) if failure is None else Result(error=failure) for failure in failures],
         )
 
 
