@@ -102,7 +102,7 @@ class ReplyRouter:
         while not self._closing.is_set():
             try:
                 with self._connection.clone() as connection:
-                    connection.ensure_connection(max_retries=0)
+                    connect(connection, CONNECT_TIMEOUT)
                     self._consume(connection)
             except BROKER_ERRORS as error:
                 logger.warning("replies: %s", _reason(error))
@@ -141,6 +141,13 @@ class ReplyRouter:
             future.set_result(message)
 
 
+def connect(connection: Any, timeout: float) -> None:
+    """Connects where it is not connected, at the first attempt, and lets nothing on it block longer than `timeout`."""
+    connection.connect_timeout = min(CONNECT_TIMEOUT, timeout)
+    connection.ensure_connection(max_retries=0)
+    connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, timeout))
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """What one process holds of the broker."""
@@ -154,23 +161,24 @@ class Link:
         with self.producers.acquire(block=True, timeout=timeout) as producer:
             connection: Any = producer.connection
             try:
-                connection.connect_timeout = min(CONNECT_TIMEOUT, timeout)
-                connection.ensure_connection(max_retries=0)
-                connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, timeout))
+                connect(connection, timeout)
                 yield producer
             except BROKER_ERRORS:
                 connection.collect()  # what is left of the conversation would disturb the next one
                 raise
 
     def close(self) -> None:
-        """Lets go of the connections, politely where the broker listens."""
+        """Lets go of the connections, once who publishes right now is done, and politely where the broker listens."""
         connections = self.producers.connections
-        if self.router.ready.is_set():
-            with suppress(*BROKER_ERRORS):
-                for _ in range(PUBLISHERS):
-                    connections.replace(connections.acquire(block=False))
-        connections.force_close_all()
+        listens = self.router.ready.is_set()
         self.router.close()
+        until = time.monotonic() + ANSWER_TIMEOUT
+        with suppress(*BROKER_ERRORS):
+            for _ in range(PUBLISHERS):
+                connection = connections.acquire(block=True, timeout=max(0.0, until - time.monotonic()))
+                if not listens:
+                    connection.collect()
+                connections.replace(connection)
 
 
 class CeleryTranslator:
@@ -299,11 +307,18 @@ class CeleryTranslator:
                 retry=False,
             )
         except OperationalError as error:
-            if isinstance(error.__cause__, MessageNacked):
-                raise TolkError(
-                    Code.OVERLOADED, "Too many requests wait already. Try again in a moment.", 1.0
-                ) from error
+            if isinstance(error.__cause__, MessageNacked) and _is_full(queue, producer.channel):
+                message = "Too many requests wait already. Try again in a moment."
+                raise TolkError(Code.OVERLOADED, message, 1.0) from error
             raise
+
+
+def _is_full(queue: Any, channel: Any) -> bool:
+    """Whether a queue that refused a message is full, rather than new or about to come up again.
+
+    Half of its limit counts as full, for workers have gone on taking messages.
+    """
+    return bool(2 * queue(channel).queue_declare(passive=True).message_count > queue.queue_arguments["x-max-length"])
 
 
 def _result(future: Future[Message], deadline: float) -> Message:
@@ -324,7 +339,7 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
         elif meta["status"] == SUCCESS:
             reply = TranslateReply.decode(meta["result"])
         else:
-            raise ValueError(f"the task ended as {meta['status']}: {meta['result']}")
+            raise ValueError(f"the task ended as {meta['status']}")
         if reply.error is None and len(reply.results) != len(request.texts):
             raise ValueError(f"{len(reply.results)} results for {len(request.texts)} texts")
     except (TolkError, KombuError, LookupError, TypeError, ValueError) as error:

@@ -45,15 +45,12 @@ class Engines(bootsteps.StartStopStep):
             for model in worker.app.conf.tolk_registry.models.values()
             if consumed.keys() & {queue_name(model.name, "interactive"), queue_name(model.name, "bulk")}
         ]
-        if not wanted:
-            refuse(f"none of the queues {', '.join(consumed)} belongs to a model of models.toml")
         device = pin(worker.app.conf.tolk_device)
         for model in wanted:
             logger.info("loading %s on %s", model.name, device)
             try:
                 self.load(model, device)
             except ModelError as error:
-                self.close_all(0)
                 refuse(f"model {model.name} ({model.reference}) cannot be used on {device}: {error}")
         worker.app.engines = self.loaded
 

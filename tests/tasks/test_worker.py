@@ -17,7 +17,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from app.rpc import CeleryTranslator
-from tasks.contract import MAX_DELIVERIES, Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import MAX_DELIVERIES, TASK, Code, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Registry
 from tasks.worker import pin
 
@@ -156,8 +156,10 @@ def test_what_no_worker_understands_is_put_aside_and_what_expired_is_not(
         celery.config_from_object(celeryconfig)
         celery.conf.task_queues = [celeryconfig.translation_queue("a", "interactive")]
         celery.send_task("tolk.unheard-of", task_id="unheard-of", queue="translate.a", ignore_result=True)
-        eventually(lambda: letters.queue_declare().message_count == 1)
-        assert letters.get(no_ack=True).headers["id"] == "unheard-of"
+        pickled = {"headers": {"task": TASK, "id": "pickled"}, "serializer": "pickle", "correlation_id": "pickled"}
+        connection.Producer().publish(([{}], {}, {}), routing_key="translate.a", **pickled)
+        eventually(lambda: letters.queue_declare().message_count == 2)
+        assert {letters.get(no_ack=True).headers["id"] for _ in range(2)} == {"unheard-of", "pickled"}
         worker.stop()
         with pytest.raises(TolkError):
             ask(translator, "un", timeout=0.5)
