@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure() -> None:
+    """A run that is told to end ends what it has started, too."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
     report = yield
