@@ -21,8 +21,6 @@ from tasks.contract import MAX_DELIVERIES, TASK, Code, TolkError, TranslateReply
 from tasks.registry import Registry
 from tasks.worker import pin
 
-QUEUES = ("translate.a", "translate.a.bulk", "translate.b", "translate.b.bulk")
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,7 +53,7 @@ def ask(
 
 @pytest.mark.broker
 def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, translator, models: Path) -> None:
-    worker = start_worker(broker.url, "--queues", QUEUES[0], TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    worker = start_worker(broker.url, "--queues", "translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
     assert worker.says("concurrency: 8 (thread)")
     assert worker.says("loading a on cpu")
     assert not worker.says("loading b")
