@@ -37,6 +37,7 @@ Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
 _EMBEDDED = Path(__file__).parent / "embedded"
 _NAME = regex.compile(r"[A-Za-z0-9_-]+")
 _WORD = regex.compile(r"\p{L}+")
+_WARM_UP = 8  # target tokens
 _NO_REPEAT = 3  # tokens; the second try of a runaway says no run of so many twice
 
 
@@ -209,6 +210,11 @@ class LocalTranslator:
             for draft in drafts
         )
         return Translated(tuple(results), timings)
+
+    def warm_up(self) -> None:
+        """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
+        example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
+        self._engine.submit(example, replace(self.decoding, max_length=_WARM_UP)).result()
 
     def cancel(self, group: str) -> int:
         """Ends what waits or runs under `group`; returns how many sentences that were."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 
-EXAMPLE = "1 2 3"  # there is no language these are foreign to
-
 logger = get_logger(__name__)
 
 
@@ -55,7 +53,7 @@ class Engines(bootsteps.StartStopStep):
         worker.app.engines = self.loaded
 
     def load(self, model: Model, device: str) -> None:
-        """Loads a model and lets it translate once: what only fails or takes its time at first use does so now."""
+        """Loads a model and warms it up."""
         # Torch comes with these, and only after `pin`.
         from models.decoding import Options
         from models.local import LocalTranslator
@@ -67,10 +65,7 @@ class Engines(bootsteps.StartStopStep):
             target_tokens={pair.target: pair.token for pair in model.pairs if pair.token is not None},
             decoding=Options(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
         )
-        pair = model.pairs[0]
-        (translation,) = engine.translate([EXAMPLE], source=pair.source, target=pair.target).results
-        if translation.error is not None:
-            raise translation.error
+        engine.warm_up()
 
     def stop(self, _worker: Any) -> None:
         self.close_all(GRACE)

@@ -411,6 +411,11 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
         translator.translate(["Il dort."], target="eng")
 
 
+def test_warming_up_runs_the_model(multilingual: LocalTranslator) -> None:
+    multilingual.warm_up()
+    assert multilingual.stats().finished == 1
+
+
 def test_threads_share_a_translator(translator: LocalTranslator) -> None:
     texts = ["Il pleut.", "Je vais dormir.", "Tu viens ?", "J'ai faim."] * 8
     expected = [one(translator, text).text for text in texts]
