@@ -17,7 +17,7 @@ from typing import Any, get_args
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
-from tasks.contract import DEAD_LETTERS, EXCHANGE, MAX_DELIVERIES, Priority, queue_name
+from tasks.contract import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, Priority, queue_name
 from tasks.registry import Registry, RegistryError
 
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
@@ -28,7 +28,7 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     name = queue_name(model, priority)
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": MAX_DELIVERIES,  # a message that kills its process must not kill one worker after another
+        "x-delivery-limit": DELIVERY_LIMIT,  # a message that kills its process must not kill one worker after another
         "x-max-length": MAX_LENGTH[priority],
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": DEAD_LETTERS,

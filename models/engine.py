@@ -194,7 +194,7 @@ class Engine:
         began = time.monotonic()
         decoding = search(self._model, [s.tokens for s in sentences], [s.options for s in sentences])
         encoded = time.monotonic()
-        while wanted := self._still_running([places[i] for i in decoding.sentences]):
+        while wanted := set(self._still_running([places[i] for i in decoding.sentences])):
             decoding.drop([i for i in decoding.sentences if places[i] not in wanted])
             for i, hypotheses in decoding.step().items():
                 with self._changed:

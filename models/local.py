@@ -24,7 +24,7 @@ from models.characters import check, clean
 from models.decoding import Hypothesis, Options
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
 from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailable, UnknownModel
-from models.marian import Marian
+from models.marian import Marian, weights_path
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
 from models.segment import Segmentation, join, split
@@ -380,9 +380,7 @@ def locate(reference: str) -> Path:
 
 def fingerprint(directory: Path) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the weights."""
-    safetensors = directory / "model.safetensors"
-    path = safetensors if safetensors.exists() else directory / "pytorch_model.bin"
-    with path.open("rb") as file:
+    with weights_path(directory).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 

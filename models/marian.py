@@ -329,13 +329,18 @@ def sinusoids(positions: int, d: int) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :d].float()
 
 
+def weights_path(directory: Path) -> Path:
+    """The checkpoint's file; safetensors goes before the older format."""
+    safetensors = directory / "model.safetensors"
+    return safetensors if safetensors.exists() else directory / "pytorch_model.bin"
+
+
 def read_weights(directory: Path) -> tuple[dict[str, Tensor], Path]:
     """The checkpoint's tensors by its own names, and its file. Nothing in it is executed."""
-    path = directory / "model.safetensors"
+    path = weights_path(directory)
     try:
-        if path.exists():
+        if path.suffix == ".safetensors":
             return load_file(path), path
-        path = directory / "pytorch_model.bin"
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UnknownModel(f"{directory}: has neither model.safetensors nor pytorch_model.bin.") from error

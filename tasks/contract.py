@@ -19,7 +19,7 @@ VERSION = 1
 TASK = "tolk.translate"
 EXCHANGE = "tolk"
 DEAD_LETTERS = "tolk.dead-letters"
-MAX_DELIVERIES = 3
+DELIVERY_LIMIT = 3  # of RabbitMQ: how often a message may come back before it is a dead letter
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 
 Priority = Literal["interactive", "bulk"]

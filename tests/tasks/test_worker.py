@@ -17,7 +17,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from app.rpc import CeleryTranslator
-from tasks.contract import MAX_DELIVERIES, TASK, Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import DELIVERY_LIMIT, TASK, Code, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Registry
 from tasks.worker import pin
 
@@ -125,7 +125,7 @@ def test_a_message_that_kills_workers_is_put_aside(broker, spawn, start_worker, 
     request = TranslateRequest(texts=("#die",), target="en", model="a", deadline=time.time() + 60)
     with ThreadPoolExecutor(1) as threads:
         fatal = threads.submit(translator.translate, request, "fatal")
-        for _ in range(MAX_DELIVERIES + 1):
+        for _ in range(DELIVERY_LIMIT + 1):
             victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
             assert victim.process.wait(60) == -signal.SIGKILL
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
