@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -228,25 +228,30 @@ def test_a_full_queue_is_overload_and_not_retried(broker, connect) -> None:
         assert ask(translator, "deux", model="full").results[0].text == "deux"
 
 
-def test_cancelling_ends_the_wait_at_once(broker, connect, eventually) -> None:
+@pytest.fixture
+def in_flight(
+    broker, connect, eventually
+) -> Iterator[tuple[CeleryTranslator, TranslateRequest, Future[TranslateReply]]]:
+    """A translator and the request `r1`, which nobody answers, and the wait for its reply."""
     translator = connect(broker.url, "slow")
     request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(translator.translate, request, "r1")
         eventually(lambda: "r1" in translator.router.waiting)
+        yield translator, request, waiting
         translator.cancel("r1")
-        assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
 
 
-def test_an_id_in_flight_is_not_taken_twice(broker, connect, eventually) -> None:
-    translator = connect(broker.url, "slow")
-    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
-    with ThreadPoolExecutor(1) as threads:
-        first = threads.submit(translator.translate, request, "r1")
-        eventually(lambda: "r1" in translator.router.waiting)
-        assert failure(lambda: translator.translate(request, "r1")).code is Code.INTERNAL
-        assert not first.done()
-        translator.cancel("r1")
+def test_cancelling_ends_the_wait_at_once(in_flight) -> None:
+    translator, _, waiting = in_flight
+    translator.cancel("r1")
+    assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+
+
+def test_an_id_in_flight_is_not_taken_twice(in_flight) -> None:
+    translator, request, first = in_flight
+    assert failure(lambda: translator.translate(request, "r1")).code is Code.INTERNAL
+    assert not first.done()
 
 
 def test_closing_fails_what_is_in_flight_and_ends_the_thread(broker, connect, eventually) -> None:
