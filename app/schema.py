@@ -62,12 +62,25 @@ class TranslationError(graphene.ObjectType):
     message = graphene.String(required=True)
 
 
+class TranslatedSentence(graphene.ObjectType):
+    """What the model saw of a text, and what it made of it: both occur in text and translation, character by character.
+
+    What no sentence covers was not translated: white space, bullets, addresses, numbers.
+    """
+
+    source = graphene.String(required=True)
+    text = graphene.String(required=True)
+    score = graphene.Float(required=True, description="Mean log-probability per target token.")
+    flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
+
+
 class Translation(graphene.ObjectType):
     """What became of one text: a translation, or an error."""
 
     text = graphene.String()
     score = graphene.Float(description="Mean log-probability per target token; null for a blank text.")
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
+    sentences = graphene.List(graphene.NonNull(TranslatedSentence), required=True, description="In order.")
     error = graphene.Field(TranslationError)
 
 
@@ -133,8 +146,30 @@ class Mutation(graphene.ObjectType):
             request_id=context.request_id,
             model=reply.model,
             version=reply.version,
-            translations=[next(results) if failure is None else Result(error=failure) for failure in failures],
+            translations=[
+                _translation(text, next(results) if failure is None else Result(error=failure))
+                for text, failure in zip(input.texts, failures, strict=True)
+            ],
         )
+
+
+def _translation(source: str, result: Result) -> Translation:
+    target = result.text or ""
+    return Translation(
+        text=result.text,
+        score=result.score,
+        flags=result.flags,
+        sentences=[
+            TranslatedSentence(
+                source=source[slice(*sentence.source)],
+                text=target[slice(*sentence.target)],
+                score=sentence.score,
+                flags=sentence.flags,
+            )
+            for sentence in result.sentences
+        ],
+        error=result.error,
+    )
 
 
 def build_schema() -> graphene.Schema:

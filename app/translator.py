@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from tasks.contract import Alternative, Code, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import Alternative, Code, Result, Sentence, TolkError, TranslateReply, TranslateRequest
 
 
 class Translator(Protocol):
@@ -46,6 +46,7 @@ class EchoTranslator:
             Result(
                 text=text,
                 score=0.0 if text.strip() else None,
+                sentences=(Sentence((0, len(text)), (0, len(text)), 0.0),) if text.strip() else (),
                 alternatives=tuple(Alternative(text, 0.0) for _ in range(request.options.nbest - 1)),
             )
             for text in request.texts
