@@ -34,7 +34,16 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.get("/")
     def page() -> str:
-        return render_template("index.html", pairs=[p for model in registry.models.values() for p in model.pairs])
+        return render_template(
+            "index.html",
+            pairs=list(dict.fromkeys((p.source, p.target) for model in registry.models.values() for p in model.pairs)),
+            limit=min(settings.max_text_characters, settings.max_request_characters),
+            max_timeout=settings.max_timeout,
+        )
+
+    @app.get("/status")
+    def status() -> str:
+        return render_template("status.html")
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
