@@ -170,8 +170,13 @@ class GraphQL(GraphQLView[Context, None]):
     def process_result(self, request: Request, result: ExecutionResult, strict: bool = False) -> GraphQLHTTPResponse:
         response = super().process_result(request, result, strict)
         if result.errors:
-            response["errors"] = [_format(error) for error in result.errors]
+            response["errors"] = [self._format(error) for error in result.errors]
         return response
+
+    def _format(self, error: GraphQLError) -> dict[str, Any]:
+        domain = errors.domain_error(error)
+        self.translator.errors.add(domain.code, g.request_id)
+        return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override
     def create_response(self, response_data: GraphQLHTTPResponse, sub_response: Response, is_strict: bool) -> Response:
@@ -188,11 +193,6 @@ class GraphQL(GraphQLView[Context, None]):
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
-
-
-def _format(error: GraphQLError) -> dict[str, Any]:
-    domain = errors.domain_error(error)
-    return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
 
 def _refuse_constant(name: str) -> Never:

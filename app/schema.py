@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import graphene
 from graphql import GraphQLResolveInfo
 
 from app import limits
 from app.settings import DEFAULT_TIMEOUT, Settings
+from app.status import ErrorCount, Status
 from app.translator import Translator
-from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
+from tasks.registry import Model, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +103,68 @@ class LanguagePair(graphene.ObjectType):
     models = graphene.List(graphene.NonNull(graphene.String), required=True)
 
 
+class QueueStatus(graphene.ObjectType):
+    """A queue of a model: the requests that wait in it, and the workers that take them."""
+
+    name = graphene.String(required=True)
+    depth = graphene.Int(required=True)
+    workers = graphene.Int(required=True)
+
+
+class ModelStatus(graphene.ObjectType):
+    """A model on offer."""
+
+    name = graphene.String(required=True)
+    pairs = graphene.List(graphene.NonNull(LanguagePair), required=True)
+    queues = graphene.List(graphene.NonNull(QueueStatus), required=True, description="Interactive work, then bulk.")
+
+
+class LoadedModel(graphene.ObjectType):
+    """A model in a worker's memory."""
+
+    name = graphene.String(required=True)
+    version = graphene.String(required=True, description="Of the model's weights.")
+    device = graphene.String(required=True)
+
+
+class WorkerStatus(graphene.ObjectType):
+    """A worker that answers."""
+
+    name = graphene.String(required=True)
+    models = graphene.List(graphene.NonNull(LoadedModel), required=True)
+    active = graphene.Int(required=True, description="Requests that it holds.")
+    processed = graphene.Int(required=True, description="Requests that it has answered.")
+    uptime = graphene.Float(required=True, description="Seconds since it started.")
+
+
+class ErrorStatus(graphene.ObjectType):
+    """How often callers were told a code in the last hour, for a request or for a text."""
+
+    code = graphene.Field(ErrorCode, required=True)
+    count = graphene.Int(required=True)
+    last = graphene.DateTime(required=True)
+    request_id = graphene.ID(required=True, description="Of the last one: the log knows more.")
+
+    @staticmethod
+    def resolve_last(error: ErrorCount, _info: GraphQLResolveInfo) -> datetime:
+        return datetime.fromtimestamp(error.last, UTC)
+
+
+class ServiceStatus(graphene.ObjectType):
+    """What the service does at this moment, about a second old at most."""
+
+    broker = graphene.Boolean(description="Whether it answers; null where none is used. Without it little is known.")
+    models = graphene.List(graphene.NonNull(ModelStatus), required=True)
+    workers = graphene.List(graphene.NonNull(WorkerStatus), required=True)
+    dead_letters = graphene.Int(description="Messages that no worker could take or bear, kept for a look.")
+    errors = graphene.List(graphene.NonNull(ErrorStatus), required=True)
+
+
 class Query(graphene.ObjectType):
-    """What can be translated."""
+    """What can be translated, and how the service does."""
 
     languages = graphene.List(graphene.NonNull(LanguagePair), required=True)
+    status = graphene.Field(ServiceStatus, required=True)
 
     @staticmethod
     def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
@@ -113,6 +173,17 @@ class Query(graphene.ObjectType):
             for pair in model.pairs:
                 models.setdefault((pair.source, pair.target), []).append(model.name)
         return [LanguagePair(source=pair[0], target=pair[1], models=names) for pair, names in models.items()]
+
+    @staticmethod
+    def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
+        status = info.context.translator.status()
+        return ServiceStatus(
+            broker=status.broker,
+            models=[_model_status(model, status) for model in info.context.registry.models.values()],
+            workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
+            dead_letters=status.dead_letters,
+            errors=status.errors,
+        )
 
 
 class Mutation(graphene.ObjectType):
@@ -141,16 +212,26 @@ class Mutation(graphene.ObjectType):
                 deadline=context.arrival + timeout,
             )
             reply = context.translator.translate(request, context.request_id)
-        results = iter(reply.results)
+        translated = iter(reply.results)
+        results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+        for result in results:
+            if result.error is not None:
+                context.translator.errors.add(result.error.code, context.request_id)
         return TranslatePayload(
             request_id=context.request_id,
             model=reply.model,
             version=reply.version,
-            translations=[
-                _translation(text, next(results) if failure is None else Result(error=failure))
-                for text, failure in zip(input.texts, failures, strict=True)
-            ],
+            translations=[_translation(text, result) for text, result in zip(input.texts, results, strict=True)],
         )
+
+
+def _model_status(model: Model, status: Status) -> ModelStatus:
+    names = [queue_name(model.name, priority) for priority in get_args(Priority)]
+    return ModelStatus(
+        name=model.name,
+        pairs=[LanguagePair(source=pair.source, target=pair.target, models=[model.name]) for pair in model.pairs],
+        queues=[status.queues[name] for name in names if name in status.queues],
+    )
 
 
 def _translation(source: str, result: Result) -> Translation:

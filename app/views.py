@@ -43,7 +43,7 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.get("/status")
     def status() -> str:
-        return render_template("status.html")
+        return render_template("status.html", flower_url=settings.flower)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

@@ -152,6 +152,7 @@ class Service:
             **os.environ,
             "CELERY_BROKER_URL": broker,
             "PORT": str(self.web[1]),
+            "TOLK_FLOWER_URL": os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/",
             "PYTHONUNBUFFERED": "1",
             MARK: str(self.directory),
         }

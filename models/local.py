@@ -226,6 +226,10 @@ class LocalTranslator:
         )
         return Translated(tuple(results), timings)
 
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
     def warm_up(self) -> None:
         """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
         example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language

@@ -20,6 +20,7 @@ TASK = "tolk.translate"
 EXCHANGE = "tolk"
 DEAD_LETTERS = "tolk.dead-letters"
 DELIVERY_LIMIT = 3  # of RabbitMQ: how often a message may come back before it is a dead letter
+STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 
 Priority = Literal["interactive", "bulk"]
@@ -243,6 +244,44 @@ class TranslateReply:
             results=tuple(Result.decode(item) for item in _list(data, "results")),
             timings=Timings(*(_get(timings, name, float) for name in Timings.__dataclass_fields__)),
             error=Failure.decode(data.get("error")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in a worker's memory."""
+
+    name: str
+    version: str
+    device: str
+
+    @classmethod
+    def decode(cls, payload: object) -> LoadedModel:
+        data = _mapping(payload, "model")
+        return cls(**{name: _get(data, name, str) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds."""
+
+    models: tuple[LoadedModel, ...]
+    active: int
+    processed: int
+    uptime: float
+
+    def encode(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, payload: object) -> WorkerStatus:
+        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        data = _mapping(payload, "worker")
+        return cls(
+            models=tuple(LoadedModel.decode(item) for item in _list(data, "models")),
+            active=_get(data, "active", int),
+            processed=_get(data, "processed", int),
+            uptime=_get(data, "uptime", float),
         )
 
 

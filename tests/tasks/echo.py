@@ -27,6 +27,7 @@ app.steps["worker"] = {"echo:Engines"}
 @dataclass
 class Echo:
     version: str = "echo"
+    device: str = "cpu"
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
