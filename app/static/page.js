@@ -95,10 +95,11 @@ function change() {
     show("", []);
     say("");
   } else if (excess > 0) {
-    settle();
+    trouble.hidden = true;
+    mark(true);
     say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`);
   } else {
-    mark();
+    mark(!trouble.hidden);
     say("");
     timer = setTimeout(translate, PAUSE);
   }
@@ -126,18 +127,15 @@ async function translate() {
     current = true;
     failures = 0;
     output.lang = to;
-    const doubtful = show(translation, sentences);
-    say(doubtful === 0 ? "Translated." : `Translated. ${sentencesToCheck(doubtful)}`);
+    const count = show(translation, sentences);
+    const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
+    say(`Translated.${check}`);
   } catch (error) {
     if (signal.aborted) return; // a newer text is on its way
     if (!(error instanceof RequestError)) throw error;
     fail(error);
   }
   progress.hidden = true;
-}
-
-function sentencesToCheck(count) {
-  return count === 1 ? "Check the underlined sentence." : `Check the ${count} underlined sentences.`;
 }
 
 // Failures.
@@ -151,29 +149,26 @@ function fail(error) {
   reason.textContent = error.message;
   advice.textContent = (byItself ? "Trying again by itself in a moment." : "Your text is still here.") + id;
   trouble.hidden = false;
-  mark();
+  mark(true);
   say("");
 }
 
-function settle() {
-  trouble.hidden = true;
-  mark();
-}
-
-// An older translation stays, and looks like one.
-function mark() {
-  output.classList.toggle("outdated", shown !== "" && !current);
-  outdated.hidden = shown === "" || current || trouble.hidden;
+// An older translation stays, and looks like one; in words, where no newer one is about to come.
+function mark(inWords) {
+  const old = shown !== "" && !current;
+  output.classList.toggle("outdated", old);
+  outdated.hidden = !(old && inWords);
 }
 
 // What is on the page.
 
+// Returns how many sentences are marked.
 function show(translation, sentences) {
   shown = translation;
-  const parts = annotate(translation, sentences);
-  output.replaceChildren(...parts);
+  output.replaceChildren(...annotate(translation, sentences));
   copy.disabled = !shown;
-  settle();
+  trouble.hidden = true;
+  mark(false);
   return output.querySelectorAll("mark").length;
 }
 

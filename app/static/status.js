@@ -25,8 +25,6 @@ async function update() {
   const signal = AbortSignal.timeout(PATIENCE);
   try {
     show((await ask(QUERY, {}, signal)).status);
-    element("updated").textContent = `Updated at ${time.format(new Date())}.`;
-    element("trouble").hidden = true;
   } catch (error) {
     if (!(error instanceof RequestError) && !signal.aborted) throw error;
     complain(signal.aborted ? "The service does not answer." : error.message);
@@ -34,23 +32,25 @@ async function update() {
   if (document.visibilityState === "visible") timer = setTimeout(update, PERIOD);
 }
 
-// Says it once: what stands there already is not announced again.
+// Says it once: a reason that stands there already is not announced again.
 function complain(reason) {
   if (element("reason").textContent !== reason) element("reason").textContent = reason;
-  element("advice").textContent = "What stands below is as old as it says. Asking again every three seconds.";
   element("trouble").hidden = false;
 }
 
 function show(status) {
-  const letters = status.deadLetters ? ` ${status.deadLetters} messages were given up and wait for a look.` : "";
-  element("broker").textContent = (status.broker ? "The broker answers." : "The broker does not answer.") + letters;
   fill("models", status.models.flatMap(queueRows));
-  fill("workers", status.workers.map(workerRow));
   fill("errors", status.errors.map(errorRow));
+  if (status.broker === false) return complain("The message broker does not answer.");
+  fill("workers", status.workers.map(workerRow));
+  element("letters").textContent = status.deadLetters ?? "–";
+  element("updated").textContent = time.format(new Date());
+  element("trouble").hidden = true;
 }
 
 function queueRows({ name, pairs, queues }) {
   const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
+  if (queues.length === 0) return [[[name, languages], ["–"], ["–"], ["–"]]];
   return queues.map((queue) => [[name, languages], [queue.name], [queue.depth], [queue.workers]]);
 }
 
