@@ -78,9 +78,12 @@ class GraphQL(GraphQLView[Context, None]):
 
     init_every_request = False
     request_adapter_class = RequestAdapter
+    content_types: tuple[str, ...] = ("application/json",)
+    execution_context_class: type[ExecutionContext] = OneMutation
+    queries_by_get = True
 
     def __init__(self, schema: GraphQLSchema, settings: Settings, registry: Registry, translator: Translator) -> None:
-        super().__init__(schema)
+        super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.registry = registry
         self.translator = translator
@@ -88,7 +91,7 @@ class GraphQL(GraphQLView[Context, None]):
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
-        if request.method == "POST" and request.mimetype != "application/json":
+        if request.method == "POST" and request.mimetype not in self.content_types:
             abort(415, description="Send JSON, and say so: Content-Type: application/json.")
         try:
             return self.run(request)
@@ -152,7 +155,7 @@ class GraphQL(GraphQLView[Context, None]):
             context_value=context,
             operation_name=operation,
             allowed_operation_types=allowed_operation_types,
-            execution_context_class=OneMutation,
+            execution_context_class=self.execution_context_class,
         )
 
     def _parse(self, query: str) -> DocumentNode:

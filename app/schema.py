@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, get_args
@@ -193,36 +194,52 @@ class Mutation(graphene.ObjectType):
 
     @staticmethod
     def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> TranslatePayload:
-        context: Context = info.context
         timeout = DEFAULT_TIMEOUT if input.timeout is None else input.timeout
-        limits.check_timeout(timeout, context.settings)
-        limits.check_texts(input.texts, context.settings)
-        limits.check_names(source=input.source, target=input.target, model=input.model)
-        model, pair = context.registry.resolve(input.source, input.target, input.model)
-        failures = [limits.check_text(text, context.settings) for text in input.texts]
-        accepted = [text for text, failure in zip(input.texts, failures, strict=True) if failure is None]
-        reply = TranslateReply(model.name)
-        if accepted:
-            request = TranslateRequest(
-                texts=tuple(accepted),
-                source=pair.source,
-                target=pair.target,
-                model=model.name,
-                options=model.decoding,
-                deadline=context.arrival + timeout,
-            )
-            reply = context.translator.translate(request, context.request_id)
-        translated = iter(reply.results)
-        results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
-        for result in results:
-            if result.error is not None:
-                context.translator.errors.add(result.error.code, context.request_id)
-        return TranslatePayload(
-            request_id=context.request_id,
-            model=reply.model,
-            version=reply.version,
-            translations=[_translation(text, result) for text, result in zip(input.texts, results, strict=True)],
+        context: Context = info.context
+        payload = translate(
+            context, input.texts, source=input.source, target=input.target, model=input.model, timeout=timeout
         )
+        for translation in payload.translations:
+            if translation.error is not None:
+                context.translator.errors.add(translation.error.code, context.request_id)
+        return payload
+
+
+def translate(
+    context: Context,
+    texts: Sequence[str],
+    *,
+    source: str | None,
+    target: str,
+    model: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> TranslatePayload:
+    """The texts within the limits, translated; a failure for each of the others. Raises TolkError."""
+    limits.check_timeout(timeout, context.settings)
+    limits.check_texts(texts, context.settings)
+    limits.check_names(source=source, target=target, model=model)
+    entry, pair = context.registry.resolve(source, target, model)
+    failures = [limits.check_text(text, context.settings) for text in texts]
+    accepted = [text for text, failure in zip(texts, failures, strict=True) if failure is None]
+    reply = TranslateReply(entry.name)
+    if accepted:
+        request = TranslateRequest(
+            texts=tuple(accepted),
+            source=pair.source,
+            target=pair.target,
+            model=entry.name,
+            options=entry.decoding,
+            deadline=context.arrival + timeout,
+        )
+        reply = context.translator.translate(request, context.request_id)
+    translated = iter(reply.results)
+    results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    return TranslatePayload(
+        request_id=context.request_id,
+        model=reply.model,
+        version=reply.version,
+        translations=[_translation(text, result) for text, result in zip(texts, results, strict=True)],
+    )
 
 
 def _model_status(model: Model, status: Status) -> ModelStatus:

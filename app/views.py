@@ -8,7 +8,9 @@ from uuid import uuid4
 from flask import Flask, Response, g, render_template
 from werkzeug.datastructures import ContentSecurityPolicy
 
+from app import predecessor
 from app.graphql import GraphQL
+from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
@@ -31,6 +33,11 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
     """Adds the routes to the application."""
     view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator)
     app.add_url_rule("/graphql", view_func=view)
+    view = PredecessorGraphQL.as_view(
+        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator
+    )
+    app.add_url_rule("/api/graphql", view_func=view)
+    app.add_url_rule("/api/graphiql", view_func=view)
 
     @app.get("/")
     def page() -> str:
