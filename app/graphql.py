@@ -30,6 +30,7 @@ from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge
 
 from app import errors
+from app.clients import Clients
 from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
@@ -82,11 +83,19 @@ class GraphQL(GraphQLView[Context, None]):
     execution_context_class: type[ExecutionContext] = OneMutation
     queries_by_get = True
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings, registry: Registry, translator: Translator) -> None:
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        settings: Settings,
+        registry: Registry,
+        translator: Translator,
+        clients: Clients,
+    ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.registry = registry
         self.translator = translator
+        self.clients = clients
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
@@ -148,15 +157,16 @@ class GraphQL(GraphQLView[Context, None]):
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must name one of the document's operations.")]
             )
-        return execute_sync(
-            self.schema,
-            document,
-            variable_values=request_data.variables,
-            context_value=context,
-            operation_name=operation,
-            allowed_operation_types=allowed_operation_types,
-            execution_context_class=self.execution_context_class,
-        )
+        with self.clients.watched(request.environ, context.request_id):
+            return execute_sync(
+                self.schema,
+                document,
+                variable_values=request_data.variables,
+                context_value=context,
+                operation_name=operation,
+                allowed_operation_types=allowed_operation_types,
+                execution_context_class=self.execution_context_class,
+            )
 
     def _parse(self, query: str) -> DocumentNode:
         """The document, valid against the schema. Raises GraphQLValidationError."""

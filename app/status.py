@@ -55,6 +55,9 @@ class RecentErrors:
         self._last: dict[Code, tuple[float, str]] = {}
 
     def add(self, code: Code, request_id: str) -> None:
+        """Counts what is an error: a cancelled request ended as its caller wanted."""
+        if code is Code.CANCELLED:
+            return
         now = time.time()
         with self._lock:
             minutes = self._minutes.setdefault(code, Counter())

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, render_template
 from werkzeug.datastructures import ContentSecurityPolicy
 
 from app import predecessor
+from app.clients import Clients
 from app.graphql import GraphQL
 from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
@@ -31,10 +32,11 @@ SECURITY_POLICY = {
 
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
     """Adds the routes to the application."""
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator)
+    clients = Clients(translator.cancel)
+    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator, clients)
     app.add_url_rule("/graphql", view_func=view)
     view = PredecessorGraphQL.as_view(
-        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator
+        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator, clients
     )
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
