@@ -11,10 +11,11 @@ mutation Translate($input: TranslateInput!) {
 }`;
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
 const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all
-const TRANSIENT = ["OVERLOADED", "UNAVAILABLE", "UNREACHABLE"];
+// A text has far more time than it needs: where that was too little, no worker was there to take it.
+const TRANSIENT = ["OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
 const TIMEOUT = 10; // seconds for a short text
 const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
-const LOW_SCORE = -1.0; // mean log-probability per token, below which a sentence deserves a second look
+const LOW_SCORE = -0.8; // mean log-probability per token, below which a sentence deserves a second look (docs/page.md)
 const FLAGS = {
   REPETITION: "The model began to repeat itself here. Something may be missing, or said twice.",
   UNKNOWN_TOKENS: "The sentence has characters that the model does not know. They may be missing.",

@@ -21,7 +21,6 @@ const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 let timer;
 
 async function update() {
-  clearTimeout(timer);
   const signal = AbortSignal.timeout(PATIENCE);
   try {
     show((await ask(QUERY, {}, signal)).status);
@@ -29,7 +28,12 @@ async function update() {
     if (!(error instanceof RequestError) && !signal.aborted) throw error;
     complain(signal.aborted ? "The service does not answer." : error.message);
   }
-  if (document.visibilityState === "visible") timer = setTimeout(update, PERIOD);
+  clearTimeout(timer);
+  if (visible()) timer = setTimeout(update, PERIOD);
+}
+
+function visible() {
+  return document.visibilityState === "visible";
 }
 
 // Says it once: a reason that stands there already is not announced again.
@@ -99,7 +103,5 @@ function newRow(body, columns) {
   return row;
 }
 
-document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible") update();
-});
+document.addEventListener("visibilitychange", () => (visible() ? update() : clearTimeout(timer)));
 update();

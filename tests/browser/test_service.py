@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import requests
@@ -13,78 +15,128 @@ from launch.rabbitmq import PrivateRabbitMQ
 
 pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
+RECOVERY = 60_000  # milliseconds, in which a request may fail and be sent again
+
 Open = Callable[..., Page]
 
 
+@dataclass
+class Stage:
+    """What the tests take away and give back."""
+
+    broker: PrivateRabbitMQ
+    worker: Any
+    url: str
+
+
 @pytest.fixture(scope="module")
-def stage(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbitMQ]:
-    with new_broker() as running:
-        yield running
+def stage(new_broker: Callable[[], PrivateRabbitMQ], start_worker, start_web: Callable[[str], str]) -> Iterator[Stage]:
+    with new_broker() as broker:
+        yield Stage(broker, start_worker(broker.url), start_web(broker.url))
+
+
+@pytest.fixture
+def page(stage: Stage, open_page: Open) -> Page:
+    return open_page(stage.url)
+
+
+@pytest.fixture
+def status(stage: Stage, open_page: Open) -> Page:
+    return open_page(f"{stage.url}/status", viewport={"width": 1280, "height": 900})
 
 
 def rows(page: Page, caption: str):
     return page.get_by_role("table", name=caption).locator("tbody tr")
 
 
-def test_the_pages_say_what_happens_from_the_first_worker_to_the_loss_of_the_broker(
-    stage: PrivateRabbitMQ,
-    start_worker,
-    start_web: Callable[[str], str],
-    open_page: Open,
-    check_access: Callable[[Page], None],
-) -> None:
-    worker = start_worker(stage.url)
-    url = start_web(stage.url)
-    page = open_page(url, viewport={"width": 1280, "height": 900})
-    status = open_page(f"{url}/status", viewport={"width": 1280, "height": 900})
-
-    # Everything is there.
+def test_a_sentence_is_translated_and_the_doubtful_one_marked(page: Page) -> None:
     page.fill("#text", "Je vais dormir. Il aime 龘.\n\nMerci.")
     expect(page.locator("#output")).to_contain_text("sleep")
-    expect(page.locator("#output mark")).to_have_count(1)
-    expect(page.locator("#output mark")).not_to_contain_text("sleep")
-    expect(page.locator("#output mark")).to_have_accessible_description(re.compile("does not know"))
+    mark = page.locator("#output mark")
+    expect(mark).to_have_count(1)
+    expect(mark).not_to_contain_text("sleep")
+    expect(mark).to_have_accessible_description(re.compile("does not know"))
     assert page.inner_text("#output").count("\n\n") == 1
-    models, workers, errors = (rows(status, name) for name in ("Models", "Workers", "Errors of the last hour"))
-    expect(models.nth(0)).to_have_text("fr-enfr → entranslate.fr-en01")
-    expect(workers).to_have_count(1)
-    expect(workers.locator("td").nth(1)).to_have_text("1")
-    expect(workers).to_contain_text("fr-en")
+
+
+def test_the_status_is_there_and_everybody_can_read_it(
+    stage: Stage, status: Page, check_access: Callable[[Page], None]
+) -> None:
+    expect(rows(status, "Models").nth(0)).to_have_text("fr-enfr → entranslate.fr-en01")
+    expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu"))
     expect(status.get_by_text("No error in the last hour.")).to_be_visible()
     expect(status.locator("#letters")).to_have_text("0")
-
-    # An error.
-    mutation = 'mutation { translate(input: {texts: ["Un."], target: "xx"}) { model } }'
-    answer = requests.post(f"{url}/graphql", json={"query": mutation}, timeout=10)
-    expect(errors).to_have_count(1)
-    expect(errors).to_contain_text(f"UNKNOWN_MODEL{answer.headers['X-Request-Id']}")
+    mutation = 'mutation { translate(input: {texts: ["Un."], target: "en", timeout: 1e-9}) { model } }'
+    answer = requests.post(f"{stage.url}/graphql", json={"query": mutation}, timeout=10)
+    expect(rows(status, "Errors of the last hour")).to_contain_text(f"TIMEOUT{answer.headers['X-Request-Id']}1")
     for width in (1280, 360):
         for scheme in ("light", "dark"):
             status.set_viewport_size({"width": width, "height": 900})
             status.emulate_media(color_scheme=scheme)
             check_access(status)
 
-    # The worker goes: what is typed waits for another one.
-    worker.stop()
-    expect(status.get_by_text("No worker. Start one: celery -A tasks worker")).to_be_visible()
-    page.fill("#text", "Merci.")
-    expect(models.nth(0)).to_have_text("fr-enfr → entranslate.fr-en10")
-    check_access(status)
-    start_worker(stage.url)
-    expect(page.locator("#output")).to_have_text("Thank you.")
-    expect(workers).to_have_count(1)
 
-    # The broker goes.
-    stage.kill()
-    expect(status.get_by_role("alert")).to_contain_text("The message broker does not answer.")
-    page.fill("#text", "Je vais dormir.")
-    check_access(status)
-    stage.start()
-    expect(page.locator("#output")).to_contain_text("sleep")
-    expect(status.get_by_role("alert")).to_be_hidden()
+def test_the_status_is_asked_for_while_somebody_looks(stage: Stage, open_page: Open) -> None:
+    page = open_page("about:blank")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/graphql") else None)
+    page.clock.install()
+    with page.expect_response("**/graphql"):
+        page.goto(f"{stage.url}/status")
+    look(page, "hidden")
+    page.clock.fast_forward(60_000)
+    assert len(asked) == 1
+    for time in range(2):
+        with page.expect_response("**/graphql"):
+            look(page, "visible") if time == 0 else page.clock.fast_forward(3_000)
+    assert len(asked) == 3
 
-    # The web tier cannot be reached.
+
+def look(page: Page, visibility: str) -> None:
+    page.evaluate(
+        """(visibility) => {
+          Object.defineProperty(document, "visibilityState", { value: visibility, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        visibility,
+    )
+
+
+def test_the_status_page_says_when_the_service_does_not_answer(status: Page) -> None:
+    expect(rows(status, "Workers")).to_have_count(1)
+    status.clock.install()
+    alert = status.get_by_role("alert")
     status.context.set_offline(True)
-    expect(status.get_by_role("alert")).to_contain_text("cannot be reached")
+    status.clock.fast_forward(3_000)
+    expect(alert).to_contain_text("cannot be reached")
+    expect(rows(status, "Workers")).to_have_count(1)
     status.context.set_offline(False)
-    expect(status.get_by_role("alert")).to_be_hidden()
+    status.clock.fast_forward(3_000)
+    expect(alert).to_be_hidden()
+
+
+def test_without_a_worker_a_text_waits_for_the_next_one(
+    stage: Stage, page: Page, status: Page, start_worker, check_access: Callable[[Page], None]
+) -> None:
+    stage.worker.stop()
+    page.fill("#text", "Merci.")
+    expect(status.get_by_text("No worker. Start one: celery -A tasks worker")).to_be_visible()
+    expect(rows(status, "Models").nth(0)).to_have_text("fr-enfr → entranslate.fr-en10")
+    check_access(status)
+    stage.worker = start_worker(stage.broker.url)
+    expect(page.locator("#output")).to_have_text("Thank you.", timeout=RECOVERY)
+    expect(rows(status, "Workers")).to_have_count(1)
+
+
+def test_without_a_broker_a_text_waits_for_it(
+    stage: Stage, page: Page, status: Page, check_access: Callable[[Page], None]
+) -> None:
+    stage.broker.kill()
+    page.fill("#text", "Je vais dormir.")
+    alert = status.get_by_role("alert")
+    expect(alert).to_contain_text("The message broker does not answer.")
+    check_access(status)
+    stage.broker.start()
+    expect(page.locator("#output")).to_contain_text("sleep", timeout=RECOVERY)
+    expect(page.locator("#text")).to_have_value("Je vais dormir.")
+    expect(alert).to_be_hidden()
