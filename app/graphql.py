@@ -28,12 +28,14 @@ from graphql_server.http.exceptions import HTTPException
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app import errors
 from app.clients import Clients
 from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
+from tasks.contract import Code
 from tasks.registry import Registry
 
 CACHED_DOCUMENTS = 256
@@ -100,6 +102,13 @@ class GraphQL(GraphQLView[Context, None]):
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
+        try:
+            return self._answer()
+        except WerkzeugException:
+            self.translator.errors.add(Code.BAD_INPUT, g.request_id)
+            raise
+
+    def _answer(self) -> ResponseReturnValue:
         if request.method == "POST" and request.mimetype not in self.content_types:
             abort(415, description="Send JSON, and say so: Content-Type: application/json.")
         try:

@@ -204,7 +204,9 @@ class Service:
 
     def say_ready(self) -> None:
         self.say(f"ready after {time.monotonic() - self.began:.0f} s")
-        self.say(f"  http://{self.web[0]}:{self.web[1]}/graphql  the API, and GraphiQL in a browser")
+        web = f"http://{self.web[0]}:{self.web[1]}"
+        self.say(f"  {web}/  the translator page; at {web}/status, how the service does")
+        self.say(f"  {web}/graphql  the API, and GraphiQL in a browser")
         self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
         self.say("  Ctrl-C stops it")
 

@@ -60,10 +60,12 @@ def test_every_error_that_a_caller_is_told_is_counted(
     assert ask(client)["errors"] == []
     translate(texts=["Un."], target="xx")
     client.post("/graphql", json={"query": "{ nothing }"})
+    client.post("/graphql", data="{", content_type="application/json")
+    client.get("/favicon.ico")  # nobody's request for a translation
     last = translate(texts=["x" * 20_001, "Un.", "y" * 20_001])
     assert last.status_code == 200
     counts = {each["code"]: each for each in ask(client)["errors"]}
-    assert {code: each["count"] for code, each in counts.items()} == {"BAD_INPUT": 3, "UNKNOWN_MODEL": 1}
+    assert {code: each["count"] for code, each in counts.items()} == {"BAD_INPUT": 4, "UNKNOWN_MODEL": 1}
     assert counts["BAD_INPUT"]["requestId"] == last.headers["X-Request-Id"]
     assert counts["BAD_INPUT"]["last"].endswith("+00:00")
 
