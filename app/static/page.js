@@ -22,7 +22,7 @@ const FLAGS = {
   SPLIT: "The sentence was too long for the model and was translated in parts.",
   TRUNCATED: "The translation reached its length limit. The end may be missing.",
 };
-const UNSURE = "The model was unsure of this sentence.";
+const UNSURE = "The model was unsure of this sentence. It may be wrong.";
 const PAIR = "tolk.pair"; // in the local storage
 
 const { pairs, limit, maxTimeout } = document.body.dataset;
@@ -148,7 +148,7 @@ function fail(error) {
   if (byItself) timer = setTimeout(translate, seconds * 1000);
   const id = error.requestId ? ` Request ${error.requestId}.` : "";
   reason.textContent = error.message;
-  advice.textContent = (byItself ? "Trying again by itself in a moment." : "Your text is still here.") + id;
+  advice.textContent = `Your text is still here.${byItself ? " The page tries again in a moment." : ""}${id}`;
   trouble.hidden = false;
   mark(true);
   say("");

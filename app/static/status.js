@@ -54,8 +54,8 @@ function show(status) {
 
 function queueRows({ name, pairs, queues }) {
   const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
-  if (queues.length === 0) return [[[name, languages], ["–"], ["–"], ["–"]]];
-  return queues.map((queue) => [[name, languages], [queue.name], [queue.depth], [queue.workers]]);
+  if (queues.length === 0) return [[[name, languages], ["–"], ["–"]]];
+  return queues.map((queue) => [[name, `${languages}, queue ${queue.name}`], [queue.depth], [queue.workers]]);
 }
 
 function workerRow({ name, active, processed, uptime, models }) {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Page, Route, expect
 
 from launch.rabbitmq import PrivateRabbitMQ
@@ -123,6 +124,17 @@ def test_typing_on_ends_the_older_request_and_its_answer_never_shows(page: Page)
     page.fill("#text", "#sleep 0.6")  # until after the first one's answer
     expect(output(page)).to_have_text("#sleep 0.6")
     assert page.evaluate("history_") == ["Salut.", "#sleep 0.6"]
+
+
+def test_typing_on_frees_the_worker(page: Page, url: str, eventually: Callable[..., None]) -> None:
+    def active() -> int:
+        answer = requests.post(f"{url}/graphql", json={"query": "{ status { workers { active } } }"}, timeout=10)
+        return answer.json()["data"]["status"]["workers"][0]["active"]
+
+    translate(page, "#sleep 9.5")
+    eventually(lambda: active() == 1)
+    page.fill("#text", "")
+    eventually(lambda: active() == 0, timeout=6)
 
 
 @pytest.mark.parametrize("clipboard", [True, False])
@@ -257,7 +269,7 @@ def test_what_passes_is_tried_again_by_itself(page: Page, status: int, body: str
     page.fill("#text", "Bonjour.")
     page.clock.fast_forward(400)
     expect(page.get_by_role("alert")).to_contain_text(message)
-    expect(page.get_by_role("alert")).to_contain_text("Trying again by itself")
+    expect(page.get_by_role("alert")).to_contain_text("The page tries again")
     page.unroute("**/graphql")
     page.clock.fast_forward(1_000)
     expect(output(page)).to_have_text("Bonjour.")
@@ -271,9 +283,10 @@ def test_trying_again_by_itself_has_an_end(page: Page) -> None:
     for _ in range(8):
         with page.expect_response(lambda response: is_request(response.request)):
             page.clock.fast_forward(20_000)
+        expect(page.locator("#progress")).to_be_hidden()
         if len(texts) == 6:
             break
-    expect(page.get_by_role("alert")).to_contain_text("Your text is still here.")
+    expect(page.get_by_role("alert")).not_to_contain_text("tries again")
     page.clock.fast_forward(600_000)
     assert texts == ["Bonjour."] * 6
     page.unroute("**/graphql")
