@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 expect.set_options(timeout=20_000)
 
-# What Chromium says of every answer that is an error, and what the page says itself.
+# Chromium complains of every answer that is an error; what the page makes of it is tested.
 FAILED = "Failed to load resource"
 
 
@@ -18,10 +18,11 @@ FAILED = "Failed to load resource"
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens an address in a browser profile of its own, with the profile's options.
 
-    In the end nothing may have been complained about on the console, asked of another host, or kept but the languages.
+    In the end nothing may have been complained about on the console, asked of another host, written into an address, or
+    kept but the languages.
     """
     profiles = []
-    asked: list[str] = []
+    addresses: list[str] = []
     complaints: list[str] = []
 
     def listen(message: ConsoleMessage) -> None:
@@ -34,8 +35,9 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         profile.set_default_timeout(20_000)
         profile.on("console", listen)
         profile.on("weberror", lambda error: complaints.append(str(error.error)))
-        profile.on("request", lambda request: asked.append(request.url))
+        profile.on("request", lambda request: addresses.append(request.url))
         page = profile.new_page()
+        page.on("framenavigated", lambda frame: addresses.append(frame.url))
         page.goto(address)
         return page
 
@@ -49,8 +51,8 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         assert not any(origin.get("indexedDB") for origin in kept["origins"])
         profile.close()
     assert complaints == []
-    assert {urlsplit(address).netloc for address in asked} <= hosts
-    assert not any(urlsplit(address).query or urlsplit(address).fragment for address in asked)
+    assert {urlsplit(address).netloc for address in addresses} <= hosts | {""}
+    assert not any(urlsplit(address).query or urlsplit(address).fragment for address in addresses)
 
 
 @pytest.fixture(scope="session")
