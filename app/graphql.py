@@ -105,7 +105,7 @@ class GraphQL(GraphQLView[Context, None]):
         try:
             return self._answer()
         except WerkzeugException:
-            self.translator.errors.add(Code.BAD_INPUT, g.request_id)
+            self.translator.told(Code.BAD_INPUT, g.request_id)
             raise
 
     def _answer(self) -> ResponseReturnValue:
@@ -197,7 +197,7 @@ class GraphQL(GraphQLView[Context, None]):
 
     def _format(self, error: GraphQLError) -> dict[str, Any]:
         domain = errors.domain_error(error)
-        self.translator.errors.add(domain.code, g.request_id)
+        self.translator.told(domain.code, g.request_id)
         return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override

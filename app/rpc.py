@@ -255,6 +255,11 @@ class CeleryTranslator:
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
 
+    def told(self, code: Code, request_id: str) -> None:
+        self.errors.add(code, request_id)
+        with suppress(TolkError):  # shutting down: nobody will ask any more
+            self._link()  # over which others ask for it
+
     def status(self) -> Status:
         router = self.router
         with self._surveying:  # one at a time, however many want to know

@@ -201,7 +201,7 @@ class Mutation(graphene.ObjectType):
         )
         for translation in payload.translations:
             if translation.error is not None:
-                context.translator.errors.add(translation.error.code, context.request_id)
+                context.translator.told(translation.error.code, context.request_id)
         return payload
 
 

@@ -27,9 +27,8 @@ class Translator(Protocol):
     def status(self) -> Status:
         """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
 
-    @property
-    def errors(self) -> RecentErrors:
-        """What this process tells its callers goes in here."""
+    def told(self, code: Code, request_id: str) -> None:
+        """A caller was told this; from now on it counts in the status, whichever process makes that."""
 
     def close(self) -> None:
         """Lets go of connections and threads; requests still in flight fail with UNAVAILABLE."""
@@ -68,6 +67,9 @@ class EchoTranslator:
     def check(self) -> None:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
+
+    def told(self, code: Code, request_id: str) -> None:
+        self.errors.add(code, request_id)
 
     def status(self) -> Status:
         return Status(errors=total(self.errors.counts()))

@@ -170,15 +170,15 @@ def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
 
 
 @pytest.fixture(scope="module")
-def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable[[], int]) -> Callable[[str], str]:
+def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable[[], int]) -> Callable[..., str]:
     """Starts the web tier under gunicorn, and returns its URL when it is ready to translate."""
 
-    def start(url: str) -> str:
+    def start(url: str, **environ: str) -> str:
         import requests
 
         port = str(free_port())
         address = f"http://127.0.0.1:{port}"
-        web = spawn("gunicorn", CELERY_BROKER_URL=url, PORT=port)
+        web = spawn("gunicorn", CELERY_BROKER_URL=url, PORT=port, **environ)
 
         def ready() -> bool:
             try:

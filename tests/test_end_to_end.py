@@ -68,7 +68,7 @@ def stage(new_broker) -> Iterator[PrivateRabbitMQ]:
 
 
 @pytest.fixture(scope="module")
-def url(stage: PrivateRabbitMQ, start_worker, start_web: Callable[[str], str]) -> str:
+def url(stage: PrivateRabbitMQ, start_worker, start_web: Callable[..., str]) -> str:
     """The whole service."""
     start_worker(stage.url)
     return start_web(stage.url)

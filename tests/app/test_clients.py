@@ -85,7 +85,7 @@ def test_a_server_that_does_not_show_its_socket_is_served_all_the_same(clients: 
 def test_the_worker_stops_working_for_a_client_that_hung_up(
     broker: PrivateRabbitMQ,
     start_worker: Callable[..., Any],
-    start_web: Callable[[str], str],
+    start_web: Callable[..., str],
     eventually: Callable[..., None],
 ) -> None:
     start_worker(broker.url, app="echo")

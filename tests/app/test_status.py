@@ -122,9 +122,9 @@ def test_workers_queues_and_the_errors_of_every_web_process(
         worker = start_worker(broker.url, app="echo")
         one.translate(request("un"), str(uuid4()))
         other.translate(request("deux"), str(uuid4()))
-        one.errors.add(Code.TIMEOUT, "first")
-        other.errors.add(Code.TIMEOUT, "second")
-        other.errors.add(Code.INTERNAL, "third")
+        one.told(Code.TIMEOUT, "first")
+        other.told(Code.TIMEOUT, "second")
+        other.told(Code.INTERNAL, "third")
         eventually(lambda: status()["workers"] and status()["workers"][0]["processed"] == 2)
         seen = status()
         assert seen["broker"] is True
@@ -177,6 +177,18 @@ def test_however_many_ask_the_broker_is_asked_once_a_second(
         seen = list(threads.map(lambda _: translator.status(), range(8)))
     assert len(taken) == 1
     assert seen == taken * 8
+
+
+@pytest.mark.broker
+def test_a_process_that_only_ever_refused_is_heard_too(
+    broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], eventually: Callable[..., None]
+) -> None:
+    refusing = CeleryTranslator.from_config(Registry.load(REGISTRY), broker.url)
+    refusing.told(Code.UNKNOWN_MODEL, "first")
+    asked = connect(broker.url)
+    eventually(lambda: [each.request_id for each in asked.status().errors] == ["first"])
+    refusing.close()
+    refusing.told(Code.UNKNOWN_MODEL, "last")
 
 
 @pytest.mark.broker

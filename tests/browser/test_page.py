@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,16 +38,13 @@ Open = Callable[..., Page]
 
 @pytest.fixture(scope="module")
 def url(
-    broker: PrivateRabbitMQ, start_worker, start_web: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+    broker: PrivateRabbitMQ, start_worker, start_web: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A service that translates there and back, and in a third direction there only."""
     models: Path = tmp_path_factory.mktemp("models") / "models.toml"
     models.write_text(MODELS)
-    with pytest.MonkeyPatch.context() as environ:
-        environ.setenv("TOLK_MODELS", str(models))
-        environ.setenv("TOLK_MAX_TEXT_CHARACTERS", str(LIMIT))
-        start_worker(broker.url, app="echo")
-        yield start_web(broker.url)
+    start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    return start_web(broker.url, TOLK_MODELS=str(models), TOLK_MAX_TEXT_CHARACTERS=str(LIMIT))
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(new_broker: Callable[[], PrivateRabbitMQ], start_worker, start_web: Callable[[str], str]) -> Iterator[Stage]:
+def stage(new_broker: Callable[[], PrivateRabbitMQ], start_worker, start_web: Callable[..., str]) -> Iterator[Stage]:
     with new_broker() as broker:
         yield Stage(broker, start_worker(broker.url), start_web(broker.url))
 
