@@ -28,11 +28,14 @@ from graphql_server.http.exceptions import HTTPException
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app import errors
+from app.clients import Clients
 from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
+from tasks.contract import Code
 from tasks.registry import Registry
 
 CACHED_DOCUMENTS = 256
@@ -78,17 +81,35 @@ class GraphQL(GraphQLView[Context, None]):
 
     init_every_request = False
     request_adapter_class = RequestAdapter
+    content_types: tuple[str, ...] = ("application/json",)
+    execution_context_class: type[ExecutionContext] = OneMutation
+    queries_by_get = True
 
-    def __init__(self, schema: GraphQLSchema, settings: Settings, registry: Registry, translator: Translator) -> None:
-        super().__init__(schema)
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        settings: Settings,
+        registry: Registry,
+        translator: Translator,
+        clients: Clients,
+    ) -> None:
+        super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.registry = registry
         self.translator = translator
+        self.clients = clients
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
-        if request.method == "POST" and request.mimetype != "application/json":
+        try:
+            return self._answer()
+        except WerkzeugException:
+            self.translator.errors.add(Code.BAD_INPUT, g.request_id)
+            raise
+
+    def _answer(self) -> ResponseReturnValue:
+        if request.method == "POST" and request.mimetype not in self.content_types:
             abort(415, description="Send JSON, and say so: Content-Type: application/json.")
         try:
             return self.run(request)
@@ -145,15 +166,16 @@ class GraphQL(GraphQLView[Context, None]):
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must name one of the document's operations.")]
             )
-        return execute_sync(
-            self.schema,
-            document,
-            variable_values=request_data.variables,
-            context_value=context,
-            operation_name=operation,
-            allowed_operation_types=allowed_operation_types,
-            execution_context_class=OneMutation,
-        )
+        with self.clients.watched(request.environ, context.request_id):
+            return execute_sync(
+                self.schema,
+                document,
+                variable_values=request_data.variables,
+                context_value=context,
+                operation_name=operation,
+                allowed_operation_types=allowed_operation_types,
+                execution_context_class=self.execution_context_class,
+            )
 
     def _parse(self, query: str) -> DocumentNode:
         """The document, valid against the schema. Raises GraphQLValidationError."""
@@ -170,8 +192,13 @@ class GraphQL(GraphQLView[Context, None]):
     def process_result(self, request: Request, result: ExecutionResult, strict: bool = False) -> GraphQLHTTPResponse:
         response = super().process_result(request, result, strict)
         if result.errors:
-            response["errors"] = [_format(error) for error in result.errors]
+            response["errors"] = [self._format(error) for error in result.errors]
         return response
+
+    def _format(self, error: GraphQLError) -> dict[str, Any]:
+        domain = errors.domain_error(error)
+        self.translator.errors.add(domain.code, g.request_id)
+        return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override
     def create_response(self, response_data: GraphQLHTTPResponse, sub_response: Response, is_strict: bool) -> Response:
@@ -188,11 +215,6 @@ class GraphQL(GraphQLView[Context, None]):
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
-
-
-def _format(error: GraphQLError) -> dict[str, Any]:
-    domain = errors.domain_error(error)
-    return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
 
 def _refuse_constant(name: str) -> Never:

@@ -26,6 +26,8 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.exceptions import KombuError, LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
+from app import survey
+from app.status import RecentErrors, Status
 from tasks.contract import (
     PUBLISHED,
     TASK,
@@ -44,6 +46,7 @@ CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
 REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
+STATUS_AGE = 1.0  # seconds that a status stays good
 BACKOFF = (0.05, 1.0)  # seconds between attempts, at first and at most
 
 LATE = "No translation came in time. Allow more time, or try again."
@@ -61,11 +64,12 @@ class ReplyRouter:
     in flight, and `dropped` counts the replies that nobody waited for: late, cancelled, or delivered twice.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, errors: RecentErrors) -> None:
         self.queue = f"tolk.reply.{uuid4().hex}"
         self.ready = threading.Event()
         self.dropped = 0
         self._connection = connection
+        self._errors = errors
         self._consumers = 0
         self.waiting: dict[str, Future[Message]] = {}
         self._closing = threading.Event()
@@ -123,7 +127,10 @@ class ReplyRouter:
             expires=REPLY_QUEUE_EXPIRES,
             consumer_arguments={"x-priority": self._consumers},
         )
-        with Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]):
+        with (
+            Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]),
+            survey.answer(connection, self.queue, self._errors),
+        ):
             self.ready.set()
             beat = 0.0
             while not self._closing.is_set():
@@ -190,6 +197,10 @@ class CeleryTranslator:
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
         self._closed = False
+        self.errors = RecentErrors()
+        self._surveying = threading.Lock()
+        self._status = Status()
+        self._outdated = 0.0
 
     @classmethod
     def from_config(cls, registry: Registry, broker: str | None = None) -> CeleryTranslator:
@@ -245,6 +256,24 @@ class CeleryTranslator:
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
 
+    def status(self) -> Status:
+        router = self.router
+        with self._surveying:  # one at a time, however many want to know
+            if time.monotonic() >= self._outdated:
+                self._status = self._take_status(router.queue)
+                self._outdated = time.monotonic() + STATUS_AGE
+            return self._status
+
+    def _take_status(self, name: str) -> Status:
+        own = self.errors.counts()
+        try:
+            with self._celery.connection_for_write() as connection:
+                connect(connection, CONNECT_TIMEOUT)
+                return survey.take(self._celery, connection, name, own)
+        except BROKER_ERRORS as error:
+            logger.warning("status: %s", _reason(error))
+            return Status(broker=False, errors=tuple(own))
+
     @property
     def router(self) -> ReplyRouter:
         """The router of this process."""
@@ -264,7 +293,7 @@ class CeleryTranslator:
             link = self._links.get(os.getpid())
             if link is None:
                 connections = self._celery.connection_for_write().Pool(PUBLISHERS)
-                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT))
+                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors)
                 link = self._links[os.getpid()] = Link(ProducerPool(connections, limit=PUBLISHERS), router)
             return link
 

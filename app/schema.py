@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, get_args
 
 import graphene
 from graphql import GraphQLResolveInfo
 
 from app import limits
 from app.settings import DEFAULT_TIMEOUT, Settings
+from app.status import ErrorCount, Status
 from app.translator import Translator
-from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
+from tasks.registry import Model, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,25 @@ class TranslationError(graphene.ObjectType):
     message = graphene.String(required=True)
 
 
+class TranslatedSentence(graphene.ObjectType):
+    """What the model saw of a text, and what it made of it: both occur in text and translation, character by character.
+
+    What no sentence covers was not translated: white space, bullets, addresses, numbers.
+    """
+
+    source = graphene.String(required=True)
+    text = graphene.String(required=True)
+    score = graphene.Float(required=True, description="Mean log-probability per target token.")
+    flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
+
+
 class Translation(graphene.ObjectType):
     """What became of one text: a translation, or an error."""
 
     text = graphene.String()
     score = graphene.Float(description="Mean log-probability per target token; null for a blank text.")
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
+    sentences = graphene.List(graphene.NonNull(TranslatedSentence), required=True, description="In order.")
     error = graphene.Field(TranslationError)
 
 
@@ -88,10 +104,68 @@ class LanguagePair(graphene.ObjectType):
     models = graphene.List(graphene.NonNull(graphene.String), required=True)
 
 
+class QueueStatus(graphene.ObjectType):
+    """A queue of a model: the requests that wait in it, and the workers that take them."""
+
+    name = graphene.String(required=True)
+    depth = graphene.Int(required=True)
+    workers = graphene.Int(required=True)
+
+
+class ModelStatus(graphene.ObjectType):
+    """A model on offer."""
+
+    name = graphene.String(required=True)
+    pairs = graphene.List(graphene.NonNull(LanguagePair), required=True)
+    queues = graphene.List(graphene.NonNull(QueueStatus), required=True, description="Interactive work, then bulk.")
+
+
+class LoadedModel(graphene.ObjectType):
+    """A model in a worker's memory."""
+
+    name = graphene.String(required=True)
+    version = graphene.String(required=True, description="Of the model's weights.")
+    device = graphene.String(required=True)
+
+
+class WorkerStatus(graphene.ObjectType):
+    """A worker that answers."""
+
+    name = graphene.String(required=True)
+    models = graphene.List(graphene.NonNull(LoadedModel), required=True)
+    active = graphene.Int(required=True, description="Requests that it holds.")
+    processed = graphene.Int(required=True, description="Requests that it has answered.")
+    uptime = graphene.Float(required=True, description="Seconds since it started.")
+
+
+class ErrorStatus(graphene.ObjectType):
+    """How often callers were told a code in the last hour, for a request or for a text."""
+
+    code = graphene.Field(ErrorCode, required=True)
+    count = graphene.Int(required=True)
+    last = graphene.DateTime(required=True)
+    request_id = graphene.ID(required=True, description="Of the last one: the log knows more.")
+
+    @staticmethod
+    def resolve_last(error: ErrorCount, _info: GraphQLResolveInfo) -> datetime:
+        return datetime.fromtimestamp(error.last, UTC)
+
+
+class ServiceStatus(graphene.ObjectType):
+    """What the service does at this moment, about a second old at most."""
+
+    broker = graphene.Boolean(description="Whether it answers; null where none is used. Without it little is known.")
+    models = graphene.List(graphene.NonNull(ModelStatus), required=True)
+    workers = graphene.List(graphene.NonNull(WorkerStatus), required=True)
+    dead_letters = graphene.Int(description="Messages that no worker could take or bear, kept for a look.")
+    errors = graphene.List(graphene.NonNull(ErrorStatus), required=True)
+
+
 class Query(graphene.ObjectType):
-    """What can be translated."""
+    """What can be translated, and how the service does."""
 
     languages = graphene.List(graphene.NonNull(LanguagePair), required=True)
+    status = graphene.Field(ServiceStatus, required=True)
 
     @staticmethod
     def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
@@ -101,6 +175,17 @@ class Query(graphene.ObjectType):
                 models.setdefault((pair.source, pair.target), []).append(model.name)
         return [LanguagePair(source=pair[0], target=pair[1], models=names) for pair, names in models.items()]
 
+    @staticmethod
+    def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
+        status = info.context.translator.status()
+        return ServiceStatus(
+            broker=status.broker,
+            models=[_model_status(model, status) for model in info.context.registry.models.values()],
+            workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
+            dead_letters=status.dead_letters,
+            errors=status.errors,
+        )
+
 
 class Mutation(graphene.ObjectType):
     """A translation costs, and may differ from call to call: it is a mutation."""
@@ -109,32 +194,80 @@ class Mutation(graphene.ObjectType):
 
     @staticmethod
     def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> TranslatePayload:
-        context: Context = info.context
         timeout = DEFAULT_TIMEOUT if input.timeout is None else input.timeout
-        limits.check_timeout(timeout, context.settings)
-        limits.check_texts(input.texts, context.settings)
-        limits.check_names(source=input.source, target=input.target, model=input.model)
-        model, pair = context.registry.resolve(input.source, input.target, input.model)
-        failures = [limits.check_text(text, context.settings) for text in input.texts]
-        accepted = [text for text, failure in zip(input.texts, failures, strict=True) if failure is None]
-        reply = TranslateReply(model.name)
-        if accepted:
-            request = TranslateRequest(
-                texts=tuple(accepted),
-                source=pair.source,
-                target=pair.target,
-                model=model.name,
-                options=model.decoding,
-                deadline=context.arrival + timeout,
-            )
-            reply = context.translator.translate(request, context.request_id)
-        results = iter(reply.results)
-        return TranslatePayload(
-            request_id=context.request_id,
-            model=reply.model,
-            version=reply.version,
-            translations=[next(results) if failure is None else Result(error=failure) for failure in failures],
+        context: Context = info.context
+        payload = translate(
+            context, input.texts, source=input.source, target=input.target, model=input.model, timeout=timeout
         )
+        for translation in payload.translations:
+            if translation.error is not None:
+                context.translator.errors.add(translation.error.code, context.request_id)
+        return payload
+
+
+def translate(
+    context: Context,
+    texts: Sequence[str],
+    *,
+    source: str | None,
+    target: str,
+    model: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> TranslatePayload:
+    """The texts within the limits, translated; a failure for each of the others. Raises TolkError."""
+    limits.check_timeout(timeout, context.settings)
+    limits.check_texts(texts, context.settings)
+    limits.check_names(source=source, target=target, model=model)
+    entry, pair = context.registry.resolve(source, target, model)
+    failures = [limits.check_text(text, context.settings) for text in texts]
+    accepted = [text for text, failure in zip(texts, failures, strict=True) if failure is None]
+    reply = TranslateReply(entry.name)
+    if accepted:
+        request = TranslateRequest(
+            texts=tuple(accepted),
+            source=pair.source,
+            target=pair.target,
+            model=entry.name,
+            options=entry.decoding,
+            deadline=context.arrival + timeout,
+        )
+        reply = context.translator.translate(request, context.request_id)
+    translated = iter(reply.results)
+    results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    return TranslatePayload(
+        request_id=context.request_id,
+        model=reply.model,
+        version=reply.version,
+        translations=[_translation(text, result) for text, result in zip(texts, results, strict=True)],
+    )
+
+
+def _model_status(model: Model, status: Status) -> ModelStatus:
+    names = [queue_name(model.name, priority) for priority in get_args(Priority)]
+    return ModelStatus(
+        name=model.name,
+        pairs=[LanguagePair(source=pair.source, target=pair.target, models=[model.name]) for pair in model.pairs],
+        queues=[status.queues[name] for name in names if name in status.queues],
+    )
+
+
+def _translation(source: str, result: Result) -> Translation:
+    target = result.text or ""
+    return Translation(
+        text=result.text,
+        score=result.score,
+        flags=result.flags,
+        sentences=[
+            TranslatedSentence(
+                source=source[slice(*sentence.source)],
+                text=target[slice(*sentence.target)],
+                score=sentence.score,
+                flags=sentence.flags,
+            )
+            for sentence in result.sentences
+        ],
+        error=result.error,
+    )
 
 
 def build_schema() -> graphene.Schema:

@@ -18,7 +18,10 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters."""
+    """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
+
+    `flower` is where a browser finds Flower.
+    """
 
     translator: Literal["celery", "echo"] = "celery"
     models: Path = REPOSITORY / "models.toml"
@@ -28,6 +31,7 @@ class Settings:
     max_timeout: int = 60
     host: str = "127.0.0.1"
     port: int = 8000
+    flower: str | None = None
 
     @property
     def max_body_bytes(self) -> int:
@@ -40,6 +44,9 @@ class Settings:
         translator = environ.get("TOLK_TRANSLATOR") or cls().translator
         if translator not in ("celery", "echo"):
             raise SettingsError(f"TOLK_TRANSLATOR: celery or echo was expected, not {translator!r}.")
+        flower = environ.get("TOLK_FLOWER_URL") or None
+        if flower is not None and not flower.startswith(("http://", "https://")):
+            raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
         return cls(
             translator="echo" if translator == "echo" else "celery",
             models=Path(environ.get("TOLK_MODELS") or cls().models),
@@ -49,6 +56,7 @@ class Settings:
             max_timeout=_integer(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
             host=environ.get("TOLK_HOST") or cls().host,
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
+            flower=flower,
         )
 
 

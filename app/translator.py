@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from tasks.contract import Alternative, Code, Result, TolkError, TranslateReply, TranslateRequest
+from app.status import RecentErrors, Status, total
+from tasks.contract import Alternative, Code, Result, Sentence, TolkError, TranslateReply, TranslateRequest
 
 
 class Translator(Protocol):
@@ -23,6 +24,13 @@ class Translator(Protocol):
     def check(self) -> None:
         """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
 
+    def status(self) -> Status:
+        """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
+
+    @property
+    def errors(self) -> RecentErrors:
+        """What this process tells its callers goes in here."""
+
     def close(self) -> None:
         """Lets go of connections and threads; requests still in flight fail with UNAVAILABLE."""
 
@@ -32,6 +40,7 @@ class EchoTranslator:
 
     def __init__(self) -> None:
         self._closed = False
+        self.errors = RecentErrors()
 
     def translate(
         self,
@@ -46,6 +55,7 @@ class EchoTranslator:
             Result(
                 text=text,
                 score=0.0 if text.strip() else None,
+                sentences=(Sentence((0, len(text)), (0, len(text)), 0.0),) if text.strip() else (),
                 alternatives=tuple(Alternative(text, 0.0) for _ in range(request.options.nbest - 1)),
             )
             for text in request.texts
@@ -58,6 +68,9 @@ class EchoTranslator:
     def check(self) -> None:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
+
+    def status(self) -> Status:
+        return Status(errors=total(self.errors.counts()))
 
     def close(self) -> None:
         self._closed = True

@@ -8,7 +8,10 @@ from uuid import uuid4
 from flask import Flask, Response, g, render_template
 from werkzeug.datastructures import ContentSecurityPolicy
 
+from app import predecessor
+from app.clients import Clients
 from app.graphql import GraphQL
+from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
@@ -29,12 +32,27 @@ SECURITY_POLICY = {
 
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
     """Adds the routes to the application."""
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator)
+    clients = Clients(translator.cancel)
+    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator, clients)
     app.add_url_rule("/graphql", view_func=view)
+    view = PredecessorGraphQL.as_view(
+        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator, clients
+    )
+    app.add_url_rule("/api/graphql", view_func=view)
+    app.add_url_rule("/api/graphiql", view_func=view)
 
     @app.get("/")
     def page() -> str:
-        return render_template("index.html", pairs=[p for model in registry.models.values() for p in model.pairs])
+        return render_template(
+            "index.html",
+            pairs=list(dict.fromkeys((p.source, p.target) for model in registry.models.values() for p in model.pairs)),
+            limit=min(settings.max_text_characters, settings.max_request_characters),
+            max_timeout=settings.max_timeout,
+        )
+
+    @app.get("/status")
+    def status() -> str:
+        return render_template("status.html", flower_url=settings.flower)
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:

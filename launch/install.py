@@ -1,4 +1,4 @@
-"""What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ.
+"""What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ, a browser.
 
     python3 -m launch.install [run | test | lock]
 
@@ -29,9 +29,12 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
+from launch import debian
+from launch.debian import PackageError
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 from launch.service import DIRECTORY, Output, StartError, alone, end_leftovers, web_address
 
@@ -40,6 +43,7 @@ ENVIRONMENT = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # elsewhere torch's build for Linux is the one for CUDA
 QUIET_SECONDS = 20.0
+BROWSER = "chromium"
 
 FULL = "The disk is full: make room in {} and in {}, and run the same command again."
 OFFLINE = "The package index cannot be reached: check the network (or HTTPS_PROXY), and run the same command again."
@@ -50,7 +54,7 @@ class SetupError(Exception):
 
 
 def main(purpose: str) -> None:
-    """Sets up what `purpose` needs: "run" and "test" want a RabbitMQ besides the environment, "lock" neither."""
+    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a browser too, "lock" nothing."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()
@@ -63,8 +67,10 @@ def main(purpose: str) -> None:
             return
         if purpose == "test" or (purpose == "run" and not os.environ.get("CELERY_BROKER_URL")):
             install_rabbitmq()
+        if purpose == "test":
+            install_chromium()
         install(ENVIRONMENT)
-    except (SetupError, StartError, RabbitMQError) as error:
+    except (SetupError, StartError, RabbitMQError, PackageError) as error:
         sys.exit(str(error))
     except OSError as error:
         sys.exit(full() if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error))
@@ -169,14 +175,24 @@ def lock() -> None:
 
 def install_rabbitmq() -> None:
     """Debian's package, where there is none and we are root. Raises RabbitMQError."""
-    if PrivateRabbitMQ.installed():
-        return
+    if not PrivateRabbitMQ.installed():
+        install_package("RabbitMQ", PrivateRabbitMQ.install)
+
+
+def install_chromium() -> None:
+    """The browser that the tests drive: Debian's package, where there is none and we are root. Raises PackageError."""
+    if shutil.which(BROWSER) is None:
+        install_package("Chromium", lambda log: debian.install(BROWSER, log))
+
+
+def install_package(name: str, install: Callable[[IO[bytes]], None]) -> None:
+    """Installs it, and shows what was said where that fails."""
     if os.geteuid() == 0:
-        say("installing RabbitMQ (apt-get install rabbitmq-server)")
+        say(f"installing {name} (apt-get install)")
     with tempfile.TemporaryFile() as log:
         try:
-            PrivateRabbitMQ.install(log)
-        except RabbitMQError:
+            install(log)
+        except (RabbitMQError, PackageError):
             log.seek(0)
             output = log.read().decode(errors="replace")
             if is_full(output):

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from launch import debian
+
 PACKAGE = "rabbitmq-server"
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's /usr/sbin one insists on its own user and directory
 ADVICE = (
@@ -56,13 +58,10 @@ class PrivateRabbitMQ:
     @staticmethod
     def install(log: int | IO[bytes]) -> None:
         """Installs Debian's package, and stops the node that Debian starts with it. Raises RabbitMQError."""
-        if shutil.which("apt-get") is None or os.geteuid() != 0:
-            raise RabbitMQError(f"There is no rabbitmq-server, and only root can install it. {ADVICE}")
-        apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
-        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", PACKAGE]):
-            if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ).returncode:
-                raise RabbitMQError(f"`{' '.join(command)}` failed; its output says why. {ADVICE}")
+        try:
+            debian.install(PACKAGE, log)
+        except debian.PackageError as error:
+            raise RabbitMQError(f"{error} {ADVICE}") from error
         # epmd stays where another node is registered with it.
         for command in (["update-rc.d", PACKAGE, "disable"], ["service", PACKAGE, "stop"], ["epmd", "-kill"]):
             subprocess.run(command, stdout=log, stderr=log)

@@ -152,6 +152,7 @@ class Service:
             **os.environ,
             "CELERY_BROKER_URL": broker,
             "PORT": str(self.web[1]),
+            "TOLK_FLOWER_URL": os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/",
             "PYTHONUNBUFFERED": "1",
             MARK: str(self.directory),
         }
@@ -203,7 +204,9 @@ class Service:
 
     def say_ready(self) -> None:
         self.say(f"ready after {time.monotonic() - self.began:.0f} s")
-        self.say(f"  http://{self.web[0]}:{self.web[1]}/graphql  the API, and GraphiQL in a browser")
+        web = f"http://{self.web[0]}:{self.web[1]}"
+        self.say(f"  {web}/  the translator page; at {web}/status, how the service does")
+        self.say(f"  {web}/graphql  the API, and GraphiQL in a browser")
         self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
         self.say("  Ctrl-C stops it")
 

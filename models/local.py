@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, TypeGuard
+from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 from uuid import uuid4
 
 import regex
@@ -27,7 +27,7 @@ from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailab
 from models.marian import Marian, weights_path
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
-from models.segment import Segmentation, join, split
+from models.segment import Segmentation, fit, join, spans, split
 from models.surface import restore, soften
 from models.tokenizer import Tokenizer, read_json
 
@@ -50,17 +50,32 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """What the model saw of a text and made of it: two spans (start, end) of characters, here and in the translation.
+
+    `score` is the mean log-probability per target token.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+    score: float
+    flags: tuple[Flag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Translation:
     """A text's outcome: a text, or an error.
 
     `score` is the mean log-probability per target token of all its sentences, None where there was none to translate.
-    Every alternative differs in one sentence, the likeliest first. `flags` are explained in docs/models.md.
+    Every alternative differs in one sentence, the likeliest first. `flags` are explained in docs/models.md. What no
+    sentence covers is layout and stays as it was.
     """
 
     text: str | None = None
     score: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     flags: tuple[Flag, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
     error: ModelError | None = None
 
 
@@ -211,6 +226,10 @@ class LocalTranslator:
         )
         return Translated(tuple(results), timings)
 
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
     def warm_up(self) -> None:
         """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
         example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
@@ -270,24 +289,40 @@ class LocalTranslator:
             decoded.append(outcome)
         best = [sentence.best for sentence in decoded]
         texts = [self._text(draft, i, hypothesis) for i, hypothesis in enumerate(best)]
-        flags: dict[Flag, bool] = {
-            "REPETITION": any(sentence.repeated for sentence in decoded),
-            "UNKNOWN_TOKENS": draft.unknown,
-            "SPLIT": draft.segmentation.split,
-            "TRUNCATED": any(hypothesis.finish_reason == "length" for hypothesis in best),
-        }
-        text = join(draft.segmentation, texts, source, target)
+        gaps = fit(draft.segmentation.gaps, source, target)
+        text = join(gaps, texts)
+        sentences = self._sentences(draft, decoded, spans(gaps, texts))
+        raised = {flag for sentence in sentences for flag in sentence.flags}
+        if draft.unknown:  # in what was left as it is, too
+            raised.add("UNKNOWN_TOKENS")
         alternatives: dict[str, float] = {}
         for score, i, hypothesis in _swaps(decoded):
             swapped = [*texts[:i], self._text(draft, i, hypothesis), *texts[i + 1 :]]
-            alternatives.setdefault(join(draft.segmentation, swapped, source, target), score)
+            alternatives.setdefault(join(gaps, swapped), score)
         alternatives.pop(text, None)
         return Translation(
             text=text,
             score=_score(best) if best else None,
             alternatives=tuple(Alternative(*item) for item in alternatives.items()),
-            flags=tuple(flag for flag, raised in flags.items() if raised),
+            flags=tuple(flag for flag in get_args(Flag) if flag in raised),
+            sentences=sentences,
         )
+
+    def _sentences(
+        self, draft: _Draft, decoded: list[_Decoded], targets: list[tuple[int, int]]
+    ) -> tuple[Sentence, ...]:
+        sources = spans(draft.segmentation.gaps, draft.segmentation.sentences)
+        found = []
+        for i, (source, target, outcome) in enumerate(zip(sources, targets, decoded, strict=True)):
+            flags: dict[Flag, bool] = {
+                "REPETITION": outcome.repeated,
+                "UNKNOWN_TOKENS": self.tokenizer.unknown_id in draft.tokens[i],
+                "SPLIT": i in draft.segmentation.parts,
+                "TRUNCATED": outcome.best.finish_reason == "length",
+            }
+            raised = tuple(flag for flag, is_raised in flags.items() if is_raised)
+            found.append(Sentence(source, target, outcome.best.score, raised))
+        return tuple(found)
 
     def _text(self, draft: _Draft, i: int, hypothesis: Hypothesis) -> str:
         translation = clean(self.tokenizer.decode(hypothesis.tokens), draft.text)

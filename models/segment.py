@@ -65,12 +65,12 @@ _WITHOUT_SPACES = frozenset(
 class Segmentation:
     """A text as gap, sentence, gap, …, gap: always one gap more than there are sentences.
 
-    `split` says that a sentence was too long for the model and stands here in parts.
+    `parts` are the places of those that are only a part of a sentence, which was too long for the model.
     """
 
     sentences: tuple[str, ...]
     gaps: tuple[str, ...]
-    split: bool = False
+    parts: frozenset[int] = frozenset()
 
 
 def split(
@@ -83,7 +83,7 @@ def split(
     """
     sentences: list[str] = []
     gaps = [""]
-    was_split = False
+    cut: set[int] = set()
     for line in text.splitlines(keepends=True):
         body = _LEAD.sub("", line)
         gaps[-1] += line[: len(line) - len(body)]
@@ -93,29 +93,45 @@ def split(
             gaps[-1] += piece[: len(piece) - len(rest)]
             translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
             parts = list(_parts(sentence, fits)) if translatable else [sentence]
-            was_split |= len(parts) > 1
             for part in parts:
                 words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
                 if words:
+                    if len(parts) > 1:
+                        cut.add(len(sentences))
                     sentences.append(words)
                     gaps.append("")
                 gaps[-1] += part[len(words) :]
             gaps[-1] += rest[len(sentence) :]
-    return Segmentation(tuple(sentences), tuple(gaps), was_split)
+    return Segmentation(tuple(sentences), tuple(gaps), frozenset(cut))
 
 
-def join(segmentation: Segmentation, translations: Sequence[str], source: str, target: str) -> str:
-    """The text with `translations` in the place of its sentences.
+def fit(gaps: Sequence[str], source: str, target: str) -> list[str]:
+    """The gaps as the target language has them.
 
     Only where one of the two languages is written without spaces does the white space between the sentences of a line
     change: it goes, or a space is set.
     """
-    gaps = list(segmentation.gaps)
+    gaps = list(gaps)
     spaced, spaces = _base(source) not in _WITHOUT_SPACES, _base(target) not in _WITHOUT_SPACES
     if spaced != spaces:
         between, instead = (_SPACES, "") if spaced else (_NOTHING, " ")
         gaps[1:-1] = [between.sub(instead, gap) for gap in gaps[1:-1]]
-    return "".join(piece for pair in zip(gaps, (*translations, ""), strict=True) for piece in pair)
+    return gaps
+
+
+def join(gaps: Sequence[str], sentences: Sequence[str]) -> str:
+    """The text: gap, sentence, gap, …, gap."""
+    return "".join(piece for pair in zip(gaps, (*sentences, ""), strict=True) for piece in pair)
+
+
+def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each sentence stands between its gaps: its first character, and the one behind its last."""
+    found, end = [], 0
+    for gap, sentence in zip(gaps, sentences, strict=False):  # there is a gap behind the last
+        start = end + len(gap)
+        end = start + len(sentence)
+        found.append((start, end))
+    return found
 
 
 def _base(language: str) -> str:

@@ -14,6 +14,9 @@ class Engine(Protocol):
     @property
     def version(self) -> str: ...
 
+    @property
+    def device(self) -> str: ...
+
     def translate(
         self,
         texts: Sequence[str],

@@ -20,6 +20,7 @@ TASK = "tolk.translate"
 EXCHANGE = "tolk"
 DEAD_LETTERS = "tolk.dead-letters"
 DELIVERY_LIMIT = 3  # of RabbitMQ: how often a message may come back before it is a dead letter
+STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 
 Priority = Literal["interactive", "bulk"]
@@ -159,6 +160,29 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """What the model saw of a text and made of it: spans (start, end) of the text and of its translation.
+
+    They count Unicode code points. `score`: mean log-probability per target token.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+    score: float
+    flags: tuple[Flag, ...] = ()
+
+    @classmethod
+    def decode(cls, payload: object) -> Sentence:
+        data = _mapping(payload, "sentence")
+        return cls(
+            source=_span(data, "source"),
+            target=_span(data, "target"),
+            score=_get(data, "score", float),
+            flags=_flags(data),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """One text's outcome: a text, or an error. `score`: mean log-probability per target token, null for blank texts."""
 
@@ -166,17 +190,18 @@ class Result:
     score: float | None = None
     alternatives: tuple[Alternative, ...] = ()
     flags: tuple[Flag, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
     error: Failure | None = None
 
     @classmethod
     def decode(cls, payload: object) -> Result:
-        data = _mapping(payload, "result")
-        known = set(Flag)
+        data = {"sentences": [], **_mapping(payload, "result")}  # a worker of an earlier release sends none
         return cls(
             text=_get(data, "text", str | None),
             score=_get(data, "score", float | None),
             alternatives=tuple(Alternative.decode(item) for item in _list(data, "alternatives")),
-            flags=tuple(Flag(flag) for flag in _strings(data, "flags") if flag in known),
+            flags=_flags(data),
+            sentences=tuple(Sentence.decode(item) for item in _list(data, "sentences")),
             error=Failure.decode(data.get("error")),
         )
 
@@ -222,6 +247,44 @@ class TranslateReply:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in a worker's memory."""
+
+    name: str
+    version: str
+    device: str
+
+    @classmethod
+    def decode(cls, payload: object) -> LoadedModel:
+        data = _mapping(payload, "model")
+        return cls(**{name: _get(data, name, str) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds."""
+
+    models: tuple[LoadedModel, ...]
+    active: int
+    processed: int
+    uptime: float
+
+    def encode(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def decode(cls, payload: object) -> WorkerStatus:
+        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        data = _mapping(payload, "worker")
+        return cls(
+            models=tuple(LoadedModel.decode(item) for item in _list(data, "models")),
+            active=_get(data, "active", int),
+            processed=_get(data, "processed", int),
+            uptime=_get(data, "uptime", float),
+        )
+
+
 def _code(value: str) -> Code:
     """A code that a newer release knows and this one does not is still an error: INTERNAL."""
     return Code(value) if value in set(Code) else Code.INTERNAL
@@ -253,6 +316,19 @@ def _strings(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not all(isinstance(item, str) for item in items):
         raise TolkError(Code.BAD_INPUT, f"{name}: a list of strings was expected.")
     return tuple(items)
+
+
+def _flags(data: Mapping[str, Any]) -> tuple[Flag, ...]:
+    """Without those that only a newer release knows."""
+    known = set(Flag)
+    return tuple(Flag(flag) for flag in _strings(data, "flags") if flag in known)
+
+
+def _span(data: Mapping[str, Any], name: str) -> tuple[int, int]:
+    match _list(data, name):
+        case [int(start), int(end)] if 0 <= start <= end:
+            return start, end
+    raise TolkError(Code.BAD_INPUT, f"{name}: a start and an end were expected.")
 
 
 def _get(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:

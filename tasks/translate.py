@@ -21,6 +21,7 @@ from tasks.contract import (
     Failure,
     Flag,
     Result,
+    Sentence,
     Timings,
     TolkError,
     TranslateReply,
@@ -91,8 +92,13 @@ def _result(translation: Any) -> Result:
         text=translation.text,
         score=translation.score,
         alternatives=tuple(Alternative(each.text, each.score) for each in translation.alternatives),
-        flags=tuple(Flag(flag) for flag in translation.flags),
+        flags=_flags(translation),
+        sentences=tuple(Sentence(each.source, each.target, each.score, _flags(each)) for each in translation.sentences),
     )
+
+
+def _flags(flagged: Any) -> tuple[Flag, ...]:
+    return tuple(Flag(flag) for flag in flagged.flags)
 
 
 def _failure(error: Exception) -> Failure:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from celery import bootsteps
 from celery.utils.log import get_logger
 from celery.worker.consumer import Consumer as CeleryConsumer
-from celery.worker.control import control_command
-from celery.worker.state import revoked
+from celery.worker.control import control_command, inspect_command
+from celery.worker.state import active_requests, revoked
 
 from models.errors import ModelError
 from tasks.celery import app
-from tasks.contract import queue_name
+from tasks.contract import STATUS, LoadedModel, WorkerStatus, queue_name
 from tasks.registry import Model
 
 if TYPE_CHECKING:
@@ -133,6 +133,19 @@ def cancel(_state: Any, task_id: str) -> dict[str, int]:
     """Stops a task, begun or not: `revoke` alone cannot stop a thread."""
     revoked.add(task_id)
     return {"ok": sum(engine.cancel(task_id) for engine in app.engines.values())}
+
+
+@inspect_command(name=STATUS)
+def status(state: Any) -> dict[str, Any]:
+    """What `/status` shows of this worker."""
+    celery = state.consumer.controller.info()
+    active = len(active_requests)
+    return WorkerStatus(
+        models=tuple(LoadedModel(name, engine.version, engine.device) for name, engine in app.engines.items()),
+        active=active,
+        processed=sum(celery["total"].values()) - active,
+        uptime=celery["uptime"],
+    ).encode()
 
 
 def pin(device: str | None) -> str:

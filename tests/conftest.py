@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,10 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from launch.install import BROWSER
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 REPOSITORY = Path(__file__).parent.parent
 LOGS: dict[str, Path] = {}  # of the processes that run
@@ -185,3 +191,22 @@ def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable
         return address
 
     return start
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium, without a window, and without its own calls to the network."""
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which(BROWSER)
+    if executable is None:
+        pytest.fail(f"There is no {BROWSER}: `make test` as root installs it.")
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-quic", "--disable-sync"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=executable,
+            # Its sandbox does not start as root, nor in most containers.
+            args=["--no-sandbox", "--disable-gpu", "--no-first-run", *quiet],
+        )
+        yield chromium
+        chromium.close()

@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from app.translator import EchoTranslator
-from tasks.contract import Code, Failure, Flag, Options, Result, TranslateReply, TranslateRequest
+from tasks.contract import Code, Failure, Flag, Options, Result, Sentence, TranslateReply, TranslateRequest
 
 TWO_MODELS = """
 [models.fr-en]
@@ -183,6 +183,27 @@ def test_a_texts_own_trouble_sits_on_that_text(translate: Callable[..., TestResp
             }
         }
     }
+
+
+def test_sentences_are_cut_out_of_text_and_translation() -> None:
+    result = Result(
+        text="😀 One. – Two?",
+        score=-0.5,
+        sentences=(
+            Sentence((2, 5), (2, 6), -0.25),
+            Sentence((8, 14), (9, 13), -0.75, (Flag.TRUNCATED,)),
+        ),
+    )
+    client = create_app(Settings(), Recorder(TranslateReply(model="fr-en", results=(result,)))).test_client()
+    document = (
+        'mutation { translate(input: {target: "en", texts: ["😀 Un. – Deux ?"]})'
+        " { translations { sentences { source text score flags } } } }"
+    )
+    answer = client.post("/graphql", json={"query": document})
+    assert answer.json["data"]["translate"]["translations"][0]["sentences"] == [
+        {"source": "Un.", "text": "One.", "score": -0.25, "flags": []},
+        {"source": "Deux ?", "text": "Two?", "score": -0.75, "flags": ["TRUNCATED"]},
+    ]
 
 
 @pytest.mark.parametrize(

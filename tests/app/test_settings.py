@@ -26,8 +26,9 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_MAX_TIMEOUT": "120",
             "TOLK_HOST": "::1",
             "PORT": "8080",
+            "TOLK_FLOWER_URL": "https://flower.example/",
         }
-    ) == Settings("echo", Path("/etc/tolk/models.toml"), 1, 2, 3, 120, "::1", 8080)
+    ) == Settings("echo", Path("/etc/tolk/models.toml"), 1, 2, 3, 120, "::1", 8080, "https://flower.example/")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_every_variable_sets_its_field() -> None:
         ("TOLK_MAX_TIMEOUT", "9"),  # shorter than the default timeout, which is part of the schema
         ("TOLK_MAX_TIMEOUT", "inf"),
         ("PORT", "65536"),
+        ("TOLK_FLOWER_URL", "javascript:alert(1)"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from app.rpc import CeleryTranslator
 from app.translator import EchoTranslator, Translator
-from tasks.contract import Code, Options, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import Code, Options, Result, Sentence, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Registry
 
 REGISTRY = Path(__file__).parent.parent.parent / "models.toml"
@@ -65,7 +65,10 @@ def send(translator: Translator, *texts: str, **kwargs: object) -> TranslateRepl
 
 def test_one_result_per_text_in_order(translator: Translator) -> None:
     reply = send(translator, "un", "deux", "trois")
-    assert reply.results == tuple(Result(text, 0.0) for text in ("un", "deux", "trois"))
+    assert reply.results == tuple(
+        Result(text, 0.0, sentences=(Sentence((0, len(text)), (0, len(text)), 0.0),))
+        for text in ("un", "deux", "trois")
+    )
     assert (reply.model, reply.version, reply.error) == ("fr-en", "echo", None)
 
 

@@ -230,6 +230,32 @@ def test_the_limit_is_the_smaller_of_the_model_and_its_tokenizer(make_model: Mak
         LocalTranslator.load(str(directory))
 
 
+def test_each_sentence_says_where_it_stands_and_how_sure_the_model_is(translator: LocalTranslator) -> None:
+    text = "😀 Merci !\n  - Je vais dormir.  Łþ dort.\n12"
+    translation = one(translator, text)
+    assert translation.text is not None
+    assert [text[slice(*sentence.source)] for sentence in translation.sentences] == [
+        "Merci !",
+        "Je vais dormir.",
+        "Łþ dort.",
+    ]
+    said = [translation.text[slice(*sentence.target)] for sentence in translation.sentences]
+    assert said[:2] == ["Thank you!", "I'm going to sleep."]
+    assert translation.text == f"😀 {said[0]}\n  - {said[1]}  {said[2]}\n12"
+    assert [sentence.flags for sentence in translation.sentences] == [(), (), ("UNKNOWN_TOKENS",)]
+    assert translation.sentences[1].score == pytest.approx(one(translator, "Je vais dormir.").score, abs=1e-4)
+
+
+def test_the_parts_of_a_long_sentence_are_flagged_and_no_others(translator: LocalTranslator) -> None:
+    translation = one(translator, "Je dors. " + "Le facteur monte au sixième étage, " * 4 + "et dort. Merci !")
+    assert len(translation.sentences) > 3
+    assert [sentence.flags for sentence in translation.sentences] == [
+        (),
+        *[("SPLIT",)] * (len(translation.sentences) - 2),
+        (),
+    ]
+
+
 def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator) -> None:
     text = "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau."
     tokens = translator.tokenizer.encode(text)

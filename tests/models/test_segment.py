@@ -7,7 +7,7 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.segment import join, split
+from models.segment import fit, join, spans, split
 
 # Pieces that meet at the edges where splitting could go wrong, mixed with every other character.
 PIECES = st.sampled_from([
@@ -22,7 +22,9 @@ TEXTS = st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join)
 @example("« Viens. Pars. » Puis\r\n\r\n  - [ ] M. A.\u2028", "fr", 8)
 def test_identity_translation_gives_the_text_back(text: str, language: str, limit: int) -> None:
     segmentation = split(text, language, lambda sentence: len(sentence) <= limit)
-    assert join(segmentation, segmentation.sentences, language, language) == text
+    gaps = fit(segmentation.gaps, language, language)
+    assert join(gaps, segmentation.sentences) == text
+    assert [text[slice(*span)] for span in spans(gaps, segmentation.sentences)] == list(segmentation.sentences)
     assert len(segmentation.gaps) == len(segmentation.sentences) + 1
     for sentence in segmentation.sentences:
         assert not regex.search(r"^\s|\s$", sentence)
@@ -93,7 +95,7 @@ def test_what_only_looks_like_a_bullet_is_part_of_the_sentence(text: str) -> Non
 )
 def test_a_long_sentence_comes_apart_at_the_best_place(text: str, limit: int, sentences: tuple[str, ...]) -> None:
     segmentation = split(text, "fr", lambda sentence: len(sentence) <= limit)
-    assert segmentation.split
+    assert segmentation.parts == set(range(len(sentences)))
     assert segmentation.sentences == sentences
 
 
@@ -123,7 +125,7 @@ def test_a_long_sentence_comes_apart_at_the_best_place(text: str, limit: int, se
 def test_no_text_takes_long(piece: str) -> None:
     text = "a" + piece * (20_000 // len(piece)) + "b"
     segmentation = split(text, "fr", lambda sentence: len(sentence) <= 100)
-    assert join(segmentation, segmentation.sentences, "fr", "fr") == text
+    assert join(segmentation.gaps, segmentation.sentences) == text
 
 
 @pytest.mark.parametrize("language", ["fr", "fr-CA", "FR_ca"])
@@ -134,9 +136,9 @@ def test_abbreviations_are_those_of_the_language(language: str) -> None:
 
 def test_white_space_follows_the_target_language() -> None:
     french = split("Il dort. Elle mange.\nFin.  Oui.", "fr", whole)
-    assert join(french, ("一。", "二。", "三。", "四。"), "fr", "zh_Hans") == "一。二。\n三。四。"
+    assert join(fit(french.gaps, "fr", "zh_Hans"), ("一。", "二。", "三。", "四。")) == "一。二。\n三。四。"
     chinese = split("你好。我是。\n好。", "zh", whole)
-    assert join(chinese, ("Hello.", "I am.", "Good."), "zh", "en") == "Hello. I am.\nGood."
+    assert join(fit(chinese.gaps, "zh", "en"), ("Hello.", "I am.", "Good.")) == "Hello. I am.\nGood."
 
 
 def test_sentences_stay_whole() -> None:

@@ -1,7 +1,8 @@
 """A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model answers without thinking.
 
 `celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
-`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad.
+`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
+translated with a flag, and `#unsure` with a low score.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ app.steps["worker"] = {"echo:Engines"}
 @dataclass
 class Echo:
     version: str = "echo"
+    device: str = "cpu"
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -57,8 +59,14 @@ class Echo:
                 error = DeadlineExceeded("too slow")
         if error is not None:
             return SimpleNamespace(error=error)
+        flags = ("REPETITION",) if text == "#flag" else ()
+        score = -3.0 if text == "#unsure" else 0.0
         alternatives = [SimpleNamespace(text=text, score=0.0)] * (options.nbest - 1)
-        return SimpleNamespace(text=text, score=0.0, alternatives=alternatives, flags=(), error=None)
+        whole = (0, len(text))
+        sentence = SimpleNamespace(source=whole, target=whole, score=score, flags=flags)
+        return SimpleNamespace(
+            text=text, score=score, alternatives=alternatives, flags=flags, sentences=(sentence,), error=None
+        )
 
     def cancel(self, group: str) -> int:
         with self.changed:

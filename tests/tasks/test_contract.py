@@ -15,6 +15,7 @@ from tasks.contract import (
     Flag,
     Options,
     Result,
+    Sentence,
     Timings,
     TolkError,
     TranslateReply,
@@ -26,13 +27,16 @@ texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = st.none() | texts
 failures = st.builds(Failure, st.sampled_from(Code), texts, st.none() | numbers)
+flags = st.lists(st.sampled_from(Flag)).map(tuple)
+spans = st.tuples(st.integers(0, 9), st.integers(9, 99))
 results = st.builds(
     Result,
-    names,
-    st.none() | numbers,
-    st.lists(st.builds(Alternative, texts, numbers)).map(tuple),
-    st.lists(st.sampled_from(Flag)).map(tuple),
-    st.none() | failures,
+    text=names,
+    score=st.none() | numbers,
+    alternatives=st.lists(st.builds(Alternative, texts, numbers)).map(tuple),
+    flags=flags,
+    sentences=st.lists(st.builds(Sentence, spans, spans, numbers, flags)).map(tuple),
+    error=st.none() | failures,
 )
 options = st.builds(Options, beam=st.integers(2, 64), nbest=st.integers(1, 2), length_penalty=numbers)
 requests = st.builds(
@@ -160,6 +164,19 @@ def test_flags_and_codes_of_a_newer_release_do_no_harm() -> None:
     assert TranslateReply.decode(reply) == replace(
         REPLY, results=(replace(REPLY.results[0], flags=(Flag.SPLIT,)),), error=Failure(Code.INTERNAL, "m")
     )
+
+
+def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:
+    reply = over_the_wire(REPLY.encode())
+    del reply["results"][0]["sentences"]
+    assert TranslateReply.decode(reply) == REPLY
+
+
+@pytest.mark.parametrize("span", [None, [], [1], [1, 2, 3], [2, 1], [-1, 1], ["1", "2"], [0.0, 1.0]])
+def test_a_span_is_a_start_and_an_end(span: object) -> None:
+    reply = over_the_wire(REPLY.encode())
+    reply["results"][0]["sentences"] = [{"source": [0, 1], "target": span, "score": 0.0, "flags": []}]
+    refusal(lambda: TranslateReply.decode(reply))
 
 
 def test_each_model_has_two_queues() -> None:

@@ -14,7 +14,18 @@ from celery.worker import state
 
 from models import errors
 from tasks.celery import app
-from tasks.contract import Alternative, Code, Failure, Flag, Options, Result, Timings, TranslateReply, TranslateRequest
+from tasks.contract import (
+    Alternative,
+    Code,
+    Failure,
+    Flag,
+    Options,
+    Result,
+    Sentence,
+    Timings,
+    TranslateReply,
+    TranslateRequest,
+)
 from tasks.translate import WAY_BACK, translate
 
 
@@ -59,12 +70,15 @@ def run(payload: Any) -> TranslateReply:
 
 
 def translation(text: str | None = None, **fields: Any) -> SimpleNamespace:
-    return SimpleNamespace(**{"text": text, "score": -0.5, "alternatives": (), "flags": (), "error": None, **fields})
+    blank = {"score": -0.5, "alternatives": (), "flags": (), "sentences": (), "error": None}
+    return SimpleNamespace(**{"text": text, **blank, **fields})
 
 
 def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine) -> None:
+    sentence = SimpleNamespace(source=(0, 2), target=(0, 3), score=-0.5, flags=("SPLIT",))
+    alternatives = (SimpleNamespace(text="a", score=-1.0),)
     engine.outcome = [
-        translation("one", alternatives=(SimpleNamespace(text="a", score=-1.0),), flags=("SPLIT",)),
+        translation("one", alternatives=alternatives, flags=("SPLIT",), sentences=(sentence,)),
         translation(error=errors.DeadlineExceeded("too slow")),
     ]
     reply = run(request(texts=["un", "deux"]))
@@ -72,7 +86,7 @@ def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine)
     assert (engine.asked["source"], engine.asked["target"], engine.asked["priority"]) == ("fr", "en", "interactive")
     assert engine.asked["options"] == SimpleNamespace(beam=4, nbest=2, length_penalty=0.5)
     assert reply.results == (
-        Result("one", -0.5, (Alternative("a", -1.0),), (Flag.SPLIT,)),
+        Result("one", -0.5, (Alternative("a", -1.0),), (Flag.SPLIT,), (Sentence((0, 2), (0, 3), -0.5, (Flag.SPLIT,)),)),
         Result(error=Failure(Code.TIMEOUT, "too slow")),
     )
     assert (reply.model, reply.version, reply.error) == ("fr-en", "abc", None)

@@ -1,0 +1,73 @@
+"""Clients that hang up: nobody wants their answers any more, so their work is cancelled.
+
+WSGI does not tell. The server's own socket does: it is in the environ of gunicorn and of Werkzeug's server.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from socket import socket
+from typing import Any
+
+from tasks.contract import TolkError
+
+PAUSE = 0.02  # seconds between two looks while one that hung up is still in flight
+
+
+class Clients:
+    """Calls `cancel` with the id of a request whose client has closed the connection, again until the request ends.
+
+    A client that closes only its own half of the connection counts as gone, as with most servers.
+    """
+
+    def __init__(self, cancel: Callable[[str], None]) -> None:
+        self._cancel = cancel
+        self._lock = threading.Lock()
+        self._watched: dict[int, str] = {}  # request ids by file descriptor
+        self._epoll: select.epoll | None = None
+
+    @contextmanager
+    def watched(self, environ: Mapping[str, Any], request_id: str) -> Iterator[None]:
+        """Watches the client of a WSGI request, where the server lets us."""
+        client: socket | None = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        if client is None:
+            yield
+            return
+        number = client.fileno()
+        with self._lock:
+            if self._epoll is None:  # not before: a server may fork between making the application and serving it
+                self._epoll = select.epoll()
+                threading.Thread(target=self._run, args=(self._epoll,), name="clients", daemon=True).start()
+            epoll = self._epoll
+            self._watched[number] = request_id
+            epoll.register(number, select.EPOLLRDHUP)
+        try:
+            yield
+        finally:
+            with self._lock:
+                epoll.unregister(number)
+                del self._watched[number]
+
+    def _run(self, epoll: select.epoll) -> None:
+        while True:
+            for number, _ in epoll.poll():
+                with self._lock:
+                    request_id = self._watched.get(number)
+                    # The number may belong to another connection by now.
+                    if request_id is None or not _has_hung_up(number):
+                        continue
+                try:
+                    self._cancel(request_id)
+                except TolkError:  # the service is shutting down, and cancels everything itself
+                    return
+            time.sleep(PAUSE)
+
+
+def _has_hung_up(number: int) -> bool:
+    poll = select.poll()
+    poll.register(number, select.POLLRDHUP)
+    return bool(poll.poll(0))

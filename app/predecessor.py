@@ -1,0 +1,90 @@
+"""The API of the service that Tolk replaces, for the clients that it left: one sentence, as a query, French to English.
+
+They send JSON or a form, with `variables` as an object or as a string of JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+import graphene
+from graphql import ExecutionContext, GraphQLError, GraphQLObjectType, GraphQLResolveInfo
+from graphql_server.http import GraphQLRequestData
+from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
+from typing_extensions import override
+
+from app import schema
+from app.graphql import GraphQL
+from app.schema import Context
+
+SOURCE, TARGET = "fr", "en"
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class TranslatedString(graphene.ObjectType):
+    """A sentence in English."""
+
+    translated_string = graphene.String(required=True)
+
+
+class Query(schema.Query):
+    """What Tolk's own API can be asked, and a translation."""
+
+    translate = graphene.Field(
+        TranslatedString,
+        required=True,
+        sentence=graphene.String(required=True),
+        description="From French into English.",
+        deprecation_reason="Send the mutation `translate` to /graphql.",
+    )
+
+    @staticmethod
+    def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
+        context: Context = info.context
+        [translation] = schema.translate(context, [sentence], source=SOURCE, target=TARGET).translations
+        if translation.error is not None:
+            raise translation.error.error()
+        return TranslatedString(translated_string=translation.text)
+
+
+class OneSentence(ExecutionContext):
+    """Executes one translation, since a request has one id, one deadline, and limits of its own."""
+
+    @override
+    def execute_fields(
+        self, parent_type: GraphQLObjectType, source_value: Any, path: Any, fields: dict[str, list[Any]]
+    ) -> Any:
+        if path is None and sum(nodes[0].name.value == "translate" for nodes in fields.values()) > 1:
+            raise GraphQLError("A request holds one sentence. The mutation `translate` at /graphql takes many texts.")
+        return super().execute_fields(parent_type, source_value, path, fields)
+
+
+class PredecessorGraphQL(GraphQL):
+    """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
+
+    content_types = (*GraphQL.content_types, *FORMS)
+    execution_context_class = OneSentence
+    queries_by_get = False  # a page elsewhere could have its readers' browsers translate
+
+    @override
+    def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
+        if flask.request.mimetype in FORMS:
+            return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
+        return super().parse_http_body(request, context)
+
+    @override
+    def get_graphql_request_data(
+        self, request: Any, context: Context, data: object, protocol: Any
+    ) -> GraphQLRequestData:
+        if isinstance(data, dict):
+            given = {name: value for name, value in data.items() if value != ""}  # a form's way to leave a field out
+            if isinstance(given.get("variables"), str):
+                given["variables"] = self.decode_json(given["variables"])
+            data = given
+        return super().get_graphql_request_data(request, context, data, protocol)
+
+
+def build_schema() -> graphene.Schema:
+    """The schema of these addresses; its resolvers expect a Context."""
+    return graphene.Schema(query=Query)

@@ -1,0 +1,275 @@
+// The translator page. A text goes to the API and nowhere else: not into the address, not into any storage.
+
+import { ask, RequestError } from "./graphql.js";
+
+const MUTATION = `
+mutation Translate($input: TranslateInput!) {
+  translate(input: $input) {
+    requestId
+    translations { text error { code message } sentences { text score flags } }
+  }
+}`;
+const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
+const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all
+// A text has far more time than it needs: where that was too little, no worker was there to take it.
+const TRANSIENT = ["OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
+const TIMEOUT = 10; // seconds for a short text
+const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
+const LOW_SCORE = -0.8; // mean log-probability per token, below which a sentence deserves a second look (docs/page.md)
+const FLAGS = {
+  REPETITION: "The model began to repeat itself here. Something may be missing, or said twice.",
+  UNKNOWN_TOKENS: "The sentence has characters that the model does not know. They may be missing.",
+  SPLIT: "The sentence was too long for the model and was translated in parts.",
+  TRUNCATED: "The translation reached its length limit. The end may be missing.",
+};
+const UNSURE = "The model was unsure of this sentence. It may be wrong.";
+const PAIR = "tolk.pair"; // in the local storage
+
+const { pairs, limit, maxTimeout } = document.body.dataset;
+const PAIRS = JSON.parse(pairs);
+const LIMIT = Number(limit);
+const MAX_TIMEOUT = Number(maxTimeout);
+const element = (id) => document.getElementById(id);
+const [source, target, swap, oneWay] = ["source", "target", "swap", "one-way"].map(element);
+const [text, length, clear] = ["text", "length", "clear"].map(element);
+const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
+const [trouble, reason, advice, again, outdated] = ["trouble", "reason", "advice", "again", "outdated"].map(element);
+const names = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+
+let shown = ""; // the translation on the page
+let current = false; // whether it is that of the text on the page
+let request = new AbortController(); // the newest one
+let timer; // until the next one
+let failures = 0; // since the last success or change
+
+// The languages.
+
+function choose(from, to) {
+  const targets = PAIRS.filter((pair) => pair[0] === from).map((pair) => pair[1]);
+  offer(source, [...new Set(PAIRS.map((pair) => pair[0]))], from);
+  offer(target, targets, targets.includes(to) ? to : targets[0]);
+  text.lang = from;
+  const back = PAIRS.some((pair) => pair[0] === target.value && pair[1] === from);
+  swap.ariaDisabled = String(!back);
+  oneWay.textContent = back ? "" : `There is no model from ${name(target.value)} to ${name(from)}.`;
+  swap.title = oneWay.textContent || "Swap the languages";
+}
+
+function offer(select, languages, chosen) {
+  select.replaceChildren(...languages.map((code) => new Option(name(code), code, false, code === chosen)));
+}
+
+function name(code) {
+  try {
+    return names.of(code);
+  } catch {
+    return code; // a name of models.toml's own
+  }
+}
+
+function remember() {
+  try {
+    localStorage.setItem(PAIR, JSON.stringify([source.value, target.value]));
+  } catch {
+    // A browser that may keep nothing: the first pair is as good.
+  }
+}
+
+function remembered() {
+  try {
+    const [from, to] = JSON.parse(localStorage.getItem(PAIR));
+    return PAIRS.find((pair) => pair[0] === from && pair[1] === to);
+  } catch {
+    return undefined; // nothing, or nothing of use
+  }
+}
+
+// From a text to its translation.
+
+function change() {
+  halt();
+  failures = 0;
+  const excess = measure();
+  clear.disabled = !text.value;
+  current = false;
+  if (text.value.trim() === "") {
+    show("", []);
+    say("");
+  } else if (excess > 0) {
+    trouble.hidden = true;
+    mark(true);
+    say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`);
+  } else {
+    mark(!trouble.hidden);
+    say("");
+    timer = setTimeout(translate, PAUSE);
+  }
+}
+
+function halt() {
+  clearTimeout(timer);
+  request.abort();
+  progress.hidden = true;
+}
+
+async function translate() {
+  halt();
+  const characters = LIMIT + measure();
+  if (text.value.trim() === "" || characters > LIMIT) return;
+  const { signal } = (request = new AbortController());
+  const to = target.value;
+  const timeout = Math.min(MAX_TIMEOUT, TIMEOUT + characters / CHARACTERS_PER_SECOND);
+  const input = { texts: [text.value], source: source.value, target: to, timeout };
+  progress.hidden = false;
+  try {
+    const { requestId, translations } = (await ask(MUTATION, { input }, signal)).translate;
+    const [{ text: translation, sentences, error }] = translations;
+    if (error) throw new RequestError(error.message, { ...error, requestId });
+    current = true;
+    failures = 0;
+    output.lang = to;
+    const count = show(translation, sentences);
+    const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
+    say(`Translated.${check}`);
+  } catch (error) {
+    if (signal.aborted) return; // a newer text is on its way
+    if (!(error instanceof RequestError)) throw error;
+    fail(error);
+  }
+  progress.hidden = true;
+}
+
+// Failures.
+
+function fail(error) {
+  const seconds = Math.max(error.retryAfter ?? 0, 2 ** failures);
+  const byItself = TRANSIENT.includes(error.code) && failures < RETRIES;
+  failures += 1;
+  if (byItself) timer = setTimeout(translate, seconds * 1000);
+  const id = error.requestId ? ` Request ${error.requestId}.` : "";
+  reason.textContent = error.message;
+  advice.textContent = `Your text is still here.${byItself ? " The page tries again in a moment." : ""}${id}`;
+  trouble.hidden = false;
+  mark(true);
+  say("");
+}
+
+// An older translation stays, and looks like one; in words, where no newer one is about to come.
+function mark(inWords) {
+  const old = shown !== "" && !current;
+  output.classList.toggle("outdated", old);
+  outdated.hidden = !(old && inWords);
+}
+
+// What is on the page.
+
+// Returns how many sentences are marked.
+function show(translation, sentences) {
+  shown = translation;
+  output.replaceChildren(...annotate(translation, sentences));
+  copy.disabled = !shown;
+  trouble.hidden = true;
+  mark(false);
+  return output.querySelectorAll("mark").length;
+}
+
+// The translation, with each sentence marked that a reader had better check. Sentences occur in it in their order.
+function annotate(translation, sentences) {
+  const parts = [];
+  let written = 0;
+  let cursor = 0;
+  for (const sentence of sentences) {
+    const start = translation.indexOf(sentence.text, cursor);
+    if (start < 0 || !sentence.text) continue;
+    cursor = start + sentence.text.length;
+    const doubts = sentence.flags.map((flag) => FLAGS[flag]);
+    if (sentence.score < LOW_SCORE) doubts.push(UNSURE);
+    if (doubts.length === 0) continue;
+    parts.push(translation.slice(written, start), ...doubtful(sentence.text, doubts, `doubt-${parts.length}`));
+    written = cursor;
+  }
+  return [...parts, translation.slice(written)];
+}
+
+function doubtful(sentence, doubts, id) {
+  const marked = document.createElement("mark");
+  marked.textContent = sentence;
+  marked.tabIndex = 0;
+  marked.setAttribute("aria-describedby", id);
+  const why = document.createElement("span");
+  why.id = id;
+  why.role = "tooltip";
+  why.lang = "en";
+  why.dir = "ltr";
+  why.textContent = doubts.join(" ");
+  return [marked, why];
+}
+
+// Measures the text as the server does, in Unicode code points, and says by how many it is over the limit.
+function measure() {
+  const characters = Array.from(text.value).length;
+  length.textContent = `${characters.toLocaleString("en")} / ${LIMIT.toLocaleString("en")}`;
+  text.ariaInvalid = String(characters > LIMIT);
+  if (!CSS.supports("field-sizing", "content")) {
+    text.style.height = "auto";
+    text.style.height = `${text.scrollHeight}px`;
+  }
+  return characters - LIMIT;
+}
+
+function say(words) {
+  outcome.textContent = words;
+}
+
+// What people do.
+
+text.addEventListener("input", change);
+text.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    translate();
+  }
+});
+for (const select of [source, target]) {
+  select.addEventListener("change", () => {
+    choose(source.value, target.value);
+    remember();
+    change();
+  });
+}
+swap.addEventListener("click", () => {
+  if (oneWay.textContent) return say(oneWay.textContent);
+  if (current && shown) text.value = shown;
+  choose(target.value, source.value);
+  remember();
+  change();
+});
+clear.addEventListener("click", () => {
+  text.value = "";
+  change();
+  text.focus();
+});
+again.addEventListener("click", () => {
+  failures = 0;
+  text.focus();
+  translate();
+});
+copy.addEventListener("click", async () => {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(shown);
+  } else {
+    // Browsers have a clipboard for pages over HTTPS and on this machine; elsewhere there is the older way.
+    getSelection().selectAllChildren(output);
+    document.execCommand("copy");
+  }
+  say("Copied.");
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") output.classList.add("hushed");
+});
+for (const kind of ["pointerover", "focusin"]) {
+  output.addEventListener(kind, () => output.classList.remove("hushed"));
+}
+
+choose(...(remembered() ?? PAIRS[0]));
+measure();

@@ -1,0 +1,87 @@
+"""What an operator wants to know about the service at this moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tasks.contract import Code, WorkerStatus
+
+WINDOW = 60  # minutes that an error counts as recent
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCount:
+    """How often callers were told a code of late; `last` time in Unix seconds, and to which request."""
+
+    code: Code
+    count: int
+    last: float
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """Messages that wait, and workers that take them."""
+
+    name: str
+    depth: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`broker` is whether it answers, None where there is none; without it only errors of this process are known.
+
+    `queues` by name; `workers` by theirs; `dead_letters` wait for a look.
+    """
+
+    broker: bool | None = None
+    queues: Mapping[str, QueueStatus] = field(default_factory=dict)
+    workers: Mapping[str, WorkerStatus] = field(default_factory=dict)
+    dead_letters: int | None = None
+    errors: tuple[ErrorCount, ...] = ()
+
+
+class RecentErrors:
+    """What this process told its callers in the last hour. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._minutes: dict[Code, Counter[int]] = {}
+        self._last: dict[Code, tuple[float, str]] = {}
+
+    def add(self, code: Code, request_id: str) -> None:
+        """Counts what is an error: a cancelled request ended as its caller wanted."""
+        if code is Code.CANCELLED:
+            return
+        now = time.time()
+        with self._lock:
+            minutes = self._minutes.setdefault(code, Counter())
+            minutes[int(now) // 60] += 1
+            for minute in [each for each in minutes if each <= now // 60 - WINDOW]:
+                del minutes[minute]
+            self._last[code] = (now, request_id)
+
+    def counts(self) -> list[ErrorCount]:
+        now = time.time()
+        with self._lock:
+            recent = {
+                code: sum(count for minute, count in minutes.items() if minute > now // 60 - WINDOW)
+                for code, minutes in self._minutes.items()
+            }
+            return [ErrorCount(code, count, *self._last[code]) for code, count in recent.items() if count]
+
+
+def total(counts: Iterable[ErrorCount]) -> tuple[ErrorCount, ...]:
+    """One entry per code, of the counts of several processes."""
+    found: dict[Code, ErrorCount] = {}
+    for each in counts:
+        other = found.get(each.code, each)
+        latest = max(each, other, key=lambda count: count.last)
+        count = each.count if other is each else each.count + other.count
+        found[each.code] = ErrorCount(each.code, count, latest.last, latest.request_id)
+    return tuple(found[code] for code in Code if code in found)

@@ -1,0 +1,86 @@
+"""One question over the broker to every worker and to every web process, and a look at the queues."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from kombu import Connection, Consumer, Message, Producer, Queue
+from kombu.pidbox import Mailbox
+
+from app.status import ErrorCount, QueueStatus, RecentErrors, Status, total
+from tasks.contract import STATUS, Code, TolkError, WorkerStatus
+
+PATIENCE = 0.5  # seconds until who has not answered is not there
+
+WEB = Mailbox("tolk.web", type="fanout", accept=["json"], serializer="json")
+
+logger = logging.getLogger(__name__)
+
+
+def answer(connection: Connection, name: str, errors: RecentErrors) -> Consumer:
+    """What lets a web process answer such questions on this connection, as `name`; not yet consuming."""
+    mailbox: Any = WEB(connection)  # a Mailbox; to celery-types, a Node
+    node = mailbox.Node(
+        name,
+        channel=connection.default_channel,
+        handlers={STATUS: lambda _state: [asdict(each) for each in errors.counts()]},
+    )
+    consumer: Consumer = node.Consumer(callbacks=[node.handle_message])
+    return consumer
+
+
+def take(celery: Celery, connection: Connection, name: str, own: list[ErrorCount]) -> Status:
+    """The status, with the `own` errors of this process, `name`. Raises kombu's errors of a lost broker."""
+    channel: Any = connection.default_channel
+    queues = {}
+    for queue_name, queue in celery.amqp.queues.items():
+        found: Any = queue(channel).queue_declare()
+        queues[queue_name] = QueueStatus(queue_name, found.message_count, found.consumer_count)
+    dead_letters = celery.conf.tolk_dead_letters(channel).queue_declare().message_count
+    workers, errors = {}, {name: own}
+    exchanges = [celery.control.mailbox.exchange, WEB.exchange]  # type: ignore[attr-defined]  # missing in celery-types
+    for who, reply in _ask(connection, exchanges):
+        try:
+            if isinstance(reply, list):
+                errors.setdefault(who, [ErrorCount(**{**each, "code": Code(each["code"])}) for each in reply])
+            else:
+                workers[who] = WorkerStatus.decode(reply)
+        except (TolkError, LookupError, TypeError, ValueError) as error:  # of another release
+            logger.warning("status of %s: %s", who, error)
+    return Status(
+        broker=True,
+        queues=queues,
+        workers=dict(sorted(workers.items())),
+        dead_letters=dead_letters,
+        errors=total(count for counts in errors.values() for count in counts),
+    )
+
+
+def _ask(connection: Connection, exchanges: list[Any]) -> Iterator[tuple[str, object]]:
+    """(name, reply) of all that answer, with Celery's remote control; its own client would wait for a lost broker."""
+    replies: list[Message] = []
+    inbox = Queue(f"tolk.survey.{uuid4().hex}", exclusive=True, durable=False)
+    with Consumer(connection, [inbox], on_message=replies.append, no_ack=True, accept=["json"]):
+        question = {
+            "method": STATUS,
+            "arguments": {},
+            "destination": None,
+            "ticket": inbox.name,
+            "reply_to": {"exchange": "", "routing_key": inbox.name},
+        }
+        producer = Producer(connection, serializer="json")
+        for exchange in exchanges:
+            producer.publish(question, exchange=exchange, declare=[exchange], retry=False)
+        until = time.monotonic() + PATIENCE
+        while (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=left)
+    for message in replies:
+        yield from message.payload.items()

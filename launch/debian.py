@@ -1,0 +1,23 @@
+"""Debian's packages, for what no virtual environment holds. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import IO
+
+
+class PackageError(Exception):
+    """The package could not be installed; the message says why."""
+
+
+def install(package: str, log: int | IO[bytes]) -> None:
+    """Installs it with what it depends on, and writes what apt-get says to `log`. Raises PackageError."""
+    if shutil.which("apt-get") is None or os.geteuid() != 0:
+        raise PackageError(f"There is no {package}, and only root can install it (on Debian).")
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", package]):
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ).returncode:
+            raise PackageError(f"`{' '.join(command)}` failed; its output says why.")

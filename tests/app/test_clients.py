@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from app.clients import Clients
+from launch.rabbitmq import PrivateRabbitMQ
+
+MUTATION = "mutation($input: TranslateInput!) { translate(input: $input) { translations { text } } }"
+
+
+@pytest.fixture
+def cancelled() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def clients(cancelled: list[str]) -> Clients:
+    return Clients(cancelled.append)
+
+
+def test_a_client_that_hangs_up_is_cancelled_and_no_other(
+    clients: Clients, cancelled: list[str], eventually: Callable[..., None]
+) -> None:
+    ours, theirs = socket.socketpair()
+    another, _stays = socket.socketpair()
+    with clients.watched({"gunicorn.socket": ours}, "one"), clients.watched({"gunicorn.socket": another}, "other"):
+        theirs.close()
+        eventually(lambda: "one" in cancelled)
+    assert "other" not in cancelled
+
+
+def test_who_sends_more_is_still_there(clients: Clients, cancelled: list[str], eventually: Callable[..., None]) -> None:
+    ours, theirs = socket.socketpair()
+    with clients.watched({"werkzeug.socket": ours}, "one"):
+        theirs.send(b"POST /graphql")
+        gone, closed = socket.socketpair()
+        with clients.watched({"gunicorn.socket": gone}, "other"):
+            closed.close()
+            eventually(lambda: "other" in cancelled)
+    assert "one" not in cancelled
+
+
+def test_a_request_that_begins_after_its_client_went_is_cancelled_when_it_can_be(
+    eventually: Callable[..., None],
+) -> None:
+    in_flight, calls = threading.Event(), list[bool]()
+    clients = Clients(lambda _: calls.append(in_flight.is_set()))
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with clients.watched({"gunicorn.socket": ours}, "one"):
+        eventually(lambda: calls)
+        in_flight.set()
+        eventually(lambda: True in calls)
+
+
+def test_a_connection_may_come_back_under_the_same_number(
+    clients: Clients, cancelled: list[str], eventually: Callable[..., None]
+) -> None:
+    for i in range(20):
+        ours, theirs = socket.socketpair()
+        with ours, clients.watched({"gunicorn.socket": ours}, f"stays-{i}"):
+            pass
+        theirs.close()
+        ours, theirs = socket.socketpair()
+        with ours, clients.watched({"gunicorn.socket": ours}, f"gone-{i}"):
+            theirs.close()
+            eventually(lambda i=i: f"gone-{i}" in cancelled)
+    assert not [request_id for request_id in cancelled if request_id.startswith("stays")]
+
+
+def test_a_server_that_does_not_show_its_socket_is_served_all_the_same(clients: Clients) -> None:
+    with clients.watched({}, "one"):
+        pass
+
+
+@pytest.mark.broker
+def test_the_worker_stops_working_for_a_client_that_hung_up(
+    broker: PrivateRabbitMQ,
+    start_worker: Callable[..., Any],
+    start_web: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    start_worker(broker.url, app="echo")
+    web = start_web(broker.url)
+
+    def active() -> int:
+        query = {"query": "{ status { workers { active } } }"}
+        answer = requests.post(f"{web}/graphql", json=query, timeout=10).json()
+        return sum(worker["active"] for worker in answer["data"]["status"]["workers"])
+
+    variables = {"input": {"texts": ["#sleep 60"], "target": "en", "timeout": 60}}
+    payload = json.dumps({"query": MUTATION, "variables": variables})
+    head = f"POST /graphql HTTP/1.1\r\nHost: {urlsplit(web).netloc}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((urlsplit(web).hostname, urlsplit(web).port)) as client:
+        client.sendall(f"{head}Content-Length: {len(payload)}\r\n\r\n{payload}".encode())
+        eventually(lambda: active() == 1)
+    eventually(lambda: active() == 0)

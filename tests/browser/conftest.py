@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+
+expect.set_options(timeout=20_000)
+
+# Chromium complains of every answer that is an error; what the page makes of it is tested.
+FAILED = "Failed to load resource"
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a browser profile of its own, with the profile's options.
+
+    In the end nothing may have been complained about on the console, asked of another host, written into an address, or
+    kept but the languages.
+    """
+    profiles = []
+    addresses: list[str] = []
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not message.text.startswith(FAILED):
+            complaints.append(message.text)
+
+    def open_(address: str, **options: Any) -> Page:
+        profile = browser.new_context(**options)
+        profiles.append(profile)
+        profile.set_default_timeout(20_000)
+        profile.on("console", listen)
+        profile.on("weberror", lambda error: complaints.append(str(error.error)))
+        profile.on("request", lambda request: addresses.append(request.url))
+        page = profile.new_page()
+        page.on("framenavigated", lambda frame: addresses.append(frame.url))
+        page.goto(address)
+        return page
+
+    yield open_
+    hosts = {urlsplit(page.url).netloc for profile in profiles for page in profile.pages}
+    for profile in profiles:
+        kept = profile.storage_state(indexed_db=True)
+        assert kept["cookies"] == []
+        entries = [entry["name"] for origin in kept["origins"] for entry in origin["localStorage"]]
+        assert set(entries) <= {"tolk.pair"}
+        assert not any(origin.get("indexedDB") for origin in kept["origins"])
+        profile.close()
+    assert complaints == []
+    assert {urlsplit(address).netloc for address in addresses} <= hosts | {""}
+    assert not any(urlsplit(address).query or urlsplit(address).fragment for address in addresses)
+
+
+@pytest.fixture(scope="session")
+def check_access() -> Callable[[Page], None]:
+    """Fails the test where axe finds a page hard to read or to use, or where it has to be scrolled sideways."""
+
+    def check(page: Page) -> None:
+        results = Axe().run(page)
+        assert results.violations_count == 0, results.generate_report()
+        assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+    return check
