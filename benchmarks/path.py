@@ -65,7 +65,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: milliseconds that a request took, requests a second, milliseconds of CPU a request by process"""
+    """One measurement: milliseconds of a request, requests a second, and milliseconds of CPU a request by process."""
 
     p50: float
     p99: float
@@ -75,9 +75,13 @@ class Sample:
 
 def main() -> None:
     with TemporaryDirectory() as directory, ExitStack() as stack:
-        log = stack.enter_context((Path(directory) / "log").open("wb"))
+        log = stack.enter_context((Path(directory) / "log").open("w+b"))
         broker = stack.enter_context(PrivateRabbitMQ(Path(directory) / "rabbitmq", log.fileno()))
-        stages = start(broker.url, stack, log)
+        try:
+            stages = start(broker.url, stack, log)
+        except TimeoutError as error:
+            log.seek(0)
+            sys.exit(f"{error}\n{log.read().decode(errors='replace')}")
         node = psutil.Process(broker.process.pid) if broker.process else None
         print(describe(broker.url), flush=True)
         for stage in stages:
@@ -91,9 +95,8 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
     """All servers and workers, ended with `stack`."""
 
     def run(*command: str, **environ: str) -> psutil.Process:
-        return stack.enter_context(
-            running([sys.executable, "-m", *command], {"CELERY_BROKER_URL": url, **environ}, log)
-        )
+        environ = {**os.environ, "CELERY_BROKER_URL": url, **environ}
+        return stack.enter_context(running([sys.executable, "-m", *command], environ, log))
 
     def serve(application: str, **environ: str) -> tuple[Load, psutil.Process]:
         port = free_port()
