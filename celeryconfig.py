@@ -81,7 +81,7 @@ broker_heartbeat = 30
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
-result_backend = "rpc://"
+result_backend = "tasks.replies:Replies"
 result_persistent = False
 
 imports = ("tasks.translate",)

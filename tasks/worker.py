@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 
+EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
+EVENTS_LIMIT = 1_000  # in one message
+
 logger = get_logger(__name__)
 
 
@@ -83,6 +86,8 @@ class Engines(bootsteps.StartStopStep):
 class Consumer(CeleryConsumer):
     """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
 
+    event_dispatcher: Any  # missing in celery-types
+
     class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # to celery-types, a variable
         default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
             "celery.worker.consumer.delayed_delivery:DelayedDelivery"
@@ -99,6 +104,19 @@ class Consumer(CeleryConsumer):
         return self.ensure_connected(
             self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
         )
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        self.event_dispatcher.buffer_limit = EVENTS_LIMIT
+        hub.call_repeatedly(EVENTS_PERIOD, self.event_dispatcher.flush)
+
+    def on_send_event_buffered(self) -> Any:
+        """Lets a task's three events wait for the next message. Celery would send two of them before its reply."""
+
+    def stop(self) -> None:
+        if self.event_dispatcher is not None:  # it comes with the first connection
+            self.event_dispatcher.flush()
+        super().stop()
 
 
 class DeadLetters(bootsteps.StartStopStep):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -189,21 +190,47 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, t
     worker.stop()
 
 
+def watch(connection: Connection) -> Any:
+    """A queue that hears every event from now on."""
+    queue: Any = Queue(f"events-{uuid4()}", get_exchange(connection), "#", exclusive=True)
+    bound = queue(connection.default_channel)
+    bound.declare()
+    return bound
+
+
+def heard(monitor: Any) -> list[dict[str, Any]]:
+    """The events since the last time; a message holds one, or a list of them."""
+    events: list[dict[str, Any]] = []
+    while (message := monitor.get(no_ack=True)) is not None:
+        events.extend([message.payload] if isinstance(message.payload, dict) else message.payload)
+    return events
+
+
+@pytest.mark.broker
+def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, translator, eventually, models: Path) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    with Connection(broker.url) as connection:
+        monitor = watch(connection)
+        for name in ("first", "second"):
+            ask(translator, "un", request_id=name)
+        eventually(lambda: worker.says("[second] succeeded"))
+        assert worker.stop() == 0
+        assert ("first", "task-succeeded") in [(event.get("uuid"), event["type"]) for event in heard(monitor)]
+
+
 @pytest.mark.broker
 def test_no_log_and_no_event_holds_a_text(broker, start_worker, translator, eventually, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    events: list[dict[str, object]] = []
+    events: list[dict[str, Any]] = []
     with Connection(broker.url) as connection:
-        everything = Queue("events", get_exchange(connection), "#", exclusive=True)(connection.default_channel)
-        everything.declare()
+        monitor = watch(connection)
         ask(translator, "un secret")
         ask(translator, "un secret", "#bad")
         with pytest.raises(TolkError):
             ask(translator, "un secret", "#fail")
 
         def ended() -> int:
-            while (message := everything.get(no_ack=True)) is not None:
-                events.extend([message.payload] if isinstance(message.payload, dict) else message.payload)
+            events.extend(heard(monitor))
             return [event["type"] for event in events].count("task-succeeded")
 
         eventually(lambda: ended() == 3)

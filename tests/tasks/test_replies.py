@@ -1,0 +1,36 @@
+"""How a reply is sent, where the connection it was to go on is gone."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+
+import pytest
+from celery import Celery
+from kombu import Connection, Queue
+
+import celeryconfig
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_reply_arrives_though_its_connection_was_lost(broker, lost: bool) -> None:
+    celery = Celery(broker=broker.url, set_as_current=False)
+    celery.config_from_object(celeryconfig)
+    with celery.amqp.producer_pool.acquire() as producer:
+        used = producer.channel.connection.sock
+    if lost:
+        used.shutdown(socket.SHUT_RDWR)
+    with Connection(broker.url) as connection:
+        queue = Queue("replies", exclusive=True)(connection.default_channel)
+        queue.declare()
+        request = SimpleNamespace(reply_to="replies", correlation_id="r1", group=None)
+        celery.backend.store_result("r1", {"v": 1}, "SUCCESS", request=request)
+        message = queue.get(no_ack=True)
+    assert message.properties["correlation_id"] == "r1"
+    assert {key: message.payload[key] for key in ("task_id", "status", "result")} == {
+        "task_id": "r1",
+        "status": "SUCCESS",
+        "result": {"v": 1},
+    }
+    celery.close()
