@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -331,7 +330,8 @@ class CeleryTranslator:
         known = hash(queue) in connection.declared_entities
         now = time.time()
         try:
-            # Celery's task message as its protocol 2 has it: `send_task` takes longer for it than the broker does.
+            # Celery's task message as its protocol 2 has it: `send_task` takes longer for it than the broker does. No
+            # header `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
             producer.publish(
                 ([request.encode()], {}, {}),
                 exchange=queue.exchange,
@@ -343,7 +343,6 @@ class CeleryTranslator:
                     "root_id": request_id,
                     "parent_id": None,
                     "group": None,
-                    "expires": datetime.fromtimestamp(request.deadline, UTC).isoformat(),
                     "argsrepr": f"<{len(request.texts)} texts for {request.model}>",  # people's texts go into no log
                     "kwargsrepr": "{}",
                     PUBLISHED: now,
@@ -381,9 +380,7 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
     try:
         meta = message.payload
         if meta["status"] == REVOKED:
-            expired = "expired" in meta["result"]["exc_message"]
-            failure = Failure(Code.TIMEOUT, LATE) if expired else Failure(Code.CANCELLED, CANCELLED)
-            reply = TranslateReply(request.model, error=failure)
+            reply = TranslateReply(request.model, error=Failure(Code.CANCELLED, CANCELLED))
         elif meta["status"] == SUCCESS:
             reply = TranslateReply.decode(meta["result"])
         else:

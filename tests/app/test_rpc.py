@@ -153,8 +153,6 @@ def fragile(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbit
         ({"status": "SUCCESS", "result": TranslateReply(model="odd").encode()}, Code.INTERNAL),
         ({"status": "FAILURE", "result": {"exc_type": "NotRegistered", "exc_message": ["x"]}}, Code.INTERNAL),
         ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"]}}, Code.CANCELLED),
-        ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["expired"]}}, Code.TIMEOUT),
-        ({"status": "REVOKED", "result": None}, Code.INTERNAL),
     ],
 )
 def test_whatever_a_worker_answers_is_one_error(broker, connect, body: Any, code: Code) -> None:
