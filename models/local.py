@@ -194,13 +194,14 @@ class LocalTranslator:
         deadline: float = math.inf,
         priority: Priority = "interactive",
         group: str | None = None,
+        unwanted: Callable[[], bool] = lambda: False,
     ) -> Translated:
         """A translation per text, in order; a text that fails does not spoil another.
 
         `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
         `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded.
         Raises BadInput for a target the model does not have; Overloaded, Unavailable or Cancelled for the call as a
-        whole, after cancelling what is left of `group`.
+        whole, after cancelling what is left of `group`. `unwanted` says whether somebody has cancelled `group` already.
         """
         token = self._target_token(target)
         source, target = source or self.source, target or self.target
@@ -209,7 +210,10 @@ class LocalTranslator:
         def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
             bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
-            return self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
+            pending = self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
+            if unwanted():  # cancelled when there was nothing in the engine to cancel
+                raise Cancelled("The translation was cancelled.")
+            return pending
 
         drafts = [self._draft(text, source, token) for text in texts]
         try:

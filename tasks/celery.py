@@ -27,6 +27,7 @@ class Engine(Protocol):
         deadline: float,
         priority: str,
         group: str | None,
+        unwanted: Callable[[], bool],
     ) -> Any: ...
 
     def cancel(self, group: str) -> int: ...

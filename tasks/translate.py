@@ -75,6 +75,7 @@ def _translated(request: TranslateRequest, request_id: str, reply: TranslateRepl
         deadline=time.monotonic() + remaining - min(WAY_BACK, remaining / 10),
         priority=request.priority,
         group=request_id,
+        unwanted=lambda: request_id in state.revoked,
     )
     took = translated.timings
     return replace(

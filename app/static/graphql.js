@@ -21,6 +21,7 @@ export async function ask(query, variables, signal) {
     });
     answer = await response.json();
   } catch (error) {
+    if (error.name === "TimeoutError") throw new RequestError("The service does not answer.", { code: "TIMEOUT" });
     if (signal.aborted) throw error;
     if (!response) throw new RequestError("The service cannot be reached.", { code: "UNREACHABLE" });
   }

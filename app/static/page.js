@@ -14,6 +14,7 @@ const RETRIES = 5; // by itself, each after twice the time of the one before: ha
 // A text has far more time than it needs: where that was too little, no worker was there to take it.
 const TRANSIENT = ["OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
 const TIMEOUT = 10; // seconds for a short text
+const GRACE = 5; // seconds after that, in which the service would have said so
 const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
 const LOW_SCORE = -0.8; // mean log-probability per token, below which a sentence deserves a second look (docs/page.md)
 const FLAGS = {
@@ -120,9 +121,10 @@ async function translate() {
   const to = target.value;
   const timeout = Math.min(MAX_TIMEOUT, TIMEOUT + characters / CHARACTERS_PER_SECOND);
   const input = { texts: [text.value], source: source.value, target: to, timeout };
+  const patient = AbortSignal.any([signal, AbortSignal.timeout((timeout + GRACE) * 1000)]);
   progress.hidden = false;
   try {
-    const { requestId, translations } = (await ask(MUTATION, { input }, signal)).translate;
+    const { requestId, translations } = (await ask(MUTATION, { input }, patient)).translate;
     const [{ text: translation, sentences, error }] = translations;
     if (error) throw new RequestError(error.message, { ...error, requestId });
     current = true;
@@ -256,7 +258,11 @@ again.addEventListener("click", () => {
 });
 copy.addEventListener("click", async () => {
   if (navigator.clipboard) {
-    await navigator.clipboard.writeText(shown);
+    try {
+      await navigator.clipboard.writeText(shown);
+    } catch {
+      return say("The browser did not allow it: select the translation and copy it.");
+    }
   } else {
     // Browsers have a clipboard for pages over HTTPS and on this machine; elsewhere there is the older way.
     getSelection().selectAllChildren(output);

@@ -21,12 +21,11 @@ const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 let timer;
 
 async function update() {
-  const signal = AbortSignal.timeout(PATIENCE);
   try {
-    show((await ask(QUERY, {}, signal)).status);
+    show((await ask(QUERY, {}, AbortSignal.timeout(PATIENCE))).status);
   } catch (error) {
-    if (!(error instanceof RequestError) && !signal.aborted) throw error;
-    complain(signal.aborted ? "The service does not answer." : error.message);
+    if (!(error instanceof RequestError)) throw error;
+    complain(error.message);
   }
   clearTimeout(timer);
   if (visible()) timer = setTimeout(update, PERIOD);
@@ -43,9 +42,10 @@ function complain(reason) {
 }
 
 function show(status) {
-  fill("models", status.models.flatMap(queueRows));
+  const away = status.broker === false;
   fill("errors", status.errors.map(errorRow));
-  if (status.broker === false) return complain("The message broker does not answer.");
+  if (!away || element("models").rows.length === 0) fill("models", status.models.flatMap(queueRows));
+  if (away) return complain("The message broker does not answer. The errors below are those of one web process.");
   fill("workers", status.workers.map(workerRow));
   element("letters").textContent = status.deadLetters ?? "–";
   element("updated").textContent = time.format(new Date());

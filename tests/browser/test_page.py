@@ -290,6 +290,35 @@ def test_trying_again_by_itself_has_an_end(page: Page) -> None:
     expect(page.locator("#text")).to_be_focused()
 
 
+def test_a_service_that_never_answers_is_given_up_and_asked_again(page: Page) -> None:
+    page.evaluate(
+        "(real => { AbortSignal.timeout = (time) => real.call(AbortSignal, time / 1000); })(AbortSignal.timeout)"
+    )
+    page.route("**/graphql", lambda _: None)
+    translate(page, "Bonjour.")
+    expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
+    expect(page.locator("#text")).to_have_value("Bonjour.")
+    page.evaluate("() => { AbortSignal.timeout = () => new AbortController().signal }")
+    page.unroute("**/graphql")
+    expect(output(page)).to_have_text("Bonjour.")
+
+
+def test_a_clipboard_that_is_refused_is_said(page: Page) -> None:
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new DOMException('', 'Not')) }")
+    translate(page, "Bonjour.")
+    expect(output(page)).to_have_text("Bonjour.")
+    page.click("#copy")
+    expect(page.locator("#outcome")).to_contain_text("did not allow it")
+
+
+def test_a_long_text_keeps_its_buttons_in_sight(page: Page) -> None:
+    translate(page, "ligne\n" * 48)
+    expect(output(page)).to_contain_text("ligne")
+    page.evaluate("scrollTo(0, 0)")
+    for button in ("#clear", "#copy"):
+        expect(page.locator(button)).to_be_in_viewport()
+
+
 def test_an_error_that_stays_waits_for_the_button(page: Page) -> None:
     page.clock.install()
     texts = answer_with(page, 500, "<html>Internal Server Error")

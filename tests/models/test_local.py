@@ -417,6 +417,16 @@ def test_cancelling_ends_the_call_and_all_its_sentences(
     assert translator.cancel("task") == 0
 
 
+def test_what_was_cancelled_before_it_reached_the_engine_does_not_stay_there(
+    translator: LocalTranslator, gate: Gate
+) -> None:
+    answers = iter([False, True])
+    with pytest.raises(Cancelled):
+        translator.translate(["Il pleut. Je dors."], group="task", unwanted=lambda: next(answers))
+    assert translator.cancel("task") == 0
+    gate.open()
+
+
 def test_an_overloaded_call_leaves_no_work_behind(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalTranslator.load("fr-en", settings=EngineSettings(max_waiting=2), decoding=Options()) as translator:
         gate = Gate(translator, monkeypatch)

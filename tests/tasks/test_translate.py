@@ -93,6 +93,14 @@ def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine)
     assert reply.timings == Timings(0.0, 0.1, 0.2, 0.3)
 
 
+def test_a_task_that_is_cancelled_before_its_engine_has_it_is_unwanted(engine: Engine) -> None:
+    translate.apply((request(),), task_id="cancelled").get()
+    assert not engine.asked["unwanted"]()
+    state.revoked.add("cancelled")
+    assert engine.asked["unwanted"]()
+    state.revoked.discard("cancelled")
+
+
 @pytest.mark.parametrize("timeout", [0.5, 10, 60])
 def test_the_engine_has_until_a_little_before_the_deadline(engine: Engine, timeout: float) -> None:
     before = time.monotonic()
