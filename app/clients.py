@@ -5,6 +5,7 @@ WSGI does not tell. The server's own socket does: it is in the environ of gunico
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Any
 from tasks.contract import TolkError
 
 PAUSE = 0.02  # seconds between two looks while one that hung up is still in flight
+
+logger = logging.getLogger(__name__)
 
 
 class Clients:
@@ -64,6 +67,8 @@ class Clients:
                     self._cancel(request_id)
                 except TolkError:  # the service is shutting down, and cancels everything itself
                     return
+                except Exception:  # every client depends on this thread: whatever it meets, it goes on
+                    logger.exception("cancelling %s", request_id)
             time.sleep(PAUSE)
 
 

@@ -107,6 +107,9 @@ class GraphQL(GraphQLView[Context, None]):
         except WerkzeugException:
             self.translator.told(Code.BAD_INPUT, g.request_id)
             raise
+        except Exception:
+            self.translator.told(Code.INTERNAL, g.request_id)
+            raise
 
     def _answer(self) -> ResponseReturnValue:
         if request.method == "POST" and request.mimetype not in self.content_types:

@@ -270,6 +270,7 @@ copy.addEventListener("click", async () => {
   }
   say("Copied.");
 });
+addEventListener("resize", measure);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") output.classList.add("hushed");
 });

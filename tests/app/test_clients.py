@@ -61,6 +61,22 @@ def test_a_request_that_begins_after_its_client_went_is_cancelled_when_it_can_be
         eventually(lambda: True in calls)
 
 
+def test_a_cancel_that_fails_is_not_the_last(eventually: Callable[..., None]) -> None:
+    calls: list[str] = []
+
+    def cancel(request_id: str) -> None:
+        calls.append(request_id)
+        if len(calls) == 1:
+            raise RuntimeError("a bug")
+
+    clients = Clients(cancel)
+    for request_id in ("one", "other"):
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        with clients.watched({"gunicorn.socket": ours}, request_id):
+            eventually(lambda request_id=request_id: request_id in calls)
+
+
 def test_a_connection_may_come_back_under_the_same_number(
     clients: Clients, cancelled: list[str], eventually: Callable[..., None]
 ) -> None:
