@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tasks.contract import Code, WorkerStatus
 
@@ -78,10 +78,11 @@ class RecentErrors:
 
 def total(counts: Iterable[ErrorCount]) -> tuple[ErrorCount, ...]:
     """One entry per code, of the counts of several processes."""
-    found: dict[Code, ErrorCount] = {}
+    by_code: dict[Code, list[ErrorCount]] = {}
     for each in counts:
-        other = found.get(each.code, each)
-        latest = max(each, other, key=lambda count: count.last)
-        count = each.count if other is each else each.count + other.count
-        found[each.code] = ErrorCount(each.code, count, latest.last, latest.request_id)
-    return tuple(found[code] for code in Code if code in found)
+        by_code.setdefault(each.code, []).append(each)
+    return tuple(
+        replace(max(by_code[code], key=lambda each: each.last), count=sum(each.count for each in by_code[code]))
+        for code in Code
+        if code in by_code
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, request
 from graphql_server.flask.views import GraphQLView
 from kombu import Connection, Consumer, Message, Queue
 from kombu.pools import ProducerPool
@@ -52,11 +52,7 @@ def graphql_app() -> Flask:
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, g.request_id, time.time())
-
-    @app.before_request
-    def arrive() -> None:
-        g.request_id = str(uuid4())
+            return Context(settings, registry, translator, str(uuid4()), time.time())
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app
