@@ -4,6 +4,7 @@ environment. It is read when a Celery application first asks for its configurati
     CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//)
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
+    TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -69,6 +70,12 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
 tolk_registry = load_registry(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
 tolk_device = (
     check("TOLK_DEVICE", os.environ.get("TOLK_DEVICE", ""), r"|cpu|cuda(:\d+)?", "cpu, cuda or cuda:N") or None
+)
+tolk_precision = check(
+    "TOLK_PRECISION",
+    os.environ.get("TOLK_PRECISION") or "auto",
+    "auto|float32|bfloat16|float16|int8",
+    "auto, float32, bfloat16, float16 or int8",
 )
 tolk_dead_letters = dead_letter_queue()
 

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("--model", default="fr-en", help="an embedded model's name, or a directory (default: fr-en)")
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
+    model.add_argument("--precision", default="auto", help="float32, bfloat16, float16, int8 (default: the fastest)")
     translate = commands.add_parser("translate", parents=[model], help="translate texts")
     translate.add_argument("texts", nargs="+", metavar="TEXT", help="a text; - for every line of standard input")
     translate.add_argument("--source", help="the source language's code (default: the model's)")
@@ -58,7 +59,7 @@ def _count(argument: str) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     failed = False
-    with LocalTranslator.load(options.model, device=options.device) as translator:
+    with LocalTranslator.load(options.model, device=options.device, precision=options.precision) as translator:
         if options.target not in (None, translator.target) and not translator.target_tokens:
             raise BadInput(f"--target {options.target}: {options.model} translates into {translator.target} only.")
         beam = options.beam or max(translator.decoding.beam, options.nbest)
@@ -98,9 +99,8 @@ def _plain(translation: Translation) -> str:
 
 def _info(options: argparse.Namespace) -> int:
     directory = locate(options.model)
-    with LocalTranslator.load(options.model, device=options.device) as translator:
+    with LocalTranslator.load(options.model, device=options.device, precision=options.precision) as translator:
         config = translator.model.config
-        parameters = sum(weights.numel() for weights in translator.model.parameters())
         facts = {
             "model": directory,
             "version": translator.version,
@@ -108,7 +108,8 @@ def _info(options: argparse.Namespace) -> int:
             "target tokens": " ".join(sorted(translator.tokenizer.target_tokens)) or "none",
             "architecture": f"Marian, {config.encoder_layers} encoder and {config.decoder_layers} decoder layers of "
             f"width {config.d_model}, {config.encoder_attention_heads} heads",
-            "parameters": f"{parameters:,}",
+            "parameters": f"{translator.model.parameter_count:,}",
+            "precision": translator.precision,
             "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
             "size": f"{sum(file.stat().st_size for file in directory.iterdir()) / 1e6:.1f} MB",
             "longest sentence": f"{translator.longest} tokens",

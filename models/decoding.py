@@ -1,28 +1,27 @@
-"""Greedy and beam search over a batch of sentences, one step at a time.
+"""Greedy and beam search, one step at a time, over a batch that sentences enter and leave between any two steps.
 
-A search holds sentences that are decoded together. Each `step` runs the model once and returns the sentences that have
-finished, whose rows are then gone; `drop` takes out others. Results are those of transformers' `generate` with
-early_stopping=False (`_sample` and `_beam_search` of transformers 5).
-
-In the shapes: n sentences, k hypotheses of each, t target tokens so far, v target vocabulary.
+The model says the likeliest next tokens of every hypothesis of the batch; each sentence then chooses (models.search).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
+from models.cache import Cache, Ints
 from models.errors import BadInput, ModelError
-from models.marian import Marian
+from models.marian import MarianConfig
+from models.search import FAILED, Doubles, Searches
+
+K = TypeVar("K", bound=Hashable)
 
 LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
 LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
-NEVER = -1e9  # a log-probability below any real one, and above -inf, which would turn to nan when subtracted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,184 +63,135 @@ class Hypothesis:
     finish_reason: Literal["eos", "length"]
 
 
-class Search(Protocol):
-    """`sentences`: the numbers (places in the list it began with) of those that are still decoded."""
+class Model(Protocol):
+    """What a batch needs of a model: Marian computes in floats, Int8Marian in int8."""
 
-    sentences: list[int]
-
-    def step(self) -> dict[int, list[Hypothesis]]:
-        """Runs the model once; the hypotheses, best first, of each sentence that has finished, by its number."""
-
-    def drop(self, sentences: Collection[int]) -> None:
-        """Gives up the sentences of these numbers."""
-
-
-def search(model: Marian, sources: Sequence[Sequence[int]], options: Sequence[Options]) -> Search:
-    """A search over the sentences, which must have the same beam width; it has encoded them when this returns."""
-    (beam,) = {each.beam for each in options}
-    return GreedySearch(model, sources, options) if beam == 1 else BeamSearch(model, sources, options, beam)
+    @property
+    def config(self) -> MarianConfig: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def parameter_count(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    def cache(self, rows: int) -> Cache: ...
+    def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None: ...
+    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]: ...
 
 
-class GreedySearch:
-    """Takes the likeliest token each time."""
+class _Place(NamedTuple):
+    """A sentence in the batch: the rows of its hypotheses."""
 
-    def __init__(self, model: Marian, sources: Sequence[Sequence[int]], options: Sequence[Options]) -> None:
-        self.sentences = list(range(len(sources)))
+    rows: list[int]
+    options: Options
+
+
+class Batch(Generic[K]):
+    """Sentences that are decoded together, each under a key of the caller's choice."""
+
+    def __init__(self, model: Model, rows: int) -> None:
+        """`rows`: how many hypotheses there is room for."""
         self._model = model
-        self._options = list(options)
-        self._cache = model.prefill(sources)
-        self._last = _starts(model, len(sources))  # (n, 1)
-        self._tokens: list[tuple[int, ...]] = [()] * len(sources)
-        self._sums = [0.0] * len(sources)
+        self._cache = model.cache(rows)
+        self._searches = Searches(rows, LARGEST_BEAM)
+        self._free = list(reversed(range(rows)))
+        self._places: dict[K, _Place] = {}
+        self._unrepeating: set[K] = set()  # of these no run of tokens may come twice
+        self._firsts: Ints | None = None  # the first row of each, while nobody enters or leaves
 
-    def step(self) -> dict[int, list[Hypothesis]]:
-        logits = self._model.step(self._last, self._cache).float()  # (n, 1, v)
-        total = logits.logsumexp(-1)  # (n, 1), before anything is banned: scores are the model's own
-        forced = _restrict(
-            logits, self._model, self._options, [[tokens] for tokens in self._tokens], self._cache.length
-        )
-        best, self._last = logits.max(-1)  # (n, 1)
-        chosen = zip(self._last[:, 0].tolist(), (best - total)[:, 0].tolist(), forced, strict=True)
-        finished: dict[int, list[Hypothesis]] = {}
-        for row, (token, score, end) in enumerate(chosen):
-            _check(score)
-            self._sums[row] += 0.0 if end else score
-            if token == self._model.config.eos_token_id:
-                finished[self.sentences[row]] = [_hypothesis(self._tokens[row], self._sums[row], forced=end)]
-            else:
-                self._tokens[row] += (token,)
-        self.drop(finished)
-        return finished
+    def __len__(self) -> int:
+        return len(self._places)
 
-    def drop(self, sentences: Collection[int]) -> None:
-        keep = [row for row, sentence in enumerate(self.sentences) if sentence not in sentences]
-        if len(keep) == len(self.sentences):
-            return
-        self.sentences = [self.sentences[row] for row in keep]
-        self._options = [self._options[row] for row in keep]
-        self._tokens = [self._tokens[row] for row in keep]
-        self._sums = [self._sums[row] for row in keep]
-        if keep:
-            rows = torch.tensor(keep, device=self._last.device)
-            self._last = self._last[rows]
-            self._cache.keep_sentences(rows)
-            self._cache.keep_rows(rows)
+    def enter(self, sentences: Mapping[K, tuple[Sequence[int], Options]]) -> None:
+        """Encodes sources, token ids with the end. If it fails, none of them has entered."""
+        entering: dict[K, _Place] = {}
+        try:
+            for key, (source, options) in sentences.items():
+                rows = [self._free.pop() for _ in range(options.beam)]
+                entering[key] = _Place(rows, options)
+                self._begin(rows, source, options)
+            firsts = [place.rows[0] for place in entering.values()]
+            self._model.prefill(self._cache, firsts, [source for source, _ in sentences.values()])
+        except BaseException:
+            self._free += [row for place in entering.values() for row in place.rows]
+            raise
+        self._places |= entering
+        self._unrepeating |= {key for key, place in entering.items() if place.options.no_repeat_ngram}
+        self._firsts = None
 
+    def leave(self, keys: Iterable[K]) -> None:
+        """Gives up these sentences, if they are there."""
+        for key in keys:
+            if key in self._places:
+                self._free += self._places.pop(key).rows
+                self._unrepeating.discard(key)
+                self._firsts = None
 
-class BeamSearch:
-    """Keeps the `beam` likeliest hypotheses of each sentence.
+    def step(self, keys: Sequence[K] | None = None) -> dict[K, list[Hypothesis] | ModelError]:
+        """Runs the model once, for all or for some; the outcomes of those that have finished, which have left.
 
-    A sentence has finished when it has `beam` ended hypotheses and its likeliest open one, ended now, would rank below
-    them all. Of two candidates that rank the same, torch.topk chooses.
-    """
+        If it fails nothing has changed, and some of them can be tried without the others.
+        """
+        firsts, searches = self._first_rows(keys), self._searches
+        rows = searches.rows(firsts)
+        bans = self._bans(rows)
+        beam = int(searches.beams[firsts].max())
+        count = (2 * beam if beam > 1 else 1) + max(map(len, bans.values()), default=0)
+        tokens, scores = self._model.step(self._cache, rows, min(count, self._model.config.decoder_vocab_size))
+        for i, banned in bans.items():
+            scores[i, np.isin(tokens[i], banned)] = -np.inf
+        states = searches.choose(firsts, tokens, scores, self._model.config.eos_token_id, self._cache)
+        return self._outcomes(list(self._places) if keys is None else keys, firsts, states)
 
-    def __init__(self, model: Marian, sources: Sequence[Sequence[int]], options: Sequence[Options], beam: int) -> None:
-        self.sentences = list(range(len(sources)))
-        self._model = model
-        self._beam = beam
-        self._options = list(options)
-        self._cache = model.prefill(sources)
-        # The hypotheses of a sentence begin alike, so that k is 1 before the first step, and `beam` from then on.
-        self._last = _starts(model, len(sources))  # (n, k)
-        self._sums = torch.zeros((len(sources), 1), device=model.device)  # (n, k)
-        self._tokens: list[list[tuple[int, ...]]] = [[()] for _ in sources]
-        self._ended: list[list[tuple[float, Hypothesis]]] = [[] for _ in sources]  # with its rank, best first
+    def _begin(self, rows: list[int], source: Sequence[int], options: Options) -> None:
+        cache, config = self._cache, self._model.config
+        longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
+        limit = min(options.max_length or longest, longest)
+        cache.reserve(limit, len(source))
+        self._searches.reserve(cache.paths.shape[1])
+        self._searches.begin(rows, limit, options.length_penalty)
+        first = rows[0]
+        cache.memories[rows], cache.lengths[rows] = first, len(source)
+        cache.tokens[first], cache.positions[first], cache.paths[first, 0] = config.decoder_start_token_id, 0, first
 
-    def step(self) -> dict[int, list[Hypothesis]]:
-        logits = self._model.step(self._last, self._cache).float()  # (n, k, v)
-        scores = logits.log_softmax(-1)
-        forced = _restrict(scores, self._model, self._options, self._tokens, self._cache.length)
-        vocabulary = scores.shape[-1]
-        # Twice as many as are kept: where `beam` of them end, as many go on.
-        sums, places = (scores + self._sums[:, :, None]).flatten(1).topk(2 * self._beam)  # (n, 2k)
-        parents, tokens = places // vocabulary, places % vocabulary
-        ends = tokens == self._model.config.eos_token_id
-        self._sums, chosen = torch.where(ends, sums + NEVER, sums).topk(self._beam)  # (n, k)
-        self._collect(sums[:, : self._beam].tolist(), parents.tolist(), ends.tolist(), forced)
-        finished = {
-            sentence: [hypothesis for _, hypothesis in self._ended[row][: self._options[row].nbest]]
-            for row, (sentence, best) in enumerate(zip(self.sentences, self._sums[:, 0].tolist(), strict=True))
-            if forced[row] or self._complete(row, best)
+    def _first_rows(self, keys: Sequence[K] | None) -> Ints:
+        if keys is not None:
+            return np.array([self._places[key].rows[0] for key in keys], np.int32)
+        if self._firsts is None:
+            self._firsts = np.array([place.rows[0] for place in self._places.values()], np.int32)
+        return self._firsts
+
+    def _bans(self, rows: Ints) -> dict[int, list[int]]:
+        """By place in `rows`, the tokens that would repeat a run of tokens."""
+        if not self._unrepeating:
+            return {}
+        sizes = {
+            row: place.options.no_repeat_ngram
+            for key in self._unrepeating
+            for place in [self._places[key]]
+            for row in place.rows
         }
-        width = self._last.shape[1]
-        self._last, parents = tokens.gather(1, chosen), parents.gather(1, chosen)  # (n, k)
-        self._tokens = [
-            [hypotheses[parent] + (token,) for parent, token in zip(*row, strict=True)]
-            for hypotheses, *row in zip(self._tokens, parents.tolist(), self._last.tolist(), strict=True)
-        ]
-        self._keep(finished, parents, width)
-        return finished
+        hypotheses = {i: (row, sizes[row]) for i, row in enumerate(rows.tolist()) if row in sizes}
+        return {
+            i: _repeating(self._searches.hypothesis(row, self._cache), size) for i, (row, size) in hypotheses.items()
+        }
 
-    def drop(self, sentences: Collection[int]) -> None:
-        if not set(sentences).isdisjoint(self.sentences):
-            width = self._last.shape[1]
-            self._keep(sentences, torch.arange(width, device=self._last.device).expand_as(self._last), width)
-
-    def _collect(
-        self, sums: list[list[float]], parents: list[list[int]], ends: list[list[bool]], forced: list[bool]
-    ) -> None:
-        """Files the candidates that have just ended; those after the first `beam` were only reserves."""
-        for row, (ended, options) in enumerate(zip(self._ended, self._options, strict=True)):
-            _check(sums[row][0])
-            for candidate, total in enumerate(sums[row]):
-                if ends[row][candidate] and total > NEVER / 2:
-                    hypothesis = _hypothesis(self._tokens[row][parents[row][candidate]], total, forced=forced[row])
-                    ended.append((total / self._cache.length**options.length_penalty, hypothesis))
-            ended.sort(key=lambda each: each[0], reverse=True)
-            del ended[self._beam :]
-
-    def _complete(self, row: int, best: float) -> bool:
-        ended = self._ended[row]
-        rank = best / self._cache.length ** self._options[row].length_penalty
-        return len(ended) == self._beam and rank <= ended[-1][0]
-
-    def _keep(self, dropped: Collection[int], parents: Tensor, width: int) -> None:
-        """Goes on with all sentences but the dropped ones; `parents` (n, k): what of `width` each goes on from."""
-        keep = [row for row, sentence in enumerate(self.sentences) if sentence not in dropped]
-        rows = torch.tensor(keep, dtype=torch.long, device=parents.device)
-        if keep:
-            self._cache.keep_rows((rows[:, None] * width + parents[rows]).flatten())
-        if len(keep) == len(self.sentences):
-            return
-        self.sentences = [self.sentences[row] for row in keep]
-        self._options = [self._options[row] for row in keep]
-        self._tokens = [self._tokens[row] for row in keep]
-        self._ended = [self._ended[row] for row in keep]
-        self._sums, self._last = self._sums[rows], self._last[rows]
-        if keep:
-            self._cache.keep_sentences(rows)
-
-
-def _starts(model: Marian, sentences: int) -> Tensor:
-    return torch.full((sentences, 1), model.config.decoder_start_token_id, device=model.device)
-
-
-def _hypothesis(tokens: tuple[int, ...], total: float, *, forced: bool) -> Hypothesis:
-    return Hypothesis(tokens, total / (len(tokens) + 1), "length" if forced else "eos")
-
-
-def _check(best: float) -> None:
-    """torch takes nan for the greatest number, so that it shows in the best score."""
-    if math.isnan(best):
-        raise ModelError("The model computes nan: its weights are broken, or too large for this dtype.")
-
-
-def _restrict(
-    scores: Tensor, model: Marian, options: Sequence[Options], tokens: Sequence[Sequence[tuple[int, ...]]], length: int
-) -> list[bool]:
-    """Bans in `scores` (n, k, v) what may not come next, as the `length`th token; says which sentences it made end."""
-    config = model.config
-    scores[:, :, list(config.bad_token_ids)] = -torch.inf
-    longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
-    forced = [length >= min(each.max_length or longest, longest) for each in options]
-    for row, each in enumerate(options):
-        if forced[row]:
-            scores[row] = -torch.inf
-            scores[row, :, config.eos_token_id] = 0.0
-        elif each.no_repeat_ngram:
-            for beam, hypothesis in enumerate(tokens[row]):
-                scores[row, beam, _repeating(hypothesis, each.no_repeat_ngram)] = -torch.inf
-    return forced
+    def _outcomes(
+        self, keys: Sequence[K], firsts: Ints, states: NDArray[np.int8]
+    ) -> dict[K, list[Hypothesis] | ModelError]:
+        outcomes: dict[K, list[Hypothesis] | ModelError] = {}
+        for i in np.flatnonzero(states).tolist():
+            if states[i] == FAILED:
+                outcomes[keys[i]] = ModelError(
+                    "The model computes nan: its weights are broken, or too large for this precision."
+                )
+            else:
+                ended = self._searches.ended(int(firsts[i]), self._places[keys[i]].options.nbest)
+                outcomes[keys[i]] = [
+                    Hypothesis(tokens, score, "length" if forced else "eos") for tokens, score, forced in ended
+                ]
+        self.leave(outcomes)
+        return outcomes
 
 
 def _repeating(tokens: tuple[int, ...], size: int) -> list[int]:

@@ -1,51 +1,61 @@
-"""One thread that owns a loaded model and runs schedule → step → finish, for sentences from any thread."""
+"""Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
+
+Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
+every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room) and runs
+the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the same weights.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import math
+import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
-from models.decoding import Hypothesis, Options, search
+from models.decoding import LARGEST_BEAM, Batch, Hypothesis, Model, Options
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
-from models.marian import Marian
-from models.scheduler import Priority, Scheduler
+from models.scheduler import SHORTEST, Priority, Scheduler
 
 logger = logging.getLogger(__name__)
+
+_FAILED = "The model failed on a sentence of this text."
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`token_budget`: padded source tokens x hypotheses in a batch. `max_waiting`: sentences in the queue, at most.
-    `threads`: of torch, within a step; on a CPU that serves others too, one is the fastest.
+    """`token_budget`: source tokens x hypotheses in a lane's batch. `max_waiting`: sentences in the queue, at most.
+    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU.
     """
 
-    token_budget: int = 4096
+    token_budget: int = 3072
     max_waiting: int = 50_000
-    threads: int = 1
+    lanes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Sentences that wait and that are being decoded now; sentences finished, failed, and batches begun so far."""
+    """Sentences that wait and that are being decoded now; sentences finished, failed, and steps run so far."""
 
     waiting: int
     running: int
     finished: int
     failed: int
-    batches: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a sentence waited for its batch, and those of its batch's encoding and decoding until it was done."""
+    """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
+    done."""
 
     wait: float = 0.0
     prefill: float = 0.0
@@ -67,30 +77,45 @@ class _Sentence:
     group: str | None
     submitted: float
     pending: Pending
+    began: float = 0.0  # when it entered a batch
+    encoded: float = 0.0
 
     @property
     def beam(self) -> int:
         return self.options.beam
 
 
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled."""
+
+    number: int
+    batch: Batch[_Sentence]
+    running: dict[_Sentence, None] = field(default_factory=dict)
+    unwanted: set[_Sentence] = field(default_factory=set)
+    thread: threading.Thread = field(init=False)
+
+
 class Engine:
     """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
 
-    def __init__(self, model: Marian, settings: EngineSettings) -> None:
+    def __init__(self, model: Model, settings: EngineSettings) -> None:
+        lanes = settings.lanes or (cores() if model.device.type == "cpu" else 1)
         self._model = model
-        self._settings = settings
-        self._scheduler: Scheduler[_Sentence] = Scheduler(settings.token_budget, settings.max_waiting)
-        self._running: dict[int, _Sentence] = {}  # by place in the batch, which is run in the engine's thread only
-        self._unwanted: set[str] = set()  # groups of running sentences that were cancelled
-        self._changed = threading.Condition()  # guards all of the above, and what follows
+        self._scheduler: Scheduler[_Sentence] = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes)
+        self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
-        self._finished = self._failed = self._batches = 0
-        # A daemon with an exit handler: a process that forgets to close it ends all the same, and not in mid-step.
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._finished = self._failed = self._steps = 0
+        rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
+        self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
+        for lane in self._lanes:
+            # Daemons with an exit handler: a process that forgets to close ends all the same, and not in mid-step.
+            lane.thread = threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane.number}", daemon=True)
 
     def start(self) -> None:
         atexit.register(self.close)
-        self._thread.start()
+        for lane in self._lanes:
+            lane.thread.start()
 
     def submit(
         self,
@@ -115,7 +140,7 @@ class Engine:
         sentence = _Sentence(tokens, options, deadline, priority, group, time.monotonic(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
         with self._changed:
-            if self._closes_at is not None or not self._thread.is_alive():
+            if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
                 raise Unavailable("The engine is not running. Try again.")
             self._scheduler.add(sentence)
             self._changed.notify_all()
@@ -125,114 +150,144 @@ class Engine:
         """Ends what waits or runs under `group`, at the next step; says how many sentences that were."""
         with self._changed:
             waiting = self._scheduler.remove(lambda sentence: sentence.group == group)
-            running = sum(sentence.group == group for sentence in self._running.values())
-            if running:
-                self._unwanted.add(group)
+            running = 0
+            for lane in self._lanes:
+                unwanted = [sentence for sentence in lane.running if sentence.group == group]
+                running += len(unwanted)
+                lane.unwanted.update(unwanted)
         self._fail(waiting, Cancelled, "The translation was cancelled.")
         return len(waiting) + running
 
     def stats(self) -> EngineStats:
         with self._changed:
-            waiting, running = len(self._scheduler), len(self._running)
-            return EngineStats(waiting, running, self._finished, self._failed, self._batches)
+            running = sum(len(lane.running) for lane in self._lanes)
+            return EngineStats(len(self._scheduler), running, self._finished, self._failed, self._steps)
 
     def close(self, grace: float = 0.0) -> None:
         """Takes no more work; what it holds is finished within `grace` seconds or fails with Unavailable."""
         with self._changed:
             self._closes_at = time.monotonic() + grace
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+        for lane in self._lanes:
+            if lane.thread.is_alive():
+                lane.thread.join()
         atexit.unregister(self.close)
 
-    def _run(self) -> None:
-        torch.set_num_threads(self._settings.threads)
+    def _run(self, lane: _Lane) -> None:
+        torch.set_num_threads(1)
         try:
             with torch.inference_mode():
-                while batch := self._next_batch():
-                    self._translate(batch)
+                while self._turn(lane):
+                    pass
         finally:  # where the engine itself fails, too, nobody shall wait for it
             with self._changed:
                 self._closes_at = -math.inf
-            self._sweep()
+                self._changed.notify_all()
+            self._sweep(lane)
 
-    def _next_batch(self) -> list[_Sentence]:
-        """Waits for work; empty when the engine is closed and nothing is left."""
-        while True:
-            self._sweep()
-            with self._changed:
-                if batch := self._scheduler.next_batch():
-                    self._running = dict(enumerate(batch))
-                    self._batches += 1
-                    return batch
-                if self._closes_at is not None:
-                    return []
-                self._changed.wait()
+    def _turn(self, lane: _Lane) -> bool:
+        """Sweeps, admits, and runs a step; False when the engine is closed and nothing is left."""
+        self._sweep(lane)
+        entering = self._admit(lane)
+        working = bool(lane.running)
+        self._each_or_halves(lane, entering, self._enter)
+        self._each_or_halves(lane, list(lane.running), self._step)
+        return working
 
-    def _translate(self, batch: list[_Sentence]) -> None:
-        """Every sentence of the batch gets its outcome. Where the model fails, the halves are tried by themselves."""
-        attempts = [list(self._running)]
-        while attempts:
-            places = self._still_running(attempts.pop())
-            try:
-                self._decode(places)
-            except Exception as error:
-                rest = self._still_running(places)
-                half = len(rest) // 2
-                if half:
-                    logger.warning("%d sentences failed, trying the halves: %s", len(rest), type(error).__name__)
-                    attempts += [rest[half:], rest[:half]]
-                elif rest:
-                    logger.error("the model failed on %d tokens", len(batch[rest[0]].tokens), exc_info=error)
-                    self._fail(self._take(rest), ModelError, "The model failed on a sentence of this text.")
-
-    def _decode(self, places: list[int]) -> None:
-        """Decodes the sentences at these places of the batch together, until each has its outcome."""
-        if not places:
-            return
-        sentences = [self._running[place] for place in places]
-        began = time.monotonic()
-        decoding = search(self._model, [s.tokens for s in sentences], [s.options for s in sentences])
-        encoded = time.monotonic()
-        while wanted := set(self._still_running([places[i] for i in decoding.sentences])):
-            decoding.drop([i for i in decoding.sentences if places[i] not in wanted])
-            for i, hypotheses in decoding.step().items():
-                with self._changed:
-                    del self._running[places[i]]
-                    self._finished += 1
-                pending = sentences[i].pending
-                pending.timings = Timings(began - sentences[i].submitted, encoded - began, time.monotonic() - encoded)
-                pending.set_result(hypotheses)
-
-    def _still_running(self, places: Sequence[int]) -> list[int]:
-        """Those of the places whose sentences are wanted still."""
-        self._sweep()
-        return [place for place in places if place in self._running]
-
-    def _sweep(self) -> None:
+    def _sweep(self, lane: _Lane) -> None:
         """Ends what is not wanted any more, waiting or running."""
         now = time.monotonic()
         with self._changed:
-            running = dict(self._running)
             closed = self._closes_at is not None and now >= self._closes_at
-            expired = self._scheduler.expire(now)
             refused = self._scheduler.remove(lambda _: True) if closed else []
-            unwanted, self._unwanted = self._unwanted, set()
-        late = [place for place, sentence in running.items() if sentence.deadline <= now]
-        expired += self._take(late)
-        cancelled = self._take([place for place, sentence in running.items() if sentence.group in unwanted])
-        refused += self._take(list(running) if closed else [])
+            expired = self._scheduler.expire(now)
+            cancelled, lane.unwanted = self._release(lane, lane.unwanted), set()
+            expired += self._release(lane, [sentence for sentence in lane.running if sentence.deadline <= now])
+            refused += self._release(lane, list(lane.running) if closed else [])
         self._fail(expired, DeadlineExceeded, "The deadline passed before the translation was complete.")
         self._fail(cancelled, Cancelled, "The translation was cancelled.")
         self._fail(refused, Unavailable, "The engine is closing. Try again.")
 
-    def _take(self, places: Sequence[int]) -> list[_Sentence]:
-        """Takes sentences out of the running batch, if they are in it."""
+    def _admit(self, lane: _Lane) -> list[_Sentence]:
+        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close."""
         with self._changed:
-            return [self._running.pop(place) for place in places if place in self._running]
+            while not (entering := self._scheduler.admit(lane.number, time.monotonic())):
+                if lane.running or self._closes_at is not None:
+                    break
+                self._changed.wait()
+            now = time.monotonic()
+            for sentence in entering:
+                sentence.began = now
+                lane.running[sentence] = None
+        return entering
 
-    def _fail(self, sentences: Sequence[_Sentence], error: type[ModelError], message: str) -> None:
+    def _enter(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+        lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
+        now = time.monotonic()
+        for sentence in sentences:
+            sentence.encoded = now
+
+    def _step(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+        outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
+        now = time.monotonic()
+        with self._changed:
+            self._steps += 1
+            self._release(lane, outcomes)
+            self._finished += sum(isinstance(outcome, list) for outcome in outcomes.values())
+        for sentence, outcome in outcomes.items():
+            if isinstance(outcome, ModelError):
+                logger.error("the model failed on %d tokens", len(sentence.tokens), exc_info=outcome)
+                self._fail([sentence], ModelError, _FAILED)
+            else:
+                began, encoded = sentence.began, sentence.encoded
+                sentence.pending.timings = Timings(began - sentence.submitted, encoded - began, now - encoded)
+                sentence.pending.set_result(outcome)
+
+    def _each_or_halves(
+        self, lane: _Lane, sentences: Sequence[_Sentence], do: Callable[[_Lane, Sequence[_Sentence]], None]
+    ) -> None:
+        """Does it for all of them together. Where the model fails, the halves are tried by themselves."""
+        attempts = [sentences]
+        while attempts:
+            if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
+                continue
+            try:
+                do(lane, wanted)
+            except Exception as error:
+                self._sweep(lane)
+                half = len(wanted) // 2
+                if half:
+                    logger.warning("%d sentences failed, trying the halves: %s", len(wanted), type(error).__name__)
+                    attempts += [wanted[half:], wanted[:half]]
+                elif self._release(lane, wanted):
+                    logger.error("the model failed on %d tokens", len(wanted[0].tokens), exc_info=error)
+                    self._fail(wanted, ModelError, _FAILED)
+
+    def _release(self, lane: _Lane, sentences: Iterable[_Sentence]) -> list[_Sentence]:
+        """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
+        released = [sentence for sentence in sentences if sentence in lane.running]
+        with self._changed:
+            for sentence in released:
+                del lane.running[sentence]
+                self._scheduler.leave(lane.number, sentence)
+        lane.batch.leave(released)
+        return released
+
+    def _fail(self, sentences: Collection[_Sentence], error: type[ModelError], message: str) -> None:
         with self._changed:
             self._failed += len(sentences)
         for sentence in sentences:
             sentence.pending.set_exception(error(message))
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its control group's quota.
+
+    The quota is that of control groups v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max): microseconds
+    of processor time in a period of so many.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or "max" for no quota
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(bound, int(quota) // int(period)))
+    return bound

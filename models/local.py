@@ -21,10 +21,11 @@ from uuid import uuid4
 import regex
 
 from models.characters import check, clean
-from models.decoding import Hypothesis, Options
+from models.decoding import Hypothesis, Model, Options
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
 from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailable, UnknownModel
-from models.marian import Marian, weights_path
+from models.marian import weights_path
+from models.precision import load
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
 from models.segment import Segmentation, fit, join, spans, split
@@ -119,7 +120,7 @@ class LocalTranslator:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        model: Marian,
+        model: Model,
         engine: Engine,
         *,
         version: str,
@@ -146,15 +147,18 @@ class LocalTranslator:
         reference: str,
         *,
         device: str = "cpu",
+        precision: str = "auto",
         target_tokens: Mapping[str, str] | None = None,
         decoding: Options | None = None,
         settings: EngineSettings | None = None,
     ) -> LocalTranslator:
         """The model of an embedded name or of a directory, with its engine started.
 
+        `precision` is float32, bfloat16, float16, int8, or auto (models.precision).
         `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
         that bring no options, and is by default the beam of the model's generation_config.json.
-        Raises UnknownModel for a reference that leads nowhere, BadInput for a target token the model does not have.
+        Raises UnknownModel for a reference that leads nowhere, BadInput for a target token the model does not have or a
+        precision the device does not, Unavailable for a device that is not there.
         """
         directory = locate(reference)
         tokenizer = Tokenizer.load(directory)
@@ -166,10 +170,7 @@ class LocalTranslator:
         longest = config.get("model_max_length", tokenizer.max_length)
         if type(longest) is not int or longest < 1:
             raise UnknownModel(f"{directory}: model_max_length in tokenizer_config.json is no number of tokens.")
-        try:
-            model = Marian.load(directory, device=device)
-        except (AssertionError, RuntimeError) as error:  # torch's, of a device that is not there or too small
-            raise Unavailable(f"The model cannot be put on device {device!r}: {error}") from error
+        model = load(directory, device=device, precision=precision)
         translator = cls(
             tokenizer,
             model,
@@ -233,6 +234,10 @@ class LocalTranslator:
     @property
     def device(self) -> str:
         return str(self.model.device)
+
+    @property
+    def precision(self) -> str:
+        return self.model.precision
 
     def warm_up(self) -> None:
         """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""

@@ -3,10 +3,11 @@
 An encoder and a decoder with layer norm after each residual sum, sinusoidal positions, and scaled embeddings
 (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Junczys-Dowmunt et al. 2018, https://arxiv.org/abs/1804.00344;
 `transformers.models.marian`). Decoding comes in two parts: `prefill` encodes the sources once, `step` adds one token to
-every hypothesis.
+every hypothesis. Both compute a few shapes only, whatever the sentences: sizes are rounded up, and padding
+is masked.
 
-In the shapes: n sentences, k hypotheses of each, s source tokens, t target tokens so far, d the model's width,
-h heads, v target vocabulary.
+In the shapes: n sentences or hypotheses, s source tokens, t target tokens so far, d the model's width, h heads,
+v target vocabulary; r as in models.cache.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.cache import Cache, Ints
 from models.errors import UnknownModel
 from models.tokenizer import read_json
 
@@ -36,6 +41,7 @@ DEFAULTS = {  # of transformers' MarianConfig
 # No real checkpoint is near these; a config that says more would exhaust memory before its tensors are looked at.
 LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "max_position_embeddings": 1 << 14, "num_beams": 64}
 LARGEST_OTHER = 1 << 20
+NORM_EPSILON = 1e-5  # of transformers' nn.LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,33 +130,8 @@ def _fits(name: str, value: object, kind: str) -> bool:
             return isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
 
 
-class Cache:
-    """What a batch of hypotheses has computed so far. Rows of `own` are hypotheses, sentence by sentence.
-
-    `mask` (n, 1, 1, s): which source tokens are there. `cross`, a pair a layer: keys and values of the encoder's
-    output, (n, h, s, d/h). `own`, a pair a layer: keys and values of the target tokens so far, (n·k, h, t, d/h).
-    """
-
-    def __init__(self, mask: Tensor, cross: list[tuple[Tensor, Tensor]]) -> None:
-        self.mask = mask
-        self.cross = cross
-        self.own: list[tuple[Tensor, Tensor]] = []
-        self.length = 0
-
-    def keep_sentences(self, sentences: Tensor) -> None:
-        """Drops all others: `sentences` (n') are indices. The rows of `own` are chosen by `keep_rows`."""
-        self.mask = self.mask[sentences]
-        longest = int(self.mask.sum(-1).max())  # what only the dropped ones needed is not computed any more
-        self.mask = self.mask[..., :longest]
-        self.cross = [(k[sentences, :, :longest], v[sentences, :, :longest]) for k, v in self.cross]
-
-    def keep_rows(self, rows: Tensor) -> None:
-        """`rows` (n'·k): the hypothesis that each row goes on from."""
-        self.own = [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.own]
-
-
 class Attention(nn.Module):
-    """Multi-head attention; the projections of the same input are one product."""
+    """Multi-head attention to the encoder's output; keys and values are one product."""
 
     def __init__(self, d: int, heads: int) -> None:
         super().__init__()
@@ -159,20 +140,14 @@ class Attention(nn.Module):
         self.kv = nn.Linear(d, 2 * d)  # encoder_attn.k_proj, .v_proj
         self.out = nn.Linear(d, d)  # encoder_attn.out_proj
 
-    def memory(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the encoder's output: (n, s, d) -> twice (n, h, s, d/h)."""
-        k, v = self.kv(x).chunk(2, dim=-1)
-        return split_heads(k, self.heads), split_heads(v, self.heads)
-
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """(n, k, d), where the hypotheses of a sentence look at one memory -> (n, k, d)"""
-        q = split_heads(self.q(x), self.heads)  # (n, h, k, d/h)
-        mixed: Tensor = self.out(join_heads(F.scaled_dot_product_attention(q, *memory, attn_mask=mask)))
+    def step(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """(n, d), where each looks at its own of the memory (n, s, 2, d) -> (n, d)"""
+        mixed: Tensor = self.out(attend(self.q(x), memory, mask, self.heads))
         return mixed
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself."""
+    """Multi-head attention of a sequence to itself; queries, keys and values are one product."""
 
     def __init__(self, d: int, heads: int) -> None:
         super().__init__()
@@ -183,15 +158,15 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """All at once, for the encoder: (n, s, d), mask (n, 1, 1, s) -> (n, s, d)"""
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        mixed: Tensor = self.out(join_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        mixed: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
         return mixed
 
-    def step(self, x: Tensor, past: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One token more, for the decoder: (n·k, 1, d) -> (n·k, 1, d), and keys and values with the new token's"""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        return self.out(join_heads(F.scaled_dot_product_attention(q, k, v))), (k, v)
+    def step(self, x: Tensor, own: Tensor, places: Places) -> Tensor:
+        """One token more, for the decoder: (n, d) -> (n, d); its keys and values go into `own` (r, t, 2, d)."""
+        q, kv = self.qkv(x).tensor_split((x.shape[-1],), dim=-1)
+        own[places.rows, places.positions] = kv.unflatten(-1, (2, -1))
+        mixed: Tensor = self.out(attend(q, own[places.paths, places.so_far], places.own_mask, self.heads))
+        return mixed
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -199,9 +174,59 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
-def join_heads(x: Tensor) -> Tensor:
-    """(n, h, t, d/h) -> (n, t, d)"""
-    return x.transpose(1, 2).flatten(2)
+def attend(q: Tensor, kv: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """Of one query (n, d) to its keys and values (n, t, 2, d), where the mask (n, 1, 1, t) says so -> (n, d)"""
+    k, v = (split_heads(part, heads) for part in kv.unbind(2))
+    mixed: Tensor = F.scaled_dot_product_attention(split_heads(q[:, None], heads), k, v, attn_mask=mask)
+    return mixed.flatten(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the (n) hypotheses of a step find theirs in the cache, of t target and s source positions.
+
+    `tokens`, `rows`, `positions`, `memories` (n), `paths` (n, t), `so_far` (t); `own_mask` (n, 1, 1, t) and
+    `memory_mask` (n, 1, 1, s): which positions are there.
+    """
+
+    tokens: Tensor
+    rows: Tensor
+    positions: Tensor
+    memories: Tensor
+    paths: Tensor
+    so_far: Tensor
+    own_mask: Tensor
+    memory_mask: Tensor
+
+    @classmethod
+    def of(cls, cache: Cache, rows: Ints, device: torch.device) -> Places:
+        """All of it is one copy to the device, of a shape that comes again and again: the last row fills up."""
+        rows = np.pad(rows, (0, rounded(len(rows)) - len(rows)), mode="edge")
+        positions, lengths = cache.positions[rows], cache.lengths[rows]
+        t, s = rounded(int(positions.max()) + 1), rounded(int(lengths.max()))
+        columns = [cache.tokens[rows], rows, positions, cache.memories[rows], lengths, *cache.paths[rows, :t].T]
+        sent = send(torch.from_numpy(np.stack(columns)), device)
+        so_far, sources = torch.arange(t, device=device), torch.arange(s, device=device)
+        return cls(
+            tokens=sent[0],
+            rows=sent[1],
+            positions=sent[2],
+            memories=sent[3],
+            paths=sent[5:].T,
+            so_far=so_far,
+            own_mask=(so_far <= sent[2][:, None])[:, None, None, :],
+            memory_mask=(sources < sent[4][:, None])[:, None, None, :],
+        )
+
+
+def rounded(size: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 24, 32, 40, …"""
+    return 1 << (size - 1).bit_length() if size <= 8 else -(-size // 8) * 8
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device, without waiting until it is there."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 class FeedForward(nn.Module):
@@ -221,9 +246,9 @@ class EncoderLayer(nn.Module):
         super().__init__()
         d = config.d_model
         self.attention = SelfAttention(d, config.encoder_attention_heads)
-        self.attention_norm = nn.LayerNorm(d)  # self_attn_layer_norm
+        self.attention_norm = nn.LayerNorm(d, NORM_EPSILON)  # self_attn_layer_norm
         self.feed_forward = FeedForward(d, config.encoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = nn.LayerNorm(d)  # final_layer_norm
+        self.feed_forward_norm = nn.LayerNorm(d, NORM_EPSILON)  # final_layer_norm
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = self.attention_norm(x + self.attention(x, mask))
@@ -236,20 +261,19 @@ class DecoderLayer(nn.Module):
         super().__init__()
         d = config.d_model
         self.attention = SelfAttention(d, config.decoder_attention_heads)
-        self.attention_norm = nn.LayerNorm(d)  # self_attn_layer_norm
+        self.attention_norm = nn.LayerNorm(d, NORM_EPSILON)  # self_attn_layer_norm
         self.cross = Attention(d, config.decoder_attention_heads)
-        self.cross_norm = nn.LayerNorm(d)  # encoder_attn_layer_norm
+        self.cross_norm = nn.LayerNorm(d, NORM_EPSILON)  # encoder_attn_layer_norm
         self.feed_forward = FeedForward(d, config.decoder_ffn_dim, config.activation_function)
-        self.feed_forward_norm = nn.LayerNorm(d)  # final_layer_norm
+        self.feed_forward_norm = nn.LayerNorm(d, NORM_EPSILON)  # final_layer_norm
 
-    def step(
-        self, x: Tensor, past: tuple[Tensor, Tensor] | None, memory: tuple[Tensor, Tensor], mask: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(n, k, d) -> (n, k, d), and the self-attention's keys and values"""
-        mixed, past = self.attention.step(x.flatten(0, 1).unsqueeze(1), past)
-        x = self.attention_norm(x + mixed.view_as(x))
-        x = self.cross_norm(x + self.cross(x, memory, mask))
-        return self.feed_forward_norm(x + self.feed_forward(x)), past
+    def step(self, x: Tensor, own: Tensor, memory: Tensor, places: Places) -> Tensor:
+        """(n, d) -> (n, d); `own` (r, t, 2, d) gets the new keys and values, `memory` is (r, s, 2, d)"""
+        x = self.attention_norm(x + self.attention.step(x, own, places))
+        looked_at = memory[places.memories, : places.memory_mask.shape[-1]]
+        x = self.cross_norm(x + self.cross.step(x, looked_at, places.memory_mask))
+        y: Tensor = self.feed_forward_norm(x + self.feed_forward(x))
+        return y
 
 
 class Marian(nn.Module):
@@ -298,28 +322,59 @@ class Marian(nn.Module):
     def device(self) -> torch.device:
         return self.final_logits_bias.device
 
-    def prefill(self, sources: Sequence[Sequence[int]]) -> Cache:
-        """Encodes the sources, token ids with the end of sentence, and projects what every step will look at."""
-        longest = max(map(len, sources))
+    @property
+    def precision(self) -> str:
+        return str(self.final_logits_bias.dtype).removeprefix("torch.")
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(weights.numel() for weights in self.parameters())
+
+    def cache(self, rows: int) -> Cache:
+        """Room for so many hypotheses at once."""
+        return Cache(rows, len(self.decoder), self.config.d_model, self.final_logits_bias.dtype, self.device)
+
+    def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
+        """Encodes the sources, token ids with the end, and keeps in these rows what every step will look at."""
+        by_length = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        for _, alike in groupby(by_length, key=lambda i: rounded(len(sources[i]))):  # so that little is padding
+            some = list(alike)
+            self._encode(cache, [rows[i] for i in some], [sources[i] for i in some])
+
+    def _encode(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
+        fill = rounded(len(sources)) - len(sources)  # with the last source once more
+        rows, sources = [*rows, *[rows[-1]] * fill], [*sources, *[sources[-1]] * fill]
+        longest = min(rounded(max(map(len, sources))), self.config.max_position_embeddings)
         padded = torch.tensor([[*source, *[self.config.pad_token_id] * (longest - len(source))] for source in sources])
         lengths = torch.tensor([len(source) for source in sources])
-        mask = (torch.arange(longest) < lengths[:, None])[:, None, None, :].to(self.device)  # (n, 1, 1, s)
-        x = self.source_embedding(padded.to(self.device)) * self.scale + self.positions[:longest]  # (n, s, d)
+        mask = send((torch.arange(longest) < lengths[:, None])[:, None, None, :], self.device)  # (n, 1, 1, s)
+        x = self.source_embedding(send(padded, self.device)) * self.scale + self.positions[:longest]  # (n, s, d)
         for layer in self.encoder:
             x = layer(x, mask)
-        return Cache(mask, [layer.cross.memory(x) for layer in cast("Iterable[DecoderLayer]", self.decoder)])
+        places = send(torch.tensor(rows), self.device)
+        for layer, memory in zip(cast("Iterable[DecoderLayer]", self.decoder), cache.memory, strict=True):
+            memory[places, :longest] = layer.cross.kv(x).unflatten(-1, (2, -1))
 
-    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
-        """The last token of every hypothesis (n, k) -> logits (n, k, v) of the next; `cache` grows by one."""
-        x = self.target_embedding(tokens) * self.scale + self.positions[cache.length]  # (n, k, d)
-        own = []
-        for i, layer in enumerate(cast("Iterable[DecoderLayer]", self.decoder)):
-            x, past = layer.step(x, cache.own[i] if cache.own else None, cache.cross[i], cache.mask)
-            own.append(past)
-        cache.own = own
-        cache.length += 1
+    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, NDArray[np.float64]]:
+        """The `count` likeliest next tokens of (n) rows, best first, and their log-probabilities: twice (n, count).
+
+        Tokens that the model must not say are left out; log-probabilities are those before.
+        """
+        places = Places.of(cache, rows, self.device)
+        scores = self.logits(cache, places).log_softmax(-1)
+        scores[:, list(self.config.bad_token_ids)] = -torch.inf
+        best = scores.topk(count)
+        n = len(rows)  # without what fills up
+        return best.indices[:n].int().cpu().numpy(), best.values[:n].double().cpu().numpy()
+
+    def logits(self, cache: Cache, places: Places) -> Tensor:
+        """Of the next token of every hypothesis: (n, v), in float32 where the model computes in less."""
+        x = self.target_embedding(places.tokens) * self.scale + self.positions[places.positions]  # (n, d)
+        layers = cast("Iterable[DecoderLayer]", self.decoder)
+        for layer, own, memory in zip(layers, cache.own, cache.memory, strict=True):
+            x = layer.step(x, own, memory, places)
         logits: Tensor = self.projection(x) + self.final_logits_bias
-        return logits
+        return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 def sinusoids(positions: int, d: int) -> Tensor:

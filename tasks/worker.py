@@ -65,10 +65,12 @@ class Engines(bootsteps.StartStopStep):
         engine = self.loaded[model.name] = LocalTranslator.load(
             model.reference,
             device=device,
+            precision=app.conf.tolk_precision,
             target_tokens={pair.target: pair.token for pair in model.pairs if pair.token is not None},
             decoding=Options(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
         )
         engine.warm_up()
+        logger.info("%s computes in %s", model.name, engine.precision)
 
     def stop(self, _worker: Any) -> None:
         self.close_all(GRACE)

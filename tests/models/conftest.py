@@ -8,19 +8,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
-from models.decoding import Hypothesis, Options, search
-from models.marian import Marian
+from models.decoding import Batch, Hypothesis, Model, Options
 
 DATA = Path(__file__).parents[1] / "data"
 PIECES = 150
 
 MakeModel = Callable[..., Path]
-Decode = Callable[[Marian, Sequence[Sequence[int]], Options], list[list[Hypothesis]]]
+Decode = Callable[[Model, Sequence[Sequence[int]], Options], list[list[Hypothesis]]]
+Follow = Callable[[Model, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
 @pytest.fixture(scope="session")
@@ -55,13 +57,39 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, sentences: list[str], o
 def decode(one_thread: None) -> Decode:
     """All sources as one batch."""
 
-    def run(model: Marian, sources: Sequence[Sequence[int]], options: Options) -> list[list[Hypothesis]]:
+    def run(model: Model, sources: Sequence[Sequence[int]], options: Options) -> list[list[Hypothesis]]:
         found: dict[int, list[Hypothesis]] = {}
         with torch.inference_mode():
-            batch = search(model, sources, [options] * len(sources))
-            while batch.sentences:
-                found |= batch.step()
+            batch: Batch[int] = Batch(model, len(sources) * options.beam)
+            batch.enter({i: (source, options) for i, source in enumerate(sources)})
+            while len(found) < len(sources):
+                for i, outcome in batch.step().items():
+                    if not isinstance(outcome, list):
+                        raise outcome
+                    found[i] = outcome
         return [found[i] for i in range(len(sources))]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def follow(one_thread: None) -> Follow:
+    """The log-probabilities (n, t, v) of what comes after each token of the targets (n, t), -inf for banned tokens."""
+
+    def run(model: Model, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
+        n, t, v = len(sources), len(targets[0]), model.config.decoder_vocab_size
+        found = torch.full((n, t, v), -torch.inf, dtype=torch.float64)
+        rows = np.arange(n, dtype=np.int32)
+        with torch.inference_mode():
+            cache = model.cache(n)
+            cache.reserve(t, max(map(len, sources)))
+            cache.memories[:], cache.lengths[:], cache.paths[:] = rows, [*map(len, sources)], rows[:, None]
+            model.prefill(cache, rows.tolist(), sources)
+            for place in range(t):
+                cache.tokens[:], cache.positions[:] = [target[place] for target in targets], place
+                tokens, scores = model.step(cache, rows, v - len(model.config.bad_token_ids))
+                found[:, place].scatter_(1, torch.from_numpy(tokens).long(), torch.from_numpy(scores))
+        return found
 
     return run
 

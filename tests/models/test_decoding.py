@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.decoding import Hypothesis, Options, search
+from models.decoding import Batch, Hypothesis, Options
 from models.errors import BadInput, ModelError
 from models.marian import Marian
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tests.models.conftest import Decode, MakeModel
+    from tests.models.conftest import Decode, Follow, MakeModel
 
 SEARCHES = [Options(max_length=15), Options(beam=3, nbest=3, max_length=15), Options(beam=6, length_penalty=0.4)]
 
@@ -39,32 +39,57 @@ def test_neighbours_change_nothing(model: Marian, sources: list[list[int]], deco
 
 
 @pytest.mark.parametrize("options", SEARCHES)
-def test_a_sentence_that_leaves_changes_nothing_for_the_others(
+def test_sentences_come_and_go_and_change_nothing_for_the_others(
     model: Marian, sources: list[list[int]], decode: Decode, options: Options
 ) -> None:
     together = decode(model, sources, options)
-    found: dict[int, list[Hypothesis]] = {}
+    found: dict[int, list[Hypothesis] | ModelError] = {}
     with torch.inference_mode():
-        batch = search(model, sources, [options] * len(sources))
-        for place in range(0, len(sources), 2):
+        batch: Batch[int] = Batch(model, 5 * options.beam)
+        for place, source in enumerate(sources):
+            batch.enter({place: (source, options)})
             found |= batch.step()
-            batch.drop([place])
-            batch.drop([place])
-            assert place not in batch.sentences
-        while batch.sentences:
+            if place % 3 == 2:  # before it is done
+                batch.leave([place, place])
+            while len(batch) == 5:
+                found |= batch.step()
+        while len(batch):
             found |= batch.step()
-    assert found.keys() >= set(range(1, len(sources), 2))
+    assert found.keys() >= {place for place in range(len(sources)) if place % 3 != 2}
     for place, hypotheses in found.items():
+        assert isinstance(hypotheses, list)
         assert_alike(hypotheses, together[place])
 
 
-def test_a_batch_of_which_all_leave_is_empty(model: Marian, sources: list[list[int]]) -> None:
-    for beam in (1, 4):
-        with torch.inference_mode():
-            batch = search(model, sources, [Options(beam=beam)] * len(sources))
-            batch.step()
-            batch.drop(range(len(sources)))
-        assert batch.sentences == []
+def test_a_step_for_some_leaves_the_others_where_they_are(
+    model: Marian, sources: list[list[int]], decode: Decode
+) -> None:
+    options = Options(beam=2, max_length=10)
+    found: dict[int, list[Hypothesis] | ModelError] = {}
+    with torch.inference_mode():
+        batch: Batch[int] = Batch(model, 2 * len(sources))
+        batch.enter({i: (source, options) for i, source in enumerate(sources)})
+        for some in (range(0, len(sources), 2), range(1, len(sources), 2)):
+            while not found.keys() >= {*some}:
+                found |= batch.step([i for i in some if i not in found])
+    for i, expected in enumerate(decode(model, sources, options)):
+        hypotheses = found[i]
+        assert isinstance(hypotheses, list)
+        assert_alike(hypotheses, expected)
+
+
+def test_nobody_has_entered_where_the_encoder_fails(
+    model: Marian, sources: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.inference_mode():
+        batch: Batch[int] = Batch(model, 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "prefill", None)
+            with pytest.raises(TypeError):
+                batch.enter({0: (sources[0], Options(beam=4))})
+        assert len(batch) == 0
+        batch.enter({0: (sources[0], Options(beam=4, max_length=2))})  # there is room still
+        assert batch.step().keys() <= {0}
 
 
 def test_sentences_of_a_batch_keep_their_own_options(model: Marian, sources: list[list[int]], decode: Decode) -> None:
@@ -74,25 +99,31 @@ def test_sentences_of_a_batch_keep_their_own_options(model: Marian, sources: lis
         replace(base, length_penalty=-1.0),
         replace(base, nbest=1, max_length=5),
         replace(base, no_repeat_ngram=1),
+        Options(max_length=9),
     ]
-    options = [each[i % 4] for i in range(len(sources))]
-    found: dict[int, list[Hypothesis]] = {}
+    options = [each[i % 5] for i in range(len(sources))]
+    found: dict[int, list[Hypothesis] | ModelError] = {}
     with torch.inference_mode():
-        batch = search(model, sources, options)
-        while batch.sentences:
+        batch: Batch[int] = Batch(model, 64)
+        batch.enter({i: (source, options[i]) for i, source in enumerate(sources)})
+        while len(batch):
             found |= batch.step()
     for i, source in enumerate(sources):
-        assert_alike(found[i], decode(model, [source], options[i])[0])
+        hypotheses = found[i]
+        assert isinstance(hypotheses, list)
+        assert_alike(hypotheses, decode(model, [source], options[i])[0])
 
 
 @pytest.mark.parametrize("options", SEARCHES)
 def test_the_score_is_the_mean_log_probability_with_the_end(
-    model: Marian, sources: list[list[int]], decode: Decode, options: Options
+    model: Marian, sources: list[list[int]], decode: Decode, follow: Follow, options: Options
 ) -> None:
     reasons = set()
     for source, hypotheses in zip(sources, decode(model, sources, options), strict=True):
         for found in hypotheses:
-            *tokens, end = log_probabilities(model, source, (*found.tokens, model.config.eos_token_id))
+            said = (*found.tokens, model.config.eos_token_id)
+            after = follow(model, [source], [[model.config.decoder_start_token_id, *found.tokens]])[0]
+            *tokens, end = after[range(len(said)), said].tolist()
             if found.finish_reason == "length":
                 assert len(found.tokens) == (options.max_length or 63) - 1
                 end = 0.0
@@ -168,13 +199,3 @@ def assert_alike(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) ->
     assert [each.tokens for each in found] == [each.tokens for each in expected]
     assert [each.finish_reason for each in found] == [each.finish_reason for each in expected]
     assert [each.score for each in found] == pytest.approx([each.score for each in expected], abs=1e-5)
-
-
-@torch.inference_mode()
-def log_probabilities(model: Marian, source: Sequence[int], tokens: Sequence[int]) -> list[float]:
-    """Of each token, after those before it."""
-    cache, last, found = model.prefill([source]), model.config.decoder_start_token_id, []
-    for token in tokens:
-        found.append(float(model.step(torch.tensor([[last]]), cache)[0, 0].log_softmax(-1)[token]))
-        last = token
-    return found

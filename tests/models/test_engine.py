@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 import random
 import threading
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import Tensor
 
+from models.cache import Cache, Ints
 from models.decoding import Options
 from models.engine import Engine, EngineSettings, EngineStats, Pending
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
-from models.marian import Cache, Marian
+from models.marian import Marian
 from models.scheduler import Priority
+from models.search import Doubles
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,10 +40,10 @@ class Gate:
         self._open = False
         model.step = self._wait  # type: ignore[method-assign]
 
-    def _wait(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def _wait(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
         self._arrived.release()
         assert self._open or self._passes.acquire(timeout=TIMEOUT)
-        return self._step(tokens, cache)
+        return self._step(cache, rows, count)
 
     def reached(self) -> None:
         """Returns when the model is about to make its next step."""
@@ -57,7 +59,7 @@ class Gate:
 
 @pytest.fixture
 def model(make_model: MakeModel) -> Marian:
-    model = Marian.load(make_model())
+    model = Marian.load(make_model(), dtype=torch.float64)
     model.source_embedding = torch.nn.Embedding.from_pretrained(model.source_embedding.weight.clone())
     model.source_embedding.weight[POISON] = math.nan
     return model
@@ -72,8 +74,8 @@ def gate(model: Marian) -> Gate:
 def start(model: Marian) -> Iterator[Start]:
     engines: list[Engine] = []
 
-    def begin(**settings: int) -> Engine:
-        engines.append(Engine(model, EngineSettings(**settings)))
+    def begin(lanes: int = 1, **settings: int) -> Engine:
+        engines.append(Engine(model, EngineSettings(lanes=lanes, **settings)))
         engines[-1].start()
         return engines[-1]
 
@@ -117,7 +119,7 @@ def until_it_refuses(engine: Engine) -> None:
 def test_sentences_of_many_threads_get_what_the_search_alone_finds(
     model: Marian, start: Start, sources: list[list[int]], decode: Decode
 ) -> None:
-    engine = start()
+    engine = start(lanes=2, token_budget=300)
     each = [Options(max_length=12), Options(beam=4, nbest=4, max_length=12), Options(beam=4, max_length=7)]
     work = [(source, options) for source in sources for options in each]
     random.Random(1).shuffle(work)
@@ -131,7 +133,7 @@ def test_sentences_of_many_threads_get_what_the_search_alone_finds(
         assert min(pending.timings.wait, pending.timings.prefill, pending.timings.decode) > 0
     stats = engine.stats()
     assert (stats.waiting, stats.running, stats.finished, stats.failed) == (0, 0, len(work), 0)
-    assert stats.batches < len(work)
+    assert stats.steps < sum(len(hypotheses[0].tokens) for hypotheses in found)  # which share them
 
 
 def test_timings_are_there_before_the_result(start: Start, sources: list[list[int]]) -> None:
@@ -157,21 +159,55 @@ def test_a_bad_sentence_fails_alone(start: Start, sources: list[list[int]], gate
     assert engine.stats().failed == 3
 
 
-def test_what_waits_while_a_failed_batch_is_halved_can_be_cancelled(start: Start, long: list[int], gate: Gate) -> None:
+def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
+    start: Start, model: Marian, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = model.step
+
+    def exhausted(cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
+        found = step(cache, rows, count)
+        if 2 in cache.lengths[rows]:
+            raise MemoryError
+        return found
+
+    monkeypatch.setattr(model, "step", exhausted)
     engine = start()
-    submit(engine, long, Options(max_length=1))
+    submit(engine, long, Options(max_length=2))
     gate.reached()
     others = [submit(engine, long), submit(engine, long)]
-    cancelled = [submit(engine, long, group="a"), submit(engine, [POISON, 0], group="a")]
+    cancelled = [submit(engine, long, group="a"), submit(engine, [9, 0], group="a")]
+    failing = submit(engine, [8, 0])
     gate.step()
     gate.reached()
-    gate.step()  # in which all four fail
+    gate.step()  # in which all five fail
     gate.reached()
-    assert engine.stats().running == 4
+    assert engine.stats().running == 5
     assert engine.cancel("a") == 2
     gate.open()
     assert [type(pending.exception(TIMEOUT)) for pending in cancelled] == [Cancelled, Cancelled]
+    assert isinstance(failing.exception(TIMEOUT), ModelError)
     assert [len(pending.result(TIMEOUT)) for pending in others] == [1, 1]
+
+
+def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
+    start: Start, model: Marian, sources: list[list[int]], long: list[int], gate: Gate, decode: Decode
+) -> None:
+    engine, short = start(), Options(beam=2, max_length=3)
+    first = submit(engine, long)
+    for _ in range(5):
+        gate.reached()
+        gate.step()
+    gate.reached()
+    second = submit(engine, sources[0], short)
+    for _ in range(3):  # it enters after the step that is under way, and says two tokens
+        gate.step()
+        gate.reached()
+    assert second.done()
+    assert not first.done()
+    gate.open()
+    for pending, source, options in ((first, long, LONG), (second, sources[0], short)):
+        (expected,) = decode(model, [source], options)
+        assert [found.tokens for found in pending.result(TIMEOUT)] == [found.tokens for found in expected[:1]]
 
 
 def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate) -> None:
@@ -181,7 +217,7 @@ def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate)
     pendings += [submit(engine, long), submit(engine, long)]
     with pytest.raises(Overloaded):
         submit(engine, long)
-    assert engine.stats() == EngineStats(waiting=2, running=1, finished=0, failed=0, batches=1)
+    assert engine.stats() == EngineStats(waiting=2, running=1, finished=0, failed=0, steps=0)
     gate.open()
     for pending in pendings:
         pending.result(TIMEOUT)
@@ -206,16 +242,16 @@ def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: li
     gate.reached()
     deadline = time.monotonic() + 0.5
     pendings = [submit(engine, long, options, deadline=d) for d in (math.inf, deadline, math.inf)]
-    while engine.stats().running != 3:
-        gate.step()
-        gate.reached()
+    gate.step()
+    gate.reached()
+    assert engine.stats().running == 4
     assert time.monotonic() < deadline  # else this machine is too slow for what this test wants to see
     threading.Event().wait(deadline - time.monotonic())
     gate.step()
     assert isinstance(pendings[1].exception(TIMEOUT), DeadlineExceeded)
     assert not pendings[0].done()
     gate.reached()
-    assert engine.stats().running == 2
+    assert engine.stats().running == 3
     gate.open()
     assert [len(pending.result(TIMEOUT)) for pending in (blocker, pendings[0], pendings[2])] == [1, 1, 1]
 
@@ -297,10 +333,10 @@ def test_nobody_waits_for_an_engine_that_has_failed(
     running = submit(engine, long)
     gate.reached()
     waiting = submit(engine, long)
-    monkeypatch.setattr(engine._scheduler, "next_batch", None)
+    monkeypatch.setattr(engine._scheduler, "admit", None)
     gate.open()
-    running.result(TIMEOUT)
-    assert isinstance(waiting.exception(TIMEOUT), Unavailable)
+    for pending in (running, waiting):
+        assert isinstance(pending.exception(TIMEOUT), Unavailable)
     with pytest.raises(Unavailable):
         submit(engine, long)
 
@@ -313,12 +349,52 @@ def test_what_the_model_cannot_take_is_refused(start: Start, tokens: list[int]) 
 
 def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: list[list[int]]) -> None:
     """Random work, deadlines, bad sentences and cancellations from eight threads, and an engine that closes amid it."""
-    engine = start(max_waiting=50, token_budget=200)
+    engine = start(lanes=2, max_waiting=50, token_budget=200)
     pendings: list[Pending] = []
+
+    def close(seed: int) -> None:
+        if seed == 0 and len(pendings) > 600:
+            engine.close(0.1)
+
+    chaos(engine, sources, pendings, calls=150, after_each=close)
+    engine.close()
+    outcomes = [type(pending.exception(TIMEOUT)) for pending in pendings]
+    assert set(outcomes) <= {type(None), DeadlineExceeded, Cancelled, Unavailable, ModelError}
+    stats = engine.stats()
+    assert (stats.finished, stats.failed) == (outcomes.count(type(None)), len(outcomes) - outcomes.count(type(None)))
+
+
+def test_ten_thousand_submissions_leave_nothing_behind(start: Start, sources: list[list[int]]) -> None:
+    engine = start(lanes=2, max_waiting=50, token_budget=400)
+    held: list[int] = []
+    for _ in range(2):
+        pendings: list[Pending] = []
+        chaos(engine, sources, pendings, calls=625)
+        for pending in pendings:
+            pending.exception(TIMEOUT)
+        del pendings, pending
+        gc.collect()
+        held.append(sum(isinstance(each, (Pending, Options, list)) for each in gc.get_objects()))
+        assert (len(engine._scheduler), engine.stats().running) == (0, 0)
+        assert [len(lane.batch) for lane in engine._lanes] == [0, 0]
+        assert [len(lane.batch._free) for lane in engine._lanes] == [64, 64]
+        assert not any(lane.unwanted for lane in engine._lanes)
+        assert engine._scheduler._running == [{"interactive": 0, "bulk": 0}] * 2
+    assert held[1] <= held[0] + 100
+
+
+def chaos(
+    engine: Engine,
+    sources: list[list[int]],
+    pendings: list[Pending],
+    calls: int,
+    after_each: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Eight threads with so many calls each, of which some fail, come too late or are cancelled."""
 
     def caller(seed: int) -> None:
         chance = random.Random(seed)
-        for _ in range(150):
+        for _ in range(calls):
             source = chance.choice(sources) + [POISON] * (chance.random() < 0.02)
             beam = chance.choice([1, 1, 3])
             deadline = time.monotonic() + chance.choice([0.0, 0.01, 0.1, math.inf])
@@ -332,16 +408,10 @@ def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: l
                 return
             if chance.random() < 0.02:
                 engine.cancel(f"group {seed % 4}")
-            if seed == 0 and len(pendings) > 600:
-                engine.close(0.1)
+            after_each(seed)
 
     threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(TIMEOUT)
-    engine.close()
-    outcomes = [type(pending.exception(TIMEOUT)) for pending in pendings]
-    assert set(outcomes) <= {type(None), DeadlineExceeded, Cancelled, Unavailable, ModelError}
-    stats = engine.stats()
-    assert (stats.finished, stats.failed) == (outcomes.count(type(None)), len(outcomes) - outcomes.count(type(None)))

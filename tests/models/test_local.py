@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from models.cache import Cache, Ints
 from models.decoding import Options
 from models.engine import EngineSettings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator, Translation, locate
-from models.marian import Cache
 from models.repetition import runs_away
+from models.search import Doubles
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -43,7 +43,7 @@ def translator(one_thread: None) -> Iterator[LocalTranslator]:
 @pytest.fixture
 def multilingual(make_model: MakeModel) -> Iterator[LocalTranslator]:
     """Random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
-    with LocalTranslator.load(str(make_model())) as loaded:
+    with LocalTranslator.load(str(make_model()), precision="float32") as loaded:
         yield loaded
 
 
@@ -56,10 +56,10 @@ class Gate:
         self._step = translator.model.step
         monkeypatch.setattr(translator.model, "step", self._gated)
 
-    def _gated(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def _gated(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
         self.reached.set()
         assert self._opened.wait(TIMEOUT)
-        return self._step(tokens, cache)
+        return self._step(cache, rows, count)
 
     def open(self) -> None:
         self._opened.set()
@@ -184,10 +184,10 @@ def test_a_sentence_that_the_model_fails_on_spoils_no_other_text(
     sick = translator.tokenizer.encode("Je suis malade.")
     prefill = translator.model.prefill
 
-    def fails(sources: list[tuple[int, ...]]) -> Cache:
+    def fails(cache: Cache, rows: list[int], sources: list[tuple[int, ...]]) -> None:
         if tuple(sick) in sources:
             raise RuntimeError("of the model")
-        return prefill(sources)
+        prefill(cache, rows, sources)
 
     monkeypatch.setattr(translator.model, "prefill", fails)
     bad, good = translator.translate(["Il pleut. Je suis malade.", "Il pleut."]).results
@@ -340,7 +340,7 @@ def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTransl
     for target in (None, "en", ">>eng<<"):
         with pytest.raises(BadInput, match="eng, fra"):
             one(multilingual, "Il dort.", target=target)
-    with LocalTranslator.load(str(make_model()), target_tokens={"en": ">>eng<<"}) as translator:
+    with LocalTranslator.load(str(make_model()), precision="float32", target_tokens={"en": ">>eng<<"}) as translator:
         assert one(translator, "Il dort.", target="en") == one(multilingual, "Il dort.", target="eng")
     with pytest.raises(BadInput, match=r">>deu<<.*>>eng<<, >>fra<<"):
         LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
@@ -366,11 +366,11 @@ def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
     finished = translator.stats().finished
     step = translator.model.step
 
-    def steps(tokens: Tensor, cache: Cache) -> Tensor:
+    def steps(cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
         nonlocal now
         if translator.stats().finished > finished:  # the short sentence is done
             now = 2.0
-        return step(tokens, cache)
+        return step(cache, rows, count)
 
     monkeypatch.setattr(translator.model, "step", steps)
     monkeypatch.setattr("models.engine.time", SimpleNamespace(monotonic=lambda: now))

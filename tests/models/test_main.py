@@ -6,11 +6,12 @@ import io
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from models.__main__ import main
+from models.precision import Precision
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -91,6 +92,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert facts["languages"].strip() == "fr → en"
     assert facts["parameters"].strip() == "7,314,176"
+    assert facts["precision"].strip() in get_args(Precision)
     assert facts["longest sentence"].strip() == "32 tokens"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,11 +16,11 @@ from transformers import MarianMTModel
 
 from models.decoding import Options
 from models.errors import UnknownModel
-from models.marian import Marian
+from models.marian import Marian, rounded
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from tests.models.conftest import Decode, MakeModel
+    from tests.models.conftest import Decode, Follow, MakeModel
 
 SOURCES = [[5, 8, 0], [9, 10, 11, 12, 13, 0], [7, 0]]
 
@@ -30,31 +31,43 @@ def directory(make_model: MakeModel, tmp_path: Path) -> Path:
     return shutil.copytree(make_model(), tmp_path / "model")
 
 
-def test_logits_are_those_of_transformers(make_model: MakeModel) -> None:
+def test_log_probabilities_are_those_of_transformers(make_model: MakeModel, follow: Follow) -> None:
     ours = Marian.load(make_model(), dtype=torch.float64)
     theirs = MarianMTModel.from_pretrained(make_model(), dtype=torch.float64).eval()
-    targets = torch.tensor([[2, 5, 9, 6], [2, 2, 7, 7], [2, 20, 30, 40]])
+    targets = [[2, 5, 9, 6], [2, 2, 7, 7], [2, 20, 30, 40]]
     padded = torch.tensor([[*source, *[2] * (6 - len(source))] for source in SOURCES])
     mask = torch.tensor([[1] * len(source) + [0] * (6 - len(source)) for source in SOURCES])
     with torch.inference_mode():
-        expected = theirs(input_ids=padded, attention_mask=mask, decoder_input_ids=targets).logits
-        cache = ours.prefill(SOURCES)
-        for place in range(4):
-            logits = ours.step(targets[:, place, None], cache)
-            torch.testing.assert_close(logits[:, 0], expected[:, place], rtol=0, atol=1e-10)
+        logits = theirs(input_ids=padded, attention_mask=mask, decoder_input_ids=torch.tensor(targets)).logits
+    expected = logits.log_softmax(-1)
+    expected[..., list(ours.config.bad_token_ids)] = -torch.inf
+    torch.testing.assert_close(follow(ours, SOURCES, targets), expected, rtol=0, atol=1e-10)
 
 
-def test_hypotheses_of_a_sentence_share_its_memory_and_keep_their_own_past(make_model: MakeModel) -> None:
+def test_hypotheses_share_a_memory_and_find_their_past_in_the_rows_of_others(
+    make_model: MakeModel, follow: Follow
+) -> None:
     model = Marian.load(make_model(), dtype=torch.float64)
-    targets = torch.tensor([[[5, 6], [7, 8]], [[9, 9], [4, 3]], [[6, 6], [5, 5]]])  # (n, k, t)
+    v = model.config.decoder_vocab_size - 1
     with torch.inference_mode():
-        together, alone = model.prefill(SOURCES), [[model.prefill([source]) for _ in "kk"] for source in SOURCES]
-        for place in range(2):
-            logits = model.step(targets[:, :, place], together)
-            for n, caches in enumerate(alone):
-                for k, cache in enumerate(caches):
-                    expected = model.step(targets[n, None, k, None, place], cache)[0, 0]
-                    torch.testing.assert_close(logits[n, k], expected, rtol=0, atol=1e-10)
+        cache = model.cache(3)
+        cache.reserve(3, 8)
+        model.prefill(cache, [2], [SOURCES[1]])
+        cache.memories[:], cache.lengths[:] = 2, len(SOURCES[1])
+        cache.paths[:, 0] = 1
+        cache.tokens[1], cache.positions[1] = 5, 0
+        model.step(cache, np.array([1], np.int32), v)
+        cache.tokens[:2], cache.positions[:], cache.paths[:, 1] = [6, 7], 1, [0, 1, 2]  # both come after row 1
+        tokens, scores = model.step(cache, np.array([0, 1], np.int32), v)
+    expected = follow(model, [SOURCES[1]] * 2, [[5, 6], [5, 7]])[:, 1]
+    found = torch.full_like(expected, -torch.inf).scatter_(1, torch.from_numpy(tokens).long(), torch.from_numpy(scores))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [*range(1, 9), 9, 17, 64, 65, 100])
+def test_shapes_are_few_and_hold_what_they_are_for(size: int) -> None:
+    assert size <= rounded(size) <= max(2 * size - 1, size + 7)
+    assert rounded(rounded(size)) == rounded(size)
 
 
 def test_weights_of_half_precision_are_loaded_in_the_precision_asked_for(directory: Path) -> None:

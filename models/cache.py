@@ -1,0 +1,66 @@
+"""What the hypotheses of a lane have computed so far: keys and values, in rows that are taken and given back.
+
+A row is one hypothesis. Its keys and values stay where they were written: a hypothesis that goes on from another one
+notes in `paths` in whose row each of its positions lies, instead of copying them. A position is written once as long as
+anybody looks at it, so that a step that failed can be tried again with fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Ints = NDArray[np.int32]
+
+_STEP = 64  # positions that are added at once
+
+
+class Cache:
+    """Room for r rows of up to t target and s source positions; `reserve` makes t and s larger.
+
+    Arrays over rows, which whoever steps fills in: `tokens` (r) the last token of each, `positions` (r) where it
+    stands, `memories` (r) the row that holds the encoded source, `lengths` (r) its tokens, `paths` (r, t) the row that
+    holds each target position. Of every decoder layer: `own` (r, t, 2, d), keys and values of target positions, and
+    `memory` (r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps between steps.
+    """
+
+    def __init__(self, rows: int, layers: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.tokens: Ints = np.zeros(rows, np.int32)
+        self.positions: Ints = np.zeros(rows, np.int32)
+        self.memories: Ints = np.zeros(rows, np.int32)
+        self.lengths: Ints = np.ones(rows, np.int32)
+        self.paths: Ints = np.zeros((rows, 0), np.int32)
+        empty = torch.zeros((rows, 0, 2, width), dtype=dtype, device=device)
+        self.own = [empty] * layers
+        self.memory = [empty] * layers
+        self.scratch: dict[Any, Any] = {}
+
+    def reserve(self, targets: int, sources: int) -> None:
+        """Makes room for so many positions; what is there stays."""
+        if (missing := _missing(self.own[0], targets)) > 0:
+            self.own = [_longer(each, missing) for each in self.own]
+            self.paths = np.pad(self.paths, ((0, 0), (0, missing)))
+        if (missing := _missing(self.memory[0], sources)) > 0:
+            self.memory = [_longer(each, missing) for each in self.memory]
+
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` made when it was first asked for under this key."""
+        if key not in self.scratch:
+            self.scratch[key] = make()
+        return self.scratch[key]
+
+
+def _missing(tensor: Tensor, positions: int) -> int:
+    return -(-positions // _STEP) * _STEP - tensor.shape[1]
+
+
+def _longer(tensor: Tensor, positions: int) -> Tensor:
+    """With so many empty positions more. They are zeros: what is masked must not be nan."""
+    longer = tensor.new_zeros((tensor.shape[0], tensor.shape[1] + positions, *tensor.shape[2:]))
+    longer[:, : tensor.shape[1]] = tensor
+    return longer
