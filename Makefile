@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports schema bench-quality bench-path lock environment clean
+.PHONY: help run test check lint types imports schema bench-quality bench-engine bench-path lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -33,6 +33,10 @@ schema: environment ## write schema.graphql anew
 
 bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.gz scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
+
+bench-engine: environment ## the engine beside CTranslate2 and transformers, half an hour; DATA=pairs.tsv.gz scores them
+	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
+	@$(ENV) benchmarks.engine $(DATA)
 
 bench-path: environment ## what a request costs without a model, stage by stage, in CPU and in time
 	@$(ENV) benchmarks.path

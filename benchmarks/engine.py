@@ -1,0 +1,301 @@
+"""The engine beside CTranslate2 and transformers: the same weights, sentences, beams and limits, on all cores.
+
+python -m benchmarks.engine [DATA.tsv[.gz]] [--rounds N] [--quick]
+
+A line of DATA is a sentence, a tab and its translation; without DATA the sentences of the tests are translated, and
+nothing is scored. Each side runs in a process of its own; rounds measure every side once, one after the other, and the
+medians count. Two models: the embedded one, and one as large as OPUS-MT's, with seeded weights that never end a
+sentence, so that every translation has just as many tokens as it may. Arrivals are those of a Poisson process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import sacrebleu
+import torch
+import transformers
+from ctranslate2.converters import TransformersConverter
+
+from benchmarks.quality import MODEL, TESTS, read
+from benchmarks.sides import CTranslate2, Ours, Process, Sentences, Transformers, cores
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+LIMIT = 200  # target tokens of the embedded model's translations, which end by themselves
+OPUS = {"d_model": 512, "layers": 6, "heads": 8, "ffn": 2048, "vocabulary": 32_000, "sentences": 256, "tokens": 16}
+LOAD, ARRIVALS = 0.8, 2_000  # of the capacity with static batches; sentences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The engine beside CTranslate2 and transformers.")
+    parser.add_argument("data", nargs="?", type=Path, default=TESTS, metavar="DATA.tsv[.gz]")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    pairs = [line.partition("\t") for line in read(options.data)][: 100 if options.quick else None]
+    texts, references = [text for text, _, _ in pairs], [reference for *_, reference in pairs]
+    rounds = 1 if options.quick else options.rounds
+    targets: list[tuple[str, str, float, bool]] = []
+    machine()
+    with tempfile.TemporaryDirectory() as scratch:
+        default, opus = Path(scratch, "default"), Path(scratch, "opus")
+        shutil.copytree(MODEL, default)
+        ids = opus_model(opus)[: 16 if options.quick else None]
+        for directory in (default, opus):
+            TransformersConverter(str(directory)).convert(str(directory / "ctranslate2"))
+        if any(references):
+            quality(default, texts, references, targets)
+        throughput("the embedded model", default, sample(texts, 600), LIMIT, rounds, targets)
+        throughput("a model as large as OPUS-MT's", opus, ids, OPUS["tokens"], rounds, targets)
+        alone("the embedded model", default, sample(texts, 100), LIMIT, targets)
+        alone("a model as large as OPUS-MT's", opus, sample(ids, 20), OPUS["tokens"], targets)
+        arrivals(default, texts, targets)
+        memory(opus, ids[:64], targets)
+    title("Targets")
+    table(
+        ["", "target", "measured", ""],
+        [[name, bound, f"{value:.2f}", "met" if met else "missed"] for name, bound, value, met in targets],
+    )
+
+
+def machine() -> None:
+    cpu = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    cpu = {name.strip(): value.strip() for name, value in cpu.items()}
+    flags = [flag for flag in FLAGS if flag in cpu.get("flags", "").split()]
+    print(f"{cpu.get('model name', platform.processor())}, {cores()} cores, {' '.join(flags)}")
+    print(
+        f"Python {platform.python_version()}, torch {torch.__version__}, CTranslate2 {ctranslate2.__version__}, "
+        f"transformers {transformers.__version__}",
+        flush=True,
+    )
+
+
+def opus_model(directory: Path) -> list[list[int]]:
+    """Writes the model; returns sentences for it, as long as those of a corpus."""
+    size = OPUS["vocabulary"]
+    config = transformers.MarianConfig(
+        vocab_size=size,
+        decoder_vocab_size=size,
+        d_model=OPUS["d_model"],
+        encoder_layers=OPUS["layers"],
+        decoder_layers=OPUS["layers"],
+        encoder_attention_heads=OPUS["heads"],
+        decoder_attention_heads=OPUS["heads"],
+        encoder_ffn_dim=OPUS["ffn"],
+        decoder_ffn_dim=OPUS["ffn"],
+        activation_function="swish",
+        max_position_embeddings=512,
+        scale_embedding=True,
+        eos_token_id=0,
+        pad_token_id=size - 1,
+        bos_token_id=0,
+        decoder_start_token_id=size - 1,
+        forced_eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = transformers.MarianMTModel(config)
+    model.final_logits_bias[0, 0] = -1e4  # nobody ends before the limit
+    model.generation_config.update(bad_words_ids=[[size - 1]], max_length=512)
+    model.save_pretrained(directory)
+    for name in ("source.spm", "target.spm"):
+        shutil.copy(MODEL / name, directory)
+    names = ["</s>", "<unk>", *(f"t{i}" for i in range(2, size - 1)), "<pad>"]
+    (directory / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    (directory / "tokenizer_config.json").write_text("{}")
+    chance = random.Random(0)
+    lengths = [min(60, max(4, round(chance.lognormvariate(2.7, 0.5)))) for _ in range(OPUS["sentences"])]
+    return [[*(chance.randrange(2, size - 1) for _ in range(length)), 0] for length in lengths]
+
+
+def quality(
+    directory: Path, texts: Sequence[str], references: Sequence[str], targets: list[tuple[str, str, float, bool]]
+) -> None:
+    title(f"BLEU, and outputs identical to transformers' in float32, of {len(texts)} sentences")
+    rows, scores = [], {}
+    expected: dict[int, list[str]] = {}
+    for name, make in sides(directory):
+        with process(name, make) as side:
+            row = [name]
+            for beam in (1, 4):
+                _, found = side.ask("translate", texts, beam, LIMIT)
+                scores[name, beam] = sacrebleu.corpus_bleu(found, [references]).score
+                same = sum(a == b for a, b in zip(found, expected.setdefault(beam, found), strict=True))
+                row += [f"{scores[name, beam]:.2f}", f"{same / len(found):.1%}"]
+            rows.append(row)
+    table(["", "greedy", "identical", "beam 4", "identical"], rows)
+    for precision, most in zip(PRECISIONS, (0.1, 0.1, 0.3), strict=True):
+        loss = max(scores["transformers float32", beam] - scores[f"Tolk {precision}", beam] for beam in (1, 4))
+        targets.append((f"BLEU that {precision} loses against float32 transformers", f"≤ {most}", loss, loss <= most))
+
+
+def throughput(
+    model: str,
+    directory: Path,
+    sentences: Sentences,
+    limit: int,
+    rounds: int,
+    targets: list[tuple[str, str, float, bool]],
+) -> None:
+    title(f"Sentences/s, {model}, {len(sentences)} sentences, medians of {rounds} rounds")
+    running = [(name, Process(name, *make)) for name, make in sides(directory)]
+    found: dict[tuple[str, int], list[float]] = {}
+    ways = {}
+    for name, side in running:
+        for beam in (1, 4):
+            ways[name, beam] = side.ask("tune", sample(sentences, 64), beam, limit)[1]
+    for beam in (1, 4):
+        for _ in range(rounds):
+            for name, side in running:
+                # The slow ones get fewer of them: it is a rate that is measured.
+                some = sentences if "int8" in name or "CTranslate2" in name else sample(sentences, len(sentences) // 4)
+                seconds, _ = side.ask("translate", some, beam, limit)
+                found.setdefault((name, beam), []).append(len(some) / seconds)
+    for _, side in running:
+        side.close()
+    median = {key: statistics.median(rates) for key, rates in found.items()}
+    table(
+        ["", "greedy", "batch", "beam 4", "batch"],
+        [
+            [name, *(x for beam in (1, 4) for x in (f"{median[name, beam]:.0f}", ways[name, beam]))]
+            for name, _ in running
+        ],
+    )
+    for beam in (1, 4):
+        best = max(median[f"Tolk {precision}", beam] for precision in PRECISIONS)
+        search = "greedy" if beam == 1 else "beam 4"
+        theirs = max(rate for (name, width), rate in median.items() if width == beam and "transformers" in name)
+        for name, rate, least in (
+            ("CTranslate2 int8", median["CTranslate2 int8", beam], 1.0),
+            ("CTranslate2 float32", median["CTranslate2 float32", beam], 2.0),
+            ("transformers", theirs, 6.0),
+        ):
+            targets.append(
+                (f"throughput against {name}, {search}, {model}", f"≥ {least}", best / rate, best / rate >= least)
+            )
+
+
+def alone(
+    model: str, directory: Path, sentences: Sentences, limit: int, targets: list[tuple[str, str, float, bool]]
+) -> None:
+    title(f"One sentence alone, median of {len(sentences)} sentences in ms, {model}")
+    running = [
+        ("Tolk int8", Process("ours", Ours, directory, "int8")),
+        ("CTranslate2 int8, one thread", Process("theirs", CTranslate2, directory, "int8", 1)),
+    ]
+    rows: dict[str, list[str]] = {name: [name] for name, _ in running}
+    for beam in (1, 4):
+        found: dict[str, list[float]] = {name: [] for name, _ in running}
+        for _, side in running:
+            side.ask("translate", sentences[:3], beam, limit)
+        for sentence in sentences:
+            for name, side in running:
+                found[name].append(side.ask("translate", [sentence], beam, limit)[0])
+        medians = [statistics.median(seconds) for seconds in found.values()]
+        for row, seconds in zip(rows.values(), medians, strict=True):
+            row.append(f"{seconds * 1e3:.2f}")
+        ratio = medians[0] / medians[1]
+        search = "greedy" if beam == 1 else "beam 4"
+        targets.append((f"one sentence alone against CTranslate2 int8, {search}, {model}", "≤ 1.0", ratio, ratio <= 1))
+    for _, side in running:
+        side.close()
+    table(["", "greedy", "beam 4"], list(rows.values()))
+
+
+def arrivals(directory: Path, texts: Sequence[str], targets: list[tuple[str, str, float, bool]]) -> None:
+    chance = random.Random(0)
+    sentences = [chance.choice(texts) for _ in range(min(ARRIVALS, 10 * len(texts)))]
+    sides = {"static batches": (Ours, directory, "int8", True), "continuous": (Ours, directory, "int8")}
+    running = {name: Process(name, *make) for name, make in sides.items()}
+    for beam in (1, 4):
+        capacity = []
+        for _ in range(3):
+            seconds, _ = running["static batches"].ask("translate", sentences, beam, LIMIT)
+            capacity.append(len(sentences) / seconds)
+        rate = LOAD * statistics.median(capacity)
+        times, now = [], 0.0
+        for _ in sentences:
+            now += chance.expovariate(rate)
+            times.append(now)
+        title(f"Arriving one by one, {rate:.0f}/s, beam {beam}: ms until the answer, {len(sentences)} arrivals")
+        rows, p99 = [], {}
+        for name, side in running.items():
+            side.ask("translate", sentences[:64], beam, LIMIT)
+            waits = sorted(side.ask("arrivals", sentences, beam, LIMIT, times)[1])
+            p99[name] = waits[int(0.99 * len(waits))]
+            rows.append([name, f"{waits[len(waits) // 2] * 1e3:.1f}", f"{p99[name] * 1e3:.1f}"])
+        table(["", "p50", "p99"], rows)
+        ratio = p99["continuous"] / p99["static batches"]
+        search = "greedy" if beam == 1 else "beam 4"
+        targets.append((f"p99 of arrivals against static batches, {search}", "≤ 0.6", ratio, ratio <= 0.6))
+    for side in running.values():
+        side.close()
+
+
+def memory(directory: Path, sentences: Sentences, targets: list[tuple[str, str, float, bool]]) -> None:
+    title(f"Growth in MB from one warm sentence to {len(sentences)} in flight, a model as large as OPUS-MT's, beam 4")
+    growth = {}
+    for name, make in (
+        ("Tolk int8", (Ours, directory, "int8")),
+        ("CTranslate2 int8", lane_per_core(directory, "int8")),
+    ):
+        with process(name, make) as side:
+            growth[name] = side.ask("growth", sentences, 4, OPUS["tokens"])[1]
+    table(["", "MB"], [[name, f"{size / 1e6:.0f}"] for name, size in growth.items()])
+    ratio = growth["Tolk int8"] / growth["CTranslate2 int8"]
+    targets.append(("growth of memory against CTranslate2", "≤ 1.5", ratio, ratio <= 1.5))
+
+
+def sides(directory: Path) -> list[tuple[str, tuple[Any, ...]]]:
+    return [
+        ("transformers float32", (Transformers, directory, "float32")),
+        ("CTranslate2 float32", lane_per_core(directory, "float32")),
+        ("CTranslate2 int8", lane_per_core(directory, "int8")),
+        *((f"Tolk {precision}", (Ours, directory, precision)) for precision in PRECISIONS),
+    ]
+
+
+def lane_per_core(directory: Path, precision: str) -> tuple[Any, ...]:
+    return (CTranslate2, directory, precision, cores())
+
+
+@contextmanager
+def process(name: str, make: tuple[Any, ...]) -> Iterator[Process]:
+    side = Process(name, *make)
+    try:
+        yield side
+    finally:
+        side.close()
+
+
+def sample(sentences: Sequence[Any], count: int) -> list[Any]:
+    """As many, evenly spaced."""
+    return list(sentences[:: max(1, len(sentences) // max(1, count))][:count])
+
+
+def title(text: str) -> None:
+    print(f"\n{text}\n", flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows):
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

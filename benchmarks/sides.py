@@ -1,0 +1,243 @@
+"""The engines that `benchmarks.engine` compares, each in a process of its own that does nothing until it is asked to.
+
+A side translates all sentences at once with its own way of batching, or one sentence alone. Tokenisation is part of it:
+SentencePiece string by string, for all. Where the sentences are lists of token ids, there is none.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+Sentences = Sequence[str] | Sequence[list[int]]
+BATCHES = (16, 32, 64, 128)  # sizes that the others are tried with
+
+
+class Side(Protocol):
+    def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
+        """The translations, in order: texts of texts, token ids of token ids. `limit`: target tokens, at most."""
+
+    def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
+        """Chooses the batch size that is fastest on these; says which."""
+
+
+class Ours:
+    """What `make run` runs, but for the queue."""
+
+    def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
+        from models.engine import Engine, EngineSettings
+        from models.precision import load
+
+        self.engine = Engine(load(directory, precision=precision), EngineSettings())
+        if static:
+            settings = EngineSettings()
+            self.engine._scheduler = static_scheduler(settings.token_budget, settings.max_waiting, self.engine)
+        self.engine.start()
+        self.tokenizer = tokenizer(directory)
+
+    def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
+        pendings = [self.submit(sentence, beam, limit) for sentence in sentences]
+        found = [list(pending.result()[0].tokens) for pending in pendings]
+        return [self.tokenizer.decode(tokens) for tokens in found] if isinstance(sentences[0], str) else found
+
+    def submit(self, sentence: str | list[int], beam: int, limit: int) -> Any:
+        from models.decoding import Options
+
+        tokens = self.tokenizer.encode(sentence) if isinstance(sentence, str) else sentence
+        return self.engine.submit(tokens, Options(beam=beam, max_length=limit + 1))
+
+    def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
+        self.translate(sentences, beam, limit)
+        return "continuous"
+
+    def arrivals(self, sentences: Sentences, beam: int, limit: int, times: Sequence[float]) -> list[float]:
+        """Seconds from each arrival, at its time from now, to its answer."""
+        done = [0.0] * len(times)
+        start = time.perf_counter() + 0.1
+        pendings = []
+        for i, (sentence, at) in enumerate(zip(sentences, times, strict=True)):
+            time.sleep(max(0.0, start + at - time.perf_counter()))
+            pending = self.submit(sentence, beam, limit)
+            pending.add_done_callback(lambda _, i=i: done.__setitem__(i, time.perf_counter()))
+            pendings.append(pending)
+        for pending in pendings:
+            pending.result()
+        return [end - start - at for end, at in zip(done, times, strict=True)]
+
+
+class CTranslate2:
+    def __init__(self, directory: Path, precision: str, lanes: int) -> None:
+        import ctranslate2
+
+        self.translator = ctranslate2.Translator(
+            str(directory / "ctranslate2"), compute_type=precision, inter_threads=lanes, intra_threads=1
+        )
+        self.tokenizer = tokenizer(directory)
+        self.batch = {1: 32, 4: 32}
+        pieces = self.tokenizer._source_ids
+        self.names = {index: piece for piece, index in pieces.items()}
+        self.ids = pieces
+
+    def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
+        sources = [
+            [*self.tokenizer._source.encode(sentence, out_type=str), "</s>"]
+            if isinstance(sentence, str)
+            else [self.names[token] for token in sentence]
+            for sentence in sentences
+        ]
+        results = self.translator.translate_batch(
+            sources, beam_size=beam, max_batch_size=self.batch[beam], max_decoding_length=limit, return_scores=True
+        )
+        if isinstance(sentences[0], str):
+            return [self.tokenizer._target.decode_pieces(result.hypotheses[0]) for result in results]
+        return [[self.ids[piece] for piece in result.hypotheses[0]] for result in results]
+
+    def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
+        return str(
+            fastest(self, "batch", [{**self.batch, beam: size} for size in BATCHES], sentences, beam, limit)[beam]
+        )
+
+
+class Transformers:
+    def __init__(self, directory: Path, precision: str) -> None:
+        import torch
+        from transformers import MarianMTModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        self.torch = torch
+        self.model = MarianMTModel.from_pretrained(directory, dtype=getattr(torch, precision)).eval()
+        self.tokenizer = tokenizer(directory)
+        self.way = {1: (64, 1), 4: (32, 1)}  # sentences in a batch, batches at once
+
+    def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
+        encode = self.tokenizer.encode
+        sources = [encode(sentence) if isinstance(sentence, str) else sentence for sentence in sentences]
+        order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        size, at_once = self.way[beam]
+        self.torch.set_num_threads(max(1, cores() // at_once))
+        found: list[list[int]] = [[] for _ in sources]
+        with ThreadPoolExecutor(at_once) as threads:
+            batches = [order[i : i + size] for i in range(0, len(order), size)]
+            outputs = threads.map(lambda batch: self._generate([sources[i] for i in batch], beam, limit), batches)
+            for batch, rows in zip(batches, outputs, strict=True):
+                for i, row in zip(batch, rows, strict=True):
+                    found[i] = row
+        return [self.tokenizer.decode(row) for row in found] if isinstance(sentences[0], str) else found
+
+    def _generate(self, sources: list[list[int]], beam: int, limit: int) -> list[list[int]]:
+        padding, end = self.model.config.pad_token_id, self.model.config.eos_token_id
+        longest = max(map(len, sources))
+        padded = self.torch.tensor([[*source, *[padding] * (longest - len(source))] for source in sources])
+        with self.torch.inference_mode():
+            rows = self.model.generate(
+                padded, attention_mask=padded != padding, num_beams=beam, max_length=limit + 1, early_stopping=False
+            )
+        return [row[: row.index(end)] if end in row else row for row in rows[:, 1:].tolist()]
+
+    def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
+        ways = [{**self.way, beam: (size, at_once)} for size in BATCHES[1:] for at_once in sorted({1, cores()})]
+        size, at_once = fastest(self, "way", ways, sentences, beam, limit)[beam]
+        return f"{size}, {at_once} at once"
+
+
+def fastest(side: Any, setting: str, values: Sequence[Any], sentences: Sentences, beam: int, limit: int) -> Any:
+    """Leaves the side with the value of its setting that it translates fastest with."""
+    taken = []
+    for value in values:
+        setattr(side, setting, value)
+        began = time.perf_counter()
+        side.translate(sentences, beam, limit)
+        taken.append(time.perf_counter() - began)
+    best = values[taken.index(min(taken))]
+    setattr(side, setting, best)
+    return best
+
+
+def tokenizer(directory: Path) -> Any:
+    from models.tokenizer import Tokenizer
+
+    return Tokenizer.load(directory)
+
+
+def static_scheduler(token_budget: int, max_waiting: int, engine: Any) -> Any:
+    """Nobody enters a lane that still runs somebody."""
+    from models.scheduler import Scheduler
+
+    class Static(Scheduler[Any]):
+        def admit(self, lane: int, now: float) -> list[Any]:
+            return [] if engine._lanes[lane].running else super().admit(lane, now)
+
+    return Static(token_budget, max_waiting, lanes=len(engine._lanes))
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def resident(highest: bool = False) -> int:
+    """Bytes of this process in memory, now or at most since `forget_highest`."""
+    name = "VmHWM" if highest else "VmRSS"
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[name].split()[0]) * 1024
+
+
+def forget_highest() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Process:
+    """A side in a process of its own."""
+
+    def __init__(self, name: str, kind: type[Any], *arguments: Any) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, kind, arguments), daemon=True)
+        self._process.start()
+        self._connection.recv()
+
+    def ask(self, method: str, *arguments: Any) -> tuple[float, Any]:
+        """Seconds that the method took, and what it returned. `growth` is measured around `translate`."""
+        self._connection.send((method, arguments))
+        seconds, answer = self._connection.recv()
+        if isinstance(answer, BaseException):
+            raise answer
+        return seconds, answer
+
+    def close(self) -> None:
+        self._connection.close()
+        self._process.join(10)
+        self._process.terminate()
+
+
+def _serve(connection: Connection, kind: type[Any], arguments: Sequence[Any]) -> None:
+    side = kind(*arguments)
+    connection.send("ready")
+    while True:
+        try:
+            method, arguments = connection.recv()
+        except EOFError:
+            os._exit(0)  # whatever threads the side has
+        began = time.perf_counter()
+        try:
+            answer = _growth(side, *arguments) if method == "growth" else getattr(side, method)(*arguments)
+        except Exception as error:  # noqa: BLE001  # it is raised where it was asked for
+            answer = error
+        connection.send((time.perf_counter() - began, answer))
+
+
+def _growth(side: Side, sentences: Sentences, beam: int, limit: int) -> int:
+    """Bytes that the process grows by at most, while it translates these after the first of them."""
+    side.translate(sentences[:1], beam, limit)
+    side.translate(sentences[:1], beam, limit)
+    before = resident()
+    forget_highest()
+    side.translate(sentences, beam, limit)
+    return resident(highest=True) - before
