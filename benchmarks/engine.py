@@ -163,7 +163,7 @@ def throughput(
         for _ in range(rounds):
             for name, side in running:
                 # The slow ones get fewer of them: it is a rate that is measured.
-                some = sentences if "int8" in name or "CTranslate2" in name else sample(sentences, len(sentences) // 4)
+                some = sentences if "int8" in name else sample(sentences, len(sentences) // 4)
                 seconds, _ = side.ask("translate", some, beam, limit)
                 found.setdefault((name, beam), []).append(len(some) / seconds)
     for _, side in running:
