@@ -57,7 +57,7 @@ def read(path: Path) -> list[str]:
 
 
 def ours() -> Translate:
-    engine = Engine(Marian.load(MODEL), EngineSettings())
+    engine = Engine(Marian.load(MODEL), EngineSettings(lanes=1))
     engine.start()
 
     def translate(sources: Sequence[Sequence[int]], beam: int) -> Iterator[tuple[int, ...]]:

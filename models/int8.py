@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from models import kernels
 from models.cache import Cache, Ints
 from models.errors import UnknownModel
+from models.gemm import Packed, multiply
 from models.marian import NORM_EPSILON, DecoderLayer, EncoderLayer, Marian
 
 _SOURCE_TOKENS = 512  # encoded at once, which bounds the buffers; one source may have more
@@ -34,12 +35,16 @@ class Product:
     def __init__(self, linear: nn.Linear, *more: Tensor, queries: int = 0, heads: int = 1) -> None:
         """The first `queries` outputs are made smaller by the square root of a head's width (Vaswani et al. 2017)."""
         weights = linear.weight.float()  # (out, in)
-        self.outputs, inputs = weights.shape
+        outputs, inputs = weights.shape
         scales = weights.abs().amax(dim=1).clamp(min=1e-30) / 127
-        bias = torch.zeros(self.outputs) if linear.bias is None else linear.bias.float().clone()
-        padded = torch.zeros((self.outputs, inputs + _GAP * (inputs % _ALIASED == 0)), dtype=torch.int8)
-        padded[:, :inputs] = (weights / scales[:, None]).round()
-        self._weights = padded[:, :inputs].t()
+        bias = torch.zeros(outputs) if linear.bias is None else linear.bias.float().clone()
+        rounded = (weights / scales[:, None]).round().to(torch.int8)
+        code = multiply() if inputs % 4 == 0 else None
+        self._packed = Packed(rounded.numpy(), code) if code else None
+        self._weights = None if code else _unaliased(rounded).t()
+        self.outputs = (
+            self._packed.outputs if self._packed else outputs
+        )  # the width of the sums; the last may mean nothing
         if queries:
             factor = (queries // heads) ** -0.5
             scales[:queries] *= factor
@@ -47,10 +52,21 @@ class Product:
         self.table = torch.stack([scales, bias, *(each.float() for each in more)]).numpy()
 
     def __call__(self, x: Tensor, sums: Tensor) -> NDArray[np.int32]:
-        """(n, in) bytes -> (n, out) sums, in the buffer."""
+        """(n, in) bytes -> (n, outputs) sums, in the buffer."""
         n = x.shape[0]
         out = sums[: n * self.outputs].view(n, self.outputs)
-        return torch._int_mm(x, self._weights, out=out).numpy()
+        if self._packed:
+            self._packed(n, x.data_ptr(), x.stride(0), out.data_ptr())
+        else:
+            torch._int_mm(x, self._weights, out=out)
+        return out.numpy()
+
+
+def _unaliased(weights: Tensor) -> Tensor:
+    """With a gap between rows, where these would share a few sets of the processor's cache."""
+    outputs, inputs = weights.shape
+    apart = weights.new_zeros((outputs, inputs + _GAP * (inputs % _ALIASED == 0)))[:, :inputs]
+    return apart.copy_(weights)
 
 
 class _Encoder:
@@ -134,9 +150,10 @@ class Int8Marian:
         config = self.config
         cache = Cache(rows, config.decoder_layers, config.d_model, torch.uint16, self.device)
         most = max(rows, _SOURCE_TOKENS, config.max_position_embeddings)
-        inner = max(config.encoder_ffn_dim, config.decoder_ffn_dim)
-        widest = max(most * max(3 * config.d_model, inner), _VOCABULARY_ROWS * config.decoder_vocab_size)
-        cache.scratch["sums"] = torch.empty(widest, dtype=torch.int32)
+        layers = (*self._encoder, *self._decoder)
+        widest = max(product.outputs for layer in layers for product in vars(layer).values())
+        size = max(most * widest, _VOCABULARY_ROWS * self._projection.outputs)
+        cache.scratch["sums"] = torch.empty(size, dtype=torch.int32)
         cache.scratch["encoder"] = _Rows.of(most, config.d_model, config.encoder_ffn_dim)
         cache.scratch["decoder"] = _Rows.of(rows, config.d_model, config.decoder_ffn_dim)
         return cache

@@ -181,7 +181,7 @@ def add_norm(
 @kernel
 def activate(sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats) -> None:
     """The activation (of ACTIVATIONS) of the product, quantized: yq (n, inner), scales (n)."""
-    row = np.empty(sums.shape[1], np.float32)
+    row = np.empty(yq.shape[1], np.float32)
     for i in range(sums.shape[0]):
         _numbers(sums[i], sums_scales[i], table[0], table[1], row)
         if activation == 0:
@@ -204,7 +204,7 @@ def attend_source(
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    d = sums.shape[1] // 3
+    d = yq.shape[1]
     w = d // heads
     longest = 0
     for b in range(starts.size - 1):
@@ -262,7 +262,7 @@ def attend_own(
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    d = sums.shape[1] // 3
+    d = yq.shape[1]
     w = d // heads
     q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(own.shape[1], np.float32)
     column, bias = table[0], table[1]
@@ -298,7 +298,7 @@ def attend_memory(
     scales: Floats,
 ) -> None:
     """The attention of (n) rows to the memory (r, s, 2, d) of their sources. sums (n, d) -> yq (n, d), scales (n)."""
-    d = sums.shape[1]
+    d = yq.shape[1]
     w = d // heads
     q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(memory.shape[1], np.float32)
     for i in range(rows.size):
@@ -324,16 +324,16 @@ def best(
 
     Banned tokens are not among them; log-probabilities are those before anything is banned.
     """
-    count = tokens.shape[1]
-    blocks = (sums.shape[1] + _BLOCK - 1) // _BLOCK
+    count, vocabulary = tokens.shape[1], table.shape[1]
+    blocks = (vocabulary + _BLOCK - 1) // _BLOCK
     logits, tops = np.full(blocks * _BLOCK, _LOWEST, np.float32), np.empty(blocks, np.float32)
     for i in range(sums.shape[0]):
-        _numbers(sums[i], sums_scales[i], table[0], table[1], logits[: sums.shape[1]])
+        _numbers(sums[i], sums_scales[i], table[0], table[1], logits[:vocabulary])
         for b in range(blocks):
             tops[b] = _largest(logits[b * _BLOCK : (b + 1) * _BLOCK])
         top = _largest(tops)
         total = np.float32(0)
-        for j in range(sums.shape[1]):
+        for j in range(vocabulary):
             total += _exp(logits[j] - top)
         norm = top + np.float32(math.log(total))
         for j in banned:

@@ -77,6 +77,7 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
         ([], {}, "model gone ("),
         (["--queues", "translate.nope"], {}, "translate.nope"),
         (["--queues", "translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
+        (["--queues", "translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
         (["--queues", "translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
         (["--queues", "translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
         (

@@ -1,0 +1,89 @@
+"""Marian in int8 beside Marian in floats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from models.decoding import Options
+from models.errors import UnknownModel
+from models.int8 import Int8Marian
+from models.marian import Marian
+from models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.models.conftest import Decode, Follow, MakeModel
+
+FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
+
+
+@pytest.fixture(scope="module")
+def model() -> Int8Marian:
+    return Int8Marian(Marian.load(FR_EN))
+
+
+@pytest.fixture(scope="module")
+def sources(sentences: list[str]) -> list[list[int]]:
+    tokenizer = Tokenizer.load(FR_EN)
+    return [tokenizer.encode(sentence) for sentence in sentences[::5]]
+
+
+def test_probabilities_are_close_to_those_in_floats(
+    model: Int8Marian, sources: list[list[int]], decode: Decode, follow: Follow
+) -> None:
+    floats = Marian.load(FR_EN)
+    differences = []
+    for source, (best, *_) in zip(sources, decode(floats, sources, Options(max_length=50)), strict=True):
+        said = [model.config.decoder_start_token_id, *best.tokens]
+        ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
+        differences.append(float((ours - theirs).abs().sum(-1).mean()))
+    assert sum(differences) / len(differences) < 0.06  # of 2, were they different altogether
+
+
+@pytest.mark.parametrize("options", [Options(max_length=50), Options(beam=4, nbest=4, max_length=50)])
+def test_neighbours_change_nothing_at_all(
+    model: Int8Marian, sources: list[list[int]], decode: Decode, options: Options
+) -> None:
+    """Sums of int8 products are exact, and every row has a scale of its own."""
+    for source, together in zip(sources, decode(model, sources, options), strict=True):
+        assert decode(model, [source], options) == [together]
+
+
+def test_a_source_that_is_longer_than_what_is_encoded_at_once(
+    model: Int8Marian, decode: Decode, sources: list[list[int]]
+) -> None:
+    long = [*[token for source in sources for token in source[:-1]][:511], 0]
+    options = Options(max_length=5)
+    assert decode(model, [sources[0], long, sources[1]], options)[1] == decode(model, [long], options)[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"separate": True},
+        {"activation_function": "relu", "scale_embedding": False},
+        {"activation_function": "gelu", "d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 4},
+        {"encoder_layers": 1, "decoder_layers": 3, "encoder_ffn_dim": 40, "decoder_ffn_dim": 512},
+    ],
+    ids=str,
+)
+def test_tiny_models_of_other_configurations(changes: dict[str, Any], make_model: MakeModel, follow: Follow) -> None:
+    floats = Marian.load(make_model(**changes))
+    ours = Int8Marian(Marian.load(make_model(**changes)))
+    sources, targets = [[5, 8, 0], [9, 10, 11, 12, 13, 0]], [[2, 5, 9, 6], [2, 20, 30, 40]]
+    difference = (follow(ours, sources, targets).exp() - follow(floats, sources, targets).exp()).abs().sum(-1)
+    assert float(difference.mean()) < 0.25
+
+
+def test_weights_of_nan_are_refused(make_model: MakeModel) -> None:
+    floats = Marian.load(make_model())
+    floats.source_embedding.weight.data = floats.source_embedding.weight.data.clone()
+    with torch.inference_mode():
+        floats.source_embedding.weight[3] = math.nan
+    with pytest.raises(UnknownModel, match="nan"):
+        Int8Marian(floats)
