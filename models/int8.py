@@ -41,7 +41,7 @@ class Product:
         rounded = (weights / scales[:, None]).round().to(torch.int8)
         code = multiply() if inputs % 4 == 0 else None
         self._packed = Packed(rounded.numpy(), code) if code else None
-        self._weights = None if code else _unaliased(rounded).t()
+        self._weights = _unaliased(rounded).t()
         self.outputs = (
             self._packed.outputs if self._packed else outputs
         )  # the width of the sums; the last may mean nothing
