@@ -7,7 +7,6 @@ anybody looks at it, so that a step that failed can be tried again with fewer ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,12 @@ class Cache:
 
     Arrays over rows, which whoever steps fills in: `tokens` (r) the last token of each, `positions` (r) where it
     stands, `memories` (r) the row that holds the encoded source, `lengths` (r) its tokens, `paths` (r, t) the row that
-    holds each target position. Of every decoder layer: `own` (r, t, 2, d), keys and values of target positions, and
-    `memory` (r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps between steps.
+    holds each target position. Of every decoder layer: `own` (layers, r, t, 2, d), keys and values of target positions,
+    and `memory` (layers, r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps between
+    steps.
     """
+
+    scratch: Any = None
 
     def __init__(self, rows: int, layers: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         self.tokens: Ints = np.zeros(rows, np.int32)
@@ -35,32 +37,25 @@ class Cache:
         self.memories: Ints = np.zeros(rows, np.int32)
         self.lengths: Ints = np.ones(rows, np.int32)
         self.paths: Ints = np.zeros((rows, 0), np.int32)
-        empty = torch.zeros((rows, 0, 2, width), dtype=dtype, device=device)
-        self.own = [empty] * layers
-        self.memory = [empty] * layers
-        self.scratch: dict[Any, Any] = {}
+        self.own = torch.zeros((layers, rows, 0, 2, width), dtype=dtype, device=device)
+        self.memory = self.own.clone()
 
     def reserve(self, targets: int, sources: int) -> None:
         """Makes room for so many positions; what is there stays."""
-        if (missing := _missing(self.own[0], targets)) > 0:
-            self.own = [_longer(each, missing) for each in self.own]
+        if (missing := _missing(self.own, targets)) > 0:
+            self.own = _longer(self.own, missing)
             self.paths = np.pad(self.paths, ((0, 0), (0, missing)))
-        if (missing := _missing(self.memory[0], sources)) > 0:
-            self.memory = [_longer(each, missing) for each in self.memory]
-
-    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` made when it was first asked for under this key."""
-        if key not in self.scratch:
-            self.scratch[key] = make()
-        return self.scratch[key]
+        if (missing := _missing(self.memory, sources)) > 0:
+            self.memory = _longer(self.memory, missing)
 
 
 def _missing(tensor: Tensor, positions: int) -> int:
-    return -(-positions // _STEP) * _STEP - tensor.shape[1]
+    return -(-positions // _STEP) * _STEP - tensor.shape[2]
 
 
 def _longer(tensor: Tensor, positions: int) -> Tensor:
     """With so many empty positions more. They are zeros: what is masked must not be nan."""
-    longer = tensor.new_zeros((tensor.shape[0], tensor.shape[1] + positions, *tensor.shape[2:]))
-    longer[:, : tensor.shape[1]] = tensor
+    layers, rows, held, *rest = tensor.shape
+    longer = tensor.new_zeros((layers, rows, held + positions, *rest))
+    longer[:, :, :held] = tensor
     return longer

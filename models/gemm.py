@@ -1,170 +1,291 @@
-"""Products of int8 matrices for processors with AVX-512 VNNI, in machine code that LLVM makes when first asked for.
+"""Products of int8 matrices, exact in int32, by the instructions that the processor has for them.
 
 oneDNN's, by way of torch, packs the weights anew at every call, which with few rows takes longer than the product. Here
-they are packed once, in the order in which they are read: of 64 outputs the first 4 inputs each, then the next 4. The
-instruction, vpdpbusd, adds to 16 int32 the sums of 4 products each, of an unsigned and a signed byte. Up to 6 rows × 64
-outputs stay in registers. With few rows the weights' way from memory is what takes the time, so they are asked for
-ahead.
-
-Activations are made unsigned by adding 128, and what that adds to each sum is taken off again.
+they are packed once, in the order in which they are read: of 64 outputs the first 4 inputs each, then the next 4. Many
+rows are multiplied 16 at a time by tiles (AMX), few by vectors, of which 6 rows × 64 outputs stay in registers. With few
+rows the weights' way from memory is what takes the time, so they are asked for ahead, beyond the end of a product's
+too: whoever packs lays the next product's there.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from typing import Any
 
 import numpy as np
-from llvmlite import binding as llvm
+import torch
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-_ROWS, _VECTORS = 6, 4  # in registers at once; a vector is 16 sums
-_OUTPUTS = 16 * _VECTORS
-_AHEAD = 16_384  # bytes of weights; from 8 to 24 KiB all are as fast
+from models.jit import has, inline, kernel
 
-Multiply = Callable[[int, int, int, int, int, int, int, int, int], None]
+INPUTS = OUTPUTS = 64  # of which packed weights have multiples
+ROWS = 16  # of a tile: x and sums need memory for a multiple of them
+_GROUP = 4 * OUTPUTS  # bytes: of each output the weights of 4 inputs
+_FEW = 8  # rows up to which vectors are faster than tiles
+_VECTORS = 4  # of outputs at once
+_AHEAD = 16_384  # bytes of weights that vectors ask for ahead; from 8 to 24 KiB all are as fast
 
-
-class Packed:
-    """Weights (out, in) in bytes; `outputs` is their number, rounded up. `in` is a multiple of 4."""
-
-    def __init__(self, weights: NDArray[np.int8], multiply: Multiply) -> None:
-        count, self._inputs = weights.shape
-        self.outputs = -(-count // _OUTPUTS) * _OUTPUTS
-        padded = np.zeros((self.outputs, self._inputs), np.int8)
-        padded[:count] = weights
-        # Where a vector begins at a multiple of its size, it is in one line of the processor's cache.
-        memory = np.empty(padded.size + 64, np.int8)
-        begin = -memory.ctypes.data % 64
-        self._weights = memory[begin : begin + padded.size]
-        blocks = padded.reshape(self.outputs // _OUTPUTS, _OUTPUTS, self._inputs // 4, 4).transpose(0, 2, 1, 3)
-        self._weights[:] = blocks.reshape(-1)
-        self._added = 128 * padded.astype(np.int32).sum(axis=1, dtype=np.int32)
-        self._addresses = self._weights.ctypes.data, self._added.ctypes.data
-        self._multiply = multiply
-
-    def __call__(self, rows: int, x: int, stride: int, sums: int) -> None:
-        """Bytes (rows, in) at the address x, rows `stride` apart -> int32 (rows, outputs) at the address `sums`."""
-        weights, added = self._addresses
-        groups = self.outputs // _OUTPUTS
-        self._multiply(x, weights, added, sums, rows, self._inputs // 4, groups, stride, self.outputs)
+_I8, _I32, _I64, _PTR = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
+_VOID = ir.VoidType()
 
 
-@cache
-def multiply() -> Multiply | None:
-    """The product's machine code, or None where the processor lacks the instruction. It runs without the GIL."""
-    features = llvm.get_host_cpu_features()
-    if not features.get("avx512vnni"):
-        return None
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(_assembly())
-    module.verify()
-    target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 5)
-    compiled: Any = function(engine.get_function_address("multiply"))
-    compiled.engine = engine  # whose memory the code is in
-    return compiled  # type: ignore[no-any-return]
+_HAS_TILES = has("amx-int8")
+# vpdpbusd adds to each int32 sum 4 products of an unsigned and a signed byte; x is made unsigned by adding 128.
+_IS_UNSIGNED = has("avx512vnni") or has("avxvnni")
+_LANES = 16 if has("avx512vnni") else 8  # sums in a vector
+_MOST = 6 if has("avx512vnni") else 2  # rows whose sums stay in registers
+_WIDE = _VECTORS * _LANES  # outputs at once
+# Tile palette 1: eight tiles of 16 rows of 64 bytes (Intel 64 and IA-32 Architectures SDM, LDTILECFG).
+_PALETTE = np.zeros(64, np.uint8)
+_PALETTE[0] = 1
+_PALETTE[16:32:2] = 64
+_PALETTE[48:56] = ROWS
 
 
-def _assembly() -> str:
-    tails = "\n".join(f"    i64 {rows}, label %tail{rows}" for rows in range(1, _ROWS))
-    calls = "\n".join(
-        f"tail{rows}:\n  call void @rows{rows}(ptr %at, ptr %wg, ptr %cg, ptr %ot, i64 %k4, i64 %lda, i64 %ldo)\n"
-        "  br label %next"
-        for rows in range(1, _ROWS)
+def tiles_allowed() -> bool:
+    """Asks the system to let this process use the processor's tiles, if it has them."""
+    return _HAS_TILES and bool(torch.cpu._init_amx())
+
+
+def pack(weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """(out, in), both multiples of 64 -> what `product` reads: the weights, and what making x unsigned adds to sums."""
+    outputs, inputs = weights.shape
+    blocks = weights.reshape(outputs // OUTPUTS, OUTPUTS, inputs // 4, 4).transpose(0, 2, 1, 3)
+    added = 128 * weights.astype(np.int32).sum(axis=1, dtype=np.int32)
+    return np.concatenate([blocks.reshape(-1), added.view(np.int8)])
+
+
+@partial(kernel, exact=True)
+def product(
+    x: NDArray[np.int8], inputs: int, weights: NDArray[np.int8], sums: NDArray[np.int32], n: int, tiles: bool
+) -> None:
+    """n rows of x, of which the first `inputs` bytes count -> n rows of sums, as many as the weights have outputs.
+
+    `weights` begin with those packed. `tiles`: whether the process may use AMX, if the processor has it.
+    """
+    stride, outputs = x.strides[0], sums.shape[1]
+    if tiles and _HAS_TILES and n > _FEW:
+        _by_tiles(x.ctypes.data, stride, inputs, weights.ctypes.data, sums.ctypes.data, outputs, n)
+    else:
+        _by_vectors(x.ctypes.data, stride, inputs, weights.ctypes.data, sums.ctypes.data, outputs, n)
+
+
+def _instruction(name: str, *kinds: ir.Type) -> Callable[..., None]:
+    """An LLVM intrinsic without a result, as a function of addresses (_PTR), numbers (_I64), and what is written as a
+    number in the source (_I8, of tiles, and _I32)."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def given(kind: ir.Type, argument: Any, value: Any) -> Any:
+            if kind is _PTR:
+                return builder.inttoptr(value, kind)
+            return value if kind is _I64 else kind(argument.literal_value)
+
+        if _HAS_TILES or "tile" not in name:
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VOID, kinds), name)
+            builder.call(function, list(map(given, kinds, signature.args, values)))
+        return context.get_dummy_value()
+
+    def typed(*arguments: Any) -> Any:
+        kept = (types.int64 if kind in (_PTR, _I64) else each for kind, each in zip(kinds, arguments, strict=True))
+        return types.void(*kept), generate
+
+    by_count: tuple[Callable[..., Any], ...] = (
+        lambda _context: typed(),
+        lambda _context, a: typed(a),
+        lambda _context, a, b: typed(a, b),
+        lambda _context, a, b, c: typed(a, b, c),
+        lambda _context, a, b, c, d: typed(a, b, c, d),
     )
-    # For each group of outputs, whose weights then stay in the cache, all rows.
-    return f"""
-declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
-declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)
-{chr(10).join(_rows(rows) for rows in range(1, _ROWS + 1))}
-define void @multiply(
-    ptr %a, ptr %w, ptr %c, ptr %out, i64 %n, i64 %k4, i64 %groups, i64 %lda, i64 %ldo) {{
-entry:
-  %wsize = mul i64 %k4, {4 * _OUTPUTS}
-  br label %group
-group:
-  %g = phi i64 [0, %entry], [%g1, %next]
-  %wo = mul i64 %g, %wsize
-  %wg = getelementptr i8, ptr %w, i64 %wo
-  %co = mul i64 %g, {_OUTPUTS}
-  %cg = getelementptr i32, ptr %c, i64 %co
-  %og = getelementptr i32, ptr %out, i64 %co
-  br label %check
-check:
-  %i = phi i64 [0, %group], [%end, %full]
-  %ao = mul i64 %i, %lda
-  %at = getelementptr i8, ptr %a, i64 %ao
-  %oo = mul i64 %i, %ldo
-  %ot = getelementptr i32, ptr %og, i64 %oo
-  %end = add i64 %i, {_ROWS}
-  %whole = icmp ule i64 %end, %n
-  br i1 %whole, label %full, label %rest
-full:
-  call void @rows{_ROWS}(ptr %at, ptr %wg, ptr %cg, ptr %ot, i64 %k4, i64 %lda, i64 %ldo)
-  br label %check
-rest:
-  %left = sub i64 %n, %i
-  switch i64 %left, label %next [
-{tails}
-  ]
-{calls}
-next:
-  %g1 = add i64 %g, 1
-  %more = icmp ult i64 %g1, %groups
-  br i1 %more, label %group, label %done
-done:
-  ret void
-}}
-"""
+    return intrinsic(prefer_literal=True)(by_count[len(kinds)])  # type: ignore[no-any-return]
 
 
-def _rows(rows: int) -> str:
-    """A function for so many rows and one group of outputs."""
-    lines = [f"define internal void @rows{rows}(ptr %a, ptr %w, ptr %c, ptr %out, i64 %k4, i64 %lda, i64 %ldo) {{"]
-    say = lines.append
-    say("entry:")
-    for r in range(rows):
-        say(f"  %ao{r} = mul i64 %lda, {r}")
-        say(f"  %a{r} = getelementptr i8, ptr %a, i64 %ao{r}")
-    say("  br label %loop\nloop:\n  %k = phi i64 [0, %entry], [%k1, %loop]")
-    for r in range(rows):
-        for j in range(_VECTORS):
-            say(f"  %s{r}_{j} = phi <16 x i32> [zeroinitializer, %entry], [%t{r}_{j}, %loop]")
-    say(f"  %wo = mul i64 %k, {4 * _OUTPUTS}\n  %wk = getelementptr i8, ptr %w, i64 %wo\n  %ak = shl i64 %k, 2")
-    for j in range(_VECTORS):
-        say(f"  %ahead{j} = getelementptr i8, ptr %wk, i64 {_AHEAD + 64 * j}")
-        say(f"  call void @llvm.prefetch.p0(ptr %ahead{j}, i32 0, i32 2, i32 1)")
-        say(f"  %wp{j} = getelementptr i8, ptr %wk, i64 {64 * j}")
-        say(f"  %v{j} = load <64 x i8>, ptr %wp{j}, align 64")
-    for r in range(rows):
-        say(f"  %ap{r} = getelementptr i8, ptr %a{r}, i64 %ak")
-        say(f"  %signed{r} = load i32, ptr %ap{r}, align 1")
-        say(f"  %four{r} = xor i32 %signed{r}, {0x80808080 - (1 << 32)}")  # adds 128 to each byte
-        say(f"  %one{r} = insertelement <16 x i32> poison, i32 %four{r}, i64 0")
-        say(f"  %all{r} = shufflevector <16 x i32> %one{r}, <16 x i32> poison, <16 x i32> zeroinitializer")
-        say(f"  %b{r} = bitcast <16 x i32> %all{r} to <64 x i8>")
-        for j in range(_VECTORS):
-            say(
-                f"  %t{r}_{j} = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512("
-                f"<16 x i32> %s{r}_{j}, <64 x i8> %b{r}, <64 x i8> %v{j})"
-            )
-    say("  %k1 = add i64 %k, 1\n  %more = icmp ult i64 %k1, %k4\n  br i1 %more, label %loop, label %done\ndone:")
-    for j in range(_VECTORS):
-        say(f"  %cp{j} = getelementptr i32, ptr %c, i64 {16 * j}")
-        say(f"  %c{j} = load <16 x i32>, ptr %cp{j}, align 4")
-    for r in range(rows):
-        say(f"  %oo{r} = mul i64 %ldo, {r}")
-        for j in range(_VECTORS):
-            say(f"  %oi{r}_{j} = add i64 %oo{r}, {16 * j}")
-            say(f"  %op{r}_{j} = getelementptr i32, ptr %out, i64 %oi{r}_{j}")
-            say(f"  %d{r}_{j} = sub <16 x i32> %t{r}_{j}, %c{j}")
-            say(f"  store <16 x i32> %d{r}_{j}, ptr %op{r}_{j}, align 4")
-    say("  ret void\n}")
-    return "\n".join(lines)
+_configure = _instruction("llvm.x86.ldtilecfg", _PTR)
+_clear = _instruction("llvm.x86.tilezero", _I8)
+_load = _instruction("llvm.x86.tileloadd64", _I8, _PTR, _I64)
+_multiply = _instruction("llvm.x86.tdpbssd", _I8, _I8, _I8)
+_store = _instruction("llvm.x86.tilestored64", _I8, _PTR, _I64)
+_release = _instruction("llvm.x86.tilerelease")
+_prefetch = _instruction("llvm.prefetch.p0", _PTR, _I32, _I32, _I32)
+
+
+@inline
+def _clear_sums() -> None:
+    _clear(0)
+    _clear(1)
+    _clear(2)
+    _clear(3)
+
+
+@inline
+def _ask(address: int, count: int, apart: int) -> None:
+    """For so many lines of 64 bytes, to be in the cache of the second level when they are read."""
+    for i in range(count):
+        _prefetch(address + i * apart, 0, 2, 1)
+
+
+@inline
+def _by_tiles(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
+    """A group of outputs at a time, of 32 rows one half after the other. The first rows ask for the next group."""
+    _configure(_PALETTE.ctypes.data)
+    size = OUTPUTS * inputs
+    for g in range(0, outputs, OUTPUTS):
+        for i in range(0, n, 2 * ROWS):
+            a, w, out = x + i * stride, weights + g * inputs, sums + 4 * (i * outputs + g)
+            if i + ROWS < n:
+                _tiles_of_32_rows(a, stride, inputs, w, out, 4 * outputs, size if i == 0 else 0)
+                _tiles_of_32_rows(a, stride, inputs, w + 128, out + 128, 4 * outputs, size if i == 0 else 0)
+            else:
+                _tiles_of_16_rows(a, stride, inputs, w, out, 4 * outputs, size if i == 0 else 0)
+    _release()
+
+
+@inline
+def _tiles_of_32_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart: int, ahead: int) -> None:
+    """Sums in tiles 0 to 3 (two of rows by two of outputs), rows in 4 and 5, weights in 6 and 7."""
+    _clear_sums()
+    for k in range(0, inputs, 64):
+        wk = w + OUTPUTS * k
+        if ahead:
+            _ask(wk + ahead, 16, _GROUP)
+            _ask(wk + ahead + 64, 16, _GROUP)
+        _load(4, a + k, stride)
+        _load(6, wk, _GROUP)
+        _load(7, wk + 64, _GROUP)
+        _multiply(0, 4, 6)
+        _multiply(1, 4, 7)
+        _load(5, a + ROWS * stride + k, stride)
+        _multiply(2, 5, 6)
+        _multiply(3, 5, 7)
+    _store(0, sums, apart)
+    _store(1, sums + 64, apart)
+    _store(2, sums + ROWS * apart, apart)
+    _store(3, sums + ROWS * apart + 64, apart)
+
+
+@inline
+def _tiles_of_16_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart: int, ahead: int) -> None:
+    """Sums in tiles 0 to 3 (of outputs), rows in 4, weights in 5 to 7."""
+    _clear_sums()
+    for k in range(0, inputs, 64):
+        wk = w + OUTPUTS * k
+        if ahead:
+            _ask(wk + ahead, 64, 64)
+        _load(4, a + k, stride)
+        _load(5, wk, _GROUP)
+        _multiply(0, 4, 5)
+        _load(6, wk + 64, _GROUP)
+        _multiply(1, 4, 6)
+        _load(7, wk + 128, _GROUP)
+        _multiply(2, 4, 7)
+        _load(5, wk + 192, _GROUP)
+        _multiply(3, 4, 5)
+    _store(0, sums, apart)
+    _store(1, sums + 64, apart)
+    _store(2, sums + 128, apart)
+    _store(3, sums + 192, apart)
+
+
+@inline
+def _by_vectors(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
+    """As many rows as there are registers for, and a group of outputs or a part of it, at a time."""
+    added = weights + outputs * inputs
+    for g in range(0, outputs, _WIDE):
+        w = weights + g // OUTPUTS * OUTPUTS * inputs + 4 * (g % OUTPUTS)
+        for i in range(0, n, _MOST):
+            out = sums + 4 * (i * outputs + g)
+            _some_rows(min(_MOST, n - i), x + i * stride, stride, inputs // 4, w, added + 4 * g, out, 4 * outputs)
+
+
+@intrinsic
+def _some_rows(
+    _context: Any, rows: Any, x: Any, stride: Any, fours: Any, weights: Any, added: Any, sums: Any, apart: Any
+) -> Any:
+    """1 to _MOST rows of x × _WIDE outputs; `fours`: a quarter of the inputs."""
+
+    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        rows, *others = values
+        for count in range(1, _MOST + 1):
+            with builder.if_then(builder.icmp_signed("==", rows, _I64(count))):
+                _generate_rows(builder, count, *others)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 8), generate
+
+
+def _generate_rows(
+    builder: Any, rows: int, x: Any, stride: Any, fours: Any, weights: Any, added: Any, sums: Any, apart: Any
+) -> None:
+    def plus(address: Any, offset: Any) -> Any:
+        return builder.add(address, _I64(offset) if isinstance(offset, int) else offset)
+
+    def load(address: Any, kind: ir.Type) -> Any:
+        return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
+
+    vector = ir.VectorType(_I32, _LANES)
+    columns = [4 * _LANES * j for j in range(_VECTORS)]  # bytes from one vector to the next, of weights as of sums
+    totals = [[cgutils.alloca_once_value(builder, vector(None)) for _ in columns] for _ in range(rows)]
+    begins = [plus(x, builder.mul(stride, _I64(row))) for row in range(rows)]
+    ask = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_VOID, [_PTR, _I32, _I32, _I32]), "llvm.prefetch.p0"
+    )
+    with cgutils.for_range(builder, fours) as loop:
+        w = plus(weights, builder.mul(loop.index, _I64(_GROUP)))
+        for column in columns[:: 16 // _LANES]:
+            builder.call(ask, [builder.inttoptr(plus(w, _AHEAD + column), _PTR), _I32(0), _I32(2), _I32(1)])
+        loaded = [load(plus(w, column), vector) for column in columns]
+        for begin, sums_of_row in zip(begins, totals, strict=True):
+            four = load(plus(begin, builder.mul(loop.index, _I64(4))), _I32)
+            if _IS_UNSIGNED:
+                four = builder.xor(four, _I32(0x80808080))  # adds 128 to each byte
+            one = builder.insert_element(vector(ir.Undefined), four, _I32(0))
+            everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, _LANES)(None))
+            for total, each in zip(sums_of_row, loaded, strict=True):
+                builder.store(_dot(builder, builder.load(total), everywhere, each), total)
+    for row, sums_of_row in enumerate(totals):
+        out = plus(sums, builder.mul(apart, _I64(row)))
+        for total, column in zip(sums_of_row, columns, strict=True):
+            found = builder.load(total)
+            if _IS_UNSIGNED:
+                found = builder.sub(found, load(plus(added, column), vector))
+            builder.store(found, builder.inttoptr(plus(out, column), vector.as_pointer()), align=1)
+
+
+def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
+    """Adds to each of the int32 sums its four products of bytes."""
+    kind = sums.type
+    if _IS_UNSIGNED:
+        bits = 32 * _LANES
+        quads = ir.VectorType(_I8, 4 * _LANES)
+        name = f"llvm.x86.avx512.vpdpbusd.{bits}"
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, quads, quads]), name)
+        return builder.call(function, [sums, builder.bitcast(x, quads), builder.bitcast(weights, quads)])
+    pairs = ir.VectorType(ir.IntType(16), 2 * _LANES)
+    eight = pairs([8] * (2 * _LANES))
+
+    def halves(bytes_: Any) -> list[Any]:
+        """The even bytes and the odd ones, as numbers of 16 bits."""
+        words = builder.bitcast(bytes_, pairs)
+        return [builder.ashr(builder.shl(words, eight), eight), builder.ashr(words, eight)]
+
+    for left, right in zip(halves(x), halves(weights), strict=True):
+        sums = builder.add(sums, _add_products(builder, left, right, kind))
+    return sums
+
+
+def _add_products(builder: Any, left: Any, right: Any, kind: ir.Type) -> Any:
+    """Of neighbours: 2n products of 16 bits -> n sums of 32."""
+    if has("avx2"):
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [left.type, left.type]), "llvm.x86.avx2.pmadd.wd"
+        )
+        return builder.call(function, [left, right])
+    sixteen = kind([16] * _LANES)
+    total = kind(None)
+    for shift in (lambda v: builder.ashr(builder.shl(v, sixteen), sixteen), lambda v: builder.ashr(v, sixteen)):
+        total = builder.add(total, builder.mul(shift(builder.bitcast(left, kind)), shift(builder.bitcast(right, kind))))
+    return total

@@ -13,44 +13,22 @@ Keys and values are bfloat16, as the upper halves of float32 in uint16. Everythi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from models.jit import inline, kernel
 
 Floats = NDArray[np.float32]
 Halves = NDArray[np.uint16]
 Ints = NDArray[np.int32]
 Bytes = NDArray[np.int8]
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _LOWEST = np.float32(-3e38)
 _SMALLEST = np.int32(0x0DA24260)  # the bits of 1e-30, so that a row of zeros has a scale
 _BLOCK = 64  # logits whose largest is kept apart, so that taking the best out does not look at all others again
 
 ACTIVATIONS = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
-
-
-def kernel(function: F, *, exact: bool = False) -> F:
-    """Compiled at its first call, kept on disk where Numba finds a directory to write to; runs without the GIL.
-
-    Unless it is `exact`, sums may be in any order, and nobody asks for nan.
-    """
-    options: dict[str, Any] = {"nogil": True, "fastmath": not exact, "error_model": "numpy"}
-    try:
-        compiled: F = numba.njit(function, cache=True, **options)
-    except RuntimeError:
-        compiled = numba.njit(function, **options)
-    return compiled
-
-
-def inline(function: F) -> F:
-    """Compiled as a part of the kernels that call it."""
-    compiled: F = numba.njit(function, inline="always", nogil=True, fastmath=True, error_model="numpy")
-    return compiled
 
 
 @inline
@@ -181,7 +159,7 @@ def add_norm(
 @kernel
 def activate(sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats) -> None:
     """The activation (of ACTIVATIONS) of the product, quantized: yq (n, inner), scales (n)."""
-    row = np.empty(yq.shape[1], np.float32)
+    row = np.empty(table.shape[1], np.float32)
     for i in range(sums.shape[0]):
         _numbers(sums[i], sums_scales[i], table[0], table[1], row)
         if activation == 0:
@@ -198,13 +176,12 @@ def activate(sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq
 
 @kernel
 def attend_source(
-    sums: Ints, sums_scales: Floats, table: Floats, starts: Ints, heads: int, yq: Bytes, scales: Floats
+    sums: Ints, sums_scales: Floats, table: Floats, starts: Ints, heads: int, d: int, yq: Bytes, scales: Floats
 ) -> None:
     """Self-attention of sources that lie one behind the other: source i from starts[i] to starts[i + 1].
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    d = yq.shape[1]
     w = d // heads
     longest = 0
     for b in range(starts.size - 1):
@@ -262,7 +239,7 @@ def attend_own(
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    d = yq.shape[1]
+    d = own.shape[3]
     w = d // heads
     q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(own.shape[1], np.float32)
     column, bias = table[0], table[1]
@@ -298,7 +275,7 @@ def attend_memory(
     scales: Floats,
 ) -> None:
     """The attention of (n) rows to the memory (r, s, 2, d) of their sources. sums (n, d) -> yq (n, d), scales (n)."""
-    d = yq.shape[1]
+    d = memory.shape[3]
     w = d // heads
     q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(memory.shape[1], np.float32)
     for i in range(rows.size):
@@ -318,13 +295,19 @@ def attend_memory(
 
 @kernel
 def best(
-    sums: Ints, sums_scales: Floats, table: Floats, banned: Ints, tokens: Ints, scores: NDArray[np.float64]
+    sums: Ints,
+    sums_scales: Floats,
+    table: Floats,
+    vocabulary: int,
+    banned: Ints,
+    tokens: Ints,
+    scores: NDArray[np.float64],
 ) -> None:
     """The likeliest tokens of each row and their log-probabilities: (n, v) -> twice (n, count).
 
     Banned tokens are not among them; log-probabilities are those before anything is banned.
     """
-    count, vocabulary = tokens.shape[1], table.shape[1]
+    count = tokens.shape[1]
     blocks = (vocabulary + _BLOCK - 1) // _BLOCK
     logits, tops = np.full(blocks * _BLOCK, _LOWEST, np.float32), np.empty(blocks, np.float32)
     for i in range(sums.shape[0]):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cache import Cache, Ints
-from models.kernels import inline, kernel
+from models.jit import inline, kernel
 
 Doubles = NDArray[np.float64]
 

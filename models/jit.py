@@ -1,0 +1,60 @@
+"""How functions are compiled: by Numba, at their first call, without the GIL, and kept on disk for the next process."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import binding as llvm
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the functions
+# bear in their names what all of them were compiled from.
+_SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "search.py")
+
+
+def kernel(function: F, *, exact: bool = False) -> F:
+    """Compiled at its first call, kept on disk where Numba finds a directory to write to; runs without the GIL.
+
+    Unless it is `exact`, sums may be in any order, and nobody asks for nan.
+    """
+    _prefer_wide_vectors()
+    options: dict[str, Any] = {"nogil": True, "fastmath": not exact, "error_model": "numpy"}
+    function.__qualname__ += f".{_sources():08x}"
+    try:
+        compiled: F = numba.njit(function, cache=True, **options)
+    except RuntimeError:
+        compiled = numba.njit(function, **options)
+    return compiled
+
+
+def inline(function: F) -> F:
+    """Compiled as a part of the kernels that call it."""
+    compiled: F = numba.njit(function, inline="always", nogil=True, fastmath=True, error_model="numpy")
+    return compiled
+
+
+def has(feature: str) -> bool:
+    """Whether the processor that is compiled for has a feature, by LLVM's name."""
+    _prefer_wide_vectors()
+    return f"+{feature}" in numba.config.CPU_FEATURES.split(",")
+
+
+@cache
+def _prefer_wide_vectors() -> None:
+    """Of 512 bits where the processor has them: LLVM would take 256, for the clock's sake, which costs a sixth here.
+
+    It holds for all that Numba compiles in this process, unless NUMBA_CPU_FEATURES is set.
+    """
+    if numba.config.CPU_FEATURES is None:
+        numba.config.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
+
+
+@cache
+def _sources() -> int:
+    return zlib.crc32(b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES))
