@@ -6,6 +6,7 @@ SentencePiece string by string, for all. Where the sentences are lists of token 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import time
@@ -28,7 +29,7 @@ class Side(Protocol):
 
 
 class Ours:
-    """What `make run` runs, but for the queue."""
+    """What `make run` runs, but for the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
         from models.engine import Engine, EngineSettings
@@ -40,6 +41,8 @@ class Ours:
             self.engine._scheduler = static_scheduler(settings.token_budget, settings.max_waiting, self.engine)
         self.engine.start()
         self.tokenizer = tokenizer(directory)
+        gc.collect()
+        gc.freeze()  # as a worker does
 
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
         pendings = [self.submit(sentence, beam, limit) for sentence in sentences]
@@ -62,7 +65,8 @@ class Ours:
         start = time.perf_counter() + 0.1
         pendings = []
         for i, (sentence, at) in enumerate(zip(sentences, times, strict=True)):
-            time.sleep(max(0.0, start + at - time.perf_counter()))
+            if (early := start + at - time.perf_counter()) > 0:  # else it would fall behind still further
+                time.sleep(early)
             pending = self.submit(sentence, beam, limit)
             pending.add_done_callback(lambda _, i=i: done.__setitem__(i, time.perf_counter()))
             pendings.append(pending)

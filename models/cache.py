@@ -50,7 +50,7 @@ class Cache:
 
 
 def _missing(tensor: Tensor, positions: int) -> int:
-    return -(-positions // _STEP) * _STEP - tensor.shape[2]
+    return -(-positions // _STEP) * _STEP + 1 - tensor.shape[2]
 
 
 def _longer(tensor: Tensor, positions: int) -> Tensor:

@@ -1,8 +1,9 @@
 """Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
 
 Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
-every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room) and runs
-the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the same weights.
+at every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room and
+it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the
+same weights.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from models.scheduler import SHORTEST, Priority, Scheduler
 
 logger = logging.getLogger(__name__)
 
+_PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
 _FAILED = "The model failed on a sentence of this text."
 
 
@@ -102,7 +104,9 @@ class Engine:
     def __init__(self, model: Model, settings: EngineSettings) -> None:
         lanes = settings.lanes or (cores() if model.device.type == "cpu" else 1)
         self._model = model
-        self._scheduler: Scheduler[_Sentence] = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes)
+        self._scheduler: Scheduler[_Sentence] = Scheduler(
+            settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
+        )
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
         self._finished = self._failed = self._steps = 0

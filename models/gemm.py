@@ -2,14 +2,13 @@
 
 oneDNN's, by way of torch, packs the weights anew at every call, which with few rows takes longer than the product. Here
 they are packed once, in the order in which they are read: of 64 outputs the first 4 inputs each, then the next 4. Many
-rows are multiplied 16 at a time by tiles (AMX), few by vectors, of which 6 rows × 64 outputs stay in registers. With few
-rows the weights' way from memory is what takes the time, so they are asked for ahead, beyond the end of a product's
-too: whoever packs lays the next product's there.
+rows are multiplied 16 at a time by tiles (AMX), few by vectors (AVX-512 VNNI, AVX-VNNI, AVX2), whose sums stay in
+registers. With few rows the weights' way from memory is what takes the time, so they are asked for ahead, beyond the
+end of a product's too: whoever packs lays the next product's there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,10 +17,9 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from models.jit import has, inline, kernel
+from models.jit import generated, has, inline, kernel, llvm_function
 
 INPUTS = OUTPUTS = 64  # of which packed weights have multiples
 ROWS = 16  # of a tile: x and sums need memory for a multiple of them
@@ -47,17 +45,30 @@ _PALETTE[16:32:2] = 64
 _PALETTE[48:56] = ROWS
 
 
+def is_fast() -> bool:
+    """Whether this processor multiplies bytes faster than floats."""
+    return _IS_UNSIGNED or has("avx2")
+
+
 def tiles_allowed() -> bool:
     """Asks the system to let this process use the processor's tiles, if it has them."""
     return _HAS_TILES and bool(torch.cpu._init_amx())
 
 
+@inline
+def packed_size(outputs: int, inputs: int) -> int:
+    """Bytes of packed weights, outputs a multiple of 64."""
+    return outputs * (inputs + 4)
+
+
 def pack(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(out, in), both multiples of 64 -> what `product` reads: the weights, and what making x unsigned adds to sums."""
+    """(out, in), both multiples of 64 -> what `product` reads: of each group of 64 outputs the weights, and what making
+    x unsigned adds to the sums. A group or more of them are themselves packed weights."""
     outputs, inputs = weights.shape
-    blocks = weights.reshape(outputs // OUTPUTS, OUTPUTS, inputs // 4, 4).transpose(0, 2, 1, 3)
+    groups = outputs // OUTPUTS
+    blocks = weights.reshape(groups, OUTPUTS, inputs // 4, 4).transpose(0, 2, 1, 3)
     added = 128 * weights.astype(np.int32).sum(axis=1, dtype=np.int32)
-    return np.concatenate([blocks.reshape(-1), added.view(np.int8)])
+    return np.hstack([blocks.reshape(groups, -1), added.view(np.int8).reshape(groups, -1)]).reshape(-1)
 
 
 @partial(kernel, exact=True)
@@ -75,33 +86,21 @@ def product(
         _by_vectors(x.ctypes.data, stride, inputs, weights.ctypes.data, sums.ctypes.data, outputs, n)
 
 
-def _instruction(name: str, *kinds: ir.Type) -> Callable[..., None]:
+def _instruction(name: str, *kinds: ir.Type) -> Any:
     """An LLVM intrinsic without a result, as a function of addresses (_PTR), numbers (_I64), and what is written as a
     number in the source (_I8, of tiles, and _I32)."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        def given(kind: ir.Type, argument: Any, value: Any) -> Any:
+    @generated(types.void, *(types.int64 if kind in (_PTR, _I64) else None for kind in kinds))
+    def instruction(builder: Any, *values: Any) -> None:
+        def given(kind: ir.Type, value: Any) -> Any:
             if kind is _PTR:
                 return builder.inttoptr(value, kind)
-            return value if kind is _I64 else kind(argument.literal_value)
+            return value if kind is _I64 else kind(value)
 
         if _HAS_TILES or "tile" not in name:
-            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_VOID, kinds), name)
-            builder.call(function, list(map(given, kinds, signature.args, values)))
-        return context.get_dummy_value()
+            builder.call(llvm_function(builder, name, _VOID, kinds), list(map(given, kinds, values)))
 
-    def typed(*arguments: Any) -> Any:
-        kept = (types.int64 if kind in (_PTR, _I64) else each for kind, each in zip(kinds, arguments, strict=True))
-        return types.void(*kept), generate
-
-    by_count: tuple[Callable[..., Any], ...] = (
-        lambda _context: typed(),
-        lambda _context, a: typed(a),
-        lambda _context, a, b: typed(a, b),
-        lambda _context, a, b, c: typed(a, b, c),
-        lambda _context, a, b, c, d: typed(a, b, c, d),
-    )
-    return intrinsic(prefer_literal=True)(by_count[len(kinds)])  # type: ignore[no-any-return]
+    return instruction
 
 
 _configure = _instruction("llvm.x86.ldtilecfg", _PTR)
@@ -132,15 +131,15 @@ def _ask(address: int, count: int, apart: int) -> None:
 def _by_tiles(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
     """A group of outputs at a time, of 32 rows one half after the other. The first rows ask for the next group."""
     _configure(_PALETTE.ctypes.data)
-    size = OUTPUTS * inputs
+    group = packed_size(OUTPUTS, inputs)
     for g in range(0, outputs, OUTPUTS):
         for i in range(0, n, 2 * ROWS):
-            a, w, out = x + i * stride, weights + g * inputs, sums + 4 * (i * outputs + g)
+            a, w, out = x + i * stride, weights + g // OUTPUTS * group, sums + 4 * (i * outputs + g)
             if i + ROWS < n:
-                _tiles_of_32_rows(a, stride, inputs, w, out, 4 * outputs, size if i == 0 else 0)
-                _tiles_of_32_rows(a, stride, inputs, w + 128, out + 128, 4 * outputs, size if i == 0 else 0)
+                _tiles_of_32_rows(a, stride, inputs, w, out, 4 * outputs, group if i == 0 else 0)
+                _tiles_of_32_rows(a, stride, inputs, w + 128, out + 128, 4 * outputs, group if i == 0 else 0)
             else:
-                _tiles_of_16_rows(a, stride, inputs, w, out, 4 * outputs, size if i == 0 else 0)
+                _tiles_of_16_rows(a, stride, inputs, w, out, 4 * outputs, group if i == 0 else 0)
     _release()
 
 
@@ -193,28 +192,21 @@ def _tiles_of_16_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart
 @inline
 def _by_vectors(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
     """As many rows as there are registers for, and a group of outputs or a part of it, at a time."""
-    added = weights + outputs * inputs
     for g in range(0, outputs, _WIDE):
-        w = weights + g // OUTPUTS * OUTPUTS * inputs + 4 * (g % OUTPUTS)
+        group = weights + packed_size(g // OUTPUTS * OUTPUTS, inputs)
+        w, added = group + 4 * (g % OUTPUTS), group + OUTPUTS * inputs + 4 * (g % OUTPUTS)
         for i in range(0, n, _MOST):
             out = sums + 4 * (i * outputs + g)
-            _some_rows(min(_MOST, n - i), x + i * stride, stride, inputs // 4, w, added + 4 * g, out, 4 * outputs)
+            _some_rows(min(_MOST, n - i), x + i * stride, stride, inputs // 4, w, added, out, 4 * outputs)
 
 
-@intrinsic
-def _some_rows(
-    _context: Any, rows: Any, x: Any, stride: Any, fours: Any, weights: Any, added: Any, sums: Any, apart: Any
-) -> Any:
-    """1 to _MOST rows of x × _WIDE outputs; `fours`: a quarter of the inputs."""
-
-    def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        rows, *others = values
-        for count in range(1, _MOST + 1):
-            with builder.if_then(builder.icmp_signed("==", rows, _I64(count))):
-                _generate_rows(builder, count, *others)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 8), generate
+@generated(types.void, *[types.int64] * 8)
+def _some_rows(builder: Any, rows: Any, *others: Any) -> None:
+    """1 to _MOST rows of x × _WIDE outputs: of x the address, how far rows are apart, and a quarter of the inputs; the
+    addresses of weights, of what is added, and of sums, and how far rows of sums are apart."""
+    for count in range(1, _MOST + 1):
+        with builder.if_then(builder.icmp_signed("==", rows, _I64(count))):
+            _generate_rows(builder, count, *others)
 
 
 def _generate_rows(
@@ -230,9 +222,7 @@ def _generate_rows(
     columns = [4 * _LANES * j for j in range(_VECTORS)]  # bytes from one vector to the next, of weights as of sums
     totals = [[cgutils.alloca_once_value(builder, vector(None)) for _ in columns] for _ in range(rows)]
     begins = [plus(x, builder.mul(stride, _I64(row))) for row in range(rows)]
-    ask = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_VOID, [_PTR, _I32, _I32, _I32]), "llvm.prefetch.p0"
-    )
+    ask = llvm_function(builder, "llvm.prefetch.p0", _VOID, [_PTR, _I32, _I32, _I32])
     with cgutils.for_range(builder, fours) as loop:
         w = plus(weights, builder.mul(loop.index, _I64(_GROUP)))
         for column in columns[:: 16 // _LANES]:
@@ -262,7 +252,7 @@ def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
         bits = 32 * _LANES
         quads = ir.VectorType(_I8, 4 * _LANES)
         name = f"llvm.x86.avx512.vpdpbusd.{bits}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind, quads, quads]), name)
+        function = llvm_function(builder, name, kind, [kind, quads, quads])
         return builder.call(function, [sums, builder.bitcast(x, quads), builder.bitcast(weights, quads)])
     pairs = ir.VectorType(ir.IntType(16), 2 * _LANES)
     eight = pairs([8] * (2 * _LANES))
@@ -280,12 +270,10 @@ def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
 def _add_products(builder: Any, left: Any, right: Any, kind: ir.Type) -> Any:
     """Of neighbours: 2n products of 16 bits -> n sums of 32."""
     if has("avx2"):
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [left.type, left.type]), "llvm.x86.avx2.pmadd.wd"
-        )
+        function = llvm_function(builder, "llvm.x86.avx2.pmadd.wd", kind, [left.type, left.type])
         return builder.call(function, [left, right])
     sixteen = kind([16] * _LANES)
-    total = kind(None)
-    for shift in (lambda v: builder.ashr(builder.shl(v, sixteen), sixteen), lambda v: builder.ashr(v, sixteen)):
-        total = builder.add(total, builder.mul(shift(builder.bitcast(left, kind)), shift(builder.bitcast(right, kind))))
-    return total
+    left, right = builder.bitcast(left, kind), builder.bitcast(right, kind)
+    odd = builder.mul(builder.ashr(left, sixteen), builder.ashr(right, sixteen))
+    left, right = builder.shl(left, sixteen), builder.shl(right, sixteen)
+    return builder.add(odd, builder.mul(builder.ashr(left, sixteen), builder.ashr(right, sixteen)))

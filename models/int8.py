@@ -6,8 +6,9 @@ al. 2022, https://arxiv.org/abs/2208.07339, section 2). Sources lie one behind t
 
 from __future__ import annotations
 
+import math
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
@@ -27,7 +28,7 @@ Place = tuple[int, int, int, int]
 Places = NDArray[np.int64]
 
 _SOURCE_TOKENS = 512  # encoded at once, which bounds the buffers; one source may have more
-_VOCABULARY_ROWS = 64  # whose logits are computed at once, so that they stay in the processor's cache
+_COLUMNS = 512  # of the vocabulary, whose logits stay in the processor's cache
 _GAP = 64  # bytes between rows, which would else share a few sets of the processor's cache
 _HUGE_PAGE = 1 << 21
 _EPSILON = np.float32(NORM_EPSILON)
@@ -110,7 +111,7 @@ class Int8Marian:
         cache = Cache(rows, config.decoder_layers, config.d_model, torch.uint16, self.device)
         most = max(rows, _SOURCE_TOKENS, config.max_position_embeddings)
         widest = int(max(weights.encoder[..., _OUTPUTS].max(), weights.decoder[..., _OUTPUTS].max()))
-        sums = max(_multiple(most, gemm.ROWS) * widest, _VOCABULARY_ROWS * int(weights.projection[_OUTPUTS]))
+        sums = _multiple(most, gemm.ROWS) * max(widest, _COLUMNS)
         inner = max(config.encoder_ffn_dim, config.decoder_ffn_dim)
         cache.scratch = _Buffers.of(most, config.d_model, inner, sums)
         return cache
@@ -185,19 +186,33 @@ def _step(
         )
         _add_norm(w, b, place[CROSS_OUT], b.yq, b.y_scales, n)
         _feed_forward(w, b, place, n)
-    for i in range(0, n, _VOCABULARY_ROWS):
-        end = min(n, i + _VOCABULARY_ROWS)
-        sums, table = _product(w, b, w.projection, b.xq[i:], end - i)
-        kernels.best(sums, b.x_scales[i:], table, w.vocabulary, w.banned, found[i:end], scores[i:end])
+    tops, totals = np.full(n, kernels.LOWEST, np.float32), np.zeros(n, np.float32)
+    found[:], scores[:] = 0, kernels.LOWEST
+    inputs, outputs = w.projection[_INPUTS], w.projection[_OUTPUTS]
+    weights, table = w.packed[w.projection[_WEIGHTS] :], _table(w, w.projection)
+    for first in range(0, outputs, _COLUMNS):
+        columns = min(_COLUMNS, outputs - first)
+        sums = b.sums[: n * columns].reshape(n, columns)
+        gemm.product(b.xq, inputs, weights[gemm.packed_size(first, inputs) :], sums, n, w.tiles)
+        end = min(first + columns, w.vocabulary)
+        scales, biases = table[0, first:end], table[1, first:end]
+        kernels.rank(sums, b.x_scales, scales, biases, first, w.banned, found, scores, tops, totals)
+    for i in range(n):
+        scores[i] -= tops[i] + math.log(totals[i])
 
 
 @inline
 def _product(w: _Weights, b: _Buffers, place: Places, x: Bytes, n: int) -> Any:
     """(n, in) -> its sums (n, out), and the table that says what they mean."""
-    outputs, table = place[_OUTPUTS], place[_TABLE]
-    sums = b.sums[: n * outputs].reshape(n, outputs)
+    sums = b.sums[: n * place[_OUTPUTS]].reshape(n, place[_OUTPUTS])
     gemm.product(x, place[_INPUTS], w.packed[place[_WEIGHTS] :], sums, n, w.tiles)
-    return sums, w.tables[table : table + _ROWS_OF_TABLE * outputs].reshape(_ROWS_OF_TABLE, outputs)
+    return sums, _table(w, place)
+
+
+@inline
+def _table(w: _Weights, place: Places) -> Floats:
+    begin, outputs = place[_TABLE], place[_OUTPUTS]
+    return w.tables[begin : begin + _ROWS_OF_TABLE * outputs].reshape(_ROWS_OF_TABLE, outputs)
 
 
 @inline

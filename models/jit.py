@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the functions
 # bear in their names what all of them were compiled from.
-_SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "search.py")
+_SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "search.py", "vectors.py")
 
 
 def kernel(function: F, *, exact: bool = False) -> F:
@@ -35,8 +40,40 @@ def kernel(function: F, *, exact: bool = False) -> F:
 
 def inline(function: F) -> F:
     """Compiled as a part of the kernels that call it."""
+    _prefer_wide_vectors()
     compiled: F = numba.njit(function, inline="always", nogil=True, fastmath=True, error_model="numpy")
     return compiled
+
+
+def generated(result: types.Type, *kinds: types.Type | None) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a function that kernels may call of one that generates its LLVM code: (builder, *values) -> value.
+
+    `kinds` are the types of its arguments; None is a number written in the kernel's source, which comes as an int.
+    """
+
+    def decorate(generate: Callable[..., Any]) -> Any:
+        def typed(_context: Any, *arguments: Any) -> Any:
+            def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                given = [
+                    value if kind else argument.literal_value
+                    for kind, argument, value in zip(kinds, signature.args, values, strict=True)
+                ]
+                found = generate(builder, *given)
+                return context.get_dummy_value() if found is None else found
+
+            return result(*(kind or argument for kind, argument in zip(kinds, arguments, strict=True))), lower
+
+        names = ["_context", *(f"a{i}" for i in range(len(kinds)))]
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        typed.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])  # type: ignore[attr-defined]
+        return intrinsic(prefer_literal=True)(typed)
+
+    return decorate
+
+
+def llvm_function(builder: Any, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> Any:
+    """One of LLVM's own (https://llvm.org/docs/LangRef.html#intrinsic-functions), for generated code to call."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def has(feature: str) -> bool:

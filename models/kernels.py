@@ -17,6 +17,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from models import vectors
 from models.jit import inline, kernel
 
 Floats = NDArray[np.float32]
@@ -24,7 +25,7 @@ Halves = NDArray[np.uint16]
 Ints = NDArray[np.int32]
 Bytes = NDArray[np.int8]
 
-_LOWEST = np.float32(-3e38)
+LOWEST = np.float32(-3e38)
 _SMALLEST = np.int32(0x0DA24260)  # the bits of 1e-30, so that a row of zeros has a scale
 _BLOCK = 64  # logits whose largest is kept apart, so that taking the best out does not look at all others again
 
@@ -33,19 +34,18 @@ ACTIVATIONS = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
 
 @inline
 def _exp(x: np.float32) -> np.float32:
-    """To a relative error of 2e-7: 2^n by the exponent's bits, times Cephes' polynomial of expf. math.exp would not be
-    vectorized."""
-    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    n = np.rint(x * np.float32(1.44269504088896341))
-    r = x - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)  # type: ignore[no-any-return]
+    """To a relative error of 3e-7: 2^(n + f), f from -1/2 to 1/2 by a polynomial, n added to the exponent's bits.
+    math.exp would not be vectorized."""
+    x = min(max(x * np.float32(1.44269504), np.float32(-126.0)), np.float32(126.0))
+    n = np.rint(x)
+    f = x - n
+    p = np.float32(1.3381302537e-3)
+    p = p * f + np.float32(9.6663685154e-3)
+    p = p * f + np.float32(5.5503810138e-2)
+    p = p * f + np.float32(2.4022349038e-1)
+    p = p * f + np.float32(6.9314718056e-1)
+    p = p * f + np.float32(1.0)
+    return np.int32(np.float32(p).view(np.int32) + (np.int32(n) << np.int32(23))).view(np.float32)
 
 
 @inline
@@ -108,6 +108,8 @@ def _exponentials(weights: Floats, length: int) -> np.float32:
 
 @inline
 def _dot(a: Floats, b: Halves) -> np.float32:
+    if a.size % vectors.LANES == 0:
+        return vectors.dot_halves(a.ctypes.data, b.ctypes.data, a.size)  # type: ignore[no-any-return]
     total = np.float32(0)
     for j in range(a.size):
         total += a[j] * _widen(b[j])
@@ -116,8 +118,31 @@ def _dot(a: Floats, b: Halves) -> np.float32:
 
 @inline
 def _add(out: Floats, factor: np.float32, b: Halves) -> None:
-    for j in range(out.size):
-        out[j] += factor * _widen(b[j])
+    if out.size % vectors.LANES == 0:
+        vectors.add_halves(out.ctypes.data, factor, b.ctypes.data, out.size)
+    else:
+        for j in range(out.size):
+            out[j] += factor * _widen(b[j])
+
+
+@inline
+def _attend(q: Floats, kv: Halves, path: Ints, length: int, weights: Floats, mixed: Floats) -> None:
+    """Of one row's queries (h, w) to the keys and values kv (r, t, 2, h, w) in the rows of its path, a position each.
+    The result goes into mixed (h, w); weights (h, t) is for what lies between."""
+    heads = q.shape[0]
+    for t in range(length):
+        keys = kv[path[t], t, 0]
+        for h in range(heads):
+            weights[h, t] = _dot(q[h], keys[h])
+    for h in range(heads):
+        inverse = _exponentials(weights[h], length)
+        for t in range(length):
+            weights[h, t] *= inverse
+    mixed[:] = np.float32(0)
+    for t in range(length):
+        values = kv[path[t], t, 1]
+        for h in range(heads):
+            _add(mixed[h], weights[h, t], values[h])
 
 
 @kernel
@@ -182,33 +207,32 @@ def attend_source(
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    w = d // heads
     longest = 0
     for b in range(starts.size - 1):
         longest = max(longest, starts[b + 1] - starts[b])
-    y = np.empty((longest, 3 * d), np.float32)
-    mixed, weights = np.empty(d, np.float32), np.empty(longest, np.float32)
+    numbers = np.empty((longest, 3 * d), np.float32)
+    qkv = numbers.reshape(longest, 3, heads, d // heads)
+    mixed, weights = np.empty((heads, d // heads), np.float32), np.empty(longest, np.float32)
     for b in range(starts.size - 1):
         first, length = starts[b], starts[b + 1] - starts[b]
         for t in range(length):
-            _numbers(sums[first + t], sums_scales[first + t], table[0], table[1], y[t])
+            _numbers(sums[first + t, : 3 * d], sums_scales[first + t], table[0], table[1], numbers[t])
         for i in range(length):
             for h in range(heads):
-                here, there = h * w, h * w + w
-                query, head = y[i, here:there], mixed[here:there]
+                query, out = qkv[i, 0, h], mixed[h]
                 for t in range(length):
-                    key = y[t, d + here : d + there]
+                    key = qkv[t, 1, h]
                     total = np.float32(0)
-                    for j in range(w):
+                    for j in range(key.size):
                         total += query[j] * key[j]
                     weights[t] = total
                 inverse = _exponentials(weights, length)
-                head[:] = np.float32(0)
+                out[:] = np.float32(0)
                 for t in range(length):
-                    value, weight = y[t, 2 * d + here : 2 * d + there], weights[t] * inverse
-                    for j in range(w):
-                        head[j] += weight * value[j]
-            scales[first + i] = _quantize(mixed, yq[first + i])
+                    value, weight = qkv[t, 2, h], weights[t] * inverse
+                    for j in range(value.size):
+                        out[j] += weight * value[j]
+            scales[first + i] = _quantize(mixed.reshape(d), yq[first + i])
 
 
 @kernel
@@ -239,26 +263,23 @@ def attend_own(
 
     sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
     """
-    d = own.shape[3]
+    r, longest, _, d = own.shape
     w = d // heads
-    q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(own.shape[1], np.float32)
+    q, mixed, weights = (
+        np.empty(d, np.float32),
+        np.empty((heads, w), np.float32),
+        np.empty((heads, longest), np.float32),
+    )
     column, bias = table[0], table[1]
     for i in range(rows.size):
         product, scale, last = sums[i], sums_scales[i], positions[rows[i]]
-        path, place = paths[rows[i]], own[rows[i], last]
+        place = own[rows[i], last]
         _numbers(product[:d], scale, column[:d], bias[:d], q)
         _narrow_numbers(product[d : 2 * d], scale, column[d : 2 * d], bias[d : 2 * d], place[0])
-        _narrow_numbers(product[2 * d :], scale, column[2 * d :], bias[2 * d :], place[1])
-        for h in range(heads):
-            here, there = h * w, h * w + w
-            head = mixed[here:there]
-            for t in range(last + 1):
-                weights[t] = _dot(q[here:there], own[path[t], t, 0, here:there])
-            inverse = _exponentials(weights, last + 1)
-            head[:] = np.float32(0)
-            for t in range(last + 1):
-                _add(head, weights[t] * inverse, own[path[t], t, 1, here:there])
-        scales[i] = _quantize(mixed, yq[i])
+        _narrow_numbers(product[2 * d : 3 * d], scale, column[2 * d : 3 * d], bias[2 * d : 3 * d], place[1])
+        kv = own.reshape(r, longest, 2, heads, w)
+        _attend(q.reshape(heads, w), kv, paths[rows[i]], last + 1, weights, mixed)
+        scales[i] = _quantize(mixed.reshape(d), yq[i])
 
 
 @kernel
@@ -275,62 +296,70 @@ def attend_memory(
     scales: Floats,
 ) -> None:
     """The attention of (n) rows to the memory (r, s, 2, d) of their sources. sums (n, d) -> yq (n, d), scales (n)."""
-    d = memory.shape[3]
+    r, longest, _, d = memory.shape
     w = d // heads
-    q, mixed, weights = np.empty(d, np.float32), np.empty(d, np.float32), np.empty(memory.shape[1], np.float32)
+    q, mixed, weights = (
+        np.empty(d, np.float32),
+        np.empty((heads, w), np.float32),
+        np.empty((heads, longest), np.float32),
+    )
+    kv, path = memory.reshape(r, longest, 2, heads, w), np.empty(longest, np.int32)
     for i in range(rows.size):
-        _numbers(sums[i], sums_scales[i], table[0], table[1], q)
-        source, length = memory[memories[rows[i]]], lengths[rows[i]]
-        for h in range(heads):
-            here, there = h * w, h * w + w
-            head = mixed[here:there]
-            for t in range(length):
-                weights[t] = _dot(q[here:there], source[t, 0, here:there])
-            inverse = _exponentials(weights, length)
-            head[:] = np.float32(0)
-            for t in range(length):
-                _add(head, weights[t] * inverse, source[t, 1, here:there])
-        scales[i] = _quantize(mixed, yq[i])
+        _numbers(sums[i, :d], sums_scales[i], table[0], table[1], q)
+        path[:] = memories[rows[i]]
+        _attend(q.reshape(heads, w), kv, path, lengths[rows[i]], weights, mixed)
+        scales[i] = _quantize(mixed.reshape(d), yq[i])
 
 
 @kernel
-def best(
+def rank(
     sums: Ints,
     sums_scales: Floats,
-    table: Floats,
-    vocabulary: int,
+    column_scales: Floats,
+    biases: Floats,
+    first: int,
     banned: Ints,
     tokens: Ints,
-    scores: NDArray[np.float64],
+    logits: NDArray[np.float64],
+    tops: Floats,
+    totals: Floats,
 ) -> None:
-    """The likeliest tokens of each row and their log-probabilities: (n, v) -> twice (n, count).
+    """Some columns of the vocabulary, from `first` on: of each row the likeliest tokens so far and their logits, the
+    best first, (n, count) both; the largest logit so far, and the sum of all exponentials over its own (n).
 
-    Banned tokens are not among them; log-probabilities are those before anything is banned.
+    Banned tokens are not among the likeliest, but in the sum.
     """
-    count = tokens.shape[1]
-    blocks = (vocabulary + _BLOCK - 1) // _BLOCK
-    logits, tops = np.full(blocks * _BLOCK, _LOWEST, np.float32), np.empty(blocks, np.float32)
-    for i in range(sums.shape[0]):
-        _numbers(sums[i], sums_scales[i], table[0], table[1], logits[:vocabulary])
+    columns, count = biases.size, tokens.shape[1]
+    blocks = (columns + _BLOCK - 1) // _BLOCK
+    row, largest = np.full(blocks * _BLOCK, LOWEST, np.float32), np.empty(blocks, np.float32)
+    for i in range(tokens.shape[0]):
+        _numbers(sums[i, :columns], sums_scales[i], column_scales, biases, row[:columns])
         for b in range(blocks):
-            tops[b] = _largest(logits[b * _BLOCK : (b + 1) * _BLOCK])
-        top = _largest(tops)
+            largest[b] = _largest(row[b * _BLOCK : (b + 1) * _BLOCK])
+        top = max(tops[i], _largest(largest))
         total = np.float32(0)
-        for j in range(vocabulary):
-            total += _exp(logits[j] - top)
-        norm = top + np.float32(math.log(total))
-        for j in banned:
-            logits[j] = _LOWEST
-            b = j // _BLOCK
-            tops[b] = _largest(logits[b * _BLOCK : (b + 1) * _BLOCK])
-        for c in range(count):
-            top = _largest(tops)
+        for j in range(columns):
+            total += _exp(row[j] - top)
+        tops[i], totals[i] = top, totals[i] * _exp(tops[i] - top) + total
+        for token in banned:
+            if first <= token < first + columns:
+                b = (token - first) // _BLOCK
+                row[token - first] = LOWEST
+                largest[b] = _largest(row[b * _BLOCK : (b + 1) * _BLOCK])
+        for _ in range(count):
+            found = _largest(largest)
+            if found <= logits[i, count - 1]:
+                break
             b = 0
-            while tops[b] != top and b < blocks - 1:  # it is there, unless it is nan
+            while largest[b] != found and b < blocks - 1:  # it is there, unless it is nan
                 b += 1
             j = b * _BLOCK
-            while logits[j] != top and j < (b + 1) * _BLOCK - 1:
+            while row[j] != found and j < (b + 1) * _BLOCK - 1:
                 j += 1
-            tokens[i, c], scores[i, c] = j, top - norm
-            logits[j] = _LOWEST
-            tops[b] = _largest(logits[b * _BLOCK : (b + 1) * _BLOCK])
+            at = count - 1
+            while at > 0 and logits[i, at - 1] < found:
+                logits[i, at], tokens[i, at] = logits[i, at - 1], tokens[i, at - 1]
+                at -= 1
+            logits[i, at], tokens[i, at] = found, first + j
+            row[j] = LOWEST
+            largest[b] = _largest(row[b * _BLOCK : (b + 1) * _BLOCK])

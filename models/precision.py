@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,8 +12,6 @@ from models.errors import BadInput, Unavailable
 from models.marian import Marian
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
-
-_ROWS, _WIDTH, _TRIES = 16, 256, 5  # of the product that shows what a processor does well
 
 
 def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Model:
@@ -41,20 +37,9 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
 
 
 def _fastest() -> Precision:
-    """Of those a CPU computes in: int8 or bfloat16 where its instructions for them are, else float32."""
-    x, weights = torch.ones((_ROWS, _WIDTH)), torch.ones((_WIDTH, _WIDTH))
-    x8, weights8 = x.to(torch.int8), weights.to(torch.int8)
-    x16, weights16 = x.bfloat16(), weights.bfloat16()
-    longest = _seconds(lambda: x @ weights)
-    if _seconds(lambda: torch._int_mm(x8, weights8)) < longest:
+    """Of those a CPU computes in, by its instructions and not by a clock: every worker on a host takes the same."""
+    from models.gemm import is_fast
+
+    if is_fast():
         return "int8"
-    return "bfloat16" if _seconds(lambda: x16 @ weights16) < longest else "float32"
-
-
-def _seconds(product: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(_TRIES):
-        began = time.perf_counter()
-        product()
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"

@@ -48,12 +48,18 @@ class Scheduler(Generic[S]):
     not behind a long one; a sentence without a group is one by itself. Who has waited longer than `patience` goes
     before all others, the oldest first. Nobody is overtaken: where the next does not fit, nobody enters, or a long
     sentence would wait for ever. One alone fits always.
+
+    While somebody runs in a lane, others enter it at every `pace`-th step only, so that they are encoded together.
     """
 
-    def __init__(self, token_budget: int, max_waiting: int, *, lanes: int = 1, patience: float = PATIENCE) -> None:
+    def __init__(
+        self, token_budget: int, max_waiting: int, *, lanes: int = 1, patience: float = PATIENCE, pace: int = 1
+    ) -> None:
         self._token_budget = token_budget
         self._max_waiting = max_waiting
         self._patience = patience
+        self._pace = pace
+        self._steps = [0] * lanes  # since somebody entered
         self._waiting: OrderedDict[S, None] = OrderedDict()  # in the order they came
         self._groups: dict[Priority, OrderedDict[Hashable, OrderedDict[S, None]]] = {
             priority: OrderedDict() for priority in get_args(Priority)
@@ -77,6 +83,9 @@ class Scheduler(Generic[S]):
     def admit(self, lane: int, now: float) -> list[S]:
         """Takes out of the queue those who enter this lane's batch now; they hold their room until they `leave`."""
         entering: list[S] = []
+        self._steps[lane] += 1
+        if self._steps[lane] < self._pace and any(self._running[lane].values()):
+            return entering
         while self._waiting:
             oldest = next(iter(self._waiting))
             aged = now - oldest.submitted > self._patience
@@ -86,6 +95,7 @@ class Scheduler(Generic[S]):
             self._take(sentence)
             self._running[lane][sentence.priority] += cost(sentence)
             entering.append(sentence)
+            self._steps[lane] = 0
         return entering
 
     def leave(self, lane: int, sentence: S) -> None:

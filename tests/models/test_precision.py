@@ -3,14 +3,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
-from models import precision
+from models import gemm
 from models.errors import BadInput, Unavailable
 from models.precision import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.models.conftest import MakeModel
 
 
@@ -33,18 +32,16 @@ def test_a_device_that_is_not_there(make_model: MakeModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "chosen"),
-    [([2.0, 1.0], "int8"), ([1.0, 2.0, 0.5], "bfloat16"), ([1.0, 2.0, 3.0], "float32")],
+    ("bytes_are_fast", "halves_are_fast", "chosen"),
+    [(True, True, "int8"), (True, False, "int8"), (False, True, "bfloat16"), (False, False, "float32")],
 )
 def test_auto_takes_what_this_processor_is_fast_in(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, seconds: list[float], chosen: str
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    bytes_are_fast: bool,
+    halves_are_fast: bool,
+    chosen: str,
 ) -> None:
-    """The product is tried in float32, in int8, and if that is not faster in bfloat16."""
-    tried = iter(seconds)
-
-    def taken(product: Callable[[], object]) -> float:
-        product()
-        return next(tried)
-
-    monkeypatch.setattr(precision, "_seconds", taken)
+    monkeypatch.setattr(gemm, "is_fast", lambda: bytes_are_fast)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: halves_are_fast)
     assert load(make_model()).precision == chosen

@@ -226,3 +226,20 @@ def test_a_full_queue_takes_no_more_until_some_have_left() -> None:
 
 def test_nobody_waits() -> None:
     assert scheduler_of([]).admit(0, 0.0) == []
+
+
+def test_others_enter_a_lane_at_work_together_at_every_pace_th_step() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(BUDGET, max_waiting=1000, pace=3)
+    entered = []
+    for _ in range(7):
+        scheduler.add(Queued())
+        entered.append(len(scheduler.admit(0, 0.0)))
+    assert entered == [1, 0, 0, 3, 0, 0, 3]
+
+
+def test_a_lane_without_work_does_not_wait_for_its_pace() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(BUDGET, max_waiting=1000, pace=3)
+    for _ in range(3):
+        scheduler.add(queued := Queued())
+        assert scheduler.admit(0, 0.0) == [queued]
+        scheduler.leave(0, queued)

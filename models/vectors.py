@@ -1,0 +1,70 @@
+"""Sums over the width of a head, 16 numbers at a time.
+
+Plain loops would be compiled to vectors as well, but behind checks that take longer than the few vectors of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from models.jit import generated, llvm_function
+
+LANES = 16
+
+_I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_FLOATS, _HALVES = ir.VectorType(_F32, LANES), ir.VectorType(_I16, LANES)
+
+
+def _load(builder: Any, address: Any, index: Any, kind: ir.VectorType) -> Any:
+    """16 floats, or 16 bfloat16 as floats, from the place `index` on."""
+    size = 4 if kind is _FLOATS else 2
+    place = builder.add(address, builder.mul(index, _I64(size)))
+    numbers = builder.load(builder.inttoptr(place, kind.as_pointer()), align=size)
+    if kind is _FLOATS:
+        return numbers
+    wide = ir.VectorType(_I32, LANES)
+    return builder.bitcast(builder.shl(builder.zext(numbers, wide), wide([16] * LANES)), _FLOATS)
+
+
+def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+def _dot(kind: ir.VectorType) -> Any:
+    """The function (address of floats, address of numbers of the kind, how many, a multiple of 16) -> their dot
+    product."""
+
+    @generated(types.float32, types.int64, types.int64, types.int64)
+    def dot(builder: Any, a: Any, b: Any, count: Any) -> Any:
+        total = cgutils.alloca_once_value(builder, _FLOATS(None))
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
+            x, y = _load(builder, a, index, _FLOATS), _load(builder, b, index, kind)
+            builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
+        reduce = llvm_function(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _F32, [_F32, _FLOATS])
+        return builder.call(reduce, [_F32(0.0), builder.load(total)], fastmath=("reassoc",))
+
+    return dot
+
+
+def _add(kind: ir.VectorType) -> Any:
+    """The function (address of floats, factor, address of numbers of the kind, how many, a multiple of 16) that adds
+    the factor times those to these."""
+
+    @generated(types.void, types.int64, types.float32, types.int64, types.int64)
+    def add(builder: Any, out: Any, factor: Any, b: Any, count: Any) -> None:
+        one = builder.insert_element(_FLOATS(ir.Undefined), factor, _I32(0))
+        everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, LANES)(None))
+        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
+            before, number = _load(builder, out, index, _FLOATS), _load(builder, b, index, kind)
+            place = builder.inttoptr(builder.add(out, builder.mul(index, _I64(4))), _FLOATS.as_pointer())
+            builder.store(_multiply_add(builder, everywhere, number, before), place, align=4)
+
+    return add
+
+
+dot, dot_halves = _dot(_FLOATS), _dot(_HALVES)
+add, add_halves = _add(_FLOATS), _add(_HALVES)
