@@ -233,7 +233,8 @@ def arrivals(directory: Path, texts: Sequence[str], targets: list[tuple[str, str
             now += chance.expovariate(rate)
             times.append(now)
         title(
-            f"Arriving one by one, {rate:.0f}/s, beam {beam}: ms until the answer, {len(sentences)} arrivals, medians of {ROUNDS_OF_ARRIVALS} rounds"
+            f"Arriving one by one, {rate:.0f}/s, beam {beam}: ms until the answer, {len(sentences)} arrivals, "
+            f"medians of {ROUNDS_OF_ARRIVALS} rounds"
         )
         found: dict[str, list[list[float]]] = {name: [] for name in running}
         for _ in range(ROUNDS_OF_ARRIVALS):

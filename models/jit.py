@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the functions
 # bear in their names what all of them were compiled from.
-_SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "search.py", "vectors.py")
+_SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "quantize.py", "search.py", "vectors.py")
 
 
 def kernel(function: F, *, exact: bool = False) -> F:

@@ -6,7 +6,8 @@ by its own scale, which makes its largest value 127 (dynamic quantization, symme
 numbers of a sentence do not depend on its neighbours). Here both happen in the same pass as what lies between them.
 
 In the shapes: n rows, d the model's width, h heads, v target vocabulary; r, t and s as in models.cache. `table` holds
-in its rows, per column, the scale and the bias of the product that made `sums`, and, for a norm, its weight and bias.
+in its rows, per column, the scale and the bias of the product that made `sums`, and, for a norm, its weight and bias,
+and what a row of ones would have as its product without the bias.
 Keys and values are bfloat16, as the upper halves of float32 in uint16. Everything else is float32.
 """
 
@@ -95,6 +96,23 @@ def _quantize(row: Floats, out: Bytes) -> np.float32:
 
 
 @inline
+def _quantize_between(row: Floats, out: Bytes) -> tuple[np.float32, np.float32]:
+    """As _quantize, but the middle between the row's ends becomes 0: returns the scale, and that middle."""
+    bits = row.view(np.int32)
+    most, least = np.int32(-0x7FFFFFFF), np.int32(0x7FFFFFFF)
+    for j in range(bits.size):
+        ordered = bits[j] ^ ((bits[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))  # see _largest
+        most, least = max(most, ordered), min(least, ordered)
+    high = np.int32(most ^ ((most >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+    low = np.int32(least ^ ((least >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+    middle, half = np.float32(0.5) * (high + low), max(np.float32(0.5) * (high - low), np.float32(1e-30))
+    inverse = np.float32(127.0) / half
+    for j in range(row.size):
+        out[j] = np.int8(np.int32(np.rint((row[j] - middle) * inverse)))
+    return half / np.float32(127.0), middle
+
+
+@inline
 def _exponentials(weights: Floats, length: int) -> np.float32:
     """Puts the exponentials of the first `length` weights in their place, returns one over their sum."""
     top = _largest(weights[:length])
@@ -159,16 +177,24 @@ def embed(
 
 @kernel
 def add_norm(
-    sums: Ints, sums_scales: Floats, table: Floats, epsilon: np.float32, x: Floats, xq: Bytes, scales: Floats
+    sums: Ints,
+    sums_scales: Floats,
+    middles: Floats,
+    table: Floats,
+    epsilon: np.float32,
+    x: Floats,
+    xq: Bytes,
+    scales: Floats,
 ) -> None:
-    """x <- layer norm of x plus the product, and that quantized: x, xq (n, d), scales (n)."""
+    """x <- layer norm of x plus the product, and that quantized: x, xq (n, d), scales (n). `middles` (n): what 0 stood
+    for in the product's rows."""
     d = x.shape[1]
-    column, bias, weight, shift = table[0], table[1], table[2], table[3]
+    column, bias, weight, shift, ones = table[0], table[1], table[2], table[3], table[4]
     for i in range(x.shape[0]):
-        row, product, scale = x[i], sums[i], sums_scales[i]
+        row, product, scale, middle = x[i], sums[i], sums_scales[i], middles[i]
         total = np.float32(0)
         for j in range(d):
-            value = row[j] + np.float32(product[j]) * (scale * column[j]) + bias[j]
+            value = row[j] + np.float32(product[j]) * (scale * column[j]) + (middle * ones[j] + bias[j])
             row[j] = value
             total += value
         mean = total / np.float32(d)
@@ -182,8 +208,13 @@ def add_norm(
 
 
 @kernel
-def activate(sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats) -> None:
-    """The activation (of ACTIVATIONS) of the product, quantized: yq (n, inner), scales (n)."""
+def activate(
+    sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats, middles: Floats
+) -> None:
+    """The activation (of ACTIVATIONS) of the product, quantized between its ends: yq (n, inner), scales, middles (n).
+
+    Of all that is quantized it is the most lopsided; around 0, half of the bytes would hardly be used.
+    """
     row = np.empty(table.shape[1], np.float32)
     for i in range(sums.shape[0]):
         _numbers(sums[i], sums_scales[i], table[0], table[1], row)
@@ -196,7 +227,7 @@ def activate(sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq
         else:
             for j in range(row.size):
                 row[j] = row[j] * np.float32(0.5 * math.erfc(-row[j] * math.sqrt(0.5)))
-        scales[i] = _quantize(row, yq[i])
+        scales[i], middles[i] = _quantize_between(row, yq[i])
 
 
 @kernel

@@ -66,21 +66,26 @@ def test_a_row_of_zeros_stays_zeros() -> None:
 
 
 def test_add_norm(chance: np.random.Generator) -> None:
-    case = Case(chance, D, extra=2)
+    case, middles = Case(chance, D, extra=3), chance.normal(size=N).astype(np.float32)
     before = torch.from_numpy(chance.normal(size=(N, D)).astype(np.float32))
     x, (xq, scales) = before.numpy().copy(), buffers(N, D)
-    kernels.add_norm(case.sums, case.scales, case.table, np.float32(1e-5), x, xq, scales)
+    kernels.add_norm(case.sums, case.scales, middles, case.table, np.float32(1e-5), x, xq, scales)
     weight, shift = (torch.from_numpy(case.table[i]) for i in (2, 3))
-    expected = F.layer_norm(before + case.numbers, (D,), weight, shift, 1e-5)
+    product = case.numbers + torch.from_numpy(middles[:, None] * case.table[4])
+    expected = F.layer_norm(before + product, (D,), weight, shift, 1e-5)
     np.testing.assert_allclose(x, expected, atol=1e-4)
     assert_quantized(xq, scales, expected)
 
 
 @pytest.mark.parametrize(("name", "function"), [("swish", F.silu), ("relu", F.relu), ("gelu", F.gelu)])
 def test_activate(chance: np.random.Generator, name: str, function: torch.nn.Module) -> None:
-    case, (yq, scales) = Case(chance, 40), buffers(N, 40)
-    kernels.activate(case.sums, case.scales, case.table, kernels.ACTIVATIONS[name], yq, scales)
-    assert_quantized(yq, scales, function(case.numbers))
+    case, (yq, scales), middles = Case(chance, 40), buffers(N, 40), np.zeros(N, np.float32)
+    kernels.activate(case.sums, case.scales, case.table, kernels.ACTIVATIONS[name], yq, scales, middles)
+    expected = function(case.numbers)
+    assert (yq.min(1) == -127).all()
+    assert (yq.max(1) == 127).all()
+    np.testing.assert_allclose(middles, (expected.amax(1) + expected.amin(1)) / 2, atol=1e-4)
+    assert (np.abs(yq - (expected.numpy() - middles[:, None]) / scales[:, None]) < 0.52).all()
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
