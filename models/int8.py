@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models import gemm, kernels
 from models.cache import Cache, Ints
 from models.errors import UnknownModel
-from models.jit import inline, kernel
+from models.jit import entry, inline
 from models.kernels import Bytes, Floats, Halves
 from models.marian import NORM_EPSILON, Marian
 from models.quantize import (
@@ -136,7 +136,7 @@ class Int8Marian:
         return found, scores
 
 
-@kernel
+@entry
 def _encode(w: Weights, b: _Buffers, tokens: Ints, positions: Ints, starts: Ints, rows: Ints, memory: Halves) -> None:
     """Encodes (n) tokens of sources, of which source i is from starts[i] to starts[i + 1]; keeps in its row of the
     memory (layers, r, s, 2, d) what decoders will look at."""
@@ -153,7 +153,7 @@ def _encode(w: Weights, b: _Buffers, tokens: Ints, positions: Ints, starts: Ints
         kernels.remember(sums, b.x_scales, table, starts, rows, memory[layer])
 
 
-@kernel
+@entry
 def _step(
     w: Weights,
     b: _Buffers,

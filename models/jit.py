@@ -18,30 +18,37 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the functions
-# bear in their names what all of them were compiled from.
+# What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the entries
+# bear in their names what they were compiled from.
 _SOURCES = ("gemm.py", "int8.py", "jit.py", "kernels.py", "quantize.py", "search.py", "vectors.py")
 
 
-def kernel(function: F, *, exact: bool = False) -> F:
-    """Compiled at its first call, kept on disk where Numba finds a directory to write to; runs without the GIL.
-
-    Unless it is `exact`, sums may be in any order, and nobody asks for nan.
-    """
-    _prefer_wide_vectors()
-    options: dict[str, Any] = {"nogil": True, "fastmath": not exact, "error_model": "numpy"}
+def entry(function: F, *, exact: bool = False) -> F:
+    """What Python calls: as a kernel, and kept on disk where Numba finds a directory to write to."""
     function.__qualname__ += f".{_sources():08x}"
     try:
-        compiled: F = numba.njit(function, cache=True, **options)
+        return _compiled(function, exact=exact, cache=True)
     except RuntimeError:
-        compiled = numba.njit(function, **options)
-    return compiled
+        return _compiled(function, exact=exact)
+
+
+def kernel(function: F, *, exact: bool = False) -> F:
+    """What entries call. Unless it is `exact`, sums may be in any order, and nobody asks for nan.
+
+    Who calls it has a copy of it, all of one piece. As functions of their own, those that were just compiled and those
+    from disk would sum in different orders, and two workers would not give the same answers.
+    """
+    return _compiled(function, exact=exact, forceinline=not exact)
 
 
 def inline(function: F) -> F:
     """Compiled as a part of the kernels that call it."""
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: F, *, exact: bool = False, **options: Any) -> F:
     _prefer_wide_vectors()
-    compiled: F = numba.njit(function, inline="always", nogil=True, fastmath=True, error_model="numpy")
+    compiled: F = numba.njit(function, nogil=True, fastmath=not exact, error_model="numpy", **options)
     return compiled
 
 

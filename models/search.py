@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cache import Cache, Ints
-from models.jit import inline, kernel
+from models.jit import entry, inline
 
 Doubles = NDArray[np.float64]
 
@@ -108,7 +108,7 @@ class Searches:
         ]
 
 
-@partial(kernel, exact=True)
+@partial(entry, exact=True)
 def _rows(firsts: Ints, widths: Ints, members: Ints, rows: Ints) -> None:
     n = 0
     for first in firsts:
@@ -117,7 +117,7 @@ def _rows(firsts: Ints, widths: Ints, members: Ints, rows: Ints) -> None:
             n += 1
 
 
-@partial(kernel, exact=True)
+@partial(entry, exact=True)
 def _choose(
     firsts: Ints,
     tokens: Ints,

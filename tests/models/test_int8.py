@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +54,25 @@ def test_neighbours_change_nothing_at_all(
     """Sums of int8 products are exact, and every row has a scale of its own."""
     for source, together in zip(sources, decode(model, sources, options), strict=True):
         assert decode(model, [source], options) == [together]
+
+
+def test_workers_that_start_together_compute_the_same_as_one_that_finds_everything_compiled(tmp_path: Path) -> None:
+    program = (
+        "from models.local import LocalTranslator\n"
+        "with LocalTranslator.load('fr-en', precision='int8') as model:\n"
+        "    print(model.translate(['Mlle Rose a perdu son chapeau.', 'Louis XIV mourut en 1715.']).results)"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program]
+        return subprocess.Popen(command, cwd=FR_EN.parents[2], env=environment, stdout=subprocess.PIPE, text=True)
+
+    together = [start(), start()]
+    said = [process.communicate(timeout=120)[0] for process in together]
+    assert "score=" in said[0]
+    assert any(tmp_path.rglob("*.nbc"))
+    assert said == [start().communicate(timeout=120)[0]] * 2
 
 
 def test_a_source_that_is_longer_than_what_is_encoded_at_once(
