@@ -34,7 +34,7 @@ schema: environment ## write schema.graphql anew
 bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.gz scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
 
-bench-engine: environment ## the engine beside CTranslate2 and transformers, half an hour; DATA=pairs.tsv.gz scores them
+bench-engine: environment ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
 	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
 
