@@ -7,6 +7,8 @@ anybody looks at it, so that a step that failed can be tried again with fewer ro
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -40,22 +42,32 @@ class Cache:
         self.own = torch.zeros((layers, rows, 0, 2, width), dtype=dtype, device=device)
         self.memory = self.own.clone()
 
-    def reserve(self, targets: int, sources: int) -> None:
-        """Makes room for so many positions; what is there stays."""
+    def reserve(self, targets: int, sources: int, kept: int | None = None) -> None:
+        """Makes room for so many positions; what is there stays, in the first `kept` rows or in all of them."""
         if (missing := _missing(self.own, targets)) > 0:
-            self.own = _longer(self.own, missing)
+            self.own = _longer(self.own, missing, kept)
             self.paths = np.pad(self.paths, ((0, 0), (0, missing)))
         if (missing := _missing(self.memory, sources)) > 0:
-            self.memory = _longer(self.memory, missing)
+            self.memory = _longer(self.memory, missing, kept)
 
 
 def _missing(tensor: Tensor, positions: int) -> int:
+    """One position is added to each multiple: rows a power of two apart would share a few sets of a CPU's cache."""
     return -(-positions // _STEP) * _STEP + 1 - tensor.shape[2]
 
 
-def _longer(tensor: Tensor, positions: int) -> Tensor:
+def _longer(tensor: Tensor, positions: int, kept: int | None) -> Tensor:
     """With so many empty positions more. They are zeros: what is masked must not be nan."""
     layers, rows, held, *rest = tensor.shape
-    longer = tensor.new_zeros((layers, rows, held + positions, *rest))
-    longer[:, :, :held] = tensor
+    longer = _zeros((layers, rows, held + positions, *rest), tensor)
+    longer[:, :kept, :held] = tensor[:, :kept]
     return longer
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """On a CPU straight from the system: what nobody has written to takes no memory. torch writes its zeros, and
+    NumPy asks for pages so large that other rows come with one.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * like.dtype.itemsize), dtype=like.dtype).view(shape)

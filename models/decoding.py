@@ -95,6 +95,7 @@ class Batch(Generic[K]):
         self._cache = model.cache(rows)
         self._searches = Searches(rows, LARGEST_BEAM)
         self._free = list(reversed(range(rows)))
+        self._touched = 0  # the last row that was ever taken; the first are taken first
         self._places: dict[K, _Place] = {}
         self._unrepeating: set[K] = set()  # of these no run of tokens may come twice
         self._firsts: Ints | None = None  # the first row of each, while nobody enters or leaves
@@ -147,7 +148,8 @@ class Batch(Generic[K]):
         cache, config = self._cache, self._model.config
         longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
         limit = min(options.max_length or longest, longest)
-        cache.reserve(limit, len(source))
+        self._touched = max(self._touched, *rows)
+        cache.reserve(limit, len(source), kept=self._touched + 1)
         self._searches.reserve(cache.paths.shape[1])
         self._searches.begin(rows, limit, options.length_penalty)
         first = rows[0]
