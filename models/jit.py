@@ -91,7 +91,7 @@ def has(feature: str) -> bool:
 
 @cache
 def _prefer_wide_vectors() -> None:
-    """Of 512 bits where the processor has them: LLVM would take 256, for the clock's sake, which costs a sixth here.
+    """Of 512 bits where the processor has them: LLVM would take 256, for the clock's sake, which costs a tenth here.
 
     It holds for all that Numba compiles in this process, unless NUMBA_CPU_FEATURES is set.
     """
