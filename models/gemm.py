@@ -31,7 +31,6 @@ _AHEAD = 16_384  # bytes of weights that vectors ask for ahead; from 8 to 24 KiB
 _I8, _I32, _I64, _PTR = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
 _VOID = ir.VoidType()
 
-
 _HAS_TILES = has("amx-int8")
 # vpdpbusd adds to each int32 sum 4 products of an unsigned and a signed byte; x is made unsigned by adding 128.
 _IS_UNSIGNED = has("avx512vnni") or has("avxvnni")
@@ -135,11 +134,12 @@ def _by_tiles(x: int, stride: int, inputs: int, weights: int, sums: int, outputs
     for g in range(0, outputs, OUTPUTS):
         for i in range(0, n, 2 * ROWS):
             a, w, out = x + i * stride, weights + g // OUTPUTS * group, sums + 4 * (i * outputs + g)
+            ahead = group if i == 0 else 0
             if i + ROWS < n:
-                _tiles_of_32_rows(a, stride, inputs, w, out, 4 * outputs, group if i == 0 else 0)
-                _tiles_of_32_rows(a, stride, inputs, w + 128, out + 128, 4 * outputs, group if i == 0 else 0)
+                _tiles_of_32_rows(a, stride, inputs, w, out, 4 * outputs, ahead)
+                _tiles_of_32_rows(a, stride, inputs, w + 128, out + 128, 4 * outputs, ahead)
             else:
-                _tiles_of_16_rows(a, stride, inputs, w, out, 4 * outputs, group if i == 0 else 0)
+                _tiles_of_16_rows(a, stride, inputs, w, out, 4 * outputs, ahead)
     _release()
 
 

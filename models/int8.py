@@ -92,7 +92,7 @@ class Int8Marian:
     device = torch.device("cpu")
 
     def __init__(self, marian: Marian) -> None:
-        """Nothing of the model in floats is kept. Raises UnknownModel for weights of nan or infinity."""
+        """Of the model in floats only the embeddings are kept. Raises UnknownModel for weights of nan or infinity."""
         self.config = marian.config
         self.parameter_count = marian.parameter_count
         if not all(bool(each.isfinite().all()) for each in marian.state_dict().values()):

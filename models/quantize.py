@@ -129,10 +129,8 @@ def quantize(marian: Marian) -> Weights:
         cross = cross_attention(layer, config.decoder_attention_heads)
         decoder.append([*own, *feed_forward(layer), *cross, memory])
     projection = packer.add(marian.projection.weight, marian.final_logits_bias[0])
-    source, target = (
-        (embedding.weight.float() * marian.scale).numpy()
-        for embedding in (marian.source_embedding, marian.target_embedding)
-    )
+    source = (marian.source_embedding.weight.float() * marian.scale).numpy()
+    is_shared = marian.target_embedding is marian.source_embedding
     return Weights(
         packed=packer.packed(),
         tables=packer.tables(),
@@ -140,7 +138,7 @@ def quantize(marian: Marian) -> Weights:
         decoder=np.array(decoder, np.int64),
         projection=np.array(projection, np.int64),
         source_embeddings=source,
-        target_embeddings=source if marian.target_embedding is marian.source_embedding else target,
+        target_embeddings=source if is_shared else (marian.target_embedding.weight.float() * marian.scale).numpy(),
         sinusoids=marian.positions.float().numpy(),
         banned=np.array(config.bad_token_ids, np.int32),
         vocabulary=config.decoder_vocab_size,

@@ -34,37 +34,23 @@ def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
 
-def _dot(kind: ir.VectorType) -> Any:
-    """The function (address of floats, address of numbers of the kind, how many, a multiple of 16) -> their dot
-    product."""
-
-    @generated(types.float32, types.int64, types.int64, types.int64)
-    def dot(builder: Any, a: Any, b: Any, count: Any) -> Any:
-        total = cgutils.alloca_once_value(builder, _FLOATS(None))
-        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
-            x, y = _load(builder, a, index, _FLOATS), _load(builder, b, index, kind)
-            builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
-        reduce = llvm_function(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _F32, [_F32, _FLOATS])
-        return builder.call(reduce, [_F32(0.0), builder.load(total)], fastmath=("reassoc",))
-
-    return dot
+@generated(types.float32, types.int64, types.int64, types.int64)
+def dot_halves(builder: Any, a: Any, b: Any, count: Any) -> Any:
+    """The dot product of so many floats at the address a, a multiple of 16, and as many bfloat16 at the address b."""
+    total = cgutils.alloca_once_value(builder, _FLOATS(None))
+    with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
+        x, y = _load(builder, a, index, _FLOATS), _load(builder, b, index, _HALVES)
+        builder.store(_multiply_add(builder, x, y, builder.load(total)), total)
+    reduce = llvm_function(builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _F32, [_F32, _FLOATS])
+    return builder.call(reduce, [_F32(0.0), builder.load(total)], fastmath=("reassoc",))
 
 
-def _add(kind: ir.VectorType) -> Any:
-    """The function (address of floats, factor, address of numbers of the kind, how many, a multiple of 16) that adds
-    the factor times those to these."""
-
-    @generated(types.void, types.int64, types.float32, types.int64, types.int64)
-    def add(builder: Any, out: Any, factor: Any, b: Any, count: Any) -> None:
-        one = builder.insert_element(_FLOATS(ir.Undefined), factor, _I32(0))
-        everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, LANES)(None))
-        with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
-            before, number = _load(builder, out, index, _FLOATS), _load(builder, b, index, kind)
-            place = builder.inttoptr(builder.add(out, builder.mul(index, _I64(4))), _FLOATS.as_pointer())
-            builder.store(_multiply_add(builder, everywhere, number, before), place, align=4)
-
-    return add
-
-
-dot, dot_halves = _dot(_FLOATS), _dot(_HALVES)
-add, add_halves = _add(_FLOATS), _add(_HALVES)
+@generated(types.void, types.int64, types.float32, types.int64, types.int64)
+def add_halves(builder: Any, out: Any, factor: Any, b: Any, count: Any) -> None:
+    """Adds to so many floats at the address out, a multiple of 16, the factor times the bfloat16 at the address b."""
+    one = builder.insert_element(_FLOATS(ir.Undefined), factor, _I32(0))
+    everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, LANES)(None))
+    with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
+        before, number = _load(builder, out, index, _FLOATS), _load(builder, b, index, _HALVES)
+        place = builder.inttoptr(builder.add(out, builder.mul(index, _I64(4))), _FLOATS.as_pointer())
+        builder.store(_multiply_add(builder, everywhere, number, before), place, align=4)
