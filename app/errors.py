@@ -13,6 +13,8 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from tasks.contract import Code, TolkError
 
+MESSAGE_CHARACTERS = 500  # GraphQL's errors quote what they are about, a megabyte and more where that was sent
+
 log = logging.getLogger(__name__)
 
 STATUS = {
@@ -40,7 +42,7 @@ def domain_error(error: GraphQLError) -> TolkError:
     # below it stands what we answer.
     callers = original is None or (error.path is None and error.nodes)
     if callers and len(error.path or ()) <= 1:
-        return TolkError(Code.BAD_INPUT, error.message)
+        return TolkError(Code.BAD_INPUT, _shorten(error.message))
     return _internal(original or error)
 
 
@@ -84,6 +86,10 @@ def _answer_http(error: HTTPException) -> Response:
 
 def _body(error: TolkError) -> str:
     return json.dumps({"errors": [{"message": error.message, "extensions": extensions(error)}]})
+
+
+def _shorten(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARACTERS else f"{message[:MESSAGE_CHARACTERS]}…"
 
 
 def _internal(error: Exception) -> TolkError:

@@ -10,10 +10,8 @@ from flask import Request, Response, abort, g, make_response, render_template, r
 from flask.typing import ResponseReturnValue
 from graphql import (
     DocumentNode,
-    ExecutionContext,
     ExecutionResult,
     GraphQLError,
-    GraphQLObjectType,
     GraphQLSchema,
     OperationType,
     get_operation_ast,
@@ -32,6 +30,7 @@ from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app import errors
 from app.clients import Clients
+from app.complexity import Complexity
 from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
@@ -41,18 +40,6 @@ from tasks.registry import Registry
 CACHED_DOCUMENTS = 256
 CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in
 MAX_TOKENS = 1_000  # of a document, besides its texts; GraphiQL sends 180, and these take half a second to validate
-
-
-class OneMutation(ExecutionContext):
-    """Executes one field of a mutation, since a request has one id, one deadline, and limits of its own."""
-
-    @override
-    def execute_fields_serially(
-        self, parent_type: GraphQLObjectType, source_value: Any, path: Any, fields: dict[str, list[Any]]
-    ) -> Any:
-        if sum(nodes[0].name.value != "__typename" for nodes in fields.values()) > 1:
-            raise GraphQLError("A request holds one mutation. Send its texts in one list, or several requests.")
-        return super().execute_fields_serially(parent_type, source_value, path, fields)
 
 
 class RequestAdapter(FlaskHTTPRequestAdapter):
@@ -82,7 +69,6 @@ class GraphQL(GraphQLView[Context, None]):
     init_every_request = False
     request_adapter_class = RequestAdapter
     content_types: tuple[str, ...] = ("application/json",)
-    execution_context_class: type[ExecutionContext] = OneMutation
     queries_by_get = True
 
     def __init__(
@@ -177,17 +163,18 @@ class GraphQL(GraphQLView[Context, None]):
                 context_value=context,
                 operation_name=operation,
                 allowed_operation_types=allowed_operation_types,
-                execution_context_class=self.execution_context_class,
             )
 
     def _parse(self, query: str) -> DocumentNode:
-        """The document, valid against the schema. Raises GraphQLValidationError."""
+        """The document, within the limits and valid against the schema. Raises GraphQLValidationError."""
         tokens = MAX_TOKENS + self.settings.max_texts
+        # To say in which line of a megabyte each of a hundred errors stands would take seconds.
+        long = len(query) > CACHED_CHARACTERS
         try:
-            document = parse(query, max_lexical_tokens=tokens, max_comments=tokens)
+            document = parse(query, max_lexical_tokens=tokens, max_comments=tokens, no_location=long)
         except GraphQLError as error:
             raise GraphQLValidationError([error]) from error
-        if problems := validate(self.schema, document):
+        if problems := validate(self.schema, document, [Complexity]) or validate(self.schema, document):
             raise GraphQLValidationError(problems)
         return document
 
