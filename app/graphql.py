@@ -13,9 +13,11 @@ from graphql import (
     ExecutionResult,
     GraphQLError,
     GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
     OperationType,
     get_operation_ast,
     parse,
+    specified_rules,
     validate,
 )
 from graphql_server import execute_sync
@@ -84,6 +86,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.registry = registry
         self.translator = translator
         self.clients = clients
+        self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
@@ -174,7 +177,10 @@ class GraphQL(GraphQLView[Context, None]):
             document = parse(query, max_lexical_tokens=tokens, max_comments=tokens, no_location=long)
         except GraphQLError as error:
             raise GraphQLValidationError([error]) from error
-        if problems := validate(self.schema, document, [Complexity]) or validate(self.schema, document):
+        problems = validate(self.schema, document, [Complexity]) or validate(
+            self.schema, document, self._rules, hide_suggestions=not self.settings.introspection
+        )
+        if problems:
             raise GraphQLValidationError(problems)
         return document
 
@@ -201,6 +207,8 @@ class GraphQL(GraphQLView[Context, None]):
 
     @override
     def render_graphql_ide(self, request: Request, request_data: GraphQLRequestData) -> Response:
+        if not self.settings.graphiql:
+            abort(404, description="There is no GraphiQL here: it is switched off. Send operations by POST.")
         response = make_response(render_template("graphiql.html"))
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"

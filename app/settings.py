@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Literal
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
+# In lower case, and without the port that the scheme implies.
+ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
 
 class SettingsError(Exception):
@@ -20,7 +23,7 @@ class SettingsError(Exception):
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower.
+    `flower` is where a browser finds Flower. `origins` are the sites whose pages may use /graphql.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -32,6 +35,10 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
+    introspection: bool = True
+    graphiql: bool = True
+    origins: tuple[str, ...] = ()
+    log_texts: bool = False
 
     @property
     def max_body_bytes(self) -> int:
@@ -57,6 +64,10 @@ class Settings:
             host=environ.get("TOLK_HOST") or cls().host,
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
+            introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
+            graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
+            origins=_origins(environ, "TOLK_ORIGINS"),
+            log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
         )
 
 
@@ -65,3 +76,25 @@ def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int 
     if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
         raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
     return int(value)
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    value = environ.get(name) or ("on" if default else "off")
+    if value not in ("on", "off"):
+        raise SettingsError(f"{name}: on or off was expected, not {value!r}.")
+    return value == "on"
+
+
+def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, section 6.2)."""
+    origins = tuple(origin.strip() for origin in (environ.get(name) or "").split(",") if origin.strip())
+    for origin in origins:
+        if origin == "*":
+            raise SettingsError(
+                f"{name}: origins were expected, not '*', by which any page could translate at its readers' expense."
+            )
+        if not re.fullmatch(ORIGIN, origin):
+            raise SettingsError(
+                f"{name}: origins as in https://host or https://host:8443 were expected, not {origin!r}."
+            )
+    return origins

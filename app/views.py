@@ -32,6 +32,7 @@ SECURITY_POLICY = {
 
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
     """Adds the routes to the application."""
+    app.jinja_env.globals["graphiql"] = settings.graphiql
     clients = Clients(translator.cancel)
     view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator, clients)
     app.add_url_rule("/graphql", view_func=view)

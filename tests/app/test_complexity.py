@@ -86,7 +86,7 @@ def fragments(count: int, spreads: str, last: str) -> str:
     [
         (fragments(100, "...F{0} ...F{0}", "name"), "fields, fragments expanded"),
         (fragments(9, "...F{0} ...F{0}", "a: name"), "fields, fragments expanded"),
-        (fragments(5, "...F{0} ...F{0}", "a: name"), "aliases, fragments expanded"),
+        (fragments(4, "...F{0} ...F{0}", "a: name"), "aliases, fragments expanded"),
         (fragments(5, "...F{0} ... on __Type {{ ...F{0} }}", "name @skip(if: true)"), "directives, fragments expanded"),
         (fragments(9, "ofType {{ ofType {{ ...F{0} }} }}", "name"), "levels of fields"),
         (fragments(3, "...F{0}", "...F0"), "The fragment F0 spreads itself"),

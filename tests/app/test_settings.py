@@ -27,8 +27,26 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_HOST": "::1",
             "PORT": "8080",
             "TOLK_FLOWER_URL": "https://flower.example/",
+            "TOLK_INTROSPECTION": "off",
+            "TOLK_GRAPHIQL": "off",
+            "TOLK_ORIGINS": "https://a.example, http://localhost:3000,",
+            "TOLK_LOG_TEXTS": "on",
         }
-    ) == Settings("echo", Path("/etc/tolk/models.toml"), 1, 2, 3, 120, "::1", 8080, "https://flower.example/")
+    ) == Settings(
+        translator="echo",
+        models=Path("/etc/tolk/models.toml"),
+        max_texts=1,
+        max_text_characters=2,
+        max_request_characters=3,
+        max_timeout=120,
+        host="::1",
+        port=8080,
+        flower="https://flower.example/",
+        introspection=False,
+        graphiql=False,
+        origins=("https://a.example", "http://localhost:3000"),
+        log_texts=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,6 +63,20 @@ def test_every_variable_sets_its_field() -> None:
         ("TOLK_MAX_TIMEOUT", "inf"),
         ("PORT", "65536"),
         ("TOLK_FLOWER_URL", "javascript:alert(1)"),
+        ("TOLK_INTROSPECTION", "no"),
+        ("TOLK_GRAPHIQL", "Off"),
+        ("TOLK_GRAPHIQL", "0"),
+        ("TOLK_LOG_TEXTS", "true"),
+        ("TOLK_ORIGINS", "*"),
+        ("TOLK_ORIGINS", "null"),
+        ("TOLK_ORIGINS", "a.example"),
+        ("TOLK_ORIGINS", "https://*.example"),
+        ("TOLK_ORIGINS", "https://a.example/"),
+        ("TOLK_ORIGINS", "https://a.example,https://B.example"),
+        ("TOLK_ORIGINS", "https://a.example:443"),
+        ("TOLK_ORIGINS", "http://a.example:80"),
+        ("TOLK_ORIGINS", "https://user@a.example"),
+        ("TOLK_ORIGINS", "https://a.example https://b.example"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:
