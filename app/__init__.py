@@ -9,7 +9,7 @@ import sys
 
 from flask import Flask
 
-from app import cli, errors, views
+from app import cli, errors, origins, views
 from app.settings import Settings, SettingsError
 from app.translator import EchoTranslator, Translator
 from tasks.registry import Registry, RegistryError
@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
         atexit.register(translator.close)
     errors.register(app)
     views.register(app, settings, registry, translator)
+    origins.register(app, settings.origins)
     app.cli.add_command(cli.schema)
     return app
 
