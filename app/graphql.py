@@ -27,7 +27,7 @@ from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
 from graphql_server.http.exceptions import HTTPException
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
-from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app import errors
@@ -58,7 +58,9 @@ class RequestAdapter(FlaskHTTPRequestAdapter):
         try:
             data = self.request.get_data()
             self.request.stream.read(1)  # raises 413 where a chunked body goes on: Werkzeug only cuts it off there
-        except (BadRequest, RequestEntityTooLarge):
+        except (BadRequest, RequestEntityTooLarge) as error:
+            if isinstance(error.__context__, TimeoutError):  # which Werkzeug takes for a lost connection
+                raise RequestTimeout("The request did not arrive in time. Send it faster, or in parts.") from error
             raise
         except Exception as error:  # each server has its own for broken chunks
             raise BadRequest("The body could not be read to its end.") from error
@@ -103,6 +105,8 @@ class GraphQL(GraphQLView[Context, None]):
     def _answer(self) -> ResponseReturnValue:
         if request.method == "POST" and request.mimetype not in self.content_types:
             abort(415, description="Send JSON, and say so: Content-Type: application/json.")
+        if request.content_encoding not in (None, "", "identity"):
+            abort(415, description="Send the body as it is, without Content-Encoding: nothing is unpacked here.")
         try:
             return self.run(request)
         except HTTPException as error:

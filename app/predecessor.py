@@ -57,6 +57,7 @@ class PredecessorGraphQL(GraphQL):
     @override
     def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
         if flask.request.mimetype in FORMS:
+            _ = request.body  # to its end and in time, and kept for the form
             return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
         return super().parse_http_body(request, context)
 
