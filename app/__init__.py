@@ -28,6 +28,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     registry = Registry.load(settings.models)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["LOG_TEXTS"] = settings.log_texts
     # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
     logging.getLogger("graphql_server.execution").disabled = True
     if translator is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import traceback
 from typing import Any
 
 from flask import Flask, Response, current_app, g
@@ -93,5 +94,17 @@ def _shorten(message: str) -> str:
 
 
 def _internal(error: Exception) -> TolkError:
-    log.error("Request %s failed.", g.request_id, exc_info=error)
+    if current_app.config["LOG_TEXTS"]:
+        log.error("Request %s failed.", g.request_id, exc_info=error)
+    else:
+        log.error("Request %s failed.\n%s", g.request_id, _where(error))
     return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {g.request_id}.")
+
+
+def _where(error: BaseException | None) -> str:
+    """Where an error happened, and what it came of, without what they say: that may quote a text."""
+    lines = []
+    while error is not None:
+        lines += [f"{type(error).__name__}:\n", *traceback.format_tb(error.__traceback__)]
+        error = error.__cause__ or error.__context__
+    return "".join(lines)
