@@ -27,7 +27,7 @@ LOGS: dict[str, Path] = {}  # of the processes that run
 LOG_TAIL = 8_000  # bytes of each that a failed test shows
 
 # Nothing of the caller's environment may decide what the tests see, or which broker they talk to.
-for name in [name for name in os.environ if name.startswith(("CELERY_", "TOLK_"))]:
+for name in [name for name in os.environ if name.startswith(("CELERY_", "DATABASE_", "TOLK_"))]:
     del os.environ[name]
 
 
@@ -138,7 +138,12 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+                env={
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+                    **environ,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
