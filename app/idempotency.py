@@ -96,7 +96,8 @@ def _insert(connection: Connection, wanted: Claim, input_hash: str, deadline: fl
         "charged_day": wanted.charged_day,
     }
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return bool(connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount)
+    inserted = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.scalar(inserted) is not None
 
 
 def store(connection: Connection, claimed: Claim, answer: str) -> bool:
