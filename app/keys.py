@@ -47,7 +47,7 @@ class Key:
     @property
     def principal(self) -> str:
         """Who this is in messages and tables."""
-        return f"key-{self.id}"
+        return str(self.id)
 
 
 def create(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from app import create_app, keys
+from app import create_app, idempotency, keys
 from app.database import Database
 from app.keys import Scope
 from app.settings import Settings
@@ -193,7 +193,7 @@ def test_an_abandoned_request_is_taken_over_after_its_deadline_and_paid_for_once
     lost = service.begin("a", "Un.")  # its process dies, as far as the database knows
     eventually(lambda: service.translator.calls)
     assert service.send("a", "Un.", to=1, timeout=0.2) == "TIMEOUT"
-    service.age(60)
+    service.age(30)
     taken = service.begin("a", "Un.", to=1)
     eventually(lambda: len(service.translator.calls) == 2)
     service.translator.go.set()
@@ -210,7 +210,7 @@ def test_a_takeover_that_fails_gives_back_what_the_first_had_paid(
     lost = service.begin("a", "Un.")
     eventually(lambda: service.translator.calls)
     assert service.charged == 3
-    service.age(60)
+    service.age(30)
     service.translator.failures = [TolkError(Code.UNAVAILABLE, "Away.")] * 2
     taken = service.begin("a", "Un.", to=1)
     eventually(lambda: len(service.translator.calls) == 2)
@@ -245,7 +245,10 @@ def test_an_answer_holds_any_text(service: Service) -> None:
 
 
 def test_an_answer_outlives_a_database_that_cannot_take_it(
-    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Callable[..., None],
 ) -> None:
     monkeypatch.setattr("app.database.PATIENCE", 0.2)
     settled = Database.settle
@@ -260,8 +263,8 @@ def test_an_answer_outlives_a_database_that_cannot_take_it(
     with monkeypatch.context() as patch:
         patch.setattr(Database, "settle", lose)
         assert service.send("a", "Un.")["translations"][0]["text"] == "Un. (1)"
-    assert "could not write to the database: gone" in caplog.text
-    service.age(60)
+    eventually(lambda: "could not write to the database: gone" in caplog.text)
+    service.age(30)
     assert service.send("a", "Un.")["translations"][0]["text"] == "Un. (2)"
     assert service.charged == 3
 
@@ -273,6 +276,22 @@ def test_without_api_keys_too_a_request_is_made_once(database: Database) -> None
     answers = [client.post("/graphql", json={"query": DOCUMENT, "variables": variables}).json for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(translator.calls) == 1
+
+
+def test_what_was_abandoned_and_never_sent_again_is_given_back(
+    service: Service, eventually: Callable[..., None]
+) -> None:
+    service.translator.go.clear()
+    lost = service.begin("a", "Un.")
+    eventually(lambda: service.translator.calls)
+    service.age(10 + idempotency.ABANDONED)
+    go, service.translator.go = service.translator.go, threading.Event()
+    service.translator.go.set()
+    service.send("b", "Deux.")
+    assert (service.charged, service.rows()) == (5, 1)
+    go.set()
+    lost.result()
+    assert (service.charged, service.rows()) == (5, 1)
 
 
 def test_time_is_unix_time(service: Service) -> None:
