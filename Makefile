@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports schema bench-quality bench-engine bench-path lock environment clean
+.PHONY: help run test test-faults check lint types imports schema bench-quality bench-engine bench-path lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -15,6 +15,10 @@ run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops 
 test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(ARGS)
+
+test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest --all-faults tests/faults $(ARGS)
 
 check: lint types imports ## all three
 

@@ -39,6 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--load-seconds", type=float, default=30.0, help="how long each of the end-to-end tests keeps up its load"
     )
 
+    parser.addoption("--all-faults", action="store_true", help="the faults that take long, too, and more load")
+
 
 def pytest_configure() -> None:
     """A run that is told to end ends what it has started, too."""
