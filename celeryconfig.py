@@ -100,7 +100,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.worker:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tasks.contract import MESSAGE_BYTES
+
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
@@ -47,7 +49,7 @@ class Settings:
         flower = environ.get("TOLK_FLOWER_URL") or None
         if flower is not None and not flower.startswith(("http://", "https://")):
             raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
-        return cls(
+        settings = cls(
             translator="echo" if translator == "echo" else "celery",
             models=Path(environ.get("TOLK_MODELS") or cls().models),
             max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
@@ -58,6 +60,12 @@ class Settings:
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
         )
+        if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
+            raise SettingsError(
+                "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
+                f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
+            )
+        return settings
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:

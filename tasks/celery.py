@@ -44,4 +44,4 @@ app = Tolk("tolk")
 app.config_from_object("celeryconfig")
 app.engines = {}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
-app.steps["consumer"].add("tasks.worker:DeadLetters")
+app.steps["consumer"].add("tasks.consumer:DeadLetters")
