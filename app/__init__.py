@@ -36,6 +36,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     errors.register(app)
     views.register(app, settings, registry, translator)
     app.cli.add_command(cli.schema)
+    app.cli.add_command(cli.dead_letters)
     return app
 
 
