@@ -22,7 +22,7 @@ DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk
 DELIVERY_LIMIT = 2  # of RabbitMQ: how often a message may come back, so three deliveries, before it is a dead letter
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
-MESSAGE_BYTES = 16 * 2**20  # of a request's message, at most: more than the web tier lets in, and what RabbitMQ 4 takes
+MESSAGE_BYTES = 4 * 2**20  # of a request's message, at most: the web tier lets in what makes no longer one
 
 Priority = Literal["interactive", "bulk"]
 

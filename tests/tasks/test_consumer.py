@@ -47,7 +47,7 @@ POISON = [
     poison("content encoding 'rot13' is not utf-8", content_encoding="rot13"),
     poison("it is compressed", zlib.compress(CALL), headers={"compression": "zlib"}),
     poison("it is compressed", b"a secret", headers={"compression": "zlib"}),
-    poison("its 16777217 bytes are more than 16777216", b" " * MESSAGE_BYTES + b"5"),
+    poison("its 4194305 bytes are more than 4194304", b" " * MESSAGE_BYTES + b"5"),
     poison("Celery cannot take it (InvalidTaskError)", headers={"eta": "a secret"}),
     poison("Celery cannot take it (ValueError)", headers={"timelimit": [1]}),
 ]
@@ -63,13 +63,13 @@ def test_poison_is_a_dead_letter_at_once_and_does_no_harm(broker, worker, ask, e
     with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
         channel = connection.default_channel
         letters = celeryconfig.dead_letter_queue()(channel)
-        replies = Queue("poisoned", exclusive=True)(channel)
+        replies = Queue("tolk.poisoned", exclusive=True)(channel)
         for declared in (letters, replies):
             declared.declare()
         for reason, body, properties in POISON:
             assert ask(f"before {reason}").results[0].text == f"before {reason}"
             connection.Producer().publish(
-                body, routing_key=QUEUE, correlation_id=reason, reply_to="poisoned", **properties
+                body, routing_key=QUEUE, correlation_id=reason, reply_to="tolk.poisoned", **properties
             )
             assert ask(f"after {reason}").results[0].text == f"after {reason}"
             eventually(lambda: replies.queue_declare().message_count == 1)
