@@ -5,6 +5,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -77,6 +78,9 @@ tolk_precision = check(
     os.environ.get("TOLK_PRECISION") or "auto",
     "auto|float32|bfloat16|float16|int8",
     "auto, float32, bfloat16, float16 or int8",
+)
+tolk_step_timeout = int(
+    check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
 )
 tolk_dead_letters = dead_letter_queue()
 
