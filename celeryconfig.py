@@ -5,6 +5,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -42,12 +43,13 @@ def dead_letter_queue() -> Queue:
     exchange = Exchange(DEAD_LETTERS, "headers")
     reasons = ("rejected", "delivery_limit")
     return Queue(
-        DEAD_LETTERS,
+        f"{DEAD_LETTERS}.kept",
         bindings=[
             binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
         ],
         queue_arguments={
             "x-queue-type": "quorum",
+            "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },
@@ -77,6 +79,9 @@ tolk_precision = check(
     "auto|float32|bfloat16|float16|int8",
     "auto, float32, bfloat16, float16 or int8",
 )
+tolk_step_timeout = int(
+    check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
+)
 tolk_dead_letters = dead_letter_queue()
 
 broker_url = os.environ.get("CELERY_BROKER_URL") or "amqp://guest:guest@127.0.0.1:5672//"
@@ -99,7 +104,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.worker:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     errors.register(app)
     app.extensions["database"] = database = Database(settings.database)
     views.register(app, settings, registry, translator, database)
-    for group in (cli.schema, cli.database, cli.keys):
+    for group in cli.GROUPS:
         app.cli.add_command(group)
     return app
 

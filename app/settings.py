@@ -10,6 +10,8 @@ from typing import Literal
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tasks.contract import MESSAGE_BYTES
+
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
@@ -52,7 +54,7 @@ class Settings:
         flower = environ.get("TOLK_FLOWER_URL") or None
         if flower is not None and not flower.startswith(("http://", "https://")):
             raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
-        return cls(
+        settings = cls(
             translator="echo" if translator == "echo" else "celery",
             models=Path(environ.get("TOLK_MODELS") or cls().models),
             max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
@@ -64,6 +66,12 @@ class Settings:
             flower=flower,
             database=_database(environ),
         )
+        if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
+            raise SettingsError(
+                "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
+                f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
+            )
+        return settings
 
 
 def _database(environ: Mapping[str, str]) -> URL:

@@ -88,6 +88,12 @@ def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> 
         Settings.from_env({name: value})
 
 
+def test_no_request_makes_a_message_that_the_queue_refuses() -> None:
+    Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "340000"})
+    with pytest.raises(SettingsError, match=r"^TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: .* expected"):
+        Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "350000"})
+
+
 @pytest.mark.parametrize(
     "command",
     [["flask", "--app", "app", "run", "--port", "0"], ["flask", "--app", "app", "schema", "export"], ["gunicorn"]],
