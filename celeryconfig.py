@@ -42,12 +42,13 @@ def dead_letter_queue() -> Queue:
     exchange = Exchange(DEAD_LETTERS, "headers")
     reasons = ("rejected", "delivery_limit")
     return Queue(
-        DEAD_LETTERS,
+        f"{DEAD_LETTERS}.kept",
         bindings=[
             binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
         ],
         queue_arguments={
             "x-queue-type": "quorum",
+            "x-delivery-limit": 2**31 - 1,  # every look is a delivery, of which RabbitMQ 4 allows 20 where nothing is said
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },

@@ -17,9 +17,9 @@ from typing import Any, Literal, get_args
 
 VERSION = 1
 TASK = "tolk.translate"
-EXCHANGE = "tolk"
-DEAD_LETTERS = "tolk.dead-letters"
-DELIVERY_LIMIT = 3  # of RabbitMQ: how often a message may come back before it is a dead letter
+EXCHANGE = "tolk.translate"
+DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk.dead-letters.kept`
+DELIVERY_LIMIT = 2  # of RabbitMQ: how often a message may come back, so three deliveries, before it is a dead letter
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 
@@ -61,8 +61,8 @@ class TolkError(Exception):
 
 
 def queue_name(model: str, priority: Priority) -> str:
-    """The queue that holds a model's work: `translate.fr-en`, and `translate.fr-en.bulk`."""
-    return f"translate.{model}" if priority == "interactive" else f"translate.{model}.bulk"
+    """The queue that holds a model's work: `tolk.translate.fr-en`, and `tolk.translate.fr-en.bulk`."""
+    return f"{EXCHANGE}.{model}" if priority == "interactive" else f"{EXCHANGE}.{model}.bulk"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from app.rpc import CeleryTranslator
-from tasks.contract import DELIVERY_LIMIT, TASK, Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import TASK, Code, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Registry
 from tasks.worker import pin
 
@@ -54,7 +54,7 @@ def ask(
 
 @pytest.mark.broker
 def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, translator, models: Path) -> None:
-    worker = start_worker(broker.url, "--queues", "translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    worker = start_worker(broker.url, "--queues", "tolk.translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
     assert worker.says("concurrency: 8 (thread)")
     assert worker.says("loading a on cpu")
     assert not worker.says("loading b")
@@ -75,13 +75,13 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     ("arguments", "environ", "sentence"),
     [
         ([], {}, "model gone ("),
-        (["--queues", "translate.nope"], {}, "translate.nope"),
-        (["--queues", "translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
-        (["--queues", "translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", "translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", "translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
+        (["--queues", "tolk.translate.nope"], {}, "tolk.translate.nope"),
+        (["--queues", "tolk.translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
+        (["--queues", "tolk.translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
+        (["--queues", "tolk.translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
+        (["--queues", "tolk.translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
         (
-            ["--queues", "translate.a"],
+            ["--queues", "tolk.translate.a"],
             {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
             "TOLK_DEVICE is cuda:1, but CUDA_VISIBLE_DEVICES=3 has no such device",
         ),
@@ -127,7 +127,7 @@ def test_a_message_that_kills_workers_is_put_aside(broker, spawn, start_worker, 
     request = TranslateRequest(texts=("#die",), target="en", model="a", deadline=time.time() + 60)
     with ThreadPoolExecutor(1) as threads:
         fatal = threads.submit(translator.translate, request, "fatal")
-        for _ in range(DELIVERY_LIMIT + 1):
+        for _ in range(3):
             victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
             assert victim.process.wait(60) == -signal.SIGKILL
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
@@ -155,9 +155,9 @@ def test_what_no_worker_understands_is_put_aside_and_what_expired_is_not(
         celery = Celery(broker=broker.url, set_as_current=False)
         celery.config_from_object(celeryconfig)
         celery.conf.task_queues = [celeryconfig.translation_queue("a", "interactive")]
-        celery.send_task("tolk.unheard-of", task_id="unheard-of", queue="translate.a", ignore_result=True)
+        celery.send_task("tolk.unheard-of", task_id="unheard-of", queue="tolk.translate.a", ignore_result=True)
         pickled = {"headers": {"task": TASK, "id": "pickled"}, "serializer": "pickle", "correlation_id": "pickled"}
-        connection.Producer().publish(([{}], {}, {}), routing_key="translate.a", **pickled)
+        connection.Producer().publish(([{}], {}, {}), routing_key="tolk.translate.a", **pickled)
         eventually(lambda: letters.queue_declare().message_count == 2)
         assert {letters.get(no_ack=True).headers["id"] for _ in range(2)} == {"unheard-of", "pickled"}
         worker.stop()
