@@ -37,6 +37,7 @@ MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run know
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
+NO_BROKER_API = "http://none:none@127.0.0.1:1/"  # where nobody listens
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
 COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
@@ -152,6 +153,8 @@ class Service:
             **os.environ,
             "CELERY_BROKER_URL": broker,
             "PORT": str(self.web[1]),
+            # Left to itself, Flower sends the broker's password to whoever listens on the broker's host at port 15672.
+            "FLOWER_BROKER_API": os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API,
             "TOLK_FLOWER_URL": os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/",
             "PYTHONUNBUFFERED": "1",
             MARK: str(self.directory),

@@ -79,7 +79,11 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
         (["--queues", "tolk.translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
         (["--queues", "tolk.translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
         (["--queues", "tolk.translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", "tolk.translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
+        (
+            ["--queues", "tolk.translate.a"],
+            {"TOLK_MODELS": "/nowhere/models.toml"},
+            "/nowhere/models.toml: cannot be read",
+        ),
         (
             ["--queues", "tolk.translate.a"],
             {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
@@ -193,7 +197,7 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, t
 
 def watch(connection: Connection) -> Any:
     """A queue that hears every event from now on."""
-    queue: Any = Queue(f"events-{uuid4()}", get_exchange(connection), "#", exclusive=True)
+    queue: Any = Queue(f"celeryev.{uuid4()}", get_exchange(connection), "#", exclusive=True)
     bound = queue(connection.default_channel)
     bound.declare()
     return bound
