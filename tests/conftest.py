@@ -170,7 +170,12 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+                env={
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+                    **environ,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
