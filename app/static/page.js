@@ -107,11 +107,12 @@ function change() {
     mark(true);
     say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`);
   } else {
-    const held = refused || earliest > Date.now();
-    if (held) trouble.hidden = false;
+    const held = earliest > Date.now();
+    if (refused || held) trouble.hidden = false;
     mark(!trouble.hidden);
     say("");
-    const words = refused ? plan.textContent : schedule(PAUSE);
+    if (refused) return;
+    const words = schedule(PAUSE);
     if (held) write(plan, words);
   }
 }
@@ -120,7 +121,7 @@ function change() {
 function schedule(pause) {
   const wait = Math.max(pause, earliest - Date.now());
   const then = Date.now() + wait;
-  if (wait > LONGEST_WAIT) return `Another try makes sense from ${date.format(then)} on.`;
+  if (wait > LONGEST_WAIT) return `Another try makes sense from ${date.format(then)} on, or with a shorter text.`;
   timer = setTimeout(translate, wait);
   return `The page tries again at ${time.format(then)}.`;
 }

@@ -24,13 +24,14 @@ let timer;
 let due = 0; // when the API is asked next: a time in milliseconds
 
 async function update() {
-  due = Date.now() + PERIOD;
+  let pause = PERIOD;
   try {
     show((await ask(QUERY, {}, AbortSignal.timeout(PATIENCE))).status);
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    fail(error);
+    pause = fail(error);
   }
+  due = Date.now() + pause;
   schedule();
 }
 
@@ -43,14 +44,16 @@ function visible() {
   return document.visibilityState === "visible";
 }
 
+// Says why, and returns after how many milliseconds another try makes sense.
 function fail(error) {
   if (demand(error)) {
-    due = Infinity;
-    return complain(error.message, "The page goes on with a key that lets it see the status.");
+    complain(error.message, "The page goes on with a key that lets it see the status.");
+    return Infinity;
   }
-  const wait = Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT);
-  due = Math.max(due, Date.now() + wait);
-  complain(error.message, wait > PERIOD ? `${OLD} The page asks again at ${time.format(due)}.` : undefined);
+  const pause = Math.max(PERIOD, Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT));
+  const then = `${OLD} The page asks again at ${time.format(Date.now() + pause)}.`;
+  complain(error.message, pause > PERIOD ? then : undefined);
+  return pause;
 }
 
 // Says it once: what stands there already is not announced again.
