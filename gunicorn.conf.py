@@ -16,7 +16,7 @@ wsgi_app = "app:create_app()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 # A request waits most of its time, so threads; the connection to the broker is a process's own, so no preloading.
-worker_class = "gthread"
+worker_class = "app.server.Worker"  # gthread's, with deadlines for slow clients
 workers = 2
 threads = 32
 preload_app = False
@@ -30,3 +30,7 @@ keepalive = 5
 accesslog = "-"
 access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s bytes %(M)s ms %({x-request-id}o)s'
 control_socket_disable = True
+
+sendfile = False  # it would wait for ever for a client that does not read
+# Nobody sets the scheme, or the path, by a header. A proxy is trusted by --forwarded-allow-ips and its address.
+forwarded_allow_ips = ""

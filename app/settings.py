@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
 MEMORY = URL.create("sqlite")  # a database that ends with its process
+# In lower case, and without the port that the scheme implies.
+ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
 
 class SettingsError(Exception):
@@ -26,7 +29,8 @@ class SettingsError(Exception):
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower; `database` is in memory unless the environment says otherwise.
+    `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
+    memory unless the environment says otherwise.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -39,6 +43,10 @@ class Settings:
     port: int = 8000
     flower: str | None = None
     database: URL = MEMORY
+    introspection: bool = True
+    graphiql: bool = True
+    origins: tuple[str, ...] = ()
+    log_texts: bool = False
 
     @property
     def max_body_bytes(self) -> int:
@@ -65,6 +73,10 @@ class Settings:
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
             database=_database(environ),
+            introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
+            graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
+            origins=_origins(environ, "TOLK_ORIGINS"),
+            log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
         )
         if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
             raise SettingsError(
@@ -110,3 +122,25 @@ def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int 
     if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
         raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
     return int(value)
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    value = environ.get(name) or ("on" if default else "off")
+    if value not in ("on", "off"):
+        raise SettingsError(f"{name}: on or off was expected, not {value!r}.")
+    return value == "on"
+
+
+def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, section 6.2)."""
+    origins = tuple(origin.strip() for origin in (environ.get(name) or "").split(",") if origin.strip())
+    for origin in origins:
+        if origin == "*":
+            raise SettingsError(
+                f"{name}: origins were expected, not '*', by which any page could translate at its readers' expense."
+            )
+        if not re.fullmatch(ORIGIN, origin):
+            raise SettingsError(
+                f"{name}: origins as in https://host or https://host:8443 were expected, not {origin!r}."
+            )
+    return origins
