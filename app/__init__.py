@@ -10,6 +10,7 @@ import sys
 from flask import Flask
 
 from app import cli, errors, origins, views
+from app.database import Database
 from app.settings import Settings, SettingsError
 from app.translator import EchoTranslator, Translator
 from tasks.registry import Registry, RegistryError
@@ -35,9 +36,11 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
         translator = _build_translator(settings, registry)
         atexit.register(translator.close)
     errors.register(app)
-    views.register(app, settings, registry, translator)
+    app.extensions["database"] = database = Database(settings.database)
+    views.register(app, settings, registry, translator, database)
+    for group in cli.GROUPS:
+        app.cli.add_command(group)
     origins.register(app, settings.origins)
-    app.cli.add_command(cli.schema)
     return app
 
 

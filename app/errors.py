@@ -56,6 +56,8 @@ def extensions(error: TolkError) -> dict[str, Any]:
 def set_status(response: Response, code: Code, retry_after: float | None) -> None:
     """Gives a response the HTTP status of a code, and the Retry-After header where there is one."""
     response.status_code = STATUS[code]
+    if code is Code.UNAUTHENTICATED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if retry_after is not None:
         response.headers["Retry-After"] = str(math.ceil(retry_after))
 

@@ -30,13 +30,15 @@ from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 from werkzeug.exceptions import HTTPException as WerkzeugException
 
-from app import errors
+from app import auth, errors
+from app.accounts import Accounts
 from app.clients import Clients
 from app.complexity import Complexity
+from app.keys import KeyRing
 from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
-from tasks.contract import Code
+from tasks.contract import Code, TolkError
 from tasks.registry import Registry
 
 CACHED_DOCUMENTS = 256
@@ -82,12 +84,16 @@ class GraphQL(GraphQLView[Context, None]):
         registry: Registry,
         translator: Translator,
         clients: Clients,
+        accounts: Accounts,
+        keys: KeyRing,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.registry = registry
         self.translator = translator
         self.clients = clients
+        self.accounts = accounts
+        self.keys = keys
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
@@ -95,6 +101,9 @@ class GraphQL(GraphQLView[Context, None]):
     def dispatch_request(self) -> ResponseReturnValue:
         try:
             return self._answer()
+        except TolkError as error:
+            self.translator.told(error.code, g.request_id)
+            raise
         except WerkzeugException:
             self.translator.told(Code.BAD_INPUT, g.request_id)
             raise
@@ -116,7 +125,16 @@ class GraphQL(GraphQLView[Context, None]):
 
     @override
     def get_context(self, request: Request, response: Response) -> Context:
-        return Context(self.settings, self.registry, self.translator, g.request_id, g.arrival)
+        key = None
+        if not self._asks_for_graphiql(request):
+            key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
+        return Context(
+            self.settings, self.registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
+        )
+
+    def _asks_for_graphiql(self, request: Request) -> bool:
+        adapter = self.request_adapter_class(request)
+        return adapter.method == "GET" and bool(self.graphql_ide) and self.should_render_graphql_ide(adapter)
 
     @override
     def decode_json(self, data: str | bytes) -> object:

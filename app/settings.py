@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tasks.contract import MESSAGE_BYTES
+
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
+MEMORY = URL.create("sqlite")  # a database that ends with its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
@@ -23,7 +29,8 @@ class SettingsError(Exception):
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower. `origins` are the sites whose pages may use /graphql.
+    `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
+    memory unless the environment says otherwise.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -35,6 +42,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
+    database: URL = MEMORY
     introspection: bool = True
     graphiql: bool = True
     origins: tuple[str, ...] = ()
@@ -54,7 +62,7 @@ class Settings:
         flower = environ.get("TOLK_FLOWER_URL") or None
         if flower is not None and not flower.startswith(("http://", "https://")):
             raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
-        return cls(
+        settings = cls(
             translator="echo" if translator == "echo" else "celery",
             models=Path(environ.get("TOLK_MODELS") or cls().models),
             max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
@@ -64,11 +72,49 @@ class Settings:
             host=environ.get("TOLK_HOST") or cls().host,
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
+            database=_database(environ),
             introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
             graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
             origins=_origins(environ, "TOLK_ORIGINS"),
             log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
         )
+        if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
+            raise SettingsError(
+                "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
+                f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
+            )
+        return settings
+
+
+def _database(environ: Mapping[str, str]) -> URL:
+    address = _secret(environ, "DATABASE_URL")
+    if address is None:
+        return URL.create("sqlite", database=str(REPOSITORY / ".run" / "tolk.sqlite"))
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        url = URL.create("")
+    drivers = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+    backend = url.drivername.partition("+")[0]
+    if backend not in drivers:  # the value itself may hold a password
+        raise SettingsError("DATABASE_URL: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME was expected.")
+    return url.set(drivername=drivers[backend])
+
+
+def _secret(environ: Mapping[str, str], name: str) -> str | None:
+    """A variable's value, or what stands in the file that NAME_FILE names."""
+    value, path = environ.get(name) or None, environ.get(f"{name}_FILE") or None
+    if path is None:
+        return value
+    if value is not None:
+        raise SettingsError(f"{name}: either the variable or {name}_FILE was expected, not both.")
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE: a file that can be read was expected, not {path!r} ({error}).") from error
+    if not value:
+        raise SettingsError(f"{name}_FILE: a file with a value was expected, and {path!r} is empty.")
+    return value
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:

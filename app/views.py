@@ -6,11 +6,15 @@ import time
 from uuid import uuid4
 
 from flask import Flask, Response, g, render_template, request
+from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
 from app import predecessor
+from app.accounts import Accounts
 from app.clients import Clients
+from app.database import Database
 from app.graphql import GraphQL
+from app.keys import KeyRing
 from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
@@ -39,15 +43,20 @@ HEADERS = {
 TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
-def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
+def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
-    clients = Clients(translator.cancel)
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator, clients)
-    app.add_url_rule("/graphql", view_func=view)
-    view = PredecessorGraphQL.as_view(
-        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator, clients
+    tools = (
+        settings,
+        registry,
+        translator,
+        Clients(translator.cancel),
+        Accounts(database, translator),
+        KeyRing(database),
     )
+    view = GraphQL.as_view("graphql", build_schema().graphql_schema, *tools)
+    app.add_url_rule("/graphql", view_func=view)
+    view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
 
@@ -71,8 +80,9 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
-        """A request would be answered: else the translator raises UNAVAILABLE, which says what is missing."""
+        """A request would be answered: else translator or database raise UNAVAILABLE, which says what is missing."""
         translator.check()
+        database.run(lambda connection: connection.execute(select(1)))
         return {"status": "ready"}
 
     @app.before_request

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,9 +11,11 @@ import psutil
 import pytest
 import requests
 from flask.testing import FlaskClient
+from sqlalchemy import make_url
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.database import Database
 from app.settings import Settings
 from app.translator import EchoTranslator
 
@@ -45,6 +48,20 @@ def translate(client: FlaskClient) -> Callable[..., TestResponse]:
         return client.post("/graphql", json={"query": MUTATION, "variables": variables})
 
     return call
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database, up to date: a file of SQLite, and one of PostgreSQL."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/tolk.sqlite"
+    else:
+        url = request.getfixturevalue("postgresql").url
+    database = Database(make_url(url))
+    database.upgrade()
+    yield database
+    database.downgrade("base")
+    database.close()
 
 
 @dataclass

@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from app.settings import REPOSITORY, Settings, SettingsError
 
 
 def test_the_defaults_are_those_of_an_empty_environment() -> None:
-    assert Settings.from_env({}) == Settings()
-    assert Settings.from_env({"TOLK_MAX_TEXTS": "", "TOLK_MODELS": "", "PORT": ""}) == Settings()
+    defaults = Settings(database=make_url(f"sqlite:///{REPOSITORY}/.run/tolk.sqlite"))
+    assert Settings.from_env({}) == defaults
+    assert Settings.from_env({"TOLK_MAX_TEXTS": "", "TOLK_MODELS": "", "PORT": "", "DATABASE_URL": ""}) == defaults
 
 
 def test_every_variable_sets_its_field() -> None:
@@ -27,6 +29,7 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_HOST": "::1",
             "PORT": "8080",
             "TOLK_FLOWER_URL": "https://flower.example/",
+            "DATABASE_URL": "postgres://tolk:secret@db/tolk",
             "TOLK_INTROSPECTION": "off",
             "TOLK_GRAPHIQL": "off",
             "TOLK_ORIGINS": "https://a.example, http://localhost:3000,",
@@ -42,11 +45,34 @@ def test_every_variable_sets_its_field() -> None:
         host="::1",
         port=8080,
         flower="https://flower.example/",
+        database=make_url("postgresql+psycopg://tolk:secret@db/tolk"),
         introspection=False,
         graphiql=False,
         origins=("https://a.example", "http://localhost:3000"),
         log_texts=True,
     )
+
+
+def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("postgresql://tolk:secret@db/tolk\n")
+    settings = Settings.from_env({"DATABASE_URL_FILE": str(path)})
+    assert settings.database.password == "secret"
+    assert "secret" not in repr(settings)
+
+
+def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text(" ")
+    for environ in (
+        {"DATABASE_URL": "mysql://tolk:secret@db/tolk"},
+        {"DATABASE_URL": "secret"},
+        {"DATABASE_URL": "sqlite://secret", "DATABASE_URL_FILE": "secret"},
+        {"DATABASE_URL_FILE": str(tmp_path / "nowhere")},
+        {"DATABASE_URL_FILE": str(tmp_path / "empty")},
+    ):
+        with pytest.raises(SettingsError, match=r"^DATABASE_URL\w*: .* expected") as refused:
+            Settings.from_env(environ)
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +108,12 @@ def test_every_variable_sets_its_field() -> None:
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name}: .* expected"):
         Settings.from_env({name: value})
+
+
+def test_no_request_makes_a_message_that_the_queue_refuses() -> None:
+    Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "340000"})
+    with pytest.raises(SettingsError, match=r"^TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: .* expected"):
+        Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "350000"})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What `flask --app app` can do besides `run`."""
+"""`flask --app app schema`: the GraphQL schema as a file."""
 
 from __future__ import annotations
 
