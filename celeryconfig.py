@@ -1,10 +1,13 @@
 """Celery's configuration, for the worker and for whoever publishes: the one place of the queue tier that reads the
 environment. It is read when a Celery application first asks for its configuration.
 
-    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//)
+    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//), or CELERY_BROKER_URL_FILE with it
+    TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
+                        show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -18,6 +21,7 @@ from typing import Any, get_args
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
+from tasks import broker
 from tasks.contract import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, Priority, queue_name
 from tasks.registry import Registry, RegistryError
 
@@ -42,12 +46,13 @@ def dead_letter_queue() -> Queue:
     exchange = Exchange(DEAD_LETTERS, "headers")
     reasons = ("rejected", "delivery_limit")
     return Queue(
-        DEAD_LETTERS,
+        f"{DEAD_LETTERS}.kept",
         bindings=[
             binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
         ],
         queue_arguments={
             "x-queue-type": "quorum",
+            "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },
@@ -77,9 +82,13 @@ tolk_precision = check(
     "auto|float32|bfloat16|float16|int8",
     "auto, float32, bfloat16, float16 or int8",
 )
+tolk_step_timeout = int(
+    check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
+)
 tolk_dead_letters = dead_letter_queue()
 
-broker_url = os.environ.get("CELERY_BROKER_URL") or "amqp://guest:guest@127.0.0.1:5672//"
+broker_url = broker.address(os.environ)
+broker_use_ssl = broker.tls(broker_url, os.environ)
 broker_transport_options = {"confirm_publish": True}
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
@@ -99,7 +108,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.worker:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

@@ -59,9 +59,9 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
         raise _refusal(connection, key, characters, day, now)
 
 
-def refund(connection: Connection, key: Key, characters: int, day: int) -> None:
-    """Takes back characters that were counted on a day, and were not translated. A day that is over needs none."""
-    row = and_(usage.c.key_id == key.id, usage.c.day == day)
+def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
+    """Takes back characters that a key was charged on a day, and that were not translated, while that day lasts."""
+    row = and_(usage.c.key_id == int(principal), usage.c.day == day)
     connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
 
 
