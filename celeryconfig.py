@@ -1,7 +1,9 @@
 """Celery's configuration, for the worker and for whoever publishes: the one place of the queue tier that reads the
 environment. It is read when a Celery application first asks for its configuration.
 
-    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//)
+    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//), or CELERY_BROKER_URL_FILE with it
+    TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
+                        show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
@@ -19,6 +21,7 @@ from typing import Any, get_args
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
+from tasks import broker
 from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, Priority, queue_name, suspects_name
 from tasks.registry import Registry, RegistryError
 
@@ -108,7 +111,8 @@ tolk_step_timeout = int(
 )
 tolk_dead_letters = dead_letter_queue()
 
-broker_url = os.environ.get("CELERY_BROKER_URL") or "amqp://guest:guest@127.0.0.1:5672//"
+broker_url = broker.address(os.environ)
+broker_use_ssl = broker.tls(broker_url, os.environ)
 broker_transport_options = {"confirm_publish": True}
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None

@@ -14,7 +14,7 @@ from amqp.exceptions import MessageNacked, NotFound, ResourceLocked
 from celery import Celery
 from kombu import Producer
 
-from app.rpc import ANSWER_TIMEOUT, BROKER_ERRORS, connect
+from app.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
 from tasks.contract import DEAD_LETTERS, DELIVERIES, PUBLISHED, Code, TolkError, TranslateRequest, again, defect
 from tasks.contract import body as body_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,12 +11,16 @@ from typing import Any, get_args
 import graphene
 from graphql import GraphQLResolveInfo
 
-from app import limits
+from app import auth, idempotency, limits
+from app.accounts import Accounts, Answer, Once
+from app.keys import Key, Scope
 from app.settings import DEFAULT_TIMEOUT, Settings
 from app.status import ErrorCount, Status
 from app.translator import Translator
 from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
 from tasks.registry import Model, Registry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Context:
     translator: Translator
     request_id: str
     arrival: float
+    key: Key | None  # None where none is needed
+    accounts: Accounts
 
 
 FLAGS = {
@@ -56,6 +63,9 @@ class TranslateInput(graphene.InputObjectType):
     target = graphene.String(required=True)
     model = graphene.String(description="May be left out: the first model that fits is taken.")
     timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
+    idempotency_key = graphene.String(
+        description="Sent again with the same input, it gets the first answer for 24 hours."
+    )
 
 
 class TranslationError(graphene.ObjectType):
@@ -161,11 +171,20 @@ class ServiceStatus(graphene.ObjectType):
     errors = graphene.List(graphene.NonNull(ErrorStatus), required=True)
 
 
+class Usage(graphene.ObjectType):
+    """What was translated today under the API key that asks."""
+
+    characters = graphene.Field(graphene.BigInt, required=True)
+    limit = graphene.Field(graphene.BigInt, description="Characters a day; null where there is no limit.")
+    resets_at = graphene.DateTime(required=True)
+
+
 class Query(graphene.ObjectType):
     """What can be translated, and how the service does."""
 
     languages = graphene.List(graphene.NonNull(LanguagePair), required=True)
     status = graphene.Field(ServiceStatus, required=True)
+    usage = graphene.Field(Usage, description="Null where no API key is needed and none was sent.")
 
     @staticmethod
     def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
@@ -177,6 +196,7 @@ class Query(graphene.ObjectType):
 
     @staticmethod
     def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
+        auth.demand(info.context.key, Scope.STATUS)
         status = info.context.translator.status()
         return ServiceStatus(
             broker=status.broker,
@@ -184,6 +204,16 @@ class Query(graphene.ObjectType):
             workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
             dead_letters=status.dead_letters,
             errors=status.errors,
+        )
+
+    @staticmethod
+    def resolve_usage(_root: None, info: GraphQLResolveInfo) -> Usage | None:
+        context: Context = info.context
+        if context.key is None:
+            return None
+        used = context.accounts.used(context.key)
+        return Usage(
+            characters=used.characters, limit=used.limit, resets_at=datetime.fromtimestamp(used.resets_at, UTC)
         )
 
 
@@ -197,7 +227,13 @@ class Mutation(graphene.ObjectType):
         timeout = DEFAULT_TIMEOUT if input.timeout is None else input.timeout
         context: Context = info.context
         payload = translate(
-            context, input.texts, source=input.source, target=input.target, model=input.model, timeout=timeout
+            context,
+            input.texts,
+            source=input.source,
+            target=input.target,
+            model=input.model,
+            timeout=timeout,
+            idempotency_key=input.idempotency_key,
         )
         for translation in payload.translations:
             if translation.error is not None:
@@ -213,15 +249,22 @@ def translate(
     target: str,
     model: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    idempotency_key: str | None = None,
 ) -> TranslatePayload:
     """The texts within the limits, translated; a failure for each of the others. Raises TolkError."""
+    auth.demand(context.key, Scope.TRANSLATE)
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
     limits.check_names(source=source, target=target, model=model)
     entry, pair = context.registry.resolve(source, target, model)
+    _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = [text for text, failure in zip(texts, failures, strict=True) if failure is None]
-    reply = TranslateReply(entry.name)
+    once = None
+    if idempotency_key is not None:
+        idempotency.check_key(idempotency_key)
+        once = Once(idempotency_key, idempotency.hash_input(accepted, source, target, model))
+    answer = Answer(TranslateReply(entry.name), context.request_id)
     if accepted:
         request = TranslateRequest(
             texts=tuple(accepted),
@@ -230,16 +273,25 @@ def translate(
             model=entry.name,
             options=entry.decoding,
             deadline=context.arrival + timeout,
+            principal=None if context.key is None else context.key.principal,
         )
-        reply = context.translator.translate(request, context.request_id)
+        answer = context.accounts.translate(request, context.request_id, context.key, once)
+    reply = answer.reply
     translated = iter(reply.results)
     results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    _log_texts(context, "gets", [result.text for result in results])
     return TranslatePayload(
-        request_id=context.request_id,
+        request_id=answer.request_id,
         model=reply.model,
         version=reply.version,
         translations=[_translation(text, result) for text, result in zip(texts, results, strict=True)],
     )
+
+
+def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:
+    """The one place that logs texts, where somebody wanted that."""
+    if context.settings.log_texts:
+        log.info("Request %s %s: %r", context.request_id, what, texts)
 
 
 def _model_status(model: Model, status: Status) -> ModelStatus:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from tasks.contract import MESSAGE_BYTES
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
+MEMORY = URL.create("sqlite")  # a database that ends with its process
+# In lower case, and without the port that the scheme implies.
+ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
 
 class SettingsError(Exception):
@@ -22,7 +29,8 @@ class SettingsError(Exception):
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower.
+    `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
+    memory unless the environment says otherwise.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -34,6 +42,11 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
+    database: URL = MEMORY
+    introspection: bool = True
+    graphiql: bool = True
+    origins: tuple[str, ...] = ()
+    log_texts: bool = False
 
     @property
     def max_body_bytes(self) -> int:
@@ -59,6 +72,11 @@ class Settings:
             host=environ.get("TOLK_HOST") or cls().host,
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
+            database=_database(environ),
+            introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
+            graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
+            origins=_origins(environ, "TOLK_ORIGINS"),
+            log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
         )
         if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
             raise SettingsError(
@@ -68,8 +86,61 @@ class Settings:
         return settings
 
 
+def _database(environ: Mapping[str, str]) -> URL:
+    address = _secret(environ, "DATABASE_URL")
+    if address is None:
+        return URL.create("sqlite", database=str(REPOSITORY / ".run" / "tolk.sqlite"))
+    try:
+        url = make_url(address)
+    except ArgumentError:
+        url = URL.create("")
+    drivers = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
+    backend = url.drivername.partition("+")[0]
+    if backend not in drivers:  # the value itself may hold a password
+        raise SettingsError("DATABASE_URL: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME was expected.")
+    return url.set(drivername=drivers[backend])
+
+
+def _secret(environ: Mapping[str, str], name: str) -> str | None:
+    """A variable's value, or what stands in the file that NAME_FILE names."""
+    value, path = environ.get(name) or None, environ.get(f"{name}_FILE") or None
+    if path is None:
+        return value
+    if value is not None:
+        raise SettingsError(f"{name}: either the variable or {name}_FILE was expected, not both.")
+    try:
+        value = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE: a file that can be read was expected, not {path!r} ({error}).") from error
+    if not value:
+        raise SettingsError(f"{name}_FILE: a file with a value was expected, and {path!r} is empty.")
+    return value
+
+
 def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:
     value = environ.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
         raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
     return int(value)
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    value = environ.get(name) or ("on" if default else "off")
+    if value not in ("on", "off"):
+        raise SettingsError(f"{name}: on or off was expected, not {value!r}.")
+    return value == "on"
+
+
+def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, section 6.2)."""
+    origins = tuple(origin.strip() for origin in (environ.get(name) or "").split(",") if origin.strip())
+    for origin in origins:
+        if origin == "*":
+            raise SettingsError(
+                f"{name}: origins were expected, not '*', by which any page could translate at its readers' expense."
+            )
+        if not re.fullmatch(ORIGIN, origin):
+            raise SettingsError(
+                f"{name}: origins as in https://host or https://host:8443 were expected, not {origin!r}."
+            )
+    return origins

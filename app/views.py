@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from uuid import uuid4
 
-from flask import Flask, Response, g, render_template
+from flask import Flask, Response, g, render_template, request
+from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
 from app import predecessor
+from app.accounts import Accounts
 from app.clients import Clients
+from app.database import Database
 from app.graphql import GraphQL
+from app.keys import KeyRing
 from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
@@ -28,16 +32,31 @@ SECURITY_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
-def register(app: Flask, settings: Settings, registry: Registry, translator: Translator) -> None:
+def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
-    clients = Clients(translator.cancel)
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, settings, registry, translator, clients)
-    app.add_url_rule("/graphql", view_func=view)
-    view = PredecessorGraphQL.as_view(
-        "predecessor", predecessor.build_schema().graphql_schema, settings, registry, translator, clients
+    app.jinja_env.globals["graphiql"] = settings.graphiql
+    tools = (
+        settings,
+        registry,
+        translator,
+        Clients(translator.cancel),
+        Accounts(database, translator),
+        KeyRing(database),
     )
+    view = GraphQL.as_view("graphql", build_schema().graphql_schema, *tools)
+    app.add_url_rule("/graphql", view_func=view)
+    view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
 
@@ -61,8 +80,9 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.get("/readyz")
     def readyz() -> dict[str, str]:
-        """A request would be answered: else the translator raises UNAVAILABLE, which says what is missing."""
+        """A request would be answered: else translator or database raise UNAVAILABLE, which says what is missing."""
         translator.check()
+        database.run(lambda connection: connection.execute(select(1)))
         return {"status": "ready"}
 
     @app.before_request
@@ -73,6 +93,10 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
+        # Answers hold people's texts. Pages hold none, and files say what they allow.
+        response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
+        if request.is_secure:
+            response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
         return response

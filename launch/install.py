@@ -1,4 +1,4 @@
-"""What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ, a browser.
+"""What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ; tests need more.
 
     python3 -m launch.install [run | test | lock]
 
@@ -35,8 +35,9 @@ from typing import IO
 
 from launch import debian
 from launch.debian import PackageError
+from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
-from launch.service import DIRECTORY, Output, StartError, alone, end_leftovers, web_address
+from launch.service import DIRECTORY, Output, StartError, alone, broker_given, end_leftovers, web_address
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
@@ -54,7 +55,7 @@ class SetupError(Exception):
 
 
 def main(purpose: str) -> None:
-    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a browser too, "lock" nothing."""
+    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a PostgreSQL and a browser too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()
@@ -65,9 +66,10 @@ def main(purpose: str) -> None:
         if purpose == "lock":
             lock()
             return
-        if purpose == "test" or (purpose == "run" and not os.environ.get("CELERY_BROKER_URL")):
+        if purpose == "test" or (purpose == "run" and not broker_given(os.environ)):
             install_rabbitmq()
         if purpose == "test":
+            install_postgresql()
             install_chromium()
         install(ENVIRONMENT)
     except (SetupError, StartError, RabbitMQError, PackageError) as error:
@@ -177,6 +179,12 @@ def install_rabbitmq() -> None:
     """Debian's package, where there is none and we are root. Raises RabbitMQError."""
     if not PrivateRabbitMQ.installed():
         install_package("RabbitMQ", PrivateRabbitMQ.install)
+
+
+def install_postgresql() -> None:
+    """The database that some tests use: Debian's package, where there is none and we are root. Raises PackageError."""
+    if not PrivatePostgreSQL.installed():
+        install_package("PostgreSQL", PrivatePostgreSQL.install)
 
 
 def install_chromium() -> None:

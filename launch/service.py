@@ -37,6 +37,7 @@ MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run know
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
+NO_BROKER_API = "http://none:none@127.0.0.1:1/"  # where nobody listens
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
 COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
@@ -113,9 +114,9 @@ class Service:
     def run(self) -> int:
         """Returns the exit code: 0 after a signal, 1 where a child ended by itself. Raises RabbitMQError."""
         try:
-            url = os.environ.get("CELERY_BROKER_URL") or self.start_broker()
+            broker = {} if broker_given(os.environ) else {"CELERY_BROKER_URL": self.start_broker()}
             self.listen()
-            self.start(url)
+            self.start(broker)
             return self.watch()
         finally:
             self.listen()
@@ -139,7 +140,7 @@ class Service:
             self.keep(Child("broker", self.broker.process, log))
         return self.broker.url
 
-    def start(self, broker: str) -> None:
+    def start(self, broker: dict[str, str]) -> None:
         self.say("starting the worker, the web app and Flower")
         celery = [sys.executable, "-m", "celery", "-A", "tasks"]
         host, port = self.flower
@@ -150,8 +151,10 @@ class Service:
         }
         environ = {
             **os.environ,
-            "CELERY_BROKER_URL": broker,
+            **broker,
             "PORT": str(self.web[1]),
+            # Left to itself, Flower sends the broker's password to whoever listens on the broker's host at port 15672.
+            "FLOWER_BROKER_API": os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API,
             "TOLK_FLOWER_URL": os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/",
             "PYTHONUNBUFFERED": "1",
             MARK: str(self.directory),
@@ -276,6 +279,11 @@ def answer(host: str, port: int, path: str) -> str | None:
     finally:
         connection.close()
     return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
+
+
+def broker_given(environ: Mapping[str, str]) -> bool:
+    """Whether a broker is named, so that none has to be started. celeryconfig reads it."""
+    return any(environ.get(name) for name in ("CELERY_BROKER_URL", "CELERY_BROKER_URL_FILE"))
 
 
 def web_address(environ: Mapping[str, str]) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""What the tests share: a private RabbitMQ, and real processes on free ports, with their logs where a test fails."""
+"""What the tests share: a RabbitMQ and a PostgreSQL of their own, and real processes on free ports, with their logs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
+from launch.debian import PackageError
 from launch.install import BROWSER
+from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ LOGS: dict[str, Path] = {}  # of the processes that run
 LOG_TAIL = 8_000  # bytes of each that a failed test shows
 
 # Nothing of the caller's environment may decide what the tests see, or which broker they talk to.
-for name in [name for name in os.environ if name.startswith(("CELERY_", "TOLK_"))]:
+for name in [name for name in os.environ if name.startswith(("CELERY_", "DATABASE_", "TOLK_"))]:
     del os.environ[name]
 
 
@@ -35,10 +39,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--load-seconds", type=float, default=30.0, help="how long each of the end-to-end tests keeps up its load"
     )
+    parser.addoption(
+        "--fuzz-examples", type=int, default=100, help="how many inputs each test makes up that makes up inputs"
+    )
+
+    parser.addoption("--all-faults", action="store_true", help="the faults that take long, too, and more load")
 
 
-def pytest_configure() -> None:
-    """A run that is told to end ends what it has started, too."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that is told to end ends what it has started, too. What Hypothesis makes up is the same in every run."""
+    settings.register_profile("tolk", max_examples=config.getoption("--fuzz-examples"), derandomize=True, deadline=None)
+    settings.load_profile("tolk")
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
 
 
@@ -125,6 +136,35 @@ def broker(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbitM
         yield running
 
 
+@pytest.fixture(scope="session")
+def new_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], PrivatePostgreSQL]]:
+    """Makes another PostgreSQL, not yet started. It is installed where it is missing."""
+    directories: list[Path] = []
+
+    def make() -> PrivatePostgreSQL:
+        # Not one of pytest's directories, which only their owner may enter: root's server runs as somebody else.
+        directories.append(Path(tempfile.mkdtemp(prefix="tolk-postgresql-")))
+        log = LOGS[directories[-1].name] = tmp_path_factory.mktemp("postgresql") / "log"
+        with log.open("ab") as output:
+            if not PrivatePostgreSQL.installed():
+                try:
+                    PrivatePostgreSQL.install(output)
+                except PackageError as error:
+                    pytest.fail(str(error))
+            return PrivatePostgreSQL(directories[-1], os.dup(output.fileno()))
+
+    yield make
+    for directory in directories:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def postgresql(new_postgresql: Callable[[], PrivatePostgreSQL]) -> Iterator[PrivatePostgreSQL]:
+    """The PostgreSQL of this test run, for tests that leave the server as it is; its `url` has an empty database."""
+    with new_postgresql() as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
     """Starts `python -m COMMAND` in the repository, with more environment; ended with the module."""
@@ -138,7 +178,12 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=REPOSITORY,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
+                env={
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                    "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+                    **environ,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

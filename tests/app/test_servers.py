@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -13,8 +14,14 @@ from app.settings import REPOSITORY
 
 
 @pytest.fixture(params=["gunicorn", "flask --app app run --port 0"])
-def server(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
-    environ = {**os.environ, "TOLK_TRANSLATOR": "echo", "PORT": "0", "PYTHONUNBUFFERED": "1"}
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    environ = {
+        **os.environ,
+        "TOLK_TRANSLATOR": "echo",
+        "PORT": "0",
+        "PYTHONUNBUFFERED": "1",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/tolk.sqlite",
+    }
     command = [sys.executable, "-m", *request.param.split()]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

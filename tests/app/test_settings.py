@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from app.settings import REPOSITORY, Settings, SettingsError
 
 
 def test_the_defaults_are_those_of_an_empty_environment() -> None:
-    assert Settings.from_env({}) == Settings()
-    assert Settings.from_env({"TOLK_MAX_TEXTS": "", "TOLK_MODELS": "", "PORT": ""}) == Settings()
+    defaults = Settings(database=make_url(f"sqlite:///{REPOSITORY}/.run/tolk.sqlite"))
+    assert Settings.from_env({}) == defaults
+    assert Settings.from_env({"TOLK_MAX_TEXTS": "", "TOLK_MODELS": "", "PORT": "", "DATABASE_URL": ""}) == defaults
 
 
 def test_every_variable_sets_its_field() -> None:
@@ -27,8 +29,50 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_HOST": "::1",
             "PORT": "8080",
             "TOLK_FLOWER_URL": "https://flower.example/",
+            "DATABASE_URL": "postgres://tolk:secret@db/tolk",
+            "TOLK_INTROSPECTION": "off",
+            "TOLK_GRAPHIQL": "off",
+            "TOLK_ORIGINS": "https://a.example, http://localhost:3000,",
+            "TOLK_LOG_TEXTS": "on",
         }
-    ) == Settings("echo", Path("/etc/tolk/models.toml"), 1, 2, 3, 120, "::1", 8080, "https://flower.example/")
+    ) == Settings(
+        translator="echo",
+        models=Path("/etc/tolk/models.toml"),
+        max_texts=1,
+        max_text_characters=2,
+        max_request_characters=3,
+        max_timeout=120,
+        host="::1",
+        port=8080,
+        flower="https://flower.example/",
+        database=make_url("postgresql+psycopg://tolk:secret@db/tolk"),
+        introspection=False,
+        graphiql=False,
+        origins=("https://a.example", "http://localhost:3000"),
+        log_texts=True,
+    )
+
+
+def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "url"
+    path.write_text("postgresql://tolk:secret@db/tolk\n")
+    settings = Settings.from_env({"DATABASE_URL_FILE": str(path)})
+    assert settings.database.password == "secret"
+    assert "secret" not in repr(settings)
+
+
+def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text(" ")
+    for environ in (
+        {"DATABASE_URL": "mysql://tolk:secret@db/tolk"},
+        {"DATABASE_URL": "secret"},
+        {"DATABASE_URL": "sqlite://secret", "DATABASE_URL_FILE": "secret"},
+        {"DATABASE_URL_FILE": str(tmp_path / "nowhere")},
+        {"DATABASE_URL_FILE": str(tmp_path / "empty")},
+    ):
+        with pytest.raises(SettingsError, match=r"^DATABASE_URL\w*: .* expected") as refused:
+            Settings.from_env(environ)
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +89,20 @@ def test_every_variable_sets_its_field() -> None:
         ("TOLK_MAX_TIMEOUT", "inf"),
         ("PORT", "65536"),
         ("TOLK_FLOWER_URL", "javascript:alert(1)"),
+        ("TOLK_INTROSPECTION", "no"),
+        ("TOLK_GRAPHIQL", "Off"),
+        ("TOLK_GRAPHIQL", "0"),
+        ("TOLK_LOG_TEXTS", "true"),
+        ("TOLK_ORIGINS", "*"),
+        ("TOLK_ORIGINS", "null"),
+        ("TOLK_ORIGINS", "a.example"),
+        ("TOLK_ORIGINS", "https://*.example"),
+        ("TOLK_ORIGINS", "https://a.example/"),
+        ("TOLK_ORIGINS", "https://a.example,https://B.example"),
+        ("TOLK_ORIGINS", "https://a.example:443"),
+        ("TOLK_ORIGINS", "http://a.example:80"),
+        ("TOLK_ORIGINS", "https://user@a.example"),
+        ("TOLK_ORIGINS", "https://a.example https://b.example"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:

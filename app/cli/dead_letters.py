@@ -1,36 +1,19 @@
-"""What `flask --app app` can do besides `run`."""
+"""`flask --app app dead-letters`: the messages that no worker could take or bear."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from flask.cli import AppGroup
 
-from app.schema import build_schema
-from app.settings import REPOSITORY
+from app.cli.database import said
 from tasks.contract import TolkError
 
 if TYPE_CHECKING:
     from app.dead_letters import DeadLetters, Letter
-
-schema = AppGroup("schema", help="The GraphQL schema as a file.")
-
-
-@schema.command("export")
-@click.option("--check", is_flag=True, help="Write nothing; fail where the file is not the schema.")
-@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=REPOSITORY / "schema.graphql")
-def export(path: Path, check: bool) -> None:
-    """Write the schema to PATH, which is schema.graphql unless you say otherwise."""
-    text = f"{build_schema()}\n"
-    if not check:
-        path.write_text(text, encoding="utf-8")
-    elif not path.exists() or path.read_text(encoding="utf-8") != text:
-        raise click.ClickException(f"{path} is not the schema: run flask --app app schema export.")
-
 
 dead_letters = AppGroup("dead-letters", help="The messages that no worker could take or bear.")
 
@@ -105,11 +88,8 @@ def purge(letter_id: str | None, *, everything: bool, yes: bool) -> None:
 def _opened() -> Iterator[DeadLetters]:
     from app import dead_letters  # other commands need no Celery
 
-    try:
-        with dead_letters.opened() as letters:
-            yield letters
-    except TolkError as error:
-        raise click.ClickException(error.message) from error
+    with said(), dead_letters.opened() as letters:
+        yield letters
 
 
 def _found(letters: DeadLetters, letter_id: str | None) -> Iterator[Letter]:

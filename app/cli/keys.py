@@ -1,0 +1,119 @@
+"""`flask --app app keys`: who may ask, for what, and how much."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import click
+from flask.cli import AppGroup
+from sqlalchemy import Connection
+
+from app import keys as stored
+from app import quotas
+from app.cli.database import said, the_database
+from app.keys import Key, Scope
+
+keys = AppGroup("keys", help="API keys: who may ask, for what, and how much.")
+LIMITS = (
+    click.option("--requests-per-minute", type=click.IntRange(1, 1_000_000), help="None unless you say otherwise."),
+    click.option("--characters-per-day", type=click.IntRange(1, 10**12), help="None unless you say otherwise."),
+)
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice([scope.value for scope in Scope]),
+    default=[Scope.TRANSLATE.value],
+    show_default=True,
+    help="What the key is for; may be given several times.",
+)
+@LIMITS[0]
+@LIMITS[1]
+def create(name: str, scopes: Sequence[str], requests_per_minute: int | None, characters_per_day: int | None) -> None:
+    """Make a key called NAME and print it, once: only a hash of it is stored."""
+    _print_secret(
+        lambda connection: stored.create(connection, name, map(Scope, scopes), requests_per_minute, characters_per_day)
+    )
+
+
+@keys.command("list")
+def list_() -> None:
+    """All keys, revoked ones too, and what they have used today."""
+    with said():
+        rows = the_database().run(
+            lambda connection: [(key, quotas.used(connection, key)) for key in stored.listed(connection)]
+        )
+    row = "{:<24} {:<17} {:>11} {:>24}  {}"
+    click.echo(row.format("NAME", "SCOPES", "PER MINUTE", "CHARACTERS TODAY", "STATE"))
+    for key, usage in rows:
+        click.echo(
+            row.format(
+                key.name,
+                " ".join(sorted(key.scopes)),
+                key.requests_per_minute or "-",
+                f"{usage.characters} of {usage.limit or '-'}",
+                _state(key),
+            )
+        )
+
+
+@keys.command("revoke")
+@click.argument("name")
+def revoke(name: str) -> None:
+    """End the key called NAME, for good. Web processes refuse it within 2 seconds."""
+    with said():
+        the_database().run(lambda connection: stored.revoke(connection, name))
+    click.echo(f"{name} is revoked.")
+
+
+@keys.command("rotate")
+@click.argument("name")
+@click.option("--keep", type=click.FloatRange(0), default=0.0, help="Seconds that the old secret still holds.")
+def rotate(name: str, keep: float) -> None:
+    """Print a new secret for the key called NAME; scopes, limits and usage stay."""
+    _print_secret(lambda connection: stored.rotate(connection, name, keep))
+
+
+@keys.command("limit")
+@click.argument("name")
+@LIMITS[0]
+@LIMITS[1]
+def limit(name: str, requests_per_minute: int | None, characters_per_day: int | None) -> None:
+    """Set what the key called NAME may ask for; without an option, that limit is lifted."""
+    with said():
+        the_database().run(
+            lambda connection: stored.limit(
+                connection, name, requests_per_minute=requests_per_minute, characters_per_day=characters_per_day
+            )
+        )
+    click.echo(
+        f"{name}: {requests_per_minute or 'any number of'} requests a minute,"
+        f" {characters_per_day or 'any number of'} characters a day."
+    )
+
+
+def _state(key: Key) -> str:
+    if key.revoked is not None:
+        return f"revoked {_date(key.revoked)}"
+    made = f"made {_date(key.created)}"
+    if key.previous_until is not None and key.previous_until > time.time():
+        return f"{made}, its old secret holds until {_date(key.previous_until)}"
+    return made
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _print_secret(make: Callable[[Connection], str]) -> None:
+    """The secret alone on standard output, so that it can be stored from there."""
+    with said():
+        secret = the_database().run(make)
+    click.echo("This is shown once; it is sent as the header `Authorization: Bearer KEY`:", err=True)
+    click.echo(secret)
