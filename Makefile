@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports schema bench-quality bench-engine bench-path lock environment clean
+.PHONY: help run test test-faults check lint types imports schema bench-quality bench-engine bench-path bench-overload
+.PHONY: lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -15,6 +16,10 @@ run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops 
 test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(ARGS)
+
+test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest --all-faults tests/faults $(ARGS)
 
 check: lint types imports ## all three
 
@@ -40,6 +45,9 @@ bench-engine: environment ## the engine beside CTranslate2 and transformers, sev
 
 bench-path: environment ## what a request costs without a model, stage by stage, in CPU and in time
 	@$(ENV) benchmarks.path
+
+bench-overload: environment ## three times the load that the workers can bear, a minute
+	@$(ENV) benchmarks.overload
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock

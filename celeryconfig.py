@@ -7,6 +7,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -51,8 +52,7 @@ def dead_letter_queue() -> Queue:
         ],
         queue_arguments={
             "x-queue-type": "quorum",
-            "x-delivery-limit": 2**31
-            - 1,  # every look is a delivery, of which RabbitMQ 4 allows 20 where nothing is said
+            "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },
@@ -82,6 +82,9 @@ tolk_precision = check(
     "auto|float32|bfloat16|float16|int8",
     "auto, float32, bfloat16, float16 or int8",
 )
+tolk_step_timeout = int(
+    check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
+)
 tolk_dead_letters = dead_letter_queue()
 
 broker_url = broker.address(os.environ)
@@ -105,7 +108,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.worker:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

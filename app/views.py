@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from uuid import uuid4
 
-from flask import Flask, Response, g, render_template
+from flask import Flask, Response, g, render_template, request
 from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
@@ -32,10 +32,20 @@ SECURITY_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
+    app.jinja_env.globals["graphiql"] = settings.graphiql
     tools = (
         settings,
         registry,
@@ -83,6 +93,10 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
+        # Answers hold people's texts. Pages hold none, and files say what they allow.
+        response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
+        if request.is_secure:
+            response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
         return response

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ import regex
 from models.characters import check, clean
 from models.decoding import Hypothesis, Model, Options
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
-from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailable, UnknownModel
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.marian import weights_path
 from models.precision import load
 from models.repetition import runs_away, shorten
@@ -39,6 +40,7 @@ _EMBEDDED = Path(__file__).parent / "embedded"
 _NAME = regex.compile(r"[A-Za-z0-9_-]+")
 _WORD = regex.compile(r"\p{L}+")
 _WARM_UP = 8  # target tokens
+_LATE = 0.1  # seconds that a call waits beyond its deadline for what the step under way brings
 _NO_REPEAT = 3  # tokens; the second try of a runaway says no run of so many twice
 
 
@@ -200,7 +202,8 @@ class LocalTranslator:
         """A translation per text, in order; a text that fails does not spoil another.
 
         `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
-        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded.
+        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, though the
+        model hang.
         Raises BadInput for a target the model does not have; Overloaded, Unavailable or Cancelled for the call as a
         whole, after cancelling what is left of `group`. `unwanted` says whether somebody has cancelled `group` already.
         """
@@ -219,7 +222,7 @@ class LocalTranslator:
         drafts = [self._draft(text, source, token) for text in texts]
         try:
             sentences = [tokens for draft in drafts if isinstance(draft, _Draft) for tokens in draft.tokens]
-            outcomes, timings = _decode(sentences, submit)
+            outcomes, timings = _decode(sentences, submit, deadline + _LATE)
         except BaseException:
             self._engine.cancel(group)
             raise
@@ -243,6 +246,10 @@ class LocalTranslator:
         """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
         example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
         self._engine.submit(example, replace(self.decoding, max_length=_WARM_UP)).result()
+
+    def stalled(self) -> float:
+        """Seconds that the model has been busy with one step; infinite where the engine has lost a lane."""
+        return self._engine.stalled()
 
     def cancel(self, group: str) -> int:
         """Ends what waits or runs under `group`; returns how many sentences that were."""
@@ -338,17 +345,19 @@ class LocalTranslator:
         return restore(translation, draft.segmentation.sentences[i])
 
 
-def _decode(sentences: Iterable[Tokens], submit: Callable[..., Pending]) -> tuple[dict[Tokens, _Outcome], Timings]:
+def _decode(
+    sentences: Iterable[Tokens], submit: Callable[..., Pending], until: float
+) -> tuple[dict[Tokens, _Outcome], Timings]:
     """All sentences through the engine at once, equal ones once; then those that ran away again, without repetition."""
     pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
-    outcomes = {tokens: _wait(pending) for tokens, pending in pendings.items()}
+    outcomes = {tokens: _wait(pending, until) for tokens, pending in pendings.items()}
     runaways = {tokens: first for tokens, first in outcomes.items() if _runs_away(first, tokens)}
     retries: dict[Tokens, Pending] = {}
     with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
         for tokens in runaways:
             retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
     for tokens, first in runaways.items():
-        second = _wait(retries[tokens]) if tokens in retries else first
+        second = _wait(retries[tokens], until) if tokens in retries else first
         if isinstance(second, ModelError) or second.best.finish_reason == "length" or _runs_away(second, tokens):
             second = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
         outcomes[tokens] = second._replace(repeated=True)
@@ -371,10 +380,15 @@ def _longest(*rounds: Collection[Pending]) -> Timings:
     )
 
 
-def _wait(pending: Pending) -> _Outcome:
-    """What became of a sentence; trouble that is the whole call's is raised."""
+def _wait(pending: Pending, until: float) -> _Outcome:
+    """What became of a sentence; trouble that is the whole call's is raised. The engine may hang: it has `until` then.
+
+    The clock is time.monotonic().
+    """
     try:
-        return _Decoded(pending.result())
+        return _Decoded(pending.result(None if until == math.inf else max(0.0, until - time.monotonic())))
+    except TimeoutError:
+        return DeadlineExceeded("The deadline passed before the translation was complete.")
     except (Overloaded, Unavailable, Cancelled):
         raise
     except ModelError as error:

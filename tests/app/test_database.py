@@ -105,7 +105,7 @@ def test_what_was_given_up_is_not_written(database: Database, eventually: Callab
 
     with pytest.raises(TolkError) as refused:
         database.run(write, until=time.time() + 0.1)
-    assert (refused.value.code, refused.value.retry_after) == (Code.UNAVAILABLE, 1.0)
+    assert refused.value.code is Code.TIMEOUT
     go.set()
     assert ended.wait(30)
     eventually(lambda: not any(thread.name == "database" for thread in threading.enumerate()))
@@ -142,7 +142,7 @@ def test_a_postgresql_that_dies_and_one_that_hangs_hold_nobody_and_come_back(
         assert count(database) == 1
         threads = threading.active_count()
         with paused(server):
-            with pytest.raises(TolkError, match="does not answer"):
+            with pytest.raises(TolkError, match="deadline"):
                 database.run(insert_key, until=time.time() + 0.2)
             assert threading.active_count() == threads + 1
         eventually(lambda: threading.active_count() == threads)

@@ -15,10 +15,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
+from app.admission import IN_FLIGHT
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
@@ -56,6 +57,16 @@ def length(url: str, model: str) -> int:
     with Connection(url) as connection:
         queue = celeryconfig.translation_queue(model, "interactive")(connection.default_channel)
         return queue.queue_declare().message_count
+
+
+def passive_length(url: str, model: str) -> int | None:
+    """The same without declaring it; None where there is none."""
+    with Connection(url) as connection:
+        queue = celeryconfig.translation_queue(model, "interactive")(connection.default_channel)
+        try:
+            return queue.queue_declare(passive=True).message_count
+        except NotFound:
+            return None
 
 
 def on_disk(broker: PrivateRabbitMQ, model: str) -> bool:
@@ -224,6 +235,68 @@ def test_a_full_queue_is_overload_and_not_retried(broker, connect) -> None:
         queue(connection.default_channel).purge()
     with Worker(broker.url, "full"):
         assert ask(translator, "deux", model="full").results[0].text == "deux"
+
+
+def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "long")
+
+    def answer(payload: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.1)
+        return succeed(payload)
+
+    with Worker(broker.url, "long", answer):
+        for _ in range(3):
+            ask(translator, "un", model="long")
+    queue = celeryconfig.translation_queue("long", "interactive")
+    others = celeryconfig.MAX_LENGTH["interactive"] // 4
+    with Connection(broker.url) as connection:
+        for _ in range(others):
+            connection.Producer().publish({}, routing_key=queue.name)
+        with ThreadPoolExecutor(1) as threads:
+            patient = threads.submit(ask, translator, "deux", model="long", timeout=60)
+
+            eventually(lambda: length(broker.url, "long") == others + 1)
+            error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
+            assert error.code is Code.OVERLOADED
+            assert error.retry_after is not None
+            assert error.retry_after > 20
+            assert not patient.done()
+            translator.close()
+        queue(connection.default_channel).purge()
+
+
+def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "many")
+    released = threading.Event()
+
+    def answer(payload: dict[str, Any]) -> dict[str, Any]:
+        released.wait(60)
+        return succeed(payload)
+
+    with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
+        waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
+        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT)
+        error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after == 1
+        released.set()
+        assert {each.result(60).results[0].text for each in waiting} == {"un"}
+        assert ask(translator, "trois", model="many").results[0].text == "trois"
+
+
+def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "gone")
+    with Worker(broker.url, "gone"):
+        ask(translator, "un", model="gone")
+    with Connection(broker.url) as connection:
+        celeryconfig.translation_queue("gone", "interactive")(connection.default_channel).delete()
+    with suppress(TolkError):  # one may be lost while it is believed to be there
+        ask(translator, "deux", model="gone", timeout=1)
+    with ThreadPoolExecutor(1) as threads:
+        found = threads.submit(ask, translator, "trois", model="gone")
+        eventually(lambda: passive_length(broker.url, "gone") == 1)
+        with Worker(broker.url, "gone"):
+            assert found.result().results[0].text == "trois"
 
 
 @pytest.fixture

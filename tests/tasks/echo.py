@@ -2,11 +2,15 @@
 
 `celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
 `#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
-translated with a flag, and `#unsure` with a low score.
+translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
+interpreter's lock, and neither heeds the deadline or the end.
+
+With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -21,7 +25,7 @@ from celery import bootsteps
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
 from tasks.celery import app
 
-app.steps["worker"] = {"echo:Engines"}
+app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog"}
 
 
 @dataclass
@@ -31,16 +35,38 @@ class Echo:
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    hung: float | None = None
+    step: float = 0.0
+    slots: threading.Semaphore = field(default_factory=threading.Semaphore)
 
     def translate(
         self, texts: Sequence[str], *, deadline: float, options: Any, group: str | None, **_: Any
     ) -> SimpleNamespace:
+        if self.step:
+            return self.translate_in_steps(texts, deadline, options, group)
         if "#fail" in texts:
             raise RuntimeError(f"a bug that quotes {texts}")
         if "#die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
+        if texts[0] in ("#hang", "#seize"):
+            self.hung = time.monotonic()
+            sleep = time.sleep if texts[0] == "#hang" else ctypes.PyDLL(None).sleep
+            sleep(600)
         results = [self.translate_one(text, deadline, options, group) for text in texts]
         timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
+        return SimpleNamespace(results=results, timings=timings)
+
+    def translate_in_steps(
+        self, texts: Sequence[str], deadline: float, options: Any, group: str | None
+    ) -> SimpleNamespace:
+        came = time.monotonic()
+        if not self.slots.acquire(timeout=max(0.0, deadline - came)):
+            raise DeadlineExceeded("too slow")
+        began = time.monotonic()
+        time.sleep(self.step)
+        self.slots.release()
+        results = [self.translate_one(text, deadline, options, group) for text in texts]
+        timings = SimpleNamespace(wait=began - came, prefill=0.0, decode=time.monotonic() - began)
         return SimpleNamespace(results=results, timings=timings)
 
     def translate_one(self, text: str, deadline: float, options: Any, group: str | None) -> SimpleNamespace:
@@ -74,6 +100,9 @@ class Echo:
             self.changed.notify_all()
         return 1
 
+    def stalled(self) -> float:
+        return 0.0 if self.hung is None else time.monotonic() - self.hung
+
     def close(self) -> None:
         with self.changed:
             self.closed.set()
@@ -87,7 +116,11 @@ class Engines(bootsteps.StartStopStep):
         from tasks import worker as _  # noqa: F401 - registers the command `cancel`
 
         app.decoding = SimpleNamespace
-        app.engines = {name: Echo() for name in app.conf.tolk_registry.models}
+        step = float(os.environ.get("ECHO_STEP", "0"))
+        batch = int(os.environ.get("ECHO_BATCH", "1"))
+        app.engines = {
+            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_registry.models
+        }
 
     def stop(self, worker: Any) -> None:
         for engine in app.engines.values():

@@ -1,0 +1,72 @@
+"""Connections to the broker on which nothing blocks for longer than it was allowed to."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from amqp.exceptions import AMQPError, MessageNacked
+from kombu import Connection, Producer
+from kombu.exceptions import LimitExceeded, OperationalError
+from kombu.pools import ProducerPool
+
+PUBLISHERS = 10  # connections to publish on, at most
+CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
+ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
+BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and after many
+
+BROKER_ERRORS = (AMQPError, MessageNacked, OperationalError, LimitExceeded, OSError)
+
+
+class Connections:
+    """The connections that a process publishes on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connections = connection.Pool(PUBLISHERS)
+        self._producers = ProducerPool(self._connections, limit=PUBLISHERS)
+
+    @contextmanager
+    def producer(self, timeout: float) -> Iterator[Producer]:
+        """A connected producer, of which no step blocks for longer than `timeout`. Raises one of BROKER_ERRORS."""
+        with self._producers.acquire(block=True, timeout=timeout) as producer:
+            connection: Any = producer.connection
+            try:
+                connect(connection, timeout)
+                yield producer
+            except BROKER_ERRORS:
+                connection.collect()  # what is left of the conversation would disturb the next one
+                raise
+
+    def close(self, *, listens: bool) -> None:
+        """Lets go of them, once who publishes right now is done; politely where the broker `listens`."""
+        until = time.monotonic() + ANSWER_TIMEOUT
+        with suppress(*BROKER_ERRORS):
+            for _ in range(PUBLISHERS):
+                connection = self._connections.acquire(block=True, timeout=max(0.0, until - time.monotonic()))
+                if not listens:
+                    connection.collect()
+                self._connections.replace(connection)
+
+
+def connect(connection: Any, timeout: float) -> None:
+    """Connects where it is not connected, at the first attempt, and lets nothing on it block longer than `timeout`."""
+    connection.connect_timeout = min(CONNECT_TIMEOUT, timeout)
+    connection.ensure_connection(max_retries=0)
+    connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, timeout))
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after so many failures in a row.
+
+    Anything up to a limit that doubles: those who lost the broker at one moment do not come back at one moment.
+    """
+    least, most = BACKOFF
+    return random.uniform(0.0, min(most, least * 2.0 ** min(failures - 1, 10)))  # noqa: S311 - no secret
+
+
+def reason(error: BaseException) -> str:
+    """What a log says of it."""
+    return str(error) or type(error).__name__
