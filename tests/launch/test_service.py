@@ -144,12 +144,11 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
         except (OSError, TypeError):  # nobody listens, or the answer is an error
             return False
 
-    recovered = 0
-    for name, word in (("worker", "worker"), ("web", "gunicorn"), ("broker", "beam"), ("flower", "flower")):
+    words = {"worker": "worker", "web": "gunicorn", "broker": "beam", "flower": "flower"}
+    for times, (name, word) in enumerate(words.items(), 1):
         child(run, word).kill()
         run.until(f"{name} ended with code -9; its last lines were:")
-        recovered += 1
-        eventually(lambda: run.lines.count("tolk   | everything answers again") == recovered, TIMEOUT)
+        eventually(lambda times=times: run.lines.count("tolk   | everything answers again") == times, TIMEOUT)
         assert translates()
     with urllib.request.urlopen(run.url("Flower: "), timeout=10) as page:
         assert page.status == 200
