@@ -61,7 +61,7 @@ class PrivateRabbitMQ:
     def __init__(self, directory: Path, log: int | IO[bytes], *, timeout: float = 60) -> None:
         self.directory = directory.resolve()
         self.process: subprocess.Popen[bytes] | None = None
-        self._log = log
+        self.log = log
         self._timeout = timeout
         self._epmd: subprocess.Popen[bytes] | None = None
         self._ports: tuple[int, int, int] | None = None
@@ -88,15 +88,15 @@ class PrivateRabbitMQ:
             raise RabbitMQError("The broker was not started.")
         return f"amqp://{NAME}:{self._password()}@127.0.0.1:{self._ports[0]}/{NAME}"
 
-    def start(self) -> None:
-        """Returns when the broker takes connections. Raises RabbitMQError, and leaves no process behind."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """Returns the node when it takes connections. Raises RabbitMQError, and leaves no process behind."""
         try:
-            self._start()
+            return self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         script, epmd = _script(), shutil.which("epmd")
         if script is None or epmd is None:
             raise RabbitMQError(f"There is no rabbitmq-server. {ADVICE}")
@@ -123,7 +123,7 @@ class PrivateRabbitMQ:
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
         }
-        if self._epmd is None:  # the node would start one that outlives it
+        if self._epmd is None or self._epmd.poll() is not None:  # the node would start one that outlives it
             self._epmd = self._spawn([epmd, "-port", str(names), "-address", "127.0.0.1"], environ)
             self._wait("epmd", self._epmd, lambda: _accepts(names))
         with (self.directory / "lock").open("w") as lock:  # the node inherits it: two on the same data would ruin it
@@ -134,6 +134,7 @@ class PrivateRabbitMQ:
             self._configure(port)
             self.process = self._spawn([str(script)], environ, lock.fileno())
         self._wait("RabbitMQ", self.process, lambda: _accepts(port))
+        return self.process
 
     def _configure(self, port: int) -> None:
         definitions = self.directory / "definitions.json"
@@ -188,8 +189,8 @@ class PrivateRabbitMQ:
             env=environ,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+            stdout=self.log,
+            stderr=self.log,
             pass_fds=inherited,
             start_new_session=True,
         )
