@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults check lint types imports schema bench-quality bench-engine bench-path bench-overload
+.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload
 .PHONY: lock environment clean
 MAKEFLAGS += --no-print-directory
 
@@ -19,7 +19,11 @@ test: ## set up what is missing and run every test; ARGS go to pytest
 
 test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest --all-faults tests/faults $(ARGS)
+	@$(ENV) pytest --all-faults tests/faults/test_faults.py $(ARGS)
+
+test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
 
 check: lint types imports ## all three
 

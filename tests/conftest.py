@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fuzz-examples", type=int, default=100, help="how many inputs each test makes up that makes up inputs"
     )
 
+    parser.addoption("--soak-seconds", type=float, default=600.0, help="how long the soak lasts")
     parser.addoption("--all-faults", action="store_true", help="the faults that take long, too, and more load")
 
 
