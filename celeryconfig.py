@@ -22,9 +22,10 @@ from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
 from tasks import broker
-from tasks.contract import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, Priority, queue_name
+from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, Priority, queue_name, suspects_name
 from tasks.registry import Registry, RegistryError
 
+KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
 
 
@@ -33,7 +34,7 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     name = queue_name(model, priority)
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": DELIVERY_LIMIT,  # a message that kills its process must not kill one worker after another
+        "x-delivery-limit": DELIVERIES - 2,  # how often a message may come back; the last delivery is the suspects'
         "x-max-length": MAX_LENGTH[priority],
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": DEAD_LETTERS,
@@ -41,15 +42,32 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     return Queue(name, Exchange(EXCHANGE, "direct"), routing_key=name, queue_arguments=arguments)
 
 
-def dead_letter_queue() -> Queue:
-    """Where rejected messages and those that were delivered too often wait for a look, but not those that expired."""
-    exchange = Exchange(DEAD_LETTERS, "headers")
-    reasons = ("rejected", "delivery_limit")
+def suspects_queue(model: str) -> Queue:
+    """Where a model's requests wait that came back too often. Each is delivered once more, with no other suspect.
+
+    One of them kills its process, and took the others along: together they would all become dead letters. Here none
+    expires, for RabbitMQ takes the expiration off whatever it puts here.
+    """
+    queues = [queue_name(model, priority) for priority in get_args(Priority)]
     return Queue(
-        f"{DEAD_LETTERS}.kept",
-        bindings=[
-            binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
-        ],
+        suspects_name(model),
+        bindings=[_died("delivery_limit", **{"x-first-death-queue": queue}) for queue in queues],
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 0,
+            "x-max-length": MAX_LENGTH["bulk"],
+            "x-overflow": "reject-publish",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": KEPT,
+        },
+    )
+
+
+def dead_letter_queue() -> Queue:
+    """Where rejected messages, and suspects whose last delivery failed too, wait for a look; not those that expired."""
+    return Queue(
+        KEPT,
+        bindings=[_died("rejected")],
         queue_arguments={
             "x-queue-type": "quorum",
             "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
@@ -57,6 +75,12 @@ def dead_letter_queue() -> Queue:
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },
     )
+
+
+def _died(reason: str, **headers: str) -> Any:
+    """A binding for messages that died so, of which RabbitMQ's headers tell."""
+    arguments = {"x-match": "all-with-x", "x-first-death-reason": reason, **headers}
+    return binding(Exchange(DEAD_LETTERS, "headers"), arguments=arguments)
 
 
 def load_registry(path: Path) -> Registry:
@@ -101,6 +125,7 @@ result_backend = "tasks.replies:Replies"
 result_persistent = False
 
 imports = ("tasks.translate",)
+tolk_suspects = {model: suspects_queue(model) for model in tolk_registry.models}
 task_queues = [translation_queue(model, priority) for model in tolk_registry.models for priority in get_args(Priority)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False

@@ -53,7 +53,12 @@ class Accounts:
 
     def used(self, key: Key) -> Usage:
         """What a key has used today. Raises TolkError(UNAVAILABLE)."""
-        return self._database.run(lambda connection: quotas.used(connection, key))
+
+        def use(connection: Connection) -> Usage:
+            _sweep(connection)
+            return quotas.used(connection, key)
+
+        return self._database.run(use)
 
     def _translate_charged(self, request: TranslateRequest, request_id: str, key: Key) -> TranslateReply:
         characters, day = sum(map(len, request.texts)), quotas.today()
@@ -96,8 +101,7 @@ class Accounts:
         counted = False
 
         def claim(connection: Connection) -> Claim | Answered | Running:
-            for abandoned in idempotency.sweep(connection):
-                _refund(connection, abandoned)
+            _sweep(connection)
             found = idempotency.claim(connection, wanted, once.input_hash, request.deadline)
             if key is not None and (found is wanted or not counted):
                 quotas.charge(connection, key, wanted.charged if found is wanted else 0, day, request=not counted)
@@ -111,6 +115,11 @@ class Accounts:
             time.sleep(pause)
             pause = min(2 * pause, JOIN[1])
         return found
+
+
+def _sweep(connection: Connection) -> None:
+    for abandoned in idempotency.sweep(connection):
+        _refund(connection, abandoned)
 
 
 def _refund(connection: Connection, claim: Claim) -> None:

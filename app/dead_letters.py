@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Producer
 
 from app.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
-from tasks.contract import DEAD_LETTERS, DELIVERY_LIMIT, PUBLISHED, Code, TolkError, TranslateRequest, again, defect
+from tasks.contract import DEAD_LETTERS, DELIVERIES, PUBLISHED, Code, TolkError, TranslateRequest, again, defect
 from tasks.contract import body as body_of
 
 FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
@@ -54,7 +54,7 @@ class Letter:
 
     @property
     def deliveries(self) -> int:
-        return DELIVERY_LIMIT + 1 if self._exhausted else 1
+        return DELIVERIES if self._exhausted else 1
 
     @property
     def reason(self) -> str:
@@ -107,6 +107,7 @@ class DeadLetters:
     def __init__(self, channel: Any, queue: str) -> None:
         self._channel = channel
         self._queue = queue
+        self._held = 0
 
     def __len__(self) -> int:
         return int(self._channel.queue_declare(self._queue, passive=True).message_count)
@@ -121,10 +122,12 @@ class DeadLetters:
             message = self._channel.message_to_python(raw)
             if packed is not None:
                 message.headers["compression"] = packed
+            self._held += 1
             yield Letter.of(message)
 
     def delete(self, letter: Letter) -> None:
         letter.message.ack()
+        self._held -= 1
 
     def requeue(self, letter: Letter, *, force: bool = False) -> None:
         """Puts it back into its own queue as a new message.
@@ -153,7 +156,16 @@ class DeadLetters:
             raise TolkError(Code.UNKNOWN_MODEL, f"{letter.id} stays: there is no queue {letter.queue}.") from None
         except MessageNacked:
             raise TolkError(Code.OVERLOADED, f"{letter.id} stays: {letter.queue} is full.") from None
-        letter.message.ack()
+        self.delete(letter)
+
+    def close(self) -> None:
+        """Returns when all that stays is back in its place, which RabbitMQ sees to a moment after it has answered."""
+        whole, connection = len(self) + self._held, self._channel.connection
+        self._channel.close()
+        self._channel = connection.channel()
+        until = time.monotonic() + ANSWER_TIMEOUT
+        while len(self) < whole and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 @contextmanager
@@ -174,8 +186,11 @@ def opened() -> Iterator[DeadLetters]:
         channel.queue_declare(f"{DEAD_LETTERS}.lock", exclusive=True)
         queue = celery.conf.tolk_dead_letters(channel)
         queue.declare()
-        yield DeadLetters(channel, queue.name)
-        channel.close()
+        letters = DeadLetters(channel, queue.name)
+        try:
+            yield letters
+        finally:
+            letters.close()
     except ResourceLocked:
         raise TolkError(Code.UNAVAILABLE, "Somebody else has the dead letters open. Try again in a moment.") from None
     except BROKER_ERRORS as error:

@@ -19,7 +19,7 @@ from app.tables import idempotent_request as table
 from tasks.contract import Code, TolkError
 
 KEPT = 24 * 3600.0  # seconds that an answer is given again
-ABANDONED = 60.0  # seconds after its deadline that a request without an answer waits for a repeat
+ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
 MAX_CHARACTERS = 255  # of an idempotency key
 
 

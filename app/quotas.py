@@ -85,6 +85,6 @@ def _refusal(connection: Connection, key: Key, characters: int, day: int, now: f
     share = MINUTE / (key.requests_per_minute or 1)
     return TolkError(
         Code.RATE_LIMITED,
-        f"This key may ask {key.requests_per_minute} times a minute. Wait as long as Retry-After says.",
+        f"This key's {key.requests_per_minute} requests a minute are used up.",
         max(0.0, row.next_request + share - MINUTE - now),
     )

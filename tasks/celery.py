@@ -49,4 +49,4 @@ app.config_from_object("celeryconfig")
 app.engines = {}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.watchdog:Watchdog")
-app.steps["consumer"].add("tasks.consumer:DeadLetters")
+app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.consumer:Suspects"}

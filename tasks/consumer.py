@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 from celery import bootsteps
+from celery.platforms import EX_FAILURE
 from celery.states import SUCCESS
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu import Consumer as Messages
+from kombu.common import ignore_errors
 
-from tasks.contract import Code, Failure, TranslateReply, defect
+from tasks.contract import Code, Failure, Priority, TranslateReply, defect, queue_name
 
 EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
 EVENTS_LIMIT = 1_000  # in one message
@@ -57,6 +61,7 @@ class Consumer(CeleryConsumer):
             except self.connection_errors:
                 raise
             except Exception as error:  # noqa: BLE001 - of any header it stumbles over, which would end the worker
+                state.requests.pop(message.headers["id"], None)
                 self.put_aside(message, f"Celery cannot take it ({type(error).__name__})")
 
         return receive
@@ -93,7 +98,53 @@ class Consumer(CeleryConsumer):
     def stop(self) -> None:
         if self.event_dispatcher is not None:  # it comes with the first connection
             self.event_dispatcher.flush()
+        held = list(state.requests.values())  # Celery is about to forget what is not begun
         super().stop()
+        for request in {*held, *state.requests.values()}:  # nobody shall wait for the end of what is in flight
+            request.hand_back()
+
+    def cancel_active_requests(self) -> None:
+        """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
+        state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
+        for engine in self.app.engines.values():
+            engine.close()
+
+
+class Suspects(bootsteps.StartStopStep):
+    """Takes the suspects of every model that this worker serves, one at a time: the next when that one is answered."""
+
+    requires = ("celery.worker.consumer:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.consumers: list[Messages] = []
+
+    def start(self, consumer: Any) -> None:
+        channel = consumer.connection.channel()
+        served = consumer.app.amqp.queues.consume_from.keys()
+        self.consumers = [
+            Messages(
+                channel,
+                [queue],
+                accept=consumer.app.conf.accept_content,
+                on_message=partial(self.take, consumer.create_task_handler(), queue.name),
+                on_decode_error=consumer.on_decode_error,
+                prefetch_count=1,
+            )
+            for model, queue in consumer.app.conf.tolk_suspects.items()
+            if served & {queue_name(model, priority) for priority in get_args(Priority)}
+        ]
+        for each in self.consumers:
+            each.consume()
+
+    @staticmethod
+    def take(receive: Callable[[Any], None], queue: str, message: Any) -> None:
+        message.delivery_info.update(exchange="", routing_key=queue)  # to hand it back here, and not where it died
+        receive(message)
+
+    def stop(self, consumer: Any) -> None:
+        for each in self.consumers:
+            ignore_errors(consumer, each.cancel)
 
 
 class DeadLetters(bootsteps.StartStopStep):

@@ -19,7 +19,7 @@ VERSION = 1
 TASK = "tolk.translate"
 EXCHANGE = "tolk.translate"
 DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk.dead-letters.kept`
-DELIVERY_LIMIT = 2  # of RabbitMQ: how often a message may come back, so three deliveries, before it is a dead letter
+DELIVERIES = 3  # of a message, at most, before it is a dead letter: the last one by itself
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
 MESSAGE_BYTES = 4 * 2**20  # of a request's message, at most: the web tier lets in what makes no longer one
@@ -64,6 +64,11 @@ class TolkError(Exception):
 def queue_name(model: str, priority: Priority) -> str:
     """The queue that holds a model's work: `tolk.translate.fr-en`, and `tolk.translate.fr-en.bulk`."""
     return f"{EXCHANGE}.{model}" if priority == "interactive" else f"{EXCHANGE}.{model}.bulk"
+
+
+def suspects_name(model: str) -> str:
+    """The queue of a model's requests that came back twice: `tolk.translate.fr-en.suspects`."""
+    return f"{EXCHANGE}.{model}.suspects"
 
 
 @dataclass(frozen=True, slots=True)

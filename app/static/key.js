@@ -59,4 +59,4 @@ function tell() {
   kept.hidden = read() === null;
 }
 
-addEventListener("pageshow", tell); // a page that comes back from the history, too, which another one may have overtaken
+addEventListener("pageshow", tell); // also of a page that comes back from the history: another may have a key by now

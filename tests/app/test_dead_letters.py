@@ -19,6 +19,7 @@ from app.translator import EchoTranslator
 from tasks.contract import PUBLISHED, TASK, TranslateRequest
 
 QUEUE = "tolk.translate.letters"
+SUSPECTS = "tolk.translate.letters.suspects"
 
 pytestmark = pytest.mark.broker
 
@@ -34,7 +35,11 @@ def flask(broker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def channel(broker) -> Iterator[Any]:
     with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
         channel: Any = connection.default_channel
-        for queue in (celeryconfig.dead_letter_queue(), celeryconfig.translation_queue("letters", "interactive")):
+        for queue in (
+            celeryconfig.dead_letter_queue(),
+            celeryconfig.suspects_queue("letters"),
+            celeryconfig.translation_queue("letters", "interactive"),
+        ):
             queue(channel).declare()
             queue(channel).purge()
         yield channel
@@ -43,22 +48,16 @@ def channel(broker) -> Iterator[Any]:
 
 @pytest.fixture
 def bury(channel: Any, eventually: Callable[..., None]) -> Callable[..., None]:
-    """Publishes a message to QUEUE, and makes a dead letter of it: rejected, or delivered too often."""
+    """Publishes a message to a queue, and makes a dead letter of it: rejected, or delivered too often."""
 
     def make(body: bytes, *, exhausted: bool = False, **properties: Any) -> None:
         letters = celeryconfig.dead_letter_queue()(channel)
         before = letters.queue_declare().message_count
         published = {"content_type": "application/json", "content_encoding": "utf-8", **properties}
-        channel.connection.client.Producer().publish(body, routing_key=QUEUE, **published)
-        deliveries = 0
-        while (message := channel.basic_get(QUEUE)) is not None:
-            deliveries += 1
-            channel.basic_reject(message.delivery_tag, requeue=exhausted)
-            eventually(lambda: channel.queue_declare(QUEUE, passive=True).message_count or dead(before))
-        assert deliveries == (3 if exhausted else 1)
-
-    def dead(before: int) -> bool:
-        return bool(celeryconfig.dead_letter_queue()(channel).queue_declare().message_count > before)
+        queue = SUSPECTS if exhausted else QUEUE
+        channel.connection.client.Producer().publish(body, routing_key=queue, **published)
+        channel.basic_reject(channel.basic_get(queue).delivery_tag, requeue=exhausted)
+        eventually(lambda: letters.queue_declare().message_count > before)
 
     return make
 
@@ -90,7 +89,7 @@ def test_the_list_says_what_is_wrong_with_each_and_looking_changes_nothing(flask
     assert heading.split() == ["ID", "DIED", "QUEUE", "DELIVERIES", "BYTES", "REASON"]
     found = [(row.split()[0], *row.split()[3:6], row.split(maxsplit=6)[6]) for row in rows]
     assert found == [
-        ("killer", QUEUE, "3", str(len(body)), "ended its worker, or was with one that ended, at every delivery"),
+        ("killer", SUSPECTS, "3", str(len(body)), "ended its worker, or was with one that ended, at every delivery"),
         ("half\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}", QUEUE, "1", "11", "its body is not JSON"),
         ("empty", QUEUE, "1", "0", "content type 'text/plain' is not application/json"),
         (rows[3].split()[0], QUEUE, "1", "1500", "content encoding 'latin-1' is not utf-8"),
@@ -118,12 +117,12 @@ def test_one_is_shown_with_its_texts_only_where_they_are_asked_for(flask, channe
     assert r"b'\x1b[2J\xff'" in flask("show", "bytes", "--texts").output
 
 
-def test_what_somebody_waits_for_goes_back_as_a_new_message(flask, channel, bury) -> None:
+@pytest.mark.parametrize(("exhausted", "queue"), [(False, QUEUE), (True, SUSPECTS)])
+def test_what_somebody_waits_for_goes_back_as_a_new_message(flask, channel, bury, exhausted: bool, queue: str) -> None:
     body, properties = request("again", 60)
-    bury(body, exhausted=True, **properties)
+    bury(body, exhausted=exhausted, **properties)
     assert flask("requeue", "again").output == "1 put back, 0 left.\n"
-    assert depths(channel) == (1, 0)
-    message = channel.basic_get(QUEUE, no_ack=True)
+    message = channel.basic_get(queue, no_ack=True)
     assert message.body.encode() == body
     written = {name: value for name, value in message.headers.items() if name.startswith("x-")}
     assert written in ({}, {"x-delivery-count": 0})  # a new message's

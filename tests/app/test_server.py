@@ -19,14 +19,14 @@ from app.server import RECEIVE_TIMEOUT, SEND_TIMEOUT, Connection, TooSlow, conce
 
 pytestmark = pytest.mark.timeout(90)
 
-THREADS = 64  # of both workers
+THREADS = 2 * 32  # of both workers
 BODY = json.dumps({"query": "{ languages { source } }"}).encode()
 
 
 @pytest.fixture(scope="module")
 def web(start_gunicorn: Callable[..., Any]) -> Any:
-    """It has a tenth of gunicorn's patience."""
-    return start_gunicorn("tests.app.hasty")
+    """It has a tenth of gunicorn's patience, and fewer threads."""
+    return start_gunicorn("tests.app.hasty", GUNICORN_CMD_ARGS="--threads 32")
 
 
 def trickle(clients: Iterable[socket.socket], pause: float = 0.05) -> None:

@@ -23,11 +23,11 @@ SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: smuggled\r\n\r\n"
 
 
 def post(*headers: bytes, body: bytes = BODY, line: bytes = b"POST /graphql HTTP/1.1") -> bytes:
-    return b"\r\n".join([line, b"Host: tolk", b"Content-Type: application/json", *headers, b"", body])
+    return b"\r\n".join([line, b"Host: localhost", b"Content-Type: application/json", *headers, b"", body])
 
 
 def get(target: bytes, *headers: bytes, method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:
-    return b"\r\n".join([b"%s %s %s" % (method, target, version), b"Host: tolk", *headers, b"", b""])
+    return b"\r\n".join([b"%s %s %s" % (method, target, version), b"Host: localhost", *headers, b"", b""])
 
 
 # By the statuses they are answered with; none at all is a connection that was closed.
@@ -63,7 +63,7 @@ WIRE: dict[str, tuple[bytes, list[int]]] = {
     "NUL in a value": (post(LENGTH, b"X: a\x00b"), [400]),
     "NUL in a name": (post(LENGTH, b"X\x00: a"), [400]),
     "carriage return": (post(LENGTH, b"X: a\rb"), [400]),
-    "line feeds": (b"GET /healthz HTTP/1.1\nHost: tolk\n\n", [400]),
+    "line feeds": (b"GET /healthz HTTP/1.1\nHost: localhost\n\n", [400]),
     "no colon": (post(LENGTH, b"nothing"), [400]),
     "no name": (post(LENGTH, b": x"), [400]),
     "name of two words": (post(LENGTH, b"X Y: x"), [400]),
@@ -127,7 +127,7 @@ WIRE: dict[str, tuple[bytes, list[int]]] = {
 @pytest.fixture(scope="module")
 def web(start_gunicorn: Callable[..., Any], eventually: Callable[..., None]) -> Iterator[Any]:
     """Afterwards the same processes are there, with few files open and no more threads than they may have."""
-    web = start_gunicorn("tests.app.hasty")
+    web = start_gunicorn("tests.app.hasty", GUNICORN_CMD_ARGS="--threads 32")
     eventually(lambda: len(web.workers) == 2)
     processes = web.workers
     yield web

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 from tests.faults.house import House
 from tests.faults.load import Row, table
 
+TASKS = Path(__file__).parent.parent / "tasks"  # where the model is that answers without thinking
 ROWS = pytest.StashKey[list[Row]]()
 
 
@@ -39,19 +42,20 @@ def house(
     new_broker: Callable[[], PrivateRabbitMQ],
     new_postgresql: Callable[[], PrivatePostgreSQL],
     spawn: Callable[..., Any],
-    start_worker: Callable[..., Any],
     eventually: Callable[..., None],
     free_port: Callable[[], int],
 ) -> Iterator[House]:
     with new_broker() as broker, new_postgresql() as postgresql:
         port = str(free_port())
         web = {"CELERY_BROKER_URL": broker.url, "DATABASE_URL": postgresql.url, "PORT": port}
+        worker = {"CELERY_BROKER_URL": broker.url, "TOLK_STEP_TIMEOUT": "2"}
+        command = ("celery", "-A", "echo", "--workdir", str(TASKS), "worker", "--loglevel=INFO", "--hostname")
         migrated = spawn("flask", "--app", "app", "database", "upgrade", **web)
         assert migrated.process.wait(60) == 0
         house = House(
             broker,
             postgresql,
-            start_worker=lambda: start_worker(broker.url, app="echo", TOLK_STEP_TIMEOUT="2"),
+            start_worker=lambda: spawn(*command, f"{time.monotonic_ns()}@%h", **worker),
             eventually=eventually,
             url=f"http://127.0.0.1:{port}",
             web=spawn("gunicorn", **web),

@@ -18,7 +18,7 @@ from sqlalchemy import func, make_url, select
 from app import keys
 from app.database import Database
 from app.keys import Scope
-from app.tables import idempotent_request, usage
+from app.tables import idempotent_request
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
 
@@ -27,7 +27,7 @@ SUPERVISION = 0.1  # seconds between two looks at the workers
 
 @dataclass
 class House:
-    """What runs. `start` makes a worker or a web server out of the names of the test's own fixtures."""
+    """What runs. `start_worker` returns a process that has only begun to start."""
 
     broker: PrivateRabbitMQ
     postgresql: PrivatePostgreSQL
@@ -47,6 +47,7 @@ class House:
 
     def open(self, workers: int) -> None:
         self.workers = [self.start_worker() for _ in range(workers)]
+        self.eventually(lambda: all(worker.says(" ready.") for worker in self.workers), 60)
         self._supervisor.start()
 
     def close(self) -> None:
@@ -66,7 +67,9 @@ class House:
         """A rolling restart: each gets a successor, and is told to stop."""
         with self._changing:
             for old in list(self.workers):
-                self.workers.append(self.start_worker())
+                new = self.start_worker()
+                self.eventually(lambda new=new: new.says(" ready."), 60)
+                self.workers.append(new)
                 self.workers.remove(old)
                 assert old.stop(signal.SIGTERM, 60) == 0
 
@@ -102,8 +105,9 @@ class House:
 
     def counted(self) -> tuple[int, int]:
         """Characters that were charged, and answers that are kept."""
-        charged, kept = select(usage.c.characters), select(func.count(idempotent_request.c.answer))
-        return self.database.run(lambda connection: (connection.scalar(charged) or 0, connection.scalar(kept) or 0))
+        charged = self._post("{ usage { characters } }", {})["data"]["usage"]["characters"]
+        kept = select(func.count(idempotent_request.c.answer))
+        return charged, self.database.run(lambda connection: connection.scalar(kept)) or 0
 
     def _supervise(self) -> None:
         while not self._closing.wait(SUPERVISION):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from kombu import Connection, Exchange
 
+from tasks.contract import EXCHANGE, TASK, queue_name
 from tests.faults.house import House, suspend
 from tests.faults.load import Load, Row
 
@@ -125,17 +126,17 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
 
     def fault(_: Load) -> float:
         with Connection(house.broker.url) as connection:
-            producer = connection.Producer(exchange=Exchange("tolk", "direct", passive=True))
+            producer = connection.Producer(exchange=Exchange(EXCHANGE, "direct", passive=True))
             for body, content_type in poison:
                 producer.publish(
                     body,
-                    routing_key="tolk.translate.fr-en",
+                    routing_key=queue_name("fr-en", "interactive"),
                     content_type=content_type,
                     content_encoding="utf-8",
-                    headers={"task": "tolk.translate", "id": "poison"},
+                    headers={"task": TASK, "id": "poison"},
                 )
             producer.publish(
-                [[], {}, {}], routing_key="tolk.translate.fr-en", headers={"task": "nobody", "id": "poison"}
+                [[], {}, {}], routing_key=queue_name("fr-en", "interactive"), headers={"task": "nobody", "id": "poison"}
             )
         house.eventually(lambda: house.status()["deadLetters"] == letters + len(poison) + 1)
         return now()

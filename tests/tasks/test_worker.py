@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +17,8 @@ from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
 import celeryconfig
-from tasks.contract import Code, TolkError, TranslateRequest
+from launch.rabbitmq import PrivateRabbitMQ
+from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.worker import pin
 
 
@@ -76,40 +79,85 @@ def test_kill_minus_nine_loses_nothing(broker, start_worker, ask, threads, event
 
 
 @pytest.mark.broker
-def test_stopping_under_load_loses_nothing(
+def test_stopping_under_load_loses_and_doubles_nothing(
     broker, start_worker, translator, ask, threads, eventually, models: Path
 ) -> None:
-    first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
-    second = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
-    asked = [threads.submit(ask, f"#sleep 0.2{number:03}") for number in range(200)]
-    eventually(lambda: sum(each.done() for each in asked) > 40)
-    assert first.stop() == 0
-    assert not all(each.done() for each in asked)
-    assert [each.result().results[0].text for each in asked] == [f"#sleep 0.2{number:03}" for number in range(200)]
+    environ = {"TOLK_MODELS": str(models), "TOLK_CONCURRENCY": "8"}
+    ended = threading.Event()
+    numbers = itertools.count()
+
+    def client() -> None:
+        while not ended.is_set():
+            text = f"#sleep 0.2{next(numbers):05}"
+            assert ask(text).results[0].text == text
+
+    first = start_worker(broker.url, app="echo", **environ)
+    clients = [threads.submit(client) for _ in range(32)]
+    for how in (signal.SIGTERM, signal.SIGQUIT):
+        other = start_worker(broker.url, app="echo", **environ)
+        eventually(partial(other.says, "succeeded"))
+        assert first.stop(how) == 0
+        assert first.says("this worker is stopping")  # so something was in flight
+        first = other
+    ended.set()
+    for each in clients:
+        each.result()
     assert translator.router.dropped == 0
-    second.stop()
+    first.stop()
 
 
 @pytest.mark.broker
-def test_a_message_that_kills_workers_is_put_aside(broker, spawn, start_worker, translator, ask, models: Path) -> None:
+def test_one_restart_after_the_other_makes_no_dead_letters(
+    broker, start_worker, translator, ask, threads, eventually, models: Path
+) -> None:
+    def ask_bulk(name: str) -> TranslateReply:
+        request = TranslateRequest(("un",), "en", "a", deadline=time.time() + 60, priority="bulk")
+        return translator.translate(request, name)
+
+    begun = [threads.submit(ask, "#sleep 5", request_id=f"begun-{number}") for number in range(2)]
+    eventually(lambda: waiting(broker) == 2)
+    prefetched = [threads.submit(ask_bulk, f"prefetched-{number}") for number in range(2)]
+    for how in (signal.SIGTERM, signal.SIGQUIT, signal.SIGTERM, None):
+        worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="2")
+        for number in range(2):
+            eventually(partial(worker.says, f"[begun-{number}] received"))
+        if how is not None:
+            assert worker.stop(how) == 0
+    assert [each.result().results[0].text for each in [*begun, *prefetched]] == ["#sleep 5"] * 2 + ["un"] * 2
+    assert translator.router.dropped == 0
+    worker.stop()
+
+
+def waiting(broker: PrivateRabbitMQ) -> int:
+    """How many requests wait for a worker of model `a`."""
+    with Connection(broker.url) as connection:
+        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
+        return int(queue.queue_declare().message_count)
+
+
+@pytest.mark.broker
+def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
+    broker, spawn, start_worker, translator, ask, threads, eventually, models: Path
+) -> None:
     environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
-    request = TranslateRequest(texts=("#die",), target="en", model="a", deadline=time.time() + 60)
-    with ThreadPoolExecutor(1) as threads:
-        fatal = threads.submit(translator.translate, request, "fatal")
-        for _ in range(3):
-            victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
-            assert victim.process.wait(60) == -signal.SIGKILL
-        worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-        assert ask("un").results[0].text == "un"
-        with Connection(broker.url) as connection:
-            letters = celeryconfig.dead_letter_queue()(connection.default_channel)
-            letter = letters.get()
-            assert letter.headers["id"] == "fatal"
-            assert letter.headers["x-first-death-reason"] == "delivery_limit"
-            letter.ack()
-        translator.cancel("fatal")
-        with pytest.raises(TolkError):
-            fatal.result()
+    innocents = [threads.submit(ask, f"#sleep 0.{number}") for number in range(20)]
+    fatal = threads.submit(ask, "#die", request_id="fatal")
+    eventually(lambda: waiting(broker) == 21)
+    for _ in range(3):  # twice with all the others, which come back with it; and by itself
+        victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
+        assert victim.process.wait(60) == -signal.SIGKILL
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    assert [each.result().results[0].text for each in innocents] == [f"#sleep 0.{number}" for number in range(20)]
+    assert worker.process.poll() is None
+    with Connection(broker.url) as connection:
+        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letter = letters.get(no_ack=True)
+        assert letter.headers["id"] == "fatal"
+        assert letter.headers["x-first-death-reason"] == "delivery_limit"
+        assert letters.get() is None
+    translator.cancel("fatal")
+    with pytest.raises(TolkError):
+        fatal.result()
     worker.stop()
 
 
