@@ -69,7 +69,8 @@ class _Packer:
         scales[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
         rounded = np.zeros((outputs, inputs), np.int8)
         rounded[:n, : weights.shape[1]] = np.rint(weights / scales[:, None])
-        ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
+        with np.errstate(over="ignore"):  # infinity says it
+            ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
         if bias is not None:
             biases[:] = bias.float().numpy()
         if norm is not None:
