@@ -99,7 +99,7 @@ class Int8Marian:
         if not all(
             np.isfinite(each).all() for each in (weights.tables, weights.source_embeddings, weights.target_embeddings)
         ):
-            raise UnknownModel("The model's weights are nan, or too large for int8.")
+            raise UnknownModel("The model's weights are too large for int8: choose another precision.")
 
     def cache(self, rows: int) -> Cache:
         """Room for so many hypotheses at once."""

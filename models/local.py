@@ -40,6 +40,7 @@ _NAME = regex.compile(r"[A-Za-z0-9_-]+")
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _WORD = regex.compile(r"\p{L}+")
 _SMALLEST_LIMIT = 8  # tokens of a sentence; no word would fit into fewer
+_NO_LIMIT = 10**30  # as transformers writes it
 _WARM_UP = 8  # target tokens
 _NO_REPEAT = 3  # tokens; the second try of a runaway says no run of so many twice
 
@@ -171,7 +172,7 @@ class LocalTranslator:
             )
         path = directory / "tokenizer_config.json"
         config = read_json(path, required=False)
-        longest = config.get("model_max_length", tokenizer.max_length)
+        longest = config.get("model_max_length", _NO_LIMIT)
         if type(longest) is not int or longest < _SMALLEST_LIMIT:
             raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
         source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))

@@ -461,7 +461,7 @@ def _renamed(model: Marian, weights: Mapping[str, Tensor], path: Path) -> dict[s
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(map(quote, names[:5]))
+    return quote(", ".join(names[:5]))
 
 
 def _checkpoint_names(name: str, config: MarianConfig, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
