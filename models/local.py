@@ -425,7 +425,7 @@ def locate(reference: str) -> Path:
         if directory.is_dir():
             return directory
     except (OSError, RuntimeError) as error:  # too long, not allowed; ~ of a user who is not there
-        raise UnknownModel(f"{said} cannot be looked at: {quote(error)}.") from error
+        raise UnknownModel(f"{said} cannot be looked at: {quote(error).rstrip('.')}.") from error
     names = _list(path.name for path in _EMBEDDED.iterdir())
     raise UnknownModel(f"There is no model {said}. Embedded: {names}; of a directory, write ./directory.")
 

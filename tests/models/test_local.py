@@ -484,11 +484,16 @@ def test_the_model_says_its_beam(one_thread: None) -> None:
         "~nobody/x",
         "~",
         "fr-en\n",
+        "fr-en\ud800",
+        "a" * 10_000,
+        "./" + "a" * 10_000,
+        "~nobody-of-this-name/x",
     ],
 )
 def test_a_reference_that_leads_nowhere(reference: str) -> None:
-    with pytest.raises(UnknownModel):
+    with pytest.raises(UnknownModel) as caught:
         LocalTranslator.load(reference)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_reference_is_a_name_or_a_path(
