@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import gemm, kernels
-from models.cache import Cache, Ints
+from models.cache import Cache, Ints, multiple
 from models.errors import UnknownModel
 from models.jit import entry, inline
 from models.kernels import Bytes, Floats, Halves
@@ -36,7 +36,6 @@ from models.quantize import (
     WEIGHTS,
     Places,
     Weights,
-    multiple,
     quantize,
 )
 

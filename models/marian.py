@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.cache import Cache, Ints
+from models.cache import Cache, Ints, multiple
 from models.errors import UnknownModel
 from models.files import quote, read_json
 from models.weights import read_weights, weights_path
@@ -243,7 +243,7 @@ class Places:
 
 def rounded(size: int) -> int:
     """The next of 1, 2, 4, 8, 16, 24, 32, 40, …"""
-    return 1 << (size - 1).bit_length() if size <= 8 else -(-size // 8) * 8
+    return 1 << (size - 1).bit_length() if size <= 8 else multiple(size, 8)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

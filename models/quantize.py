@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import gemm
-from models.cache import Ints
+from models.cache import Ints, multiple
 from models.kernels import ACTIVATIONS, Bytes, Floats
 from models.marian import DecoderLayer, EncoderLayer, Marian
 
@@ -147,8 +147,3 @@ def quantize(marian: Marian) -> Weights:
         activation=ACTIVATIONS[config.activation_function],
         tiles=gemm.tiles_allowed(),
     )
-
-
-def multiple(size: int, of: int) -> int:
-    """The next one."""
-    return -(-size // of) * of

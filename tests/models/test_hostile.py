@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -252,9 +253,9 @@ LOADED: dict[str, Spoil] = {
 
 
 @pytest.fixture(scope="module")
-def valid(make_model: MakeModel) -> Path:
+def valid(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a pytorch_model.bin, too, which is not looked at as long as there is model.safetensors."""
-    directory = make_model()
+    directory = shutil.copytree(make_model(), tmp_path_factory.mktemp("valid") / "model")
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     return directory
 
