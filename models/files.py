@@ -6,6 +6,7 @@ import json
 import os
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -65,8 +66,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     way (RFC 8259, section 4)."""
     data = dict(pairs)
     if len(data) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} is there twice")
     return data
 
 

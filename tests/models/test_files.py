@@ -87,6 +87,14 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, content: bytes) -> None
         read_json(tmp_path / "config.json", required=False)
 
 
+@pytest.mark.timeout(30)
+def test_a_name_that_is_twice_among_a_million_is_found_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    path.write_text("{" + ",".join(f'"{i}":0' for i in [*range(1_000_000), 999_999]) + "}")
+    with pytest.raises(UnknownModel, match=r"vocab\.json: is no JSON: '999999' is there twice"):
+        read_json(path)
+
+
 def test_a_file_that_may_be_missing_but_is_there_is_read(tmp_path: Path) -> None:
     assert read_json(tmp_path / "generation_config.json", required=False) == {}
     (tmp_path / "generation_config.json").symlink_to("nowhere")

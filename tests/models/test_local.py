@@ -513,6 +513,15 @@ def test_a_device_that_is_not_there(make_model: MakeModel) -> None:
         LocalTranslator.load(str(make_model()), device="nowhere")
 
 
+def test_a_model_that_memory_has_no_room_for(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("models.marian.read_weights", fails)
+    with pytest.raises(Unavailable, match="device 'cpu': no memory is left"):
+        LocalTranslator.load(str(make_model()))
+
+
 def test_a_notebook_that_forgets_to_close_ends() -> None:
     code = (
         "from models.local import LocalTranslator as T; print(T.load('fr-en').translate(['Il pleut.']).results[0].text)"
