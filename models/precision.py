@@ -33,7 +33,9 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
 
         return Int8Marian(Marian.load(directory))
     except (AssertionError, MemoryError, OSError, RuntimeError) as error:  # of a device that is not there or too small
-        raise Unavailable(f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}") from error
+        raise Unavailable(
+            f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}"
+        ) from error
 
 
 def _fastest() -> Precision:
