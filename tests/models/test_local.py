@@ -495,11 +495,16 @@ def test_the_model_says_its_beam(one_thread: None) -> None:
         "~nobody/x",
         "~",
         "fr-en\n",
+        "fr-en\ud800",
+        "a" * 10_000,
+        "./" + "a" * 10_000,
+        "~nobody-of-this-name/x",
     ],
 )
 def test_a_reference_that_leads_nowhere(reference: str) -> None:
-    with pytest.raises(UnknownModel):
+    with pytest.raises(UnknownModel) as caught:
         LocalTranslator.load(reference)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_reference_is_a_name_or_a_path(
@@ -517,6 +522,15 @@ def test_a_reference_is_a_name_or_a_path(
 def test_a_device_that_is_not_there(make_model: MakeModel) -> None:
     with pytest.raises(Unavailable, match="device 'nowhere'"):
         LocalTranslator.load(str(make_model()), device="nowhere")
+
+
+def test_a_model_that_memory_has_no_room_for(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("models.marian.read_weights", fails)
+    with pytest.raises(Unavailable, match="device 'cpu': no memory is left"):
+        LocalTranslator.load(str(make_model()))
 
 
 def test_a_notebook_that_forgets_to_close_ends() -> None:
