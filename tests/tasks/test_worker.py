@@ -186,7 +186,7 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, a
 
 def watch(connection: Connection) -> Any:
     """A queue that hears every event from now on."""
-    queue: Any = Queue(f"events-{uuid4()}", get_exchange(connection), "#", exclusive=True)
+    queue: Any = Queue(f"celeryev.{uuid4()}", get_exchange(connection), "#", exclusive=True)
     bound = queue(connection.default_channel)
     bound.declare()
     return bound
