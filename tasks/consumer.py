@@ -13,7 +13,7 @@ from celery.states import SUCCESS
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu import Consumer as Messages
+from kombu import Consumer as QueueConsumer
 from kombu.common import ignore_errors
 
 from tasks.contract import Code, Failure, Priority, TranslateReply, defect, queue_name
@@ -117,13 +117,13 @@ class Suspects(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
-        self.consumers: list[Messages] = []
+        self.consumers: list[QueueConsumer] = []
 
     def start(self, consumer: Any) -> None:
         channel = consumer.connection.channel()
         served = consumer.app.amqp.queues.consume_from.keys()
         self.consumers = [
-            Messages(
+            QueueConsumer(
                 channel,
                 [queue],
                 accept=consumer.app.conf.accept_content,

@@ -18,6 +18,8 @@ from kombu.exceptions import OperationalError
 
 from tasks.contract import again
 
+CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
+
 logger = get_logger(__name__)
 
 _beginning = threading.Lock()
@@ -69,7 +71,8 @@ def publish_again(app: Any, message: Any) -> bool:
     origin = {name: message.delivery_info[name] for name in ("exchange", "routing_key")}
     try:
         with app.amqp.producer_pool.acquire(block=True) as producer:
-            producer.publish(**origin, **again(message, time.time()))
+            patience = {"timeout": CONFIRM_TIMEOUT, "confirm_timeout": CONFIRM_TIMEOUT}
+            producer.publish(**origin, **again(message, time.time()), **patience)
     except (AMQPError, MessageNacked, OperationalError, OSError) as error:
         logger.warning("a message cannot be published again: %s", error or type(error).__name__)
         return False
