@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from uuid import uuid4
 
-from flask import Flask, Response, g, render_template
+from flask import Flask, Response, g, render_template, request
 from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
@@ -20,6 +21,8 @@ from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
 from tasks.registry import Registry
+
+REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
 
 # Pages hold no inline script and no eval, and load nothing from elsewhere.
 SECURITY_POLICY = {
@@ -40,7 +43,7 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
         settings,
         registry,
         translator,
-        Clients(translator.cancel),
+        Clients(translator.abandon),
         Accounts(database, translator),
         KeyRing(database),
     )
@@ -77,7 +80,8 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.before_request
     def arrive() -> None:
-        g.request_id = str(uuid4())
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
         g.arrival = time.time()
 
     @app.after_request

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -275,11 +276,13 @@ def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, ev
 
     with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
         waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
-        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT)
-        error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT and translator.router.ready.is_set())
+        try:
+            error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        finally:
+            released.set()
         assert error.code is Code.OVERLOADED
         assert error.retry_after == 1
-        released.set()
         assert {each.result(60).results[0].text for each in waiting} == {"un"}
         assert ask(translator, "trois", model="many").results[0].text == "trois"
 
@@ -305,23 +308,44 @@ def in_flight(
 ) -> Iterator[tuple[CeleryTranslator, TranslateRequest, Future[TranslateReply]]]:
     """A translator and the request `r1`, which nobody answers, and the wait for its reply."""
     translator = connect(broker.url, "slow")
-    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
+    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60, principal="me")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(translator.translate, request, "r1")
-        eventually(lambda: "r1" in translator.router.waiting)
+        eventually(lambda: ("r1", "me") in translator.router.waiting)
         yield translator, request, waiting
-        translator.cancel("r1")
+        translator.abandon("r1", "me")
 
 
-def test_cancelling_ends_the_wait_at_once(in_flight) -> None:
+@pytest.mark.parametrize("end", [CeleryTranslator.cancel, CeleryTranslator.abandon])
+def test_cancelling_ends_the_wait_at_once(in_flight, end: Callable[..., bool | None]) -> None:
     translator, _, waiting = in_flight
-    translator.cancel("r1")
+    assert end(translator, "r1", "me") is not False
     assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+
+
+def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight) -> None:
+    translator, _, waiting = in_flight
+    other = connect(broker.url, "slow")
+    other.abandon("r1", "me")
+    for process in (translator, other):
+        assert process.cancel("r1", "you") is False
+        assert process.cancel("r1", None) is False
+        assert process.cancel("r2", "me") is False
+    assert not waiting.done()
+    assert translator.router.ready.is_set()
+    assert other.cancel("r1", "me") is True
+    assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+    assert other.cancel("r1", "me") is False
 
 
 def test_an_id_in_flight_is_not_taken_twice(in_flight) -> None:
     translator, request, first = in_flight
-    assert failure(lambda: translator.translate(request, "r1")).code is Code.INTERNAL
+    error = failure(lambda: translator.translate(request, "r1"))
+    assert error.code is Code.BAD_INPUT
+    assert "in flight" in error.message
+    assert not first.done()
+    short = replace(request, principal="you", deadline=time.time() + 0.5)  # who cannot learn that it is taken
+    assert failure(lambda: translator.translate(short, "r1")).code is Code.TIMEOUT
     assert not first.done()
 
 

@@ -65,6 +65,19 @@ def test_every_response_carries_an_id_of_its_own_and_opens_nothing_to_other_site
     assert not any(name.lower().startswith("access-control-") for name in dict(second.headers))
 
 
+@pytest.mark.parametrize("given", ["0D0A4B3C-5b0e-4c39-8f83-0c1e34c1a8ce", "00000000-0000-0000-0000-000000000000"])
+def test_a_caller_may_choose_the_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given.lower()
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "1", "{0d0a4b3c-5b0e-4c39-8f83-0c1e34c1a8ce}", "0d0a4b3c5b0e4c398f830c1e34c1a8ce", "0d0a4b3c-" * 4 + "é"],
+)
+def test_what_is_no_uuid_is_no_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] != given
+
+
 def test_a_query_may_come_by_get(client: FlaskClient) -> None:
     answer = client.get("/graphql", query_string={"query": "{ languages { source } }"})
     assert answer.json == {"data": {"languages": [{"source": "fr"}]}}
