@@ -3,7 +3,7 @@
 import os
 import sys
 
-from app.admission import IN_FLIGHT
+from app.admission import THREADS
 from app.settings import Settings, SettingsError
 from tasks.registry import Registry, RegistryError
 
@@ -16,11 +16,10 @@ except (SettingsError, RegistryError) as error:
 wsgi_app = "app:create_app()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
-# A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
-# what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
+# A request waits most of its time, so threads; the connection to the broker is a process's own, so no preloading.
 worker_class = "gthread"
 workers = 2
-threads = IN_FLIGHT + 32
+threads = THREADS
 preload_app = False
 
 # Both outlast the longest request that is allowed.

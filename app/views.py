@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, g, render_template, request
@@ -12,6 +16,7 @@ from werkzeug.datastructures import ContentSecurityPolicy
 
 from app import predecessor
 from app.accounts import Accounts
+from app.admission import REQUESTS
 from app.clients import Clients
 from app.database import Database
 from app.graphql import GraphQL
@@ -20,6 +25,7 @@ from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
+from tasks.contract import Code, TolkError
 from tasks.registry import Registry
 
 REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
@@ -47,9 +53,11 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
         Accounts(database, translator),
         KeyRing(database),
     )
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, *tools)
+    places = threading.BoundedSemaphore(REQUESTS)
+    view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)
     view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools)
+    view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
 
@@ -90,3 +98,18 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
         return response
+
+
+def bounded(view: Callable[..., Any], places: threading.BoundedSemaphore) -> Callable[..., Any]:
+    """The view, which refuses at once what has no place."""
+
+    @wraps(view)
+    def answer() -> Any:
+        if not places.acquire(blocking=False):
+            raise TolkError(Code.OVERLOADED, "Too many requests are being served already. Try again in a second.", 1.0)
+        try:
+            return view()
+        finally:
+            places.release()
+
+    return answer
