@@ -43,6 +43,7 @@ from tasks.contract import (
 from tasks.registry import Registry
 
 STATUS_AGE = 1.0  # seconds that a status stays good
+MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
 GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
 
 LATE = "No translation came in time. Allow more time, or try again."
@@ -220,7 +221,7 @@ class CeleryTranslator:
         """How long the queue is. It is declared as well: one that was deleted comes back for those who publish next."""
         queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
         try:
-            with link.connections.producer(max(0.01, request.deadline - time.time())) as producer:
+            with link.connections.producer(MEASURE_TIMEOUT) as producer:
                 channel: Any = producer.channel
                 bound: Any = queue(channel)
                 bound.declare()
