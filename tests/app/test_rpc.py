@@ -21,6 +21,7 @@ from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
 from app.admission import IN_FLIGHT
+from app.connections import CONNECT_TIMEOUT
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
@@ -257,12 +258,14 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
             patient = threads.submit(ask, translator, "deux", model="long", timeout=60)
 
             eventually(lambda: length(broker.url, "long") == others + 1)
-            error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
-            assert error.code is Code.OVERLOADED
-            assert error.retry_after is not None
-            assert error.retry_after > 20
-            assert not patient.done()
-            translator.close()
+            try:
+                error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
+                assert not patient.done()
+            finally:
+                translator.close()
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after is not None
+        assert error.retry_after > 2
         queue(connection.default_channel).purge()
 
 
@@ -300,6 +303,34 @@ def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> Non
         eventually(lambda: passive_length(broker.url, "gone") == 1)
         with Worker(broker.url, "gone"):
             assert found.result().results[0].text == "trois"
+
+
+def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
+    translator = connect(broker.url, "silent")
+    with Worker(broker.url, "silent"):
+        ask(translator, "un", model="silent")
+        with Connection(broker.url) as connection:  # as the broker does when it has not seen its process for long
+            Queue(translator.router.queue)(connection.default_channel).delete()
+        with suppress(TolkError):  # the reply may come while nobody listens
+            ask(translator, "deux", model="silent", timeout=1)
+        assert ask(translator, "trois", model="silent", timeout=10).results[0].text == "trois"
+
+
+def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
+    translator = connect(fragile.url, "hung")
+    with ThreadPoolExecutor(8) as threads:
+        request = TranslateRequest(texts=("un",), target="en", model="hung", deadline=time.time() + 60)
+        waiting = [threads.submit(translator.translate, request, str(number)) for number in range(8)]
+        eventually(lambda: length(fragile.url, "hung") == 8)
+        os.kill(fragile.process.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            for number in range(8):
+                translator.abandon(str(number), None)
+            assert {failure(each.result).code for each in waiting} == {Code.CANCELLED}
+            assert time.monotonic() - began < CONNECT_TIMEOUT
+        finally:
+            os.kill(fragile.process.pid, signal.SIGCONT)
 
 
 @pytest.fixture
