@@ -2,14 +2,36 @@
 
 import os
 import sys
+from typing import Any
 
-from app.admission import IN_FLIGHT
+from app.admission import THREADS
 from app.settings import Settings, SettingsError
 from tasks.registry import Registry, RegistryError
 
-try:  # here, once: a worker that cannot boot would be started again and again
+
+def load() -> Settings:
     settings = Settings.from_env(os.environ)
     Registry.load(settings.models)
+    return settings
+
+
+def on_starting(server: Any) -> None:
+    """A reload to what cannot be used changes nothing: gunicorn, left to itself, would end."""
+    reload = server.reload
+
+    def reload_checked() -> None:
+        try:
+            load()
+        except (SettingsError, RegistryError) as error:
+            server.log.error("Not reloaded: %s", error)
+        else:
+            reload()
+
+    server.reload = reload_checked
+
+
+try:  # here, once: a worker that cannot boot would be started again and again
+    settings = load()
 except (SettingsError, RegistryError) as error:
     sys.exit(f"tolk: {error}")
 
@@ -20,7 +42,7 @@ bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{sett
 # what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
 worker_class = "app.server.Worker"  # gthread's, with deadlines for slow clients
 workers = 2
-threads = IN_FLIGHT + 32
+threads = THREADS
 preload_app = False
 
 # Both outlast the longest request that is allowed.

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 
 from tasks.contract import Code, Priority, TolkError
 
-IN_FLIGHT = 96  # requests that a process waits for at once; its other threads refuse, and tell how it does
+IN_FLIGHT = 96  # translations that a process waits for at once
+REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up
+THREADS = REQUESTS + 16  # of a process: some are left to refuse, and to tell how it does
 # Seconds of waiting: a longer queue would be latency for everybody, and keep no worker busier. Bulk work may wait.
 LONGEST: dict[Priority, float] = {"interactive": 2.0, "bulk": math.inf}
 DEPTH_AGE = 0.25  # seconds that a queue's length stays good

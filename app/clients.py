@@ -22,19 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 class Clients:
-    """Calls `cancel` with the id of a request whose client has closed the connection, again until the request ends.
+    """Calls `abandon` with the id and the principal of a request whose client has closed the connection, again until
+    the request ends. It must not take long: all clients wait for it.
 
     A client that closes only its own half of the connection counts as gone, as with most servers.
     """
 
-    def __init__(self, cancel: Callable[[str], None]) -> None:
-        self._cancel = cancel
+    def __init__(self, abandon: Callable[[str, str | None], None]) -> None:
+        self._abandon = abandon
         self._lock = threading.Lock()
-        self._watched: dict[int, str] = {}  # request ids by file descriptor
+        self._watched: dict[int, tuple[str, str | None]] = {}  # by file descriptor
         self._epoll: select.epoll | None = None
 
     @contextmanager
-    def watched(self, environ: Mapping[str, Any], request_id: str) -> Iterator[None]:
+    def watched(self, environ: Mapping[str, Any], request_id: str, principal: str | None) -> Iterator[None]:
         """Watches the client of a WSGI request, where the server lets us."""
         client: socket | None = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if client is None:
@@ -46,7 +47,7 @@ class Clients:
                 self._epoll = select.epoll()
                 threading.Thread(target=self._run, args=(self._epoll,), name="clients", daemon=True).start()
             epoll = self._epoll
-            self._watched[number] = request_id
+            self._watched[number] = request_id, principal
             epoll.register(number, select.EPOLLRDHUP)
         try:
             yield
@@ -59,16 +60,16 @@ class Clients:
         while True:
             for number, _ in epoll.poll():
                 with self._lock:
-                    request_id = self._watched.get(number)
+                    watched = self._watched.get(number)
                     # The number may belong to another connection by now.
-                    if request_id is None or not _has_hung_up(number):
+                    if watched is None or not _has_hung_up(number):
                         continue
                 try:
-                    self._cancel(request_id)
+                    self._abandon(*watched)
                 except TolkError:  # the service is shutting down, and cancels everything itself
                     return
                 except Exception:  # every client depends on this thread: whatever it meets, it goes on
-                    logger.exception("cancelling %s", request_id)
+                    logger.exception("cancelling %s", watched[0])
             time.sleep(PAUSE)
 
 

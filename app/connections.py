@@ -16,6 +16,7 @@ from kombu.pools import ProducerPool
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
+LEAST = 0.01  # seconds: for a socket none at all means something else
 BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and after many
 
 BROKER_ERRORS = (AMQPError, MessageNacked, OperationalError, LimitExceeded, OSError)
@@ -30,11 +31,15 @@ class Connections:
 
     @contextmanager
     def producer(self, timeout: float) -> Iterator[Producer]:
-        """A connected producer, of which no step blocks for longer than `timeout`. Raises one of BROKER_ERRORS."""
+        """A connected producer, on which waiting for it and for an answer take `timeout` together.
+
+        Raises one of BROKER_ERRORS.
+        """
+        until = time.monotonic() + timeout
         with self._producers.acquire(block=True, timeout=timeout) as producer:
             connection: Any = producer.connection
             try:
-                connect(connection, timeout)
+                connect(connection, until - time.monotonic())
                 yield producer
             except BROKER_ERRORS:
                 connection.collect()  # what is left of the conversation would disturb the next one
@@ -52,10 +57,14 @@ class Connections:
 
 
 def connect(connection: Any, timeout: float) -> None:
-    """Connects where it is not connected, at the first attempt, and lets nothing on it block longer than `timeout`."""
-    connection.connect_timeout = min(CONNECT_TIMEOUT, timeout)
+    """Connects where it is not connected, at the first attempt.
+
+    No answer may then take longer than what is left of `timeout`.
+    """
+    until = time.monotonic() + timeout
+    connection.connect_timeout = min(CONNECT_TIMEOUT, max(timeout, LEAST))
     connection.ensure_connection(max_retries=0)
-    connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, timeout))
+    connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
 
 
 def backoff(failures: int) -> float:

@@ -180,7 +180,7 @@ class GraphQL(GraphQLView[Context, None]):
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must name one of the document's operations.")]
             )
-        with self.clients.watched(request.environ, context.request_id):
+        with self.clients.watched(request.environ, context.request_id, context.principal):
             return execute_sync(
                 self.schema,
                 document,

@@ -7,11 +7,14 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
-from kombu import Connection, Consumer, Message, Queue
+from kombu import Connection, Consumer, Message, Producer, Queue
 
 from app import survey
+from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
 from app.status import RecentErrors
 from tasks.contract import Code, TolkError
@@ -19,7 +22,19 @@ from tasks.contract import Code, TolkError
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
 REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
 
+CANCELLED = "The request was cancelled."
+
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request in flight. Its task has an id of its own: to workers, what was cancelled once is unwanted for good."""
+
+    request_id: str
+    principal: str | None
+    task_id: str
+    reply: Future[Message]
 
 
 class ReplyRouter:
@@ -29,43 +44,70 @@ class ReplyRouter:
     in flight, and `dropped` counts the replies that nobody waited for: late, cancelled, or delivered twice.
     """
 
-    def __init__(self, connection: Connection, errors: RecentErrors) -> None:
+    def __init__(self, connection: Connection, errors: RecentErrors, cancels: Cancels) -> None:
         self.queue = f"tolk.reply.{uuid4().hex}"
         self.ready = threading.Event()
         self.dropped = 0
         self._connection = connection
         self._errors = errors
+        self._cancels = cancels
         self._consumers = 0
-        self.waiting: dict[str, Future[Message]] = {}
+        self._lock = threading.Lock()
+        self.waiting: dict[tuple[str, str | None], Waiting] = {}
+        self._by_task: dict[str, Waiting] = {}
         self._closing = threading.Event()
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
 
-    def expect(self, request_id: str) -> Future[Message]:
-        """The Future of a request that is about to be published. Forget it in the end, whatever comes of it."""
-        future: Future[Message] = Future()
-        if self.waiting.setdefault(request_id, future) is not future:
-            raise TolkError(Code.INTERNAL, f"The request id {request_id} is in use.")
-        if self._closing.is_set():
-            self.fail(request_id, closing())
-        return future
+    def expect(self, request_id: str, principal: str | None) -> Waiting:
+        """A request that is about to be published. Forget it in the end, whatever comes of it.
 
-    def forget(self, request_id: str) -> None:
-        self.waiting.pop(request_id, None)
+        Raises TolkError(BAD_INPUT) where the principal has one of this id in flight.
+        """
+        waiting = Waiting(request_id, principal, f"{request_id}.{uuid4().hex[:8]}", Future())
+        with self._lock:
+            if self._closing.is_set():
+                raise closing()
+            if (request_id, principal) in self.waiting:
+                raise TolkError(
+                    Code.BAD_INPUT, "X-Request-Id: a request with this id is still in flight. Send another id, or none."
+                )
+            self.waiting[request_id, principal] = waiting
+            self._by_task[waiting.task_id] = waiting
+        return waiting
 
-    def fail(self, request_id: str, error: TolkError) -> bool:
-        """Ends the wait for a reply with an error; says whether there was one."""
-        future = self.waiting.pop(request_id, None)
-        if future is not None:
-            future.set_exception(error)
-        return future is not None
+    def forget(self, waiting: Waiting) -> None:
+        self._take(waiting.task_id)
+
+    def cancel(self, request_id: str, principal: str | None) -> bool:
+        """Ends the wait for a reply with CANCELLED, and the work for it; says whether there was one."""
+        waiting = self.waiting.get((request_id, principal))
+        if waiting is None or not self._fail(waiting, TolkError(Code.CANCELLED, CANCELLED)):
+            return False
+        self._cancels.add(waiting.task_id)
+        return True
 
     def close(self) -> None:
         """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
-        self._closing.set()
-        for request_id in list(self.waiting):
-            self.fail(request_id, closing())
+        with self._lock:
+            self._closing.set()
+        for waiting in list(self.waiting.values()):
+            self._fail(waiting, closing())
         self.thread.join()
+
+    def _fail(self, waiting: Waiting, error: TolkError) -> bool:
+        if self._take(waiting.task_id) is None:
+            return False
+        waiting.reply.set_exception(error)
+        return True
+
+    def _take(self, task_id: str) -> Waiting | None:
+        """The request of this task, which is in flight no more; for one caller only."""
+        with self._lock:
+            waiting = self._by_task.pop(task_id, None)
+            if waiting is not None:
+                del self.waiting[waiting.request_id, waiting.principal]
+            return waiting
 
     def _run(self) -> None:
         failures = 0
@@ -94,7 +136,7 @@ class ReplyRouter:
         )
         with (
             Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]),
-            survey.answer(connection, self.queue, self._errors),
+            survey.answer(connection, self.queue, self._errors, partial(self._cancel_for_another, connection)),
         ):
             self.ready.set()
             beat = 0.0
@@ -107,11 +149,17 @@ class ReplyRouter:
         queue(connection.default_channel).delete()
 
     def _deliver(self, message: Message) -> None:
-        future = self.waiting.pop(str(message.properties.get("correlation_id")), None)
-        if future is None:
+        waiting = self._take(str(message.properties.get("correlation_id")))
+        if waiting is None:
             self.dropped += 1
         else:
-            future.set_result(message)
+            waiting.reply.set_result(message)
+
+    def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
+        """Answers another process, where the request was here."""
+        if self.cancel(request_id, principal):
+            producer = Producer(connection, serializer="json")
+            producer.publish(True, routing_key=asks["reply_to"], correlation_id=asks["ticket"], retry=False)
 
 
 def closing() -> TolkError:

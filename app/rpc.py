@@ -15,6 +15,7 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, get_args
+from uuid import uuid4
 
 from amqp.exceptions import MessageNacked
 from celery import Celery
@@ -24,8 +25,9 @@ from kombu.exceptions import KombuError
 
 from app import survey
 from app.admission import IN_FLIGHT, LONGEST, Admission
+from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, backoff, connect, reason
-from app.router import HEARTBEAT, ReplyRouter, closing
+from app.router import CANCELLED, HEARTBEAT, ReplyRouter, Waiting, closing
 from app.status import RecentErrors, Status
 from tasks.contract import (
     PUBLISHED,
@@ -41,10 +43,10 @@ from tasks.contract import (
 from tasks.registry import Registry
 
 STATUS_AGE = 1.0  # seconds that a status stays good
+MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
 GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
 
 LATE = "No translation came in time. Allow more time, or try again."
-CANCELLED = "The request was cancelled."
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Link:
     """What one process holds of the broker, and knows of its queues."""
 
     connections: Connections
+    cancels: Cancels
     router: ReplyRouter
     admissions: dict[str, Admission] = field(default_factory=dict)
 
@@ -69,6 +72,7 @@ class Link:
     def close(self) -> None:
         listens = self.router.ready.is_set()
         self.router.close()
+        self.cancels.close()
         self.connections.close(listens=listens)
 
 
@@ -106,36 +110,49 @@ class CeleryTranslator:
         admission = link.admission(request)
         if len(link.router.waiting) >= IN_FLIGHT:
             raise admission.refusal() if link.router.ready.is_set() else _no_broker()
-        future = link.router.expect(request_id)
+        waiting = link.router.expect(request_id, request.principal)
         try:
             if admission.outdated():
                 self._measure(link, request, admission)
             place = admission.enter(request.deadline - time.time())
             work = None
             try:
-                self._publish(link, request, request_id, future, admission)
-                reply = _decode(_result(future, request.deadline), request)
+                self._publish(link, request, waiting, admission)
+                reply = _decode(_result(waiting.reply, request.deadline), request)
                 work = reply.timings.prefill + reply.timings.decode
             finally:
                 admission.leave(place, work)
         finally:
-            link.router.forget(request_id)
+            link.router.forget(waiting)
         if reply.error is not None:
             raise reply.error.error()
         return reply
 
-    def cancel(self, request_id: str) -> None:
+    def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()
-        if not link.router.fail(request_id, TolkError(Code.CANCELLED, CANCELLED)):
-            return
-        # Celery's `control.broadcast`, which would wait for a broker that is down for as long as it is.
-        exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
-        command = {"method": "cancel", "arguments": {"task_id": request_id}, "destination": None}
+        return link.router.cancel(request_id, principal) or self._cancel_elsewhere(link, request_id, principal)
+
+    def _cancel_elsewhere(self, link: Link, request_id: str, principal: str | None) -> bool:
+        """Asks the other web processes. Nobody knows how many there are: after PATIENCE seconds it is none of them."""
+        yes = link.router.expect(str(uuid4()), None)
         try:
-            with link.connections.producer(CONNECT_TIMEOUT) as producer:
-                producer.publish(command, exchange=exchange, declare=[exchange], serializer="json", retry=False)
-        except BROKER_ERRORS as error:  # the deadline will end what goes on now
+            with link.connections.producer(survey.PATIENCE) as producer:
+                survey.ask_to_cancel(
+                    producer,
+                    request_id=request_id,
+                    principal=principal,
+                    reply_to=link.router.queue,
+                    ticket=yes.task_id,
+                )
+            return bool(wait([yes.reply], survey.PATIENCE).done) and yes.reply.result() is not None
+        except BROKER_ERRORS as error:
             logger.warning("cancelling %s: %s", request_id, reason(error))
+            raise _no_broker() from error
+        finally:
+            link.router.forget(yes)
+
+    def abandon(self, request_id: str, principal: str | None) -> None:
+        self._link().router.cancel(request_id, principal)
 
     def check(self) -> None:
         link = self._link()
@@ -193,17 +210,18 @@ class CeleryTranslator:
                 raise closing()
             link = self._links.get(os.getpid())
             if link is None:
-                link = self._links[os.getpid()] = Link(
-                    Connections(self._celery.connection_for_write()),
-                    ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors),
-                )
+                connections = Connections(self._celery.connection_for_write())
+                exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
+                cancels = Cancels(connections, exchange)
+                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors, cancels)
+                link = self._links[os.getpid()] = Link(connections, cancels, router)
             return link
 
     def _measure(self, link: Link, request: TranslateRequest, admission: Admission) -> None:
         """How long the queue is. It is declared as well: one that was deleted comes back for those who publish next."""
         queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
         try:
-            with link.connections.producer(max(0.01, request.deadline - time.time())) as producer:
+            with link.connections.producer(MEASURE_TIMEOUT) as producer:
                 channel: Any = producer.channel
                 bound: Any = queue(channel)
                 bound.declare()
@@ -211,15 +229,13 @@ class CeleryTranslator:
         except BROKER_ERRORS as error:  # the publisher has the patience that this takes
             logger.warning("measuring %s: %s", queue.name, reason(error))
 
-    def _publish(
-        self, link: Link, request: TranslateRequest, request_id: str, future: Future[Message], admission: Admission
-    ) -> None:
+    def _publish(self, link: Link, request: TranslateRequest, waiting: Waiting, admission: Admission) -> None:
         """Returns when the broker has the message, or when nobody waits for it any more.
 
         A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
         """
         failures = 0
-        while not future.done():
+        while not waiting.reply.done():
             remaining = request.deadline - time.time()
             if remaining <= 0:
                 raise _no_broker()
@@ -227,16 +243,16 @@ class CeleryTranslator:
                 continue
             try:
                 with link.connections.producer(remaining) as producer:
-                    self._send(producer, request, request_id, link.router.queue)
+                    self._send(producer, request, waiting.task_id, link.router.queue)
                 return
             except Full:
                 raise admission.refusal() from None
             except BROKER_ERRORS as error:
-                logger.warning("publishing %s: %s", request_id, reason(error))
+                logger.warning("publishing %s: %s", waiting.task_id, reason(error))
                 failures += 1
-                wait([future], min(backoff(failures), remaining))
+                wait([waiting.reply], min(backoff(failures), remaining))
 
-    def _send(self, producer: Producer, request: TranslateRequest, request_id: str, reply_to: str) -> None:
+    def _send(self, producer: Producer, request: TranslateRequest, task_id: str, reply_to: str) -> None:
         queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
         connection: Any = producer.connection
         # Kombu would look there too, but only after it has made a copy of each.
@@ -252,8 +268,8 @@ class CeleryTranslator:
                 headers={
                     "lang": "py",
                     "task": TASK,
-                    "id": request_id,
-                    "root_id": request_id,
+                    "id": task_id,
+                    "root_id": task_id,
                     "parent_id": None,
                     "group": None,
                     "argsrepr": f"<{len(request.texts)} texts for {request.model}>",  # people's texts go into no log
@@ -261,7 +277,7 @@ class CeleryTranslator:
                     PUBLISHED: now,
                 },
                 serializer="json",
-                correlation_id=request_id,
+                correlation_id=task_id,
                 reply_to=reply_to,
                 expiration=max(0.0, request.deadline - now),
                 declare=[] if known else [self._celery.conf.tolk_dead_letters, queue],

@@ -35,6 +35,11 @@ class Context:
     key: Key | None  # None where none is needed
     accounts: Accounts
 
+    @property
+    def principal(self) -> str | None:
+        """Who asks, in messages and tables."""
+        return None if self.key is None else self.key.principal
+
 
 FLAGS = {
     Flag.REPETITION: "The model ran away repeating itself: this is a second try, or was shortened.",
@@ -104,6 +109,12 @@ class TranslatePayload(graphene.ObjectType):
     model = graphene.String(required=True)
     version = graphene.String(description="Of the model's weights.")
     translations = graphene.List(graphene.NonNull(Translation), required=True)
+
+
+class CancelPayload(graphene.ObjectType):
+    """What became of a request to cancel another."""
+
+    cancelled = graphene.Boolean(required=True, description="Whether that one was in flight, and is ended now.")
 
 
 class LanguagePair(graphene.ObjectType):
@@ -222,6 +233,13 @@ class Mutation(graphene.ObjectType):
 
     translate = graphene.Field(TranslatePayload, required=True, input=graphene.Argument(TranslateInput, required=True))
 
+    cancel_translation = graphene.Field(
+        CancelPayload,
+        required=True,
+        request_id=graphene.ID(required=True),
+        description="Ends a translation of the same caller, who sent its id as the header X-Request-Id.",
+    )
+
     @staticmethod
     def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> TranslatePayload:
         timeout = DEFAULT_TIMEOUT if input.timeout is None else input.timeout
@@ -239,6 +257,12 @@ class Mutation(graphene.ObjectType):
             if translation.error is not None:
                 context.translator.told(translation.error.code, context.request_id)
         return payload
+
+    @staticmethod
+    def resolve_cancel_translation(_root: None, info: GraphQLResolveInfo, *, request_id: str) -> CancelPayload:
+        context: Context = info.context
+        auth.demand(context.key, Scope.TRANSLATE)
+        return CancelPayload(cancelled=context.translator.cancel(request_id.lower(), context.principal))
 
 
 def translate(
@@ -273,7 +297,7 @@ def translate(
             model=entry.name,
             options=entry.decoding,
             deadline=context.arrival + timeout,
-            principal=None if context.key is None else context.key.principal,
+            principal=context.principal,
         )
         answer = context.accounts.translate(request, context.request_id, context.key, once)
     reply = answer.reply

@@ -1,8 +1,8 @@
 """gunicorn's threads, which no client holds by being slow, and gunicorn's log, which quotes nobody.
 
-Its thread worker waits for the first byte of a request without a thread, but for the rest of it with one, for ever, and
-likewise until an answer has been read. And once it has closed its half of a connection, it waits two seconds for the
-client to close the other: on the thread that accepts connections, so that nobody is served meanwhile.
+As it comes, its thread worker has a thread wait for the first byte of every connection, and, for as long as it takes,
+for the rest of a request and until an answer has been read. And once it has closed its half of a connection, it waits
+two seconds for the client to close the other: on the thread that accepts all connections.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import errno
 import logging
 import socket
 import time
-from contextlib import suppress
+from collections import deque
+from functools import partial
+from selectors import EVENT_READ
 from typing import Any
 
-from gunicorn import util
 from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from typing_extensions import override
 
 RECEIVE_TIMEOUT = 10.0  # seconds from the first byte of a request to the last of its body
 SEND_TIMEOUT = 60.0  # seconds from the first byte of an answer to its last
-LINGER_TIMEOUT = 1.0  # seconds that a client has to close its half of a connection after we closed ours
+LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connection after we closed ours
 
 
 class TooSlow(NoMoreData, TimeoutError):
@@ -73,15 +74,14 @@ class Connection(socket.socket):
         finally:
             self.settimeout(None)
 
-    def linger(self) -> None:
-        """Ends the connection, but for its file descriptor, and lets the client read what was sent last."""
-        util.close_graceful(self.dup(), LINGER_TIMEOUT)
-        with suppress(OSError):
-            self.shutdown(socket.SHUT_RDWR)
-
 
 class Worker(ThreadWorker):
-    """gunicorn's worker of threads, with such connections. Where gunicorn speaks TLS itself, they stay as they are."""
+    """gunicorn's worker of threads, with such connections: they get a thread when they have something to say, and are
+    closed without one. Where gunicorn speaks TLS itself, all stays as it is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lingering: deque[TConn] = deque()
 
     @override
     def init_process(self) -> None:
@@ -89,20 +89,72 @@ class Worker(ThreadWorker):
         super().init_process()
 
     @override
+    def accept(self, listener: socket.socket) -> None:
+        if self.cfg.is_ssl:
+            super().accept(listener)
+            return
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        conn = TConn(self.cfg, Connection(fileno=client.detach()), address, listener.getsockname())
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.nr_conns += 1
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    @override
     def handle(self, conn: TConn) -> Any:
-        if not self.cfg.is_ssl:
-            if not isinstance(conn.sock, Connection):
-                conn.sock = Connection(fileno=conn.sock.detach())
+        if isinstance(conn.sock, Connection):
             conn.sock.begin()
-        kept = super().handle(conn)
-        if not kept and isinstance(conn.sock, Connection):
-            conn.sock.linger()
-        return kept
+        return super().handle(conn)
 
     @override
     def handle_request(self, req: Any, conn: TConn) -> Any:
         conn.sock.request = req
         return super().handle_request(req, conn)
+
+    @override
+    def finish_request(self, conn: TConn, fs: Any) -> None:
+        if isinstance(conn.sock, Connection) and (fs.cancelled() or fs.exception() or not fs.result()):
+            self.linger(conn)
+        else:
+            super().finish_request(conn, fs)
+
+    def linger(self, conn: TConn) -> None:
+        """Says that we are done, and closes when the client has said so too: it may not have read everything yet."""
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+            self.poller.register(conn.sock, EVENT_READ, partial(self.on_lingering_socket_readable, conn))
+        except (OSError, ValueError):  # it has gone already
+            self.nr_conns -= 1
+            conn.close()
+        else:
+            conn.timeout = time.monotonic() + LINGER_TIMEOUT
+            self.lingering.append(conn)
+
+    def on_lingering_socket_readable(self, conn: TConn, client: socket.socket) -> None:
+        try:
+            over = not client.recv(65_536)
+        except OSError:
+            over = True
+        if over:
+            self.lingering.remove(conn)
+            self.leave(conn)
+
+    def leave(self, conn: TConn) -> None:
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    @override
+    def murder_pending(self) -> None:
+        """Closes what took too long; once a second, and whenever something happens."""
+        super().murder_pending()
+        while self.lingering and self.lingering[0].timeout <= time.monotonic():
+            self.leave(self.lingering.popleft())
 
 
 def conceal(record: logging.LogRecord) -> bool:

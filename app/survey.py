@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -19,21 +19,35 @@ from tasks.contract import STATUS, Code, TolkError, WorkerStatus
 
 PATIENCE = 0.5  # seconds until who has not answered is not there
 
+CANCEL = "tolk_cancel"
 WEB = Mailbox("tolk.web", type="fanout", accept=["json"], serializer="json")
 
 logger = logging.getLogger(__name__)
 
 
-def answer(connection: Connection, name: str, errors: RecentErrors) -> Consumer:
-    """What lets a web process answer such questions on this connection, as `name`; not yet consuming."""
+def answer(connection: Connection, name: str, errors: RecentErrors, cancel: Callable[..., None]) -> Consumer:
+    """What lets a web process answer others on this connection, as `name`; not yet consuming.
+
+    They ask for its errors, or to `cancel` a request, with the arguments that `ask_to_cancel` sends.
+    """
     mailbox: Any = WEB(connection)  # a Mailbox; to celery-types, a Node
     node = mailbox.Node(
         name,
         channel=connection.default_channel,
-        handlers={STATUS: lambda _state: [asdict(each) for each in errors.counts()]},
+        handlers={
+            STATUS: lambda _state: [asdict(each) for each in errors.counts()],
+            CANCEL: lambda _state, **arguments: cancel(**arguments),
+        },
     )
     consumer: Consumer = node.Consumer(callbacks=[node.handle_message])
     return consumer
+
+
+def ask_to_cancel(producer: Producer, **arguments: str | None) -> None:
+    """Asks every web process; the one that has the request answers to the queue `reply_to`."""
+    question: Any = {"method": CANCEL, "arguments": arguments, "destination": None}
+    exchange: Any = WEB.exchange
+    producer.publish(question, exchange=exchange, declare=[exchange], serializer="json", retry=False)
 
 
 def take(celery: Celery, connection: Connection, name: str, own: list[ErrorCount]) -> Status:

@@ -15,11 +15,18 @@ class Translator(Protocol):
     def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
         """The reply to `request`, with one result per text, in order; returns or raises by `request.deadline`.
 
-        `request_id` is unique to this call; `cancel` names it. Raises TolkError for the request's own trouble.
+        `cancel` names it by `request_id` and its principal. Raises TolkError for the request's own trouble, BAD_INPUT
+        where this process has such a request in flight.
         """
 
-    def cancel(self, request_id: str) -> None:
-        """Nobody waits for this request any more: its `translate` raises CANCELLED. An unknown id is ignored."""
+    def cancel(self, request_id: str, principal: str | None) -> bool:
+        """Ends a request of this principal, whichever web process has it: its `translate` raises CANCELLED.
+
+        False, after half a second, where none is in flight. Raises TolkError(UNAVAILABLE).
+        """
+
+    def abandon(self, request_id: str, principal: str | None) -> None:
+        """Nobody waits for this request any more: `cancel` for what this process has, at once. Others are ignored."""
 
     def check(self) -> None:
         """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
@@ -61,7 +68,10 @@ class EchoTranslator:
         )
         return TranslateReply(model=request.model, version="echo", worker="echo", results=results)
 
-    def cancel(self, request_id: str) -> None:
+    def cancel(self, request_id: str, principal: str | None) -> bool:  # noqa: ARG002 - nothing is ever in flight
+        return False
+
+    def abandon(self, request_id: str, principal: str | None) -> None:
         """Nothing is ever in flight."""
 
     def check(self) -> None:

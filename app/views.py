@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 from uuid import uuid4
 
 from flask import Flask, Response, g, render_template, request
@@ -11,6 +16,7 @@ from werkzeug.datastructures import ContentSecurityPolicy
 
 from app import predecessor
 from app.accounts import Accounts
+from app.admission import REQUESTS
 from app.clients import Clients
 from app.database import Database
 from app.graphql import GraphQL
@@ -19,7 +25,10 @@ from app.predecessor import PredecessorGraphQL
 from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
+from tasks.contract import Code, TolkError
 from tasks.registry import Registry
+
+REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
 
 # Pages hold no inline script and no eval, and load nothing from elsewhere.
 SECURITY_POLICY = {
@@ -50,13 +59,15 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
         settings,
         registry,
         translator,
-        Clients(translator.cancel),
+        Clients(translator.abandon),
         Accounts(database, translator),
         KeyRing(database),
     )
-    view = GraphQL.as_view("graphql", build_schema().graphql_schema, *tools)
+    places = threading.BoundedSemaphore(REQUESTS)
+    view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)
     view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools)
+    view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
 
@@ -87,7 +98,8 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.before_request
     def arrive() -> None:
-        g.request_id = str(uuid4())
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
         g.arrival = time.time()
 
     @app.after_request
@@ -100,3 +112,18 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
         return response
+
+
+def bounded(view: Callable[..., Any], places: threading.BoundedSemaphore) -> Callable[..., Any]:
+    """The view, which refuses at once what has no place."""
+
+    @wraps(view)
+    def answer() -> Any:
+        if not places.acquire(blocking=False):
+            raise TolkError(Code.OVERLOADED, "Too many requests are being served already. Try again in a second.", 1.0)
+        try:
+            return view()
+        finally:
+            places.release()
+
+    return answer

@@ -47,7 +47,10 @@ DOCUMENT = """mutation($input: TranslateInput!) {
   translate(input: $input) { requestId model version translations { text score flags error { code message } } }
 }"""
 BODY = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [TEXT], "source": "fr", "target": "en"}}})
-HEAD = f"POST /graphql HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+HEAD = (
+    "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    f"Content-Length: {len(BODY)}\r\n\r\n"
+)
 PROCESSES = ("client", "web", "worker", "broker")
 
 Load = Callable[[int, float], list[float]]  # clients, seconds -> how long each request took, in seconds

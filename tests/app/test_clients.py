@@ -23,7 +23,7 @@ def cancelled() -> list[str]:
 
 @pytest.fixture
 def clients(cancelled: list[str]) -> Clients:
-    return Clients(cancelled.append)
+    return Clients(lambda request_id, _: cancelled.append(request_id))
 
 
 def test_a_client_that_hangs_up_is_cancelled_and_no_other(
@@ -31,7 +31,10 @@ def test_a_client_that_hangs_up_is_cancelled_and_no_other(
 ) -> None:
     ours, theirs = socket.socketpair()
     another, _stays = socket.socketpair()
-    with clients.watched({"gunicorn.socket": ours}, "one"), clients.watched({"gunicorn.socket": another}, "other"):
+    with (
+        clients.watched({"gunicorn.socket": ours}, "one", None),
+        clients.watched({"gunicorn.socket": another}, "other", None),
+    ):
         theirs.close()
         eventually(lambda: "one" in cancelled)
     assert "other" not in cancelled
@@ -39,10 +42,10 @@ def test_a_client_that_hangs_up_is_cancelled_and_no_other(
 
 def test_who_sends_more_is_still_there(clients: Clients, cancelled: list[str], eventually: Callable[..., None]) -> None:
     ours, theirs = socket.socketpair()
-    with clients.watched({"werkzeug.socket": ours}, "one"):
+    with clients.watched({"werkzeug.socket": ours}, "one", None):
         theirs.send(b"POST /graphql")
         gone, closed = socket.socketpair()
-        with clients.watched({"gunicorn.socket": gone}, "other"):
+        with clients.watched({"gunicorn.socket": gone}, "other", None):
             closed.close()
             eventually(lambda: "other" in cancelled)
     assert "one" not in cancelled
@@ -52,10 +55,10 @@ def test_a_request_that_begins_after_its_client_went_is_cancelled_when_it_can_be
     eventually: Callable[..., None],
 ) -> None:
     in_flight, calls = threading.Event(), list[bool]()
-    clients = Clients(lambda _: calls.append(in_flight.is_set()))
+    clients = Clients(lambda *_: calls.append(in_flight.is_set()))
     ours, theirs = socket.socketpair()
     theirs.close()
-    with clients.watched({"gunicorn.socket": ours}, "one"):
+    with clients.watched({"gunicorn.socket": ours}, "one", None):
         eventually(lambda: calls)
         in_flight.set()
         eventually(lambda: True in calls)
@@ -64,16 +67,16 @@ def test_a_request_that_begins_after_its_client_went_is_cancelled_when_it_can_be
 def test_a_cancel_that_fails_is_not_the_last(eventually: Callable[..., None]) -> None:
     calls: list[str] = []
 
-    def cancel(request_id: str) -> None:
+    def abandon(request_id: str, principal: str | None) -> None:
         calls.append(request_id)
         if len(calls) == 1:
             raise RuntimeError("a bug")
 
-    clients = Clients(cancel)
+    clients = Clients(abandon)
     for request_id in ("one", "other"):
         ours, theirs = socket.socketpair()
         theirs.close()
-        with clients.watched({"gunicorn.socket": ours}, request_id):
+        with clients.watched({"gunicorn.socket": ours}, request_id, None):
             eventually(lambda request_id=request_id: request_id in calls)
 
 
@@ -82,18 +85,18 @@ def test_a_connection_may_come_back_under_the_same_number(
 ) -> None:
     for i in range(20):
         ours, theirs = socket.socketpair()
-        with ours, clients.watched({"gunicorn.socket": ours}, f"stays-{i}"):
+        with ours, clients.watched({"gunicorn.socket": ours}, f"stays-{i}", None):
             pass
         theirs.close()
         ours, theirs = socket.socketpair()
-        with ours, clients.watched({"gunicorn.socket": ours}, f"gone-{i}"):
+        with ours, clients.watched({"gunicorn.socket": ours}, f"gone-{i}", None):
             theirs.close()
             eventually(lambda i=i: f"gone-{i}" in cancelled)
     assert not [request_id for request_id in cancelled if request_id.startswith("stays")]
 
 
 def test_a_server_that_does_not_show_its_socket_is_served_all_the_same(clients: Clients) -> None:
-    with clients.watched({}, "one"):
+    with clients.watched({}, "one", None):
         pass
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
 from app.admission import IN_FLIGHT
+from app.connections import CONNECT_TIMEOUT
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
@@ -256,12 +258,14 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
             patient = threads.submit(ask, translator, "deux", model="long", timeout=60)
 
             eventually(lambda: length(broker.url, "long") == others + 1)
-            error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
-            assert error.code is Code.OVERLOADED
-            assert error.retry_after is not None
-            assert error.retry_after > 20
-            assert not patient.done()
-            translator.close()
+            try:
+                error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
+                assert not patient.done()
+            finally:
+                translator.close()
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after is not None
+        assert error.retry_after > 2
         queue(connection.default_channel).purge()
 
 
@@ -275,11 +279,13 @@ def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, ev
 
     with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
         waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
-        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT)
-        error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT and translator.router.ready.is_set())
+        try:
+            error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        finally:
+            released.set()
         assert error.code is Code.OVERLOADED
         assert error.retry_after == 1
-        released.set()
         assert {each.result(60).results[0].text for each in waiting} == {"un"}
         assert ask(translator, "trois", model="many").results[0].text == "trois"
 
@@ -299,29 +305,78 @@ def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> Non
             assert found.result().results[0].text == "trois"
 
 
+def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
+    translator = connect(broker.url, "silent")
+    with Worker(broker.url, "silent"):
+        ask(translator, "un", model="silent")
+        with Connection(broker.url) as connection:  # as the broker does when it has not seen its process for long
+            Queue(translator.router.queue)(connection.default_channel).delete()
+        with suppress(TolkError):  # the reply may come while nobody listens
+            ask(translator, "deux", model="silent", timeout=1)
+        assert ask(translator, "trois", model="silent", timeout=10).results[0].text == "trois"
+
+
+def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
+    translator = connect(fragile.url, "hung")
+    with ThreadPoolExecutor(8) as threads:
+        request = TranslateRequest(texts=("un",), target="en", model="hung", deadline=time.time() + 60)
+        waiting = [threads.submit(translator.translate, request, str(number)) for number in range(8)]
+        eventually(lambda: length(fragile.url, "hung") == 8)
+        os.kill(fragile.process.pid, signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            for number in range(8):
+                translator.abandon(str(number), None)
+            assert {failure(each.result).code for each in waiting} == {Code.CANCELLED}
+            assert time.monotonic() - began < CONNECT_TIMEOUT
+        finally:
+            os.kill(fragile.process.pid, signal.SIGCONT)
+
+
 @pytest.fixture
 def in_flight(
     broker, connect, eventually
 ) -> Iterator[tuple[CeleryTranslator, TranslateRequest, Future[TranslateReply]]]:
     """A translator and the request `r1`, which nobody answers, and the wait for its reply."""
     translator = connect(broker.url, "slow")
-    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60)
+    request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60, principal="me")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(translator.translate, request, "r1")
-        eventually(lambda: "r1" in translator.router.waiting)
+        eventually(lambda: ("r1", "me") in translator.router.waiting)
         yield translator, request, waiting
-        translator.cancel("r1")
+        translator.abandon("r1", "me")
 
 
-def test_cancelling_ends_the_wait_at_once(in_flight) -> None:
+@pytest.mark.parametrize("end", [CeleryTranslator.cancel, CeleryTranslator.abandon])
+def test_cancelling_ends_the_wait_at_once(in_flight, end: Callable[..., bool | None]) -> None:
     translator, _, waiting = in_flight
-    translator.cancel("r1")
+    assert end(translator, "r1", "me") is not False
     assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+
+
+def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight) -> None:
+    translator, _, waiting = in_flight
+    other = connect(broker.url, "slow")
+    other.abandon("r1", "me")
+    for process in (translator, other):
+        assert process.cancel("r1", "you") is False
+        assert process.cancel("r1", None) is False
+        assert process.cancel("r2", "me") is False
+    assert not waiting.done()
+    assert translator.router.ready.is_set()
+    assert other.cancel("r1", "me") is True
+    assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
+    assert other.cancel("r1", "me") is False
 
 
 def test_an_id_in_flight_is_not_taken_twice(in_flight) -> None:
     translator, request, first = in_flight
-    assert failure(lambda: translator.translate(request, "r1")).code is Code.INTERNAL
+    error = failure(lambda: translator.translate(request, "r1"))
+    assert error.code is Code.BAD_INPUT
+    assert "in flight" in error.message
+    assert not first.done()
+    short = replace(request, principal="you", deadline=time.time() + 0.5)  # who cannot learn that it is taken
+    assert failure(lambda: translator.translate(short, "r1")).code is Code.TIMEOUT
     assert not first.done()
 
 

@@ -223,3 +223,18 @@ def test_a_request_holds_one_mutation(two_models: FlaskClient, recorder: Recorde
     both = "mutation A($i: TranslateInput!) { __typename a: translate(input: $i) { model } } query B { __typename }"
     answer = two_models.post("/graphql", json={"query": both, "variables": variables, "operationName": "A"})
     assert answer.json["data"] == {"__typename": "Mutation", "a": {"model": "many"}}
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_cancelling_names_the_request_in_lower_case(recorder: Recorder, cancelled: bool) -> None:
+    named: list[tuple[str, str | None]] = []
+
+    def cancel(request_id: str, principal: str | None) -> bool:
+        named.append((request_id, principal))
+        return cancelled
+
+    recorder.cancel = cancel
+    document = 'mutation { cancelTranslation(requestId: "0D0A4B3C") { cancelled } }'
+    answer = create_app(Settings(), recorder).test_client().post("/graphql", json={"query": document})
+    assert answer.json == {"data": {"cancelTranslation": {"cancelled": cancelled}}}
+    assert named == [("0d0a4b3c", None)]

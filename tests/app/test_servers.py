@@ -1,16 +1,29 @@
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import requests
 
+from app.admission import THREADS
 from app.settings import REPOSITORY
+
+DOCUMENT = 'mutation { translate(input: {texts: ["Bonjour."], target: "en"}) { translations { text } } }'
 
 
 @pytest.fixture(params=["gunicorn", "flask --app app run --port 0"])
@@ -41,8 +54,7 @@ def test_a_server_serves_and_ends_when_it_is_told(server: subprocess.Popen[str])
             break
     else:
         pytest.fail("".join(log))
-    document = 'mutation { translate(input: {texts: ["Bonjour."], target: "en"}) { translations { text } } }'
-    answer = requests.post(f"{url}/graphql", json={"query": document}, timeout=20)
+    answer = requests.post(f"{url}/graphql", json={"query": DOCUMENT}, timeout=20)
     assert answer.json() == {"data": {"translate": {"translations": [{"text": "Bonjour."}]}}}
     assert requests.get(f"{url}/healthz", params={"secret": "word"}, timeout=20).status_code == 200
     server.terminate()
@@ -53,3 +65,112 @@ def test_a_server_serves_and_ends_when_it_is_told(server: subprocess.Popen[str])
         assert answer.headers["X-Request-Id"] in "".join(log)
         assert "secret" not in "".join(log)
         assert server.returncode == 0
+
+
+class Gunicorn:
+    """The installed command, which a process can replace itself with, and its log."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self.port = port
+        self.log = directory / "log"
+        self.models = directory / "models.toml"
+        shutil.copy(REPOSITORY / "models.toml", self.models)
+        environ = {
+            **os.environ,
+            "TOLK_TRANSLATOR": "echo",
+            "TOLK_MODELS": str(self.models),
+            "PORT": str(port),
+            "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).with_name("gunicorn"))],
+                cwd=REPOSITORY,
+                env=environ,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def logged(self, pattern: str) -> list[str]:
+        return re.findall(pattern, self.log.read_text())
+
+    def ask(self, connection: http.client.HTTPConnection | None = None) -> str:
+        """The status of a translation, or what went wrong."""
+        connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        body = json.dumps({"query": DOCUMENT})
+        try:
+            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            return repr(error)
+        return str(answer.status)
+
+
+@pytest.fixture
+def gunicorn(tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., None]) -> Iterator[Gunicorn]:
+    server = Gunicorn(tmp_path, free_port())
+    try:
+        eventually(lambda: len(server.logged("INFO app: Settings")) == 2)
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGTERM)
+            server.process.wait(20)
+            os.killpg(server.process.pid, signal.SIGKILL)
+
+
+def test_no_request_fails_while_the_server_is_replaced(gunicorn: Gunicorn, eventually: Callable[..., None]) -> None:
+    done = threading.Event()
+
+    def load(keep: bool, pause: float) -> Counter[str]:
+        outcomes: Counter[str] = Counter()
+        connection = http.client.HTTPConnection("127.0.0.1", gunicorn.port, timeout=20) if keep else None
+        while not done.wait(pause):
+            outcomes[gunicorn.ask(connection)] += 1
+        return outcomes
+
+    with ThreadPoolExecutor() as threads:
+        loads = [threads.submit(load, keep, pause) for keep in (True, False) for pause in (0.002, 0.02, 0.2)]
+        try:
+            good = gunicorn.models.read_text()
+            gunicorn.models.write_text("nonsense")
+            gunicorn.process.send_signal(signal.SIGHUP)
+            eventually(lambda: gunicorn.logged("Not reloaded: .*is not TOML"))
+
+            gunicorn.models.write_text(good)
+            gunicorn.process.send_signal(signal.SIGHUP)
+            eventually(lambda: len(gunicorn.logged("Worker exiting")) == 2)
+
+            gunicorn.process.send_signal(signal.SIGUSR2)
+            eventually(lambda: len(gunicorn.logged("INFO app: Settings")) == 6)
+            assert gunicorn.process.poll() is None
+            gunicorn.process.terminate()
+            gunicorn.process.wait(30)
+            time.sleep(0.5)  # of the successor alone
+        finally:
+            done.set()
+        outcomes = sum((each.result() for each in loads), Counter[str]())
+    assert set(outcomes) == {"200"}, outcomes
+
+
+def test_clients_that_only_sit_there_hold_up_nobody(gunicorn: Gunicorn, eventually: Callable[..., None]) -> None:
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with ExitStack() as stack:
+
+        def connect(sent: bytes) -> socket.socket:
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", gunicorn.port), timeout=30))
+            client.sendall(sent)
+            return client
+
+        half = connect(request[:-2])
+        for _ in range(2 * THREADS + 50):
+            connect(b"")
+        for _ in range(20):
+            connect(request)  # who never closes his end
+        began = time.monotonic()
+        for _ in range(20):
+            assert gunicorn.ask() == "200"
+        assert time.monotonic() - began < 5
+        assert half.recv(1) == b""  # not for ever

@@ -148,7 +148,7 @@ def test_workers_queues_and_the_errors_of_every_web_process(
             waiting = thread.submit(one.translate, request("waits"), "waits")
             depth = {"name": "tolk.translate.fr-en", "depth": 1, "workers": 0}
             eventually(lambda: status()["models"][0]["queues"][0] == depth)
-            one.cancel("waits")
+            one.cancel("waits", None)
             with pytest.raises(TolkError):
                 waiting.result()
 

@@ -92,8 +92,9 @@ def test_a_deadline_that_has_passed_is_a_timeout(translator: Translator) -> None
     assert caught.value.code is Code.TIMEOUT
 
 
-def test_cancelling_what_is_not_there_is_ignored(translator: Translator) -> None:
-    translator.cancel("nobody")
+def test_cancelling_what_is_not_there_changes_nothing(translator: Translator) -> None:
+    assert translator.cancel("nobody", None) is False
+    translator.abandon("nobody", None)
     assert send(translator, "un").results[0].text == "un"
 
 

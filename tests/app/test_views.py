@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ from graphql import get_introspection_query
 from werkzeug.test import TestResponse
 
 from app import create_app, graphql
+from app.admission import REQUESTS
 from app.settings import Settings
 from app.translator import EchoTranslator
 from app.views import HEADERS
+from tasks.contract import TranslateReply, TranslateRequest
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
@@ -101,6 +105,19 @@ def test_https_is_insisted_on_where_it_is_spoken(client: FlaskClient) -> None:
     assert client.get("/", base_url="https://tolk.example").headers[said] == "max-age=31536000"
 
 
+@pytest.mark.parametrize("given", ["0D0A4B3C-5b0e-4c39-8f83-0c1e34c1a8ce", "00000000-0000-0000-0000-000000000000"])
+def test_a_caller_may_choose_the_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given.lower()
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "1", "{0d0a4b3c-5b0e-4c39-8f83-0c1e34c1a8ce}", "0d0a4b3c5b0e4c398f830c1e34c1a8ce", "0d0a4b3c-" * 4 + "é"],
+)
+def test_what_is_no_uuid_is_no_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] != given
+
+
 def test_a_query_may_come_by_get(client: FlaskClient) -> None:
     answer = client.get("/graphql", query_string={"query": "{ languages { source } }"})
     assert answer.json == {"data": {"languages": [{"source": "fr"}]}}
@@ -155,3 +172,42 @@ def test_a_document_is_parsed_once_and_an_invalid_one_stays_invalid(
 
 def test_letters_travel_as_they_are(translate: Callable[..., TestResponse]) -> None:
     assert "« Dès Noël » 😀" in translate(texts=["« Dès Noël » 😀"]).text
+
+
+class Patient(EchoTranslator):
+    """Translates when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting = 0
+        self.may = threading.Event()
+
+    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+        self.waiting += 1
+        self.may.wait(60)
+        return super().translate(request, request_id)
+
+
+def test_however_many_wait_others_are_refused_and_health_is_told(
+    mutation: str, eventually: Callable[..., None]
+) -> None:
+    translator = Patient()
+    app = create_app(Settings(), translator)
+    query = {"query": mutation, "variables": {"input": {"texts": ["un"], "target": "en", "timeout": 60}}}
+
+    def ask(path: str) -> TestResponse:
+        return app.test_client().post(path, json=query)
+
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        waiting = [threads.submit(ask, "/graphql") for _ in range(REQUESTS)]
+        try:
+            eventually(lambda: translator.waiting == REQUESTS)
+            refused = [ask(path) for path in ("/graphql", "/api/graphql")]
+            assert app.test_client().get("/healthz").status_code == 200
+        finally:
+            translator.may.set()
+        assert {each.result().status_code for each in waiting} == {200}
+    assert [answer.status_code for answer in refused] == [503, 503]
+    assert [answer.json["errors"][0]["extensions"]["code"] for answer in refused] == ["OVERLOADED"] * 2
+    assert [answer.headers["Retry-After"] for answer in refused] == ["1", "1"]
+    assert ask("/graphql").status_code == 200

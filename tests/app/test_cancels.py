@@ -1,0 +1,69 @@
+"""Requests that are cancelled by another one, with gunicorn, RabbitMQ and a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+
+from launch.rabbitmq import PrivateRabbitMQ
+
+pytestmark = pytest.mark.broker
+
+TRANSLATE = "mutation($input: TranslateInput!) { translate(input: $input) { requestId translations { text } } }"
+CANCEL = "mutation($id: ID!) { cancelTranslation(requestId: $id) { cancelled } }"
+
+
+@pytest.fixture(scope="module")
+def webs(broker: PrivateRabbitMQ, start_worker: Callable[..., Any], start_web: Callable[..., str]) -> tuple[str, str]:
+    """Two web tiers, as on two hosts, of two processes each, before a worker that takes one request at a time."""
+    start_worker(broker.url, app="echo", TOLK_CONCURRENCY="1")
+    return start_web(broker.url), start_web(broker.url)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as executor:
+        yield executor
+
+
+def post(web: str, query: str, request_id: str | None = None, **variables: Any) -> requests.Response:
+    headers = {} if request_id is None else {"X-Request-Id": request_id}
+    return requests.post(f"{web}/graphql", json={"query": query, "variables": variables}, headers=headers, timeout=90)
+
+
+def translate(web: str, text: str, request_id: str | None = None, timeout: float = 60) -> requests.Response:
+    return post(web, TRANSLATE, request_id, input={"texts": [text], "target": "en", "timeout": timeout})
+
+
+def cancel(web: str, request_id: str) -> bool:
+    answer = post(web, CANCEL, id=request_id).json()
+    return bool(answer["data"]["cancelTranslation"]["cancelled"])
+
+
+def test_wherever_a_request_is_it_can_be_cancelled(
+    webs: tuple[str, str], threads: ThreadPoolExecutor, eventually: Callable[..., None]
+) -> None:
+    for web in webs:
+        request_id = str(uuid4())
+        waiting = threads.submit(translate, webs[0], "#sleep 60", request_id)
+        eventually(lambda web=web, request_id=request_id: cancel(web, request_id.upper()))
+        answer = waiting.result(10)
+        assert answer.status_code == 409
+        assert answer.json()["errors"][0]["extensions"] == {"code": "CANCELLED", "requestId": request_id}
+        # The worker is free again, and whoever cancelled may send the same id once more.
+        again = translate(web, "un", request_id, timeout=20).json()
+        assert again["data"]["translate"] == {"requestId": request_id, "translations": [{"text": "un"}]}
+        assert not cancel(web, request_id)
+
+
+def test_what_is_not_in_flight_is_not_cancelled_and_soon_told(webs: tuple[str, str]) -> None:
+    for request_id in (str(uuid4()), "nonsense", ""):
+        began = time.monotonic()
+        assert not cancel(webs[0], request_id)
+        assert time.monotonic() - began < 5
