@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types imports schema bench-quality bench-engine bench-path bench-overload lock environment clean
+.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload
+.PHONY: lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -15,6 +16,14 @@ run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops 
 test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(ARGS)
+
+test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest --all-faults tests/faults/test_faults.py $(ARGS)
+
+test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
 
 check: lint types imports ## all three
 

@@ -1,10 +1,13 @@
 """Celery's configuration, for the worker and for whoever publishes: the one place of the queue tier that reads the
 environment. It is read when a Celery application first asks for its configuration.
 
-    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//)
+    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//), or CELERY_BROKER_URL_FILE with it
+    TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
+                        show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
     TOLK_MODELS         the file of models (default models.toml, beside this file)
     TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
 """
 
@@ -18,9 +21,11 @@ from typing import Any, get_args
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
-from tasks.contract import DEAD_LETTERS, DELIVERY_LIMIT, EXCHANGE, Priority, queue_name
+from tasks import broker
+from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, Priority, queue_name, suspects_name
 from tasks.registry import Registry, RegistryError
 
+KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
 
 
@@ -29,7 +34,7 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     name = queue_name(model, priority)
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
-        "x-delivery-limit": DELIVERY_LIMIT,  # a message that kills its process must not kill one worker after another
+        "x-delivery-limit": DELIVERIES - 2,  # how often a message may come back; the last delivery is the suspects'
         "x-max-length": MAX_LENGTH[priority],
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": DEAD_LETTERS,
@@ -37,21 +42,45 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     return Queue(name, Exchange(EXCHANGE, "direct"), routing_key=name, queue_arguments=arguments)
 
 
-def dead_letter_queue() -> Queue:
-    """Where rejected messages and those that were delivered too often wait for a look, but not those that expired."""
-    exchange = Exchange(DEAD_LETTERS, "headers")
-    reasons = ("rejected", "delivery_limit")
+def suspects_queue(model: str) -> Queue:
+    """Where a model's requests wait that came back too often. Each is delivered once more, with no other suspect.
+
+    One of them kills its process, and took the others along: together they would all become dead letters. Here none
+    expires, for RabbitMQ takes the expiration off whatever it puts here.
+    """
+    queues = [queue_name(model, priority) for priority in get_args(Priority)]
     return Queue(
-        DEAD_LETTERS,
-        bindings=[
-            binding(exchange, arguments={"x-match": "any-with-x", "x-first-death-reason": reason}) for reason in reasons
-        ],
+        suspects_name(model),
+        bindings=[_died("delivery_limit", **{"x-first-death-queue": queue}) for queue in queues],
         queue_arguments={
             "x-queue-type": "quorum",
+            "x-delivery-limit": 0,
+            "x-max-length": MAX_LENGTH["bulk"],
+            "x-overflow": "reject-publish",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": KEPT,
+        },
+    )
+
+
+def dead_letter_queue() -> Queue:
+    """Where rejected messages, and suspects whose last delivery failed too, wait for a look; not those that expired."""
+    return Queue(
+        KEPT,
+        bindings=[_died("rejected")],
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
         },
     )
+
+
+def _died(reason: str, **headers: str) -> Any:
+    """A binding for messages that died so, of which RabbitMQ's headers tell."""
+    arguments = {"x-match": "all-with-x", "x-first-death-reason": reason, **headers}
+    return binding(Exchange(DEAD_LETTERS, "headers"), arguments=arguments)
 
 
 def load_registry(path: Path) -> Registry:
@@ -77,9 +106,13 @@ tolk_precision = check(
     "auto|float32|bfloat16|float16|int8",
     "auto, float32, bfloat16, float16 or int8",
 )
+tolk_step_timeout = int(
+    check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
+)
 tolk_dead_letters = dead_letter_queue()
 
-broker_url = os.environ.get("CELERY_BROKER_URL") or "amqp://guest:guest@127.0.0.1:5672//"
+broker_url = broker.address(os.environ)
+broker_use_ssl = broker.tls(broker_url, os.environ)
 broker_transport_options = {"confirm_publish": True}
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
@@ -92,6 +125,7 @@ result_backend = "tasks.replies:Replies"
 result_persistent = False
 
 imports = ("tasks.translate",)
+tolk_suspects = {model: suspects_queue(model) for model in tolk_registry.models}
 task_queues = [translation_queue(model, priority) for model in tolk_registry.models for priority in get_args(Priority)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False
@@ -99,7 +133,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.worker:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

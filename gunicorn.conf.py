@@ -38,8 +38,9 @@ except (SettingsError, RegistryError) as error:
 wsgi_app = "app:create_app()"
 bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
-# A request waits most of its time, so threads; the connection to the broker is a process's own, so no preloading.
-worker_class = "app.server.Worker"
+# A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
+# what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
+worker_class = "app.server.Worker"  # gthread's, with deadlines for slow clients
 workers = 2
 threads = THREADS
 preload_app = False
@@ -53,3 +54,7 @@ keepalive = 5
 accesslog = "-"
 access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s bytes %(M)s ms %({x-request-id}o)s'
 control_socket_disable = True
+
+sendfile = False  # it would wait for ever for a client that does not read
+# Nobody sets the scheme, or the path, by a header. A proxy is trusted by --forwarded-allow-ips and its address.
+forwarded_allow_ips = ""

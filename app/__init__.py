@@ -9,7 +9,7 @@ import sys
 
 from flask import Flask
 
-from app import cli, errors, views
+from app import cli, errors, origins, views
 from app.database import Database
 from app.settings import Settings, SettingsError
 from app.translator import EchoTranslator, Translator
@@ -29,6 +29,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     registry = Registry.load(settings.models)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["LOG_TEXTS"] = settings.log_texts
     # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
     logging.getLogger("graphql_server.execution").disabled = True
     if translator is None:
@@ -37,8 +38,9 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     errors.register(app)
     app.extensions["database"] = database = Database(settings.database)
     views.register(app, settings, registry, translator, database)
-    for group in (cli.schema, cli.database, cli.keys):
+    for group in cli.GROUPS:
         app.cli.add_command(group)
+    origins.register(app, settings.origins)
     return app
 
 

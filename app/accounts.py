@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
@@ -53,7 +53,12 @@ class Accounts:
 
     def used(self, key: Key) -> Usage:
         """What a key has used today. Raises TolkError(UNAVAILABLE)."""
-        return self._database.run(lambda connection: quotas.used(connection, key))
+
+        def use(connection: Connection) -> Usage:
+            _sweep(connection)
+            return quotas.used(connection, key)
+
+        return self._database.run(use)
 
     def _translate_charged(self, request: TranslateRequest, request_id: str, key: Key) -> TranslateReply:
         characters, day = sum(map(len, request.texts)), quotas.today()
@@ -61,10 +66,10 @@ class Accounts:
         try:
             reply = self._translator.translate(request, request_id)
         except BaseException:
-            self._database.settle(lambda connection: quotas.refund(connection, key, characters, day))
+            self._database.settle(lambda connection: quotas.refund(connection, key.principal, characters, day))
             raise
         if failed := _failed(request, reply):
-            self._database.settle(lambda connection: quotas.refund(connection, key, failed, day))
+            self._database.settle(lambda connection: quotas.refund(connection, key.principal, failed, day))
         return reply
 
     def _translate_once(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once) -> Answer:
@@ -73,12 +78,12 @@ class Accounts:
             return Answer(TranslateReply.decode(json.loads(claim.answer)), claim.request_id)
 
         def release(connection: Connection) -> None:
-            if idempotency.release(connection, claim) and key is not None:
-                quotas.refund(connection, key, claim.charged, claim.charged_day)
+            if idempotency.release(connection, claim):
+                _refund(connection, claim)
 
         def store(connection: Connection) -> None:
-            if idempotency.store(connection, claim, json.dumps(reply.encode())) and key is not None:
-                quotas.refund(connection, key, _failed(request, reply), claim.charged_day)
+            if idempotency.store(connection, claim, json.dumps(reply.encode())):
+                _refund(connection, replace(claim, charged=_failed(request, reply)))
 
         try:
             reply = self._translator.translate(request, request_id)
@@ -96,6 +101,7 @@ class Accounts:
         counted = False
 
         def claim(connection: Connection) -> Claim | Answered | Running:
+            _sweep(connection)
             found = idempotency.claim(connection, wanted, once.input_hash, request.deadline)
             if key is not None and (found is wanted or not counted):
                 quotas.charge(connection, key, wanted.charged if found is wanted else 0, day, request=not counted)
@@ -109,6 +115,16 @@ class Accounts:
             time.sleep(pause)
             pause = min(2 * pause, JOIN[1])
         return found
+
+
+def _sweep(connection: Connection) -> None:
+    for abandoned in idempotency.sweep(connection):
+        _refund(connection, abandoned)
+
+
+def _refund(connection: Connection, claim: Claim) -> None:
+    if claim.principal and claim.charged:
+        quotas.refund(connection, claim.principal, claim.charged, claim.charged_day)
 
 
 def _failed(request: TranslateRequest, reply: TranslateReply) -> int:

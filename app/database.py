@@ -52,8 +52,8 @@ class Database:
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
         """What `work` returns for a transaction of its own; tried again where the connection was lost or contended.
 
-        Raises TolkError(UNAVAILABLE) where there is no answer within PATIENCE, or by `until` (Unix seconds), and what
-        `work` raises. What was given up is not committed.
+        Raises TolkError: UNAVAILABLE where there is no answer within PATIENCE, TIMEOUT where there is none by `until`
+        (Unix seconds); and what `work` raises. What was given up is not committed.
         """
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.time()))
         given_up = threading.Event()
@@ -62,6 +62,8 @@ class Database:
         except TimeoutError:
             given_up.set()
             logger.warning("the database gave no answer within %.1f s", patience)
+            if patience < PATIENCE:
+                raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import traceback
 from typing import Any
 
 from flask import Flask, Response, current_app, g
@@ -12,6 +13,8 @@ from graphql import GraphQLError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from tasks.contract import Code, TolkError
+
+MESSAGE_CHARACTERS = 500  # GraphQL's errors quote what they are about, a megabyte and more where that was sent
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def domain_error(error: GraphQLError) -> TolkError:
     # below it stands what we answer.
     callers = original is None or (error.path is None and error.nodes)
     if callers and len(error.path or ()) <= 1:
-        return TolkError(Code.BAD_INPUT, error.message)
+        return TolkError(Code.BAD_INPUT, _shorten(error.message))
     return _internal(original or error)
 
 
@@ -88,6 +91,22 @@ def _body(error: TolkError) -> str:
     return json.dumps({"errors": [{"message": error.message, "extensions": extensions(error)}]})
 
 
+def _shorten(message: str) -> str:
+    return message if len(message) <= MESSAGE_CHARACTERS else f"{message[:MESSAGE_CHARACTERS]}…"
+
+
 def _internal(error: Exception) -> TolkError:
-    log.error("Request %s failed.", g.request_id, exc_info=error)
+    if current_app.config["LOG_TEXTS"]:
+        log.error("Request %s failed.", g.request_id, exc_info=error)
+    else:
+        log.error("Request %s failed.\n%s", g.request_id, _where(error))
     return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {g.request_id}.")
+
+
+def _where(error: BaseException | None) -> str:
+    """Where an error happened, and what it came of, without what they say: that may quote a text."""
+    lines = []
+    while error is not None:
+        lines += [f"{type(error).__name__}:\n", *traceback.format_tb(error.__traceback__)]
+        error = error.__cause__ or error.__context__
+    return "".join(lines)

@@ -10,14 +10,14 @@ from flask import Request, Response, abort, g, make_response, render_template, r
 from flask.typing import ResponseReturnValue
 from graphql import (
     DocumentNode,
-    ExecutionContext,
     ExecutionResult,
     GraphQLError,
-    GraphQLObjectType,
     GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
     OperationType,
     get_operation_ast,
     parse,
+    specified_rules,
     validate,
 )
 from graphql_server import execute_sync
@@ -27,12 +27,13 @@ from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
 from graphql_server.http.exceptions import HTTPException
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
-from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
 from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app import auth, errors
 from app.accounts import Accounts
 from app.clients import Clients
+from app.complexity import Complexity
 from app.keys import KeyRing
 from app.schema import Context
 from app.settings import Settings
@@ -43,18 +44,6 @@ from tasks.registry import Registry
 CACHED_DOCUMENTS = 256
 CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in
 MAX_TOKENS = 1_000  # of a document, besides its texts; GraphiQL sends 180, and these take half a second to validate
-
-
-class OneMutation(ExecutionContext):
-    """Executes one field of a mutation, since a request has one id, one deadline, and limits of its own."""
-
-    @override
-    def execute_fields_serially(
-        self, parent_type: GraphQLObjectType, source_value: Any, path: Any, fields: dict[str, list[Any]]
-    ) -> Any:
-        if sum(nodes[0].name.value != "__typename" for nodes in fields.values()) > 1:
-            raise GraphQLError("A request holds one mutation. Send its texts in one list, or several requests.")
-        return super().execute_fields_serially(parent_type, source_value, path, fields)
 
 
 class RequestAdapter(FlaskHTTPRequestAdapter):
@@ -71,7 +60,9 @@ class RequestAdapter(FlaskHTTPRequestAdapter):
         try:
             data = self.request.get_data()
             self.request.stream.read(1)  # raises 413 where a chunked body goes on: Werkzeug only cuts it off there
-        except (BadRequest, RequestEntityTooLarge):
+        except (BadRequest, RequestEntityTooLarge) as error:
+            if isinstance(error.__context__, TimeoutError):  # which Werkzeug takes for a lost connection
+                raise RequestTimeout("The request did not arrive in time. Send it faster, or in parts.") from error
             raise
         except Exception as error:  # each server has its own for broken chunks
             raise BadRequest("The body could not be read to its end.") from error
@@ -84,7 +75,6 @@ class GraphQL(GraphQLView[Context, None]):
     init_every_request = False
     request_adapter_class = RequestAdapter
     content_types: tuple[str, ...] = ("application/json",)
-    execution_context_class: type[ExecutionContext] = OneMutation
     queries_by_get = True
 
     def __init__(
@@ -104,6 +94,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.clients = clients
         self.accounts = accounts
         self.keys = keys
+        self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
@@ -123,6 +114,8 @@ class GraphQL(GraphQLView[Context, None]):
     def _answer(self) -> ResponseReturnValue:
         if request.method == "POST" and request.mimetype not in self.content_types:
             abort(415, description="Send JSON, and say so: Content-Type: application/json.")
+        if request.content_encoding not in (None, "", "identity"):
+            abort(415, description="Send the body as it is, without Content-Encoding: nothing is unpacked here.")
         try:
             return self.run(request)
         except HTTPException as error:
@@ -195,17 +188,21 @@ class GraphQL(GraphQLView[Context, None]):
                 context_value=context,
                 operation_name=operation,
                 allowed_operation_types=allowed_operation_types,
-                execution_context_class=self.execution_context_class,
             )
 
     def _parse(self, query: str) -> DocumentNode:
-        """The document, valid against the schema. Raises GraphQLValidationError."""
+        """The document, within the limits and valid against the schema. Raises GraphQLValidationError."""
         tokens = MAX_TOKENS + self.settings.max_texts
+        # To say in which line of a megabyte each of a hundred errors stands would take seconds.
+        long = len(query) > CACHED_CHARACTERS
         try:
-            document = parse(query, max_lexical_tokens=tokens, max_comments=tokens)
+            document = parse(query, max_lexical_tokens=tokens, max_comments=tokens, no_location=long)
         except GraphQLError as error:
             raise GraphQLValidationError([error]) from error
-        if problems := validate(self.schema, document):
+        problems = validate(self.schema, document, [Complexity]) or validate(
+            self.schema, document, self._rules, hide_suggestions=not self.settings.introspection
+        )
+        if problems:
             raise GraphQLValidationError(problems)
         return document
 
@@ -232,6 +229,8 @@ class GraphQL(GraphQLView[Context, None]):
 
     @override
     def render_graphql_ide(self, request: Request, request_data: GraphQLRequestData) -> Response:
+        if not self.settings.graphiql:
+            abort(404, description="There is no GraphiQL here: it is switched off. Send operations by POST.")
         response = make_response(render_template("graphiql.html"))
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"

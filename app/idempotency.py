@@ -19,6 +19,7 @@ from app.tables import idempotent_request as table
 from tasks.contract import Code, TolkError
 
 KEPT = 24 * 3600.0  # seconds that an answer is given again
+ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
 MAX_CHARACTERS = 255  # of an idempotency key
 
 
@@ -84,7 +85,6 @@ def claim(connection: Connection, wanted: Claim, input_hash: str, deadline: floa
 
 def _insert(connection: Connection, wanted: Claim, input_hash: str, deadline: float, now: float) -> bool:
     """False where somebody else was faster."""
-    connection.execute(delete(table).where(table.c.created <= now - KEPT))
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
@@ -96,7 +96,19 @@ def _insert(connection: Connection, wanted: Claim, input_hash: str, deadline: fl
         "charged_day": wanted.charged_day,
     }
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return bool(connection.execute(insert(table).values(values).on_conflict_do_nothing()).rowcount)
+    inserted = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.scalar(inserted) is not None
+
+
+def sweep(connection: Connection) -> list[Claim]:
+    """Forgets answers that are not given again any more, and requests that were abandoned, which it returns."""
+    now = time.time()
+    connection.execute(delete(table).where(table.c.created <= now - KEPT))
+    abandoned = delete(table).where(table.c.answer.is_(None), table.c.deadline <= now - ABANDONED)
+    return [
+        Claim(row.principal, row.idempotency_key, row.request_id, row.charged, row.charged_day)
+        for row in connection.execute(abandoned.returning(table))
+    ]
 
 
 def store(connection: Connection, claimed: Claim, answer: str) -> bool:

@@ -47,7 +47,7 @@ class Key:
     @property
     def principal(self) -> str:
         """Who this is in messages and tables."""
-        return f"key-{self.id}"
+        return str(self.id)
 
 
 def create(
@@ -137,12 +137,12 @@ class KeyRing:
         return key
 
     def exist(self) -> bool:
-        """Whether any key may be used, so that one is asked for. Raises TolkError(UNAVAILABLE)."""
+        """Whether a key was ever made: to revoke the last one lets nobody in. Raises TolkError(UNAVAILABLE)."""
         now = time.monotonic()
         outdated, any_key = self._any
         if now >= outdated:
-            usable = select(exists().where(api_key.c.revoked.is_(None)))
-            any_key = bool(self._database.run(lambda connection: connection.scalar(usable)))
+            any_row = select(exists(select(api_key.c.id)))
+            any_key = bool(self._database.run(lambda connection: connection.scalar(any_row)))
             self._any = (now + FRESH, any_key)
         return any_key
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import flask
 import graphene
-from graphql import ExecutionContext, GraphQLError, GraphQLObjectType, GraphQLResolveInfo
+from graphql import GraphQLResolveInfo
 from graphql_server.http import GraphQLRequestData
 from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
 from typing_extensions import override
@@ -48,28 +48,16 @@ class Query(schema.Query):
         return TranslatedString(translated_string=translation.text)
 
 
-class OneSentence(ExecutionContext):
-    """Executes one translation, since a request has one id, one deadline, and limits of its own."""
-
-    @override
-    def execute_fields(
-        self, parent_type: GraphQLObjectType, source_value: Any, path: Any, fields: dict[str, list[Any]]
-    ) -> Any:
-        if path is None and sum(nodes[0].name.value == "translate" for nodes in fields.values()) > 1:
-            raise GraphQLError("A request holds one sentence. The mutation `translate` at /graphql takes many texts.")
-        return super().execute_fields(parent_type, source_value, path, fields)
-
-
 class PredecessorGraphQL(GraphQL):
     """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
 
     content_types = (*GraphQL.content_types, *FORMS)
-    execution_context_class = OneSentence
     queries_by_get = False  # a page elsewhere could have its readers' browsers translate
 
     @override
     def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
         if flask.request.mimetype in FORMS:
+            _ = request.body  # to its end and in time, and kept for the form
             return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
         return super().parse_http_body(request, context)
 

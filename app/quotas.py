@@ -59,9 +59,9 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
         raise _refusal(connection, key, characters, day, now)
 
 
-def refund(connection: Connection, key: Key, characters: int, day: int) -> None:
-    """Takes back characters that were counted on a day, and were not translated. A day that is over needs none."""
-    row = and_(usage.c.key_id == key.id, usage.c.day == day)
+def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
+    """Takes back characters that a key was charged on a day, and that were not translated, while that day lasts."""
+    row = and_(usage.c.key_id == int(principal), usage.c.day == day)
     connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
 
 
@@ -85,6 +85,6 @@ def _refusal(connection: Connection, key: Key, characters: int, day: int, now: f
     share = MINUTE / (key.requests_per_minute or 1)
     return TolkError(
         Code.RATE_LIMITED,
-        f"This key may ask {key.requests_per_minute} times a minute. Wait as long as Retry-After says.",
+        f"This key's {key.requests_per_minute} requests a minute are used up.",
         max(0.0, row.next_request + share - MINUTE - now),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from app.status import ErrorCount, Status
 from app.translator import Translator
 from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
 from tasks.registry import Model, Registry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +281,7 @@ def translate(
     limits.check_texts(texts, context.settings)
     limits.check_names(source=source, target=target, model=model)
     entry, pair = context.registry.resolve(source, target, model)
+    _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = [text for text, failure in zip(texts, failures, strict=True) if failure is None]
     once = None
@@ -299,12 +303,19 @@ def translate(
     reply = answer.reply
     translated = iter(reply.results)
     results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    _log_texts(context, "gets", [result.text for result in results])
     return TranslatePayload(
         request_id=answer.request_id,
         model=reply.model,
         version=reply.version,
         translations=[_translation(text, result) for text, result in zip(texts, results, strict=True)],
     )
+
+
+def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:
+    """The one place that logs texts, where somebody wanted that."""
+    if context.settings.log_texts:
+        log.info("Request %s %s: %r", context.request_id, what, texts)
 
 
 def _model_status(model: Model, status: Status) -> ModelStatus:

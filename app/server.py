@@ -1,67 +1,129 @@
-"""gunicorn's worker with threads, of which no client may hold up the one that accepts all others.
+"""gunicorn's threads, which no client holds by being slow, and gunicorn's log, which quotes nobody.
 
-As it comes, it has a thread wait for the first byte of every connection, and for the rest of a request's head however
-long it takes; and the accepting thread itself waits for each client to close its end, for up to two seconds. A handful
-of clients that only sit there would stop a process. So here they sit in the poller, and not for long.
+As it comes, its thread worker has a thread wait for the first byte of every connection, and, for as long as it takes,
+for the rest of a request and until an answer has been read. And once it has closed its half of a connection, it waits
+two seconds for the client to close the other: on the thread that accepts all connections.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 import socket
-import struct
 import time
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import TConn, ThreadWorker
+from typing_extensions import override
 
-HEAD_TIMEOUT = 10.0  # seconds until the head of a request has come, once it has begun
-STALL_TIMEOUT = 30  # seconds in which a client that we read from, or write to, has to do its part
-LINGER = 2.0  # seconds until a client has closed its end; before that, what it has not read yet might be lost
+RECEIVE_TIMEOUT = 10.0  # seconds from the first byte of a request to the last of its body
+SEND_TIMEOUT = 60.0  # seconds from the first byte of an answer to its last
+LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connection after we closed ours
+
+
+class TooSlow(NoMoreData, TimeoutError):
+    """A request did not arrive in time. To gunicorn, its client has gone."""
+
+
+class Connection(socket.socket):
+    """A client's connection. While it blocks, a request has a deadline, and so has its answer."""
+
+    request: Any = None  # gunicorn's, once its headers are here
+    _received_by: float | None = None
+    _sent_by: float | None = None
+
+    def begin(self) -> None:
+        """What comes next is another request."""
+        self.request = self._received_by = self._sent_by = None
+
+    @override
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Raises TooSlow."""
+        if self.gettimeout() is not None:  # gunicorn has set one of its own
+            return super().recv(size, flags)
+        now = time.monotonic()
+        self._received_by = self._received_by or now + RECEIVE_TIMEOUT
+        try:
+            if now >= self._received_by:
+                raise TimeoutError
+            self.settimeout(self._received_by - now)
+            return super().recv(size, flags)
+        except TimeoutError as error:
+            if self.request is not None:
+                self.request.force_close()
+            raise TooSlow from error
+        finally:
+            self.settimeout(None)
+
+    @override
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        """Raises BrokenPipeError for a client that does not read what it asked for."""
+        if self.gettimeout() is not None:
+            return super().sendall(data, flags)
+        now = time.monotonic()
+        self._sent_by = self._sent_by or now + SEND_TIMEOUT
+        try:
+            self.settimeout(max(self._sent_by - now, 0.001))
+            return super().sendall(data, flags)  # within the timeout, however many pieces it takes
+        except TimeoutError as error:
+            raise BrokenPipeError(errno.EPIPE, "The client did not read its answer in time.") from error
+        finally:
+            self.settimeout(None)
 
 
 class Worker(ThreadWorker):
-    """Hands a connection to a thread when it has something to say, and takes it back when all was said."""
+    """gunicorn's worker of threads, with such connections: they get a thread when they have something to say, and are
+    closed without one. Where gunicorn speaks TLS itself, all stays as it is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.heads: dict[TConn, float] = {}  # connections whose head is being read, and until when
         self.lingering: deque[TConn] = deque()
 
+    @override
+    def init_process(self) -> None:
+        self.log.error_log.addFilter(conceal)
+        super().init_process()
+
+    @override
     def accept(self, listener: socket.socket) -> None:
+        if self.cfg.is_ssl:
+            super().accept(listener)
+            return
         try:
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        stall = struct.pack("ll", STALL_TIMEOUT, 0)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, stall)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, stall)
-        conn = TConn(self.cfg, client, address, listener.getsockname())
-        self.nr_conns += 1
+        conn = TConn(self.cfg, Connection(fileno=client.detach()), address, listener.getsockname())
+        conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.nr_conns += 1
         self.pending_conns.append(conn)
-        self.poller.register(client, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
-    def enqueue_req(self, conn: TConn) -> None:
-        self.heads[conn] = time.monotonic() + HEAD_TIMEOUT
-        super().enqueue_req(conn)
+    @override
+    def handle(self, conn: TConn) -> Any:
+        if isinstance(conn.sock, Connection):
+            conn.sock.begin()
+        return super().handle(conn)
 
+    @override
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        self.heads.pop(conn, None)
+        conn.sock.request = req
         return super().handle_request(req, conn)
 
+    @override
     def finish_request(self, conn: TConn, fs: Any) -> None:
-        self.heads.pop(conn, None)
-        if fs.cancelled() or fs.exception() or not fs.result():
+        if isinstance(conn.sock, Connection) and (fs.cancelled() or fs.exception() or not fs.result()):
             self.linger(conn)
         else:
             super().finish_request(conn, fs)
 
     def linger(self, conn: TConn) -> None:
-        """Says that we are done, and closes when the client has said so too."""
+        """Says that we are done, and closes when the client has said so too: it may not have read everything yet."""
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
@@ -70,7 +132,7 @@ class Worker(ThreadWorker):
             self.nr_conns -= 1
             conn.close()
         else:
-            conn.timeout = time.monotonic() + LINGER
+            conn.timeout = time.monotonic() + LINGER_TIMEOUT
             self.lingering.append(conn)
 
     def on_lingering_socket_readable(self, conn: TConn, client: socket.socket) -> None:
@@ -87,13 +149,19 @@ class Worker(ThreadWorker):
         self.nr_conns -= 1
         conn.close()
 
+    @override
     def murder_pending(self) -> None:
-        """Whoever took too long; once a second, and whenever something happens."""
+        """Closes what took too long; once a second, and whenever something happens."""
         super().murder_pending()
-        now = time.monotonic()
-        while self.lingering and self.lingering[0].timeout <= now:
+        while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self.leave(self.lingering.popleft())
-        for conn, until in list(self.heads.items()):
-            if until <= now and self.heads.pop(conn, None) is not None:
-                with suppress(OSError):  # it may have gone just now
-                    conn.sock.shutdown(socket.SHUT_RD)  # its thread reads the end
+
+
+def conceal(record: logging.LogRecord) -> bool:
+    """Takes what a client sent out of gunicorn's messages: what should be a header may be somebody's text."""
+    if str(record.msg).startswith("Invalid request from ip="):
+        record.msg = record.msg.partition(": ")[0]
+    elif record.msg == "Error handling request %s %s" and isinstance(record.args, tuple):
+        method, uri = record.args
+        record.args = (method, str(uri).partition("?")[0])
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Literal
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tasks.contract import MESSAGE_BYTES
+
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
 MEMORY = URL.create("sqlite")  # a database that ends with its process
+# In lower case, and without the port that the scheme implies.
+ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
 
 class SettingsError(Exception):
@@ -24,7 +29,8 @@ class SettingsError(Exception):
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower; `database` is in memory unless the environment says otherwise.
+    `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
+    memory unless the environment says otherwise.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -37,6 +43,10 @@ class Settings:
     port: int = 8000
     flower: str | None = None
     database: URL = MEMORY
+    introspection: bool = True
+    graphiql: bool = True
+    origins: tuple[str, ...] = ()
+    log_texts: bool = False
 
     @property
     def max_body_bytes(self) -> int:
@@ -52,7 +62,7 @@ class Settings:
         flower = environ.get("TOLK_FLOWER_URL") or None
         if flower is not None and not flower.startswith(("http://", "https://")):
             raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
-        return cls(
+        settings = cls(
             translator="echo" if translator == "echo" else "celery",
             models=Path(environ.get("TOLK_MODELS") or cls().models),
             max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
@@ -63,7 +73,17 @@ class Settings:
             port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
             flower=flower,
             database=_database(environ),
+            introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
+            graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
+            origins=_origins(environ, "TOLK_ORIGINS"),
+            log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
         )
+        if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
+            raise SettingsError(
+                "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
+                f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
+            )
+        return settings
 
 
 def _database(environ: Mapping[str, str]) -> URL:
@@ -102,3 +122,25 @@ def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int 
     if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
         raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
     return int(value)
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    value = environ.get(name) or ("on" if default else "off")
+    if value not in ("on", "off"):
+        raise SettingsError(f"{name}: on or off was expected, not {value!r}.")
+    return value == "on"
+
+
+def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454, section 6.2)."""
+    origins = tuple(origin.strip() for origin in (environ.get(name) or "").split(",") if origin.strip())
+    for origin in origins:
+        if origin == "*":
+            raise SettingsError(
+                f"{name}: origins were expected, not '*', by which any page could translate at its readers' expense."
+            )
+        if not re.fullmatch(ORIGIN, origin):
+            raise SettingsError(
+                f"{name}: origins as in https://host or https://host:8443 were expected, not {origin!r}."
+            )
+    return origins

@@ -41,10 +41,20 @@ SECURITY_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
+    app.jinja_env.globals["graphiql"] = settings.graphiql
     tools = (
         settings,
         registry,
@@ -95,8 +105,12 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
     @app.after_request
     def add_headers(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.request_id
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
+        # Answers hold people's texts. Pages hold none, and files say what they allow.
+        response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
+        if request.is_secure:
+            response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
         return response
 
 

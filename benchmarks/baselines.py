@@ -66,7 +66,7 @@ class KombuClient:
     """A reply queue, a thread that consumes it, a pool of producers, and a Future for each call."""
 
     def __init__(self, url: str) -> None:
-        self._replies = Queue(f"bare-kombu.reply.{uuid4().hex}", durable=True, expires=60)
+        self._replies = Queue(f"tolk.reply.{uuid4().hex}", durable=True, expires=60)
         self._producers = ProducerPool(connection(url).Pool(PUBLISHERS), limit=PUBLISHERS)
         self._waiting: dict[str, Future[Any]] = {}
         self._connection = connection(url)

@@ -35,9 +35,10 @@ from typing import IO
 
 from launch import debian
 from launch.debian import PackageError
+from launch.output import Output
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
-from launch.service import DIRECTORY, Output, StartError, alone, end_leftovers, web_address
+from launch.service import DIRECTORY, StartError, alone, end_leftovers, given, web_address
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
@@ -66,7 +67,7 @@ def main(purpose: str) -> None:
         if purpose == "lock":
             lock()
             return
-        if purpose == "test" or (purpose == "run" and not os.environ.get("CELERY_BROKER_URL")):
+        if purpose == "test" or (purpose == "run" and not given(os.environ, "CELERY_BROKER_URL")):
             install_rabbitmq()
         if purpose == "test":
             install_postgresql()

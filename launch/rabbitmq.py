@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
+import hashlib
+import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -30,7 +34,17 @@ log.console = true
 log.console.use_colors = off
 log.file = false
 log.connection.level = error
+load_definitions = definitions.json
+max_message_size = 8388608
 """
+NAME = "tolk"  # of the vhost, and of its user
+# What Tolk, Celery's events and its remote control give to the queues and exchanges that they make.
+NAMES = r"tolk\..+|celeryev(\..+)?|(.+\.)?celery\.pidbox"
+RIGHTS = {
+    "configure": f"^({NAMES})$",
+    "write": f"^({NAMES}|amq\\.default)$",  # a reply goes through the default exchange
+    "read": f"^({NAMES})$",
+}
 
 
 class RabbitMQError(Exception):
@@ -40,13 +54,14 @@ class RabbitMQError(Exception):
 class PrivateRabbitMQ:
     """A node that lives in `directory` and writes its log to `log`, a file (or descriptor) as subprocess takes it.
 
-    After `kill()`, `start()` brings it back on the same port with the same data.
+    It has one vhost with one user, who has a password and the rights that Tolk, Celery and Flower need. After `kill()`,
+    `start()` brings it back on the same port with the same data.
     """
 
     def __init__(self, directory: Path, log: int | IO[bytes], *, timeout: float = 60) -> None:
         self.directory = directory.resolve()
         self.process: subprocess.Popen[bytes] | None = None
-        self._log = log
+        self.log = log
         self._timeout = timeout
         self._epmd: subprocess.Popen[bytes] | None = None
         self._ports: tuple[int, int, int] | None = None
@@ -71,25 +86,24 @@ class PrivateRabbitMQ:
         """The broker's address, for CELERY_BROKER_URL; known once it was started."""
         if self._ports is None:
             raise RabbitMQError("The broker was not started.")
-        return f"amqp://guest:guest@127.0.0.1:{self._ports[0]}//"
+        return f"amqp://{NAME}:{self._password()}@127.0.0.1:{self._ports[0]}/{NAME}"
 
-    def start(self) -> None:
-        """Returns when the broker takes connections. Raises RabbitMQError, and leaves no process behind."""
+    def start(self) -> subprocess.Popen[bytes]:
+        """Returns the node when it takes connections. Raises RabbitMQError, and leaves no process behind."""
         try:
-            self._start()
+            return self._start()
         except BaseException:
             self.stop()
             raise
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         script, epmd = _script(), shutil.which("epmd")
         if script is None or epmd is None:
             raise RabbitMQError(f"There is no rabbitmq-server. {ADVICE}")
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)  # what waits in a queue is somebody's text
         self._ports = self._ports or _free_ports()
         port, distribution, names = self._ports
-        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
-        (self.directory / "enabled_plugins").write_text("[].")
         environ = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
@@ -109,7 +123,7 @@ class PrivateRabbitMQ:
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
         }
-        if self._epmd is None:  # the node would start one that outlives it
+        if self._epmd is None or self._epmd.poll() is not None:  # the node would start one that outlives it
             self._epmd = self._spawn([epmd, "-port", str(names), "-address", "127.0.0.1"], environ)
             self._wait("epmd", self._epmd, lambda: _accepts(names))
         with (self.directory / "lock").open("w") as lock:  # the node inherits it: two on the same data would ruin it
@@ -117,8 +131,27 @@ class PrivateRabbitMQ:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise RabbitMQError(f"A RabbitMQ already runs in {self.directory}; end it first.") from None
+            self._configure(port)
             self.process = self._spawn([str(script)], environ, lock.fileno())
         self._wait("RabbitMQ", self.process, lambda: _accepts(port))
+        return self.process
+
+    def _configure(self, port: int) -> None:
+        definitions = self.directory / "definitions.json"
+        # The data of an earlier release have RabbitMQ's own user; definitions cannot remove it, but lock it out.
+        old = '"guest"' in definitions.read_text() if definitions.exists() else (self.directory / "data").exists()
+        definitions.write_text(json.dumps(_definitions(self._password(), lock_guest=old)))
+        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
+        (self.directory / "enabled_plugins").write_text("[].")
+        # It lets in whoever may do everything, and the one that Erlang would make can be guessed.
+        _keep_secret(self.directory / ".erlang.cookie", secrets.token_hex())
+
+    def _password(self) -> str:
+        """The user's: made at first use, and kept."""
+        path = self.directory / "password"
+        if not path.exists() or not path.read_text():
+            _keep_secret(path, secrets.token_urlsafe())
+        return path.read_text()
 
     def kill(self) -> None:
         """SIGKILL to the node, as if its machine had died."""
@@ -156,8 +189,8 @@ class PrivateRabbitMQ:
             env=environ,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+            stdout=self.log,
+            stderr=self.log,
             pass_fds=inherited,
             start_new_session=True,
         )
@@ -175,6 +208,29 @@ class PrivateRabbitMQ:
 def _script() -> Path | None:
     found = shutil.which(SCRIPT) or shutil.which(PACKAGE)
     return Path(found) if found else None
+
+
+def _keep_secret(path: Path, secret: str) -> None:
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(secret)
+
+
+def _definitions(password: str, *, lock_guest: bool) -> dict[str, object]:
+    """The vhost, and its user with the least rights, as RabbitMQ imports them; its password as a salted SHA-256."""
+    salt = secrets.token_bytes(4)
+    digest = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    users = [{"name": NAME, "password_hash": digest}]
+    permissions = [{"user": NAME, "vhost": NAME, **RIGHTS}]
+    if lock_guest:
+        users.append({"name": "guest", "password_hash": ""})
+        permissions.append({"user": "guest", "vhost": "/", **dict.fromkeys(RIGHTS, "^$")})
+    algorithm = {"hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}
+    return {
+        "vhosts": [{"name": NAME}],
+        "users": [{**user, **algorithm} for user in users],
+        "permissions": permissions,
+    }
 
 
 def _free_ports() -> tuple[int, int, int]:

@@ -1,9 +1,10 @@
-"""`make run`: the broker, a worker, the web app and Flower, started, watched and stopped together.
+"""`make run`: the broker, a worker, the web app and Flower, started, watched, started again and stopped together.
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
-DIRECTORY holds the broker's data (default: .run). Each child has a session of its own, so that a Ctrl-C reaches this
-process alone, which then stops web and Flower, the worker and the broker, in this order. Standard library only.
+DIRECTORY holds what the broker and the database keep (default: .run). Each child has a session of its own, so that a
+Ctrl-C reaches this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import http.client
 import os
 import queue
 import re
-import select
 import shutil
 import signal
 import socket
@@ -23,12 +23,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from launch.output import Log, Output
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,54 +38,16 @@ MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run know
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
+# Left to itself, Flower sends the broker's password to whoever listens on the broker's host at port 15672.
+NO_BROKER_API = "http://none:none@127.0.0.1:1/"
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
+HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
-COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours
 
 
 class StartError(Exception):
     """The service cannot be started here; the message says why and what to do."""
-
-
-class Output:
-    """One file descriptor that takes the lines of several processes, each line after its process's name."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.coloured = os.isatty(descriptor) and not os.environ.get("NO_COLOR")
-        self._lock = threading.Lock()
-
-    def write(self, name: str, line: str) -> None:
-        prefix = f"{name:<6} |"
-        if self.coloured:
-            prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
-        with self._lock, contextlib.suppress(OSError):  # `closed` tells; a full disk must not stop the service
-            os.write(self._descriptor, f"{prefix} {line}\n".encode())
-
-    def closed(self) -> bool:
-        """Whether the reader of the pipe, or the terminal, is gone; SIGHUP may reach make alone, which then waits."""
-        descriptors = select.poll()
-        descriptors.register(self._descriptor, 0)
-        return bool(descriptors.poll(0))
-
-
-class Log:
-    """A pipe whose lines go to the output: a process writes to `sink`, `tail` is what came last."""
-
-    def __init__(self, name: str, output: Output) -> None:
-        self.tail: deque[str] = deque(maxlen=20)
-        source, self.sink = os.pipe()
-        self.thread = threading.Thread(target=self._pump, args=(name, source, output), daemon=True)
-        self.thread.start()
-
-    def _pump(self, name: str, source: int, output: Output) -> None:
-        with open(source, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                text = line.rstrip() if output.coloured else ESCAPES.sub("", line).rstrip()
-                if text:
-                    self.tail.append(text)
-                    output.write(name, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +57,7 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Log
+    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -107,15 +71,25 @@ class Service:
     broker: PrivateRabbitMQ | None = None
     children: dict[str, Child] = field(default_factory=dict)
     events: queue.SimpleQueue[int | Child] = field(default_factory=queue.SimpleQueue)  # a signal, or who has ended
+    ready: bool = False  # whether everything has answered once
+    ends: Counter[str] = field(default_factory=Counter)  # by child, since it was healthy
+    due: dict[str, float] = field(default_factory=dict)  # when a child is started again
     hurried: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 1 where a child ended by itself. Raises RabbitMQError."""
+        """Returns the exit code: 0 after a signal, 1 where a child ended before all were ready.
+
+        Raises StartError and RabbitMQError.
+        """
         try:
-            url = os.environ.get("CELERY_BROKER_URL") or self.start_broker()
+            self.upgrade_database()
+            if not given(os.environ, "CELERY_BROKER_URL"):
+                self.start("broker")
             self.listen()
-            self.start(url)
+            self.say("starting the worker, the web app and Flower")
+            for name in ("worker", "web", "flower"):
+                self.start(name)
             return self.watch()
         finally:
             self.listen()
@@ -125,62 +99,85 @@ class Service:
         """From here on a signal is an event; until then it interrupts."""
         on_signals(lambda number, _frame: self.events.put(number))
 
-    def start_broker(self) -> str:
+    def upgrade_database(self) -> None:
+        child = self.spawn("web", "flask", "--app", "app", "database", "upgrade")
+        if child.process.wait():
+            child.log.thread.join(1.0)
+            raise StartError("The database cannot be brought up to date: the last lines of web say why.")
+
+    def start(self, name: str) -> None:
+        """Raises StartError, RabbitMQError, OSError."""
+        host, port = self.flower
+        commands = {
+            "worker": ("celery", "-A", "tasks", "worker"),
+            "web": ("gunicorn",),
+            "flower": ("celery", "-A", "tasks", "flower", "--logging=warning", f"--address={host}", f"--port={port}"),
+        }
+        self.keep(self.start_broker() if name == "broker" else self.spawn(name, *commands[name]))
+
+    def start_broker(self) -> Child:
         if shutil.disk_usage(self.directory).free < DISK:
             raise StartError(f"The disk of {self.directory} is full: make room, 100 MB at the very least.")
         self.say("starting RabbitMQ")
         log = Log("broker", self.output)
         try:
-            self.broker = PrivateRabbitMQ(self.directory / "broker", log.sink)
-            self.broker.start()
+            self.broker = self.broker or PrivateRabbitMQ(self.directory / "broker", log.sink)
+            self.broker.log = log.sink
+            return Child("broker", self.broker.start(), log)
         finally:
             os.close(log.sink)
-        if self.broker.process is not None:
-            self.keep(Child("broker", self.broker.process, log))
-        return self.broker.url
 
-    def start(self, broker: str) -> None:
-        self.say("starting the worker, the web app and Flower")
-        celery = [sys.executable, "-m", "celery", "-A", "tasks"]
-        host, port = self.flower
-        commands = {
-            "worker": [*celery, "worker"],
-            "web": [sys.executable, "-m", "gunicorn"],
-            "flower": [*celery, "flower", "--logging=warning", f"--address={host}", f"--port={port}"],
-        }
-        environ = {
-            **os.environ,
-            "CELERY_BROKER_URL": broker,
-            "PORT": str(self.web[1]),
-            "TOLK_FLOWER_URL": os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/",
-            "PYTHONUNBUFFERED": "1",
-            MARK: str(self.directory),
-        }
-        for name, command in commands.items():
-            log = Log(name, self.output)
+    def spawn(self, name: str, *command: str) -> Child:
+        log = Log(name, self.output)
+        try:
             process = subprocess.Popen(
-                command,
+                [sys.executable, "-m", *command],
                 cwd=ROOT,
-                env=environ,
+                env=self.environ(),
                 stdin=subprocess.DEVNULL,
                 stdout=log.sink,
                 stderr=log.sink,
                 start_new_session=True,
             )
+        finally:
             os.close(log.sink)
-            self.keep(Child(name, process, log))
+        return Child(name, process, log)
+
+    def environ(self) -> dict[str, str]:
+        """Of the children: ours, and where they find each other."""
+        host, port = self.flower
+        environ = {**os.environ, "PORT": str(self.web[1]), "PYTHONUNBUFFERED": "1", MARK: str(self.directory)}
+        environ["FLOWER_BROKER_API"] = os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API
+        environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/"
+        if not given(os.environ, "DATABASE_URL"):
+            environ["DATABASE_URL"] = f"sqlite:///{self.directory / 'tolk.sqlite'}"
+        if self.broker is not None:
+            environ["CELERY_BROKER_URL"] = self.broker.url
+        return environ
 
     def watch(self) -> int:
-        """Says when everything answers; returns when a signal came or a child ended."""
+        """Says when everything answers, and starts again what ends after that; returns when a signal came."""
         said = time.monotonic()
-        awaited = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
+        addresses = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
+        awaited = dict(addresses)
         while not self.output.closed():
+            for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
+                self.start_again(name)
+                awaited = dict(addresses)
+            wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
             try:
-                event = self.events.get(timeout=1.0)
+                event = self.events.get(timeout=max(0.0, wait))
             except queue.Empty:
                 pass
             else:
-                return self.interpret(event)
+                if isinstance(event, int):
+                    self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
+                    return 0
+                self.say_end(event)
+                if not self.ready:
+                    return 1
+                self.recover(event)
+                continue
             for name, address in list(awaited.items()):
                 trouble = answer(*address)
                 if trouble is None:
@@ -192,17 +189,42 @@ class Service:
                     self.say(f"still waiting for {name}: {trouble}")
         return 0
 
-    def interpret(self, event: int | Child) -> int:
-        """Says why the service stops, and returns the exit code for it."""
-        if isinstance(event, int):
-            self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
-            return 0
-        self.say(f"{event.name} ended with code {event.process.returncode}; its last lines were:")
-        for line in list(event.log.tail):
-            self.say(f"  {event.name} | {line}")
-        return 1
+    def recover(self, child: Child) -> None:
+        """Sees to it that a child that has ended is started again."""
+        # What it leaves behind may finish what it does, but has to let go of a port.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGTERM)
+        if time.monotonic() - child.started >= HEALTHY:
+            del self.ends[child.name]
+        self.postpone(child.name)
+
+    def postpone(self, name: str) -> None:
+        pause = PAUSES[min(self.ends[name], len(PAUSES) - 1)]
+        self.ends[name] += 1
+        self.due[name] = time.monotonic() + pause
+        self.say(f"{name} is started again" + (f" in {pause:.0f} s" if pause else ""))
+
+    def start_again(self, name: str) -> None:
+        del self.due[name]
+        on_signals(signal.default_int_handler)  # RabbitMQ takes its time
+        try:
+            self.start(name)
+        except (StartError, RabbitMQError, OSError) as error:
+            self.say(str(error))
+            self.postpone(name)
+        finally:
+            self.listen()
+
+    def say_end(self, child: Child) -> None:
+        self.say(f"{child.name} ended with code {child.process.returncode}; its last lines were:")
+        for line in list(child.log.tail):
+            self.say(f"  {child.name} | {line}")
 
     def say_ready(self) -> None:
+        if self.ready:
+            self.say("everything answers again")
+            return
+        self.ready = True
         self.say(f"ready after {time.monotonic() - self.began:.0f} s")
         web = f"http://{self.web[0]}:{self.web[1]}"
         self.say(f"  {web}/  the translator page; at {web}/status, how the service does")
@@ -247,7 +269,7 @@ class Service:
     def keep(self, child: Child) -> None:
         def wait() -> None:
             child.process.wait()
-            child.log.thread.join(1.0)  # whoever still holds the pipe may write on
+            child.log.thread.join(0.2)  # whoever still holds the pipe may write on
             self.events.put(child)
 
         self.children[child.name] = child
@@ -276,6 +298,11 @@ def answer(host: str, port: int, path: str) -> str | None:
     finally:
         connection.close()
     return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
+
+
+def given(environ: Mapping[str, str], name: str) -> bool:
+    """Whether the variable is set, or the one that names a file with its value."""
+    return any(environ.get(each) for each in (name, f"{name}_FILE"))
 
 
 def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
@@ -318,7 +345,7 @@ def _taken(host: str, port: int) -> str | None:
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Keeps a second service out of the directory. Raises StartError."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         if not _locked(descriptor):

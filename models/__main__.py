@@ -111,7 +111,7 @@ def _info(options: argparse.Namespace) -> int:
             "parameters": f"{translator.model.parameter_count:,}",
             "precision": translator.precision,
             "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
-            "size": f"{sum(file.stat().st_size for file in directory.iterdir()) / 1e6:.1f} MB",
+            "size": f"{sum(file.stat().st_size for file in directory.iterdir() if file.is_file()) / 1e6:.1f} MB",
             "longest sentence": f"{translator.longest} tokens",
             "beam": config.num_beams,
         }

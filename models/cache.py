@@ -53,7 +53,12 @@ class Cache:
 
 def _missing(tensor: Tensor, positions: int) -> int:
     """One position is added to each multiple: rows a power of two apart would share a few sets of a CPU's cache."""
-    return -(-positions // _STEP) * _STEP + 1 - tensor.shape[2]
+    return multiple(positions, _STEP) + 1 - tensor.shape[2]
+
+
+def multiple(size: int, of: int) -> int:
+    """The next one."""
+    return -(-size // of) * of
 
 
 def _longer(tensor: Tensor, positions: int, kept: int | None) -> Tensor:

@@ -6,7 +6,7 @@ import regex
 
 from models.errors import BadInput
 
-_REFUSED = regex.compile(r"[\p{Cs}\x00]")
+REFUSED = regex.compile(r"[\p{Cs}\x00]")  # NUL and lone surrogates
 
 _BREAKS = regex.compile(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -22,7 +22,7 @@ _HIDDEN = regex.compile(
 
 def check(text: str) -> None:
     """Raises BadInput for NUL and lone surrogates, the marks of binary or wrongly decoded data; says where."""
-    if found := _REFUSED.search(text):
+    if found := REFUSED.search(text):
         code, at = f"U+{ord(found.group()):04X}", found.start() + 1
         what = "NUL" if found.group() == "\x00" else "half of a surrogate pair"
         raise BadInput(f"Character {at} of the text is {what} ({code}): send well-formed Unicode without it.")

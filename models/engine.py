@@ -29,7 +29,9 @@ from models.scheduler import SHORTEST, Priority, Scheduler
 logger = logging.getLogger(__name__)
 
 _PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
+_LAST_STEP = 5.0  # seconds that closing waits for the end of a step that is under way
 _FAILED = "The model failed on a sentence of this text."
+_CLOSING = "The engine is closing. Try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,16 @@ class _Sentence:
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled."""
+    """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled.
+
+    `since` is when the model was asked for what it does now, None while it is not.
+    """
 
     number: int
     batch: Batch[_Sentence]
     running: dict[_Sentence, None] = field(default_factory=dict)
     unwanted: set[_Sentence] = field(default_factory=set)
+    since: float | None = None
     thread: threading.Thread = field(init=False)
 
 
@@ -109,6 +115,7 @@ class Engine:
         )
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
+        self._broken = False  # a lane has ended though nobody closed the engine
         self._finished = self._failed = self._steps = 0
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
         self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
@@ -167,14 +174,30 @@ class Engine:
             running = sum(len(lane.running) for lane in self._lanes)
             return EngineStats(len(self._scheduler), running, self._finished, self._failed, self._steps)
 
+    def stalled(self) -> float:
+        """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
+
+        It takes no lock: who asks wants to know about an engine that may hang.
+        """
+        now = time.monotonic()
+        begun = [since for lane in self._lanes if (since := lane.since) is not None]
+        return math.inf if self._broken else max((now - since for since in begun), default=0.0)
+
     def close(self, grace: float = 0.0) -> None:
-        """Takes no more work; what it holds is finished within `grace` seconds or fails with Unavailable."""
+        """Takes no more work; what it holds is finished within `grace` seconds or fails with Unavailable.
+
+        A step that does not end soon after is not waited for: its lane is left behind, and does no harm if it returns.
+        """
+        until = time.monotonic() + grace
         with self._changed:
-            self._closes_at = time.monotonic() + grace
+            self._closes_at = until
             self._changed.notify_all()
         for lane in self._lanes:
             if lane.thread.is_alive():
-                lane.thread.join()
+                lane.thread.join(max(0.0, until + _LAST_STEP - time.monotonic()))
+        if lost := sum(lane.thread.is_alive() for lane in self._lanes):
+            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + _LAST_STEP)
+            self._abandon()
         atexit.unregister(self.close)
 
     def _run(self, lane: _Lane) -> None:
@@ -183,6 +206,9 @@ class Engine:
             with torch.inference_mode():
                 while self._turn(lane):
                     pass
+        except BaseException:
+            self._broken = True
+            raise
         finally:  # where the engine itself fails, too, nobody shall wait for it
             with self._changed:
                 self._closes_at = -math.inf
@@ -210,7 +236,16 @@ class Engine:
             refused += self._release(lane, list(lane.running) if closed else [])
         self._fail(expired, DeadlineExceeded, "The deadline passed before the translation was complete.")
         self._fail(cancelled, Cancelled, "The translation was cancelled.")
-        self._fail(refused, Unavailable, "The engine is closing. Try again.")
+        self._fail(refused, Unavailable, _CLOSING)
+
+    def _abandon(self) -> None:
+        """Fails what is held, whatever the lanes are doing with it."""
+        with self._changed:
+            held = self._scheduler.remove(lambda _: True)
+            for lane in self._lanes:
+                held += lane.running
+                lane.running.clear()
+        self._fail(held, Unavailable, _CLOSING)
 
     def _admit(self, lane: _Lane) -> list[_Sentence]:
         """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close."""
@@ -236,9 +271,10 @@ class Engine:
         now = time.monotonic()
         with self._changed:
             self._steps += 1
-            self._release(lane, outcomes)
-            self._finished += sum(isinstance(outcome, list) for outcome in outcomes.values())
-        for sentence, outcome in outcomes.items():
+            wanted = self._release(lane, outcomes)
+            self._finished += sum(isinstance(outcomes[sentence], list) for sentence in wanted)
+        for sentence in wanted:
+            outcome = outcomes[sentence]
             if isinstance(outcome, ModelError):
                 logger.error("the model failed on %d tokens", len(sentence.tokens), exc_info=outcome)
                 self._fail([sentence], ModelError, _FAILED)
@@ -256,6 +292,7 @@ class Engine:
             if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
                 continue
             try:
+                lane.since = time.monotonic()
                 do(lane, wanted)
             except Exception as error:
                 self._sweep(lane)
@@ -266,11 +303,13 @@ class Engine:
                 elif self._release(lane, wanted):
                     logger.error("the model failed on %d tokens", len(wanted[0].tokens), exc_info=error)
                     self._fail(wanted, ModelError, _FAILED)
+            finally:
+                lane.since = None
 
     def _release(self, lane: _Lane, sentences: Iterable[_Sentence]) -> list[_Sentence]:
         """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
-        released = [sentence for sentence in sentences if sentence in lane.running]
         with self._changed:
+            released = [sentence for sentence in sentences if sentence in lane.running]
             for sentence in released:
                 del lane.running[sentence]
                 self._scheduler.leave(lane.number, sentence)

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from models.jit import generated, has, inline, kernel, llvm_function
+from models.jit import generated, has, inline, kernel, llvm_function, splat
 
 INPUTS = OUTPUTS = 64  # of which packed weights have multiples
 ROWS = 16  # of a tile: x and sums need memory for a multiple of them
@@ -232,8 +232,7 @@ def _generate_rows(
             four = load(plus(begin, builder.mul(loop.index, _I64(4))), _I32)
             if _IS_UNSIGNED:
                 four = builder.xor(four, _I32(0x80808080))  # adds 128 to each byte
-            one = builder.insert_element(vector(ir.Undefined), four, _I32(0))
-            everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, _LANES)(None))
+            everywhere = splat(builder, four, vector)
             for total, each in zip(sums_of_row, loaded, strict=True):
                 builder.store(_dot(builder, builder.load(total), everywhere, each), total)
     for row, sums_of_row in enumerate(totals):

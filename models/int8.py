@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import gemm, kernels
-from models.cache import Cache, Ints
+from models.cache import Cache, Ints, multiple
 from models.errors import UnknownModel
 from models.jit import entry, inline
 from models.kernels import Bytes, Floats, Halves
@@ -36,7 +36,6 @@ from models.quantize import (
     WEIGHTS,
     Places,
     Weights,
-    multiple,
     quantize,
 )
 
@@ -92,12 +91,14 @@ class Int8Marian:
     device = torch.device("cpu")
 
     def __init__(self, marian: Marian) -> None:
-        """Of the model in floats only the embeddings are kept. Raises UnknownModel for weights of nan or infinity."""
+        """Of the model in floats only the embeddings are kept. Raises UnknownModel for weights too large for sums."""
         self.config = marian.config
         self.parameter_count = marian.parameter_count
-        if not all(bool(each.isfinite().all()) for each in marian.state_dict().values()):
-            raise UnknownModel("The model's weights hold nan or infinity, which int8 cannot.")
-        self._weights = quantize(marian)
+        self._weights = weights = quantize(marian)
+        if not all(
+            np.isfinite(each).all() for each in (weights.tables, weights.source_embeddings, weights.target_embeddings)
+        ):
+            raise UnknownModel("The model's weights are too large for int8: choose another precision.")
 
     def cache(self, rows: int) -> Cache:
         """Room for so many hypotheses at once."""

@@ -83,6 +83,12 @@ def llvm_function(builder: Any, name: str, result: ir.Type, arguments: Sequence[
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
+def splat(builder: Any, value: Any, kind: ir.VectorType) -> Any:
+    """A vector that holds the value everywhere."""
+    one = builder.insert_element(kind(ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), kind.count)(None))
+
+
 def has(feature: str) -> bool:
     """Whether the processor that is compiled for has a feature, by LLVM's name."""
     _prefer_wide_vectors()

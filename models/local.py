@@ -7,15 +7,15 @@ with LocalTranslator.load("fr-en") as translator:
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple, Self, TypeGuard, get_args
+from typing import Any, Literal, NamedTuple, Self, TypeGuard, get_args
 from uuid import uuid4
 
 import regex
@@ -23,22 +23,27 @@ import regex
 from models.characters import check, clean
 from models.decoding import Hypothesis, Model, Options
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
-from models.errors import BadInput, Cancelled, ModelError, Overloaded, Unavailable, UnknownModel
-from models.marian import weights_path
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
+from models.files import quote, read_json
 from models.precision import load
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
 from models.segment import Segmentation, fit, join, spans, split
 from models.surface import restore, soften
-from models.tokenizer import Tokenizer, read_json
+from models.tokenizer import Tokenizer
+from models.weights import fingerprint
 
 Tokens = tuple[int, ...]
 Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
 
 _EMBEDDED = Path(__file__).parent / "embedded"
 _NAME = regex.compile(r"[A-Za-z0-9_-]+")
+_LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _WORD = regex.compile(r"\p{L}+")
+_SMALLEST_LIMIT = 8  # tokens of a sentence; no word would fit into fewer
+_NO_LIMIT = 10**30  # as transformers writes it
 _WARM_UP = 8  # target tokens
+_LATE = 0.1  # seconds that a call waits beyond its deadline for what the step under way brings
 _NO_REPEAT = 3  # tokens; the second try of a runaway says no run of so many twice
 
 
@@ -157,8 +162,9 @@ class LocalTranslator:
         `precision` is float32, bfloat16, float16, int8, or auto (models.precision).
         `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
         that bring no options, and is by default the beam of the model's generation_config.json.
-        Raises UnknownModel for a reference that leads nowhere, BadInput for a target token the model does not have or a
-        precision the device does not, Unavailable for a device that is not there.
+        Raises UnknownModel for a reference that leads nowhere, or to a file that is not what it should be (the message
+        names both), BadInput for a target token the model does not have or a precision the device does not, Unavailable
+        for a device that is not there.
         """
         directory = locate(reference)
         tokenizer = Tokenizer.load(directory)
@@ -166,10 +172,12 @@ class LocalTranslator:
             raise BadInput(
                 f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
             )
-        config = read_json(directory / "tokenizer_config.json", required=False)
-        longest = config.get("model_max_length", tokenizer.max_length)
-        if type(longest) is not int or longest < 1:
-            raise UnknownModel(f"{directory}: model_max_length in tokenizer_config.json is no number of tokens.")
+        path = directory / "tokenizer_config.json"
+        config = read_json(path, required=False)
+        longest = config.get("model_max_length", _NO_LIMIT)
+        if type(longest) is not int or longest < _SMALLEST_LIMIT:
+            raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
+        source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
         model = load(directory, device=device, precision=precision)
         translator = cls(
             tokenizer,
@@ -177,8 +185,8 @@ class LocalTranslator:
             Engine(model, settings or EngineSettings()),
             version=fingerprint(directory),
             decoding=decoding or Options(beam=model.config.num_beams),
-            source=str(config.get("source_lang", "")),
-            target=str(config.get("target_lang", "")),
+            source=source,
+            target=target,
             longest=min(longest, tokenizer.max_length),
             target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens or {}),
         )
@@ -200,7 +208,8 @@ class LocalTranslator:
         """A translation per text, in order; a text that fails does not spoil another.
 
         `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
-        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded.
+        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, though the
+        model hang.
         Raises BadInput for a target the model does not have; Overloaded, Unavailable or Cancelled for the call as a
         whole, after cancelling what is left of `group`. `unwanted` says whether somebody has cancelled `group` already.
         """
@@ -219,7 +228,7 @@ class LocalTranslator:
         drafts = [self._draft(text, source, token) for text in texts]
         try:
             sentences = [tokens for draft in drafts if isinstance(draft, _Draft) for tokens in draft.tokens]
-            outcomes, timings = _decode(sentences, submit)
+            outcomes, timings = _decode(sentences, submit, deadline + _LATE)
         except BaseException:
             self._engine.cancel(group)
             raise
@@ -243,6 +252,10 @@ class LocalTranslator:
         """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
         example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
         self._engine.submit(example, replace(self.decoding, max_length=_WARM_UP)).result()
+
+    def stalled(self) -> float:
+        """Seconds that the model has been busy with one step; infinite where the engine has lost a lane."""
+        return self._engine.stalled()
 
     def cancel(self, group: str) -> int:
         """Ends what waits or runs under `group`; returns how many sentences that were."""
@@ -338,17 +351,19 @@ class LocalTranslator:
         return restore(translation, draft.segmentation.sentences[i])
 
 
-def _decode(sentences: Iterable[Tokens], submit: Callable[..., Pending]) -> tuple[dict[Tokens, _Outcome], Timings]:
+def _decode(
+    sentences: Iterable[Tokens], submit: Callable[..., Pending], until: float
+) -> tuple[dict[Tokens, _Outcome], Timings]:
     """All sentences through the engine at once, equal ones once; then those that ran away again, without repetition."""
     pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
-    outcomes = {tokens: _wait(pending) for tokens, pending in pendings.items()}
+    outcomes = {tokens: _wait(pending, until) for tokens, pending in pendings.items()}
     runaways = {tokens: first for tokens, first in outcomes.items() if _runs_away(first, tokens)}
     retries: dict[Tokens, Pending] = {}
     with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
         for tokens in runaways:
             retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
     for tokens, first in runaways.items():
-        second = _wait(retries[tokens]) if tokens in retries else first
+        second = _wait(retries[tokens], until) if tokens in retries else first
         if isinstance(second, ModelError) or second.best.finish_reason == "length" or _runs_away(second, tokens):
             second = _Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
         outcomes[tokens] = second._replace(repeated=True)
@@ -371,10 +386,15 @@ def _longest(*rounds: Collection[Pending]) -> Timings:
     )
 
 
-def _wait(pending: Pending) -> _Outcome:
-    """What became of a sentence; trouble that is the whole call's is raised."""
+def _wait(pending: Pending, until: float) -> _Outcome:
+    """What became of a sentence; trouble that is the whole call's is raised. The engine may hang: it has `until` then.
+
+    The clock is time.monotonic().
+    """
     try:
-        return _Decoded(pending.result())
+        return _Decoded(pending.result(None if until == math.inf else max(0.0, until - time.monotonic())))
+    except TimeoutError:
+        return DeadlineExceeded("The deadline passed before the translation was complete.")
     except (Overloaded, Unavailable, Cancelled):
         raise
     except ModelError as error:
@@ -410,22 +430,25 @@ def locate(reference: str) -> Path:
 
     Raises UnknownModel where there is none.
     """
-    if "/" in reference or reference.startswith("."):
-        directory = Path(reference).expanduser()
-    elif _NAME.fullmatch(reference):
-        directory = _EMBEDDED / reference
-    else:
-        raise UnknownModel(f"{reference!r} is no name (letters, digits, - and _) and no directory (with a slash).")
-    if not directory.is_dir():
-        names = _list(path.name for path in _EMBEDDED.iterdir())
-        raise UnknownModel(f"There is no model {reference!r}. Embedded: {names}; of a directory, write ./directory.")
-    return directory
+    said = quote(repr(reference))
+    is_path = "/" in reference or reference.startswith(".")
+    if not is_path and not _NAME.fullmatch(reference):
+        raise UnknownModel(f"{said} is no name (letters, digits, - and _) and no directory (with a slash).")
+    try:
+        directory = Path(reference).expanduser() if is_path else _EMBEDDED / reference
+        if directory.is_dir():
+            return directory
+    except (OSError, RuntimeError) as error:  # too long, not allowed; ~ of a user who is not there
+        raise UnknownModel(f"{said} cannot be looked at: {quote(error).rstrip('.')}.") from error
+    names = _list(path.name for path in _EMBEDDED.iterdir())
+    raise UnknownModel(f"There is no model {said}. Embedded: {names}; of a directory, write ./directory.")
 
 
-def fingerprint(directory: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the weights."""
-    with weights_path(directory).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+def _language(config: Mapping[str, Any], name: str, path: Path) -> str:
+    code = config.get(name) or ""
+    if not isinstance(code, str) or not _LANGUAGE.fullmatch(code):
+        raise UnknownModel(f"{path}: {name} is {quote(code)}; a language's code was expected.")
+    return code
 
 
 def _list(names: Iterable[str]) -> str:

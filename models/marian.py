@@ -22,13 +22,13 @@ from typing import Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.cache import Cache, Ints
+from models.cache import Cache, Ints, multiple
 from models.errors import UnknownModel
-from models.tokenizer import read_json
+from models.files import quote, read_json
+from models.weights import read_weights, weights_path
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "silu": F.silu, "relu": F.relu, "gelu": F.gelu}
 DEFAULTS = {  # of transformers' MarianConfig
@@ -38,9 +38,22 @@ DEFAULTS = {  # of transformers' MarianConfig
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
 }
-# No real checkpoint is near these; a config that says more would exhaust memory before its tensors are looked at.
-LARGEST = {"encoder_layers": 256, "decoder_layers": 256, "max_position_embeddings": 1 << 14, "num_beams": 64}
+# No real checkpoint is near these. The file's tensors prove most of these sizes, but what a step takes grows with their
+# products, and positions are computed.
+SMALLEST = {"max_position_embeddings": 8, "max_length": 2}
+LARGEST = {
+    "d_model": 1 << 13,
+    "vocab_size": 1 << 18,
+    "decoder_vocab_size": 1 << 18,
+    "encoder_layers": 64,
+    "decoder_layers": 64,
+    "encoder_ffn_dim": 1 << 15,
+    "decoder_ffn_dim": 1 << 15,
+    "max_position_embeddings": 1 << 13,
+    "num_beams": 64,
+}
 LARGEST_OTHER = 1 << 20
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NORM_EPSILON = 1e-5  # of transformers' nn.LayerNorm
 
 
@@ -76,25 +89,26 @@ class MarianConfig:
         path = directory / "config.json"
         data = read_json(path)
         if data.get("model_type") != "marian":
-            raise UnknownModel(f"{path}: model_type is {data.get('model_type')!r}; Tolk reads marian.")
+            raise UnknownModel(f"{path}: model_type is {quote(data.get('model_type'))}; marian was expected.")
         # Old checkpoints keep the generation's parameters in config.json; only single banned tokens occur in Marian.
         generation = {**data, **read_json(directory / "generation_config.json", required=False)}
-        bad_words = generation.get("bad_words_ids") or []
+        bad_words = _or_default(generation.get("bad_words_ids"), [])
         if not isinstance(bad_words, list) or not all(isinstance(word, list) and len(word) == 1 for word in bad_words):
-            raise UnknownModel(f"{path}: bad_words_ids of more than one token are not supported.")
+            raise UnknownModel(f"{path}: bad_words_ids is no list of single tokens, [[2], [7], …].")
         values = {
             **DEFAULTS,
             **data,
-            "decoder_vocab_size": data.get("decoder_vocab_size") or data.get("vocab_size"),
+            "decoder_vocab_size": _or_default(data.get("decoder_vocab_size"), data.get("vocab_size")),
             "forced_eos_token_id": generation.get("forced_eos_token_id"),
             "bad_token_ids": tuple(word[0] for word in bad_words),
-            "max_length": generation.get("max_length") or 512,
-            "num_beams": generation.get("num_beams") or 1,
+            "max_length": _or_default(generation.get("max_length"), 512),
+            "num_beams": _or_default(generation.get("num_beams"), 1),
         }
         kinds = cls.__annotations__
-        wrong = [name for name, kind in kinds.items() if not _fits(name, values.get(name), kind)]
-        if wrong:
-            raise UnknownModel(f"{path} or generation_config.json: {', '.join(wrong)} missing or out of range.")
+        for name, kind in kinds.items():
+            if expected := _misfit(name, values.get(name), kind):
+                said = quote(values[name]) if name in values else "missing"
+                raise UnknownModel(f"{path} or generation_config.json: {name} is {said}; {expected} was expected.")
         config = cls(**{name: values[name] for name in kinds})
         config._check(path)
         return config
@@ -102,7 +116,7 @@ class MarianConfig:
     def _check(self, path: Path) -> None:
         if self.activation_function not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise UnknownModel(f"{path}: activation_function {self.activation_function!r} is none of {known}.")
+            raise UnknownModel(f"{path}: activation_function {quote(self.activation_function)} is none of {known}.")
         if self.d_model % self.encoder_attention_heads or self.d_model % self.decoder_attention_heads:
             raise UnknownModel(f"{path}: d_model {self.d_model} is no multiple of the number of heads.")
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
@@ -116,18 +130,26 @@ class MarianConfig:
             raise UnknownModel(f"{path}: bad_words_ids holds the end of sentence.")
 
 
-def _fits(name: str, value: object, kind: str) -> bool:
-    """Whether a value is of its kind and range; ids may be 0, sizes may not."""
+def _or_default(value: object, default: object) -> object:
+    return default if value is None else value
+
+
+def _misfit(name: str, value: object, kind: str) -> str | None:
+    """What was expected, where a value is not of its kind and range; ids may be 0, sizes may not."""
     match kind:
         case "int":
-            smallest = 0 if name.endswith("_id") else 1
-            return type(value) is int and smallest <= value <= LARGEST.get(name, LARGEST_OTHER)
+            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_OTHER)
+            fits = type(value) is int and smallest <= value <= largest
+            return None if fits else f"a whole number from {smallest} to {largest}"
         case "int | None":
-            return value is None or type(value) is int
-        case "bool" | "str":
-            return type(value).__name__ == kind
+            return None if value is None or type(value) is int else "a token's id or null"
+        case "bool":
+            return None if type(value) is bool else "true or false"
+        case "str":
+            return None if type(value) is str else "a name"
         case _:
-            return isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
+            fits = isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
+            return None if fits else "a list of tokens' ids"
 
 
 class Attention(nn.Module):
@@ -221,7 +243,7 @@ class Places:
 
 def rounded(size: int) -> int:
     """The next of 1, 2, 4, 8, 16, 24, 32, 40, …"""
-    return 1 << (size - 1).bit_length() if size <= 8 else -(-size // 8) * 8
+    return 1 << (size - 1).bit_length() if size <= 8 else multiple(size, 8)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
@@ -311,12 +333,17 @@ class Marian(nn.Module):
         config = MarianConfig.load(directory)
         with torch.device("meta"):
             model = cls(config)
-        weights, path = read_weights(directory)
-        model.load_state_dict(_renamed(model, weights, path), assign=True)
+        path = weights_path(directory)
+        model.load_state_dict(_renamed(model, read_weights(path), path), assign=True)
         model.positions = sinusoids(config.max_position_embeddings, config.d_model)
         if config.tie_word_embeddings:
             model.projection.weight = model.target_embedding.weight
-        return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+        for name, tensor in model.state_dict().items():
+            if not tensor.isfinite().all():
+                theirs = ", ".join(_checkpoint_names(name, config, {}))
+                raise UnknownModel(f"{path}: {theirs} holds nan, infinity, or more than {model.precision} can.")
+        return model
 
     @property
     def device(self) -> torch.device:
@@ -384,31 +411,6 @@ def sinusoids(positions: int, d: int) -> Tensor:
     return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :d].float()
 
 
-def weights_path(directory: Path) -> Path:
-    """The checkpoint's file; safetensors goes before the older format."""
-    safetensors = directory / "model.safetensors"
-    return safetensors if safetensors.exists() else directory / "pytorch_model.bin"
-
-
-def read_weights(directory: Path) -> tuple[dict[str, Tensor], Path]:
-    """The checkpoint's tensors by its own names, and its file. Nothing in it is executed."""
-    path = weights_path(directory)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path), path
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UnknownModel(f"{directory}: has neither model.safetensors nor pytorch_model.bin.") from error
-    except Exception as error:
-        raise UnknownModel(f"{path}: is no checkpoint that can be read safely: {error}") from error
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided
-        for name, tensor in weights.items()
-    ):
-        raise UnknownModel(f"{path}: a table of tensors was expected.")
-    return dict(weights), path
-
-
 _LAYER = {  # our module in a layer -> the checkpoint's, joined along the first dimension
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "attention.out": ("self_attn.out_proj",),
@@ -432,27 +434,34 @@ _UNUSED = {  # copies of what is tied, and tables that are computed
 
 def _renamed(model: Marian, weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The checkpoint's tensors under our names. Raises UnknownModel where they are not just those that we need."""
-    renamed: dict[str, Tensor] = {}
-    used: set[str] = set()
+    names = {name: _checkpoint_names(name, model.config, weights) for name in model.state_dict()}
+    if "final_logits_bias" not in weights:
+        weights = {**weights, "final_logits_bias": torch.zeros(1, model.config.decoder_vocab_size)}
+    used = {each for theirs in names.values() for each in theirs}
+    if missing := sorted(used - weights.keys()):
+        raise UnknownModel(f"{path}: lacks {_first(missing)}.")
+    if unknown := sorted(weights.keys() - used - _UNUSED):
+        raise UnknownModel(f"{path}: holds {_first(unknown)}, which a Marian model has no place for.")
     for name, expected in model.state_dict().items():
-        theirs = _checkpoint_names(name, model.config, weights)
-        if missing := [each for each in theirs if each not in weights]:
-            if name == "final_logits_bias":
-                renamed[name] = torch.zeros(expected.shape)
-                continue
-            raise UnknownModel(f"{path}: lacks {', '.join(missing)}.")
-        shape = (expected.shape[0] // len(theirs), *expected.shape[1:])
-        for each in theirs:
+        shape = (expected.shape[0] // len(names[name]), *expected.shape[1:])
+        for each in names[name]:
             tensor = weights[each]
-            if tensor.shape != shape or not tensor.is_floating_point():
+            if tensor.shape != shape or tensor.dtype not in FLOATS:
                 raise UnknownModel(
                     f"{path}: {each} is {tensor.dtype} {tuple(tensor.shape)}; floats of {shape} were expected."
                 )
-        renamed[name] = torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
-        used.update(theirs)
-    if unknown := weights.keys() - used - _UNUSED:
-        raise UnknownModel(f"{path}: holds {', '.join(sorted(unknown)[:5])}, which a Marian model has no place for.")
-    return renamed
+    own = [weights[each] for each in used - _UNUSED]  # all but embeddings, which may share their numbers
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in own)}
+    if sum(tensor.nbytes for tensor in own) > sum(storages.values()):
+        raise UnknownModel(f"{path}: tensors of different layers share their numbers.")
+    return {
+        name: torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
+        for name, theirs in names.items()
+    }
+
+
+def _first(names: Sequence[str]) -> str:
+    return quote(", ".join(names[:5]))
 
 
 def _checkpoint_names(name: str, config: MarianConfig, weights: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -32,8 +32,10 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
         from models.int8 import Int8Marian  # brings Numba, which nobody else needs
 
         return Int8Marian(Marian.load(directory))
-    except (AssertionError, RuntimeError) as error:  # torch's, of a device that is not there or too small
-        raise Unavailable(f"The model cannot be put on device {device!r}: {error}") from error
+    except (AssertionError, MemoryError, OSError, RuntimeError) as error:  # of a device that is not there or too small
+        raise Unavailable(
+            f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}"
+        ) from error
 
 
 def _fastest() -> Precision:

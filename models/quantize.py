@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import gemm
-from models.cache import Ints
+from models.cache import Ints, multiple
 from models.kernels import ACTIVATIONS, Bytes, Floats
 from models.marian import DecoderLayer, EncoderLayer, Marian
 
@@ -69,7 +69,8 @@ class _Packer:
         scales[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
         rounded = np.zeros((outputs, inputs), np.int8)
         rounded[:n, : weights.shape[1]] = np.rint(weights / scales[:, None])
-        ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
+        with np.errstate(over="ignore"):  # infinity says it
+            ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
         if bias is not None:
             biases[:] = bias.float().numpy()
         if norm is not None:
@@ -146,8 +147,3 @@ def quantize(marian: Marian) -> Weights:
         activation=ACTIVATIONS[config.activation_function],
         tiles=gemm.tiles_allowed(),
     )
-
-
-def multiple(size: int, of: int) -> int:
-    """The next one."""
-    return -(-size // of) * of

@@ -7,17 +7,20 @@ transformers does the same where sacremoses is not installed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+import regex
 from sentencepiece import SentencePieceProcessor
 
+from models.characters import REFUSED
 from models.errors import BadInput, UnknownModel
+from models.files import quote, read, read_json
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _SPECIAL = ("</s>", "<unk>", "<pad>")
+_TARGET_TOKEN = regex.compile(r">>[\w.@+-]{1,40}<<")
 
 
 class Tokenizer:
@@ -34,7 +37,7 @@ class Tokenizer:
     ) -> None:
         self.max_length = max_length
         self.eos_id, self.unknown_id, self.pad_id = (source_ids[token] for token in _SPECIAL)
-        self.target_tokens = frozenset(t for t in source_ids if t.startswith(">>") and t.endswith("<<"))
+        self.target_tokens = frozenset(filter(_TARGET_TOKEN.fullmatch, source_ids))
         self._source, self._target = source, target
         self._source_ids = source_ids
         self._target_pieces = {i: piece for piece, i in target_ids.items() if piece not in _SPECIAL}
@@ -51,6 +54,8 @@ class Tokenizer:
             raise UnknownModel(f"{path}: vocab_size, decoder_vocab_size or max_position_embeddings is no whole number.")
         source_ids = _vocabulary(directory / "vocab.json", size)
         separate = tokenizer_config.get("separate_vocabs", False)
+        if type(separate) is not bool:
+            raise UnknownModel(f"{directory / 'tokenizer_config.json'}: separate_vocabs is neither true nor false.")
         return cls(
             _sentencepiece(directory / "source.spm"),
             _sentencepiece(directory / "target.spm"),
@@ -81,32 +86,23 @@ class Tokenizer:
         return text.replace(_SPACE, " ").strip()
 
 
-def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    """The object in a model's JSON file; an empty one where the file is missing and may be. Raises UnknownModel."""
-    if not required and not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnknownModel(f"{path}: cannot be read: {error}.") from error
-    if not isinstance(data, dict):
-        raise UnknownModel(f"{path}: a JSON object was expected.")
-    return data
-
-
 def _vocabulary(path: Path, size: int) -> dict[str, int]:
     ids = read_json(path)
     if not all(type(index) is int and 0 <= index < size for index in ids.values()):
         raise UnknownModel(f"{path}: a token's id is not a whole number below {size}, the size of the embedding.")
+    if len(set(ids.values())) < len(ids):
+        raise UnknownModel(f"{path}: two tokens have the same id.")
     if missing := set(_SPECIAL) - ids.keys():
         raise UnknownModel(f"{path}: lacks {', '.join(sorted(missing))}.")
+    if any(REFUSED.search(token) for token in ids):
+        raise UnknownModel(f"{path}: a token holds NUL or half of a surrogate pair.")
     return ids
 
 
 def _sentencepiece(path: Path) -> SentencePieceProcessor:
     try:
-        processor = SentencePieceProcessor(model_proto=path.read_bytes())
-        processor.encode("")  # an empty file is refused only now
+        processor = SentencePieceProcessor(model_proto=read(path))
+        processor.encode("")  # a model of no pieces is refused only now
         return processor
     except (OSError, RuntimeError) as error:
-        raise UnknownModel(f"{path}: is no SentencePiece model: {error}.") from error
+        raise UnknownModel(f"{path}: is no SentencePiece model: {quote(error)}.") from error

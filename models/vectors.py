@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from models.jit import generated, llvm_function
+from models.jit import generated, llvm_function, splat
 
 LANES = 16
 
@@ -48,8 +48,7 @@ def dot_halves(builder: Any, a: Any, b: Any, count: Any) -> Any:
 @generated(types.void, types.int64, types.float32, types.int64, types.int64)
 def add_halves(builder: Any, out: Any, factor: Any, b: Any, count: Any) -> None:
     """Adds to so many floats at the address out, a multiple of 16, the factor times the bfloat16 at the address b."""
-    one = builder.insert_element(_FLOATS(ir.Undefined), factor, _I32(0))
-    everywhere = builder.shuffle_vector(one, one, ir.VectorType(_I32, LANES)(None))
+    everywhere = splat(builder, factor, _FLOATS)
     with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
         before, number = _load(builder, out, index, _FLOATS), _load(builder, b, index, _HALVES)
         place = builder.inttoptr(builder.add(out, builder.mul(index, _I64(4))), _FLOATS.as_pointer())

@@ -32,6 +32,10 @@ class Engine(Protocol):
 
     def cancel(self, group: str) -> int: ...
 
+    def stalled(self) -> float: ...
+
+    def close(self, grace: float = 0.0) -> None: ...
+
 
 class Tolk(Celery):
     """A Celery application with the models that its worker loaded, by name, and the type of their decoding options."""
@@ -44,4 +48,5 @@ app = Tolk("tolk")
 app.config_from_object("celeryconfig")
 app.engines = {}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
-app.steps["consumer"].add("tasks.worker:DeadLetters")
+app.steps["worker"].add("tasks.watchdog:Watchdog")
+app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.consumer:Suspects"}

@@ -17,11 +17,12 @@ from typing import Any, Literal, get_args
 
 VERSION = 1
 TASK = "tolk.translate"
-EXCHANGE = "tolk"
-DEAD_LETTERS = "tolk.dead-letters"
-DELIVERY_LIMIT = 3  # of RabbitMQ: how often a message may come back before it is a dead letter
+EXCHANGE = "tolk.translate"
+DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk.dead-letters.kept`
+DELIVERIES = 3  # of a message, at most, before it is a dead letter: the last one by itself
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
+MESSAGE_BYTES = 4 * 2**20  # of a request's message, at most: the web tier lets in what makes no longer one
 
 Priority = Literal["interactive", "bulk"]
 
@@ -61,8 +62,13 @@ class TolkError(Exception):
 
 
 def queue_name(model: str, priority: Priority) -> str:
-    """The queue that holds a model's work: `translate.fr-en`, and `translate.fr-en.bulk`."""
-    return f"translate.{model}" if priority == "interactive" else f"translate.{model}.bulk"
+    """The queue that holds a model's work: `tolk.translate.fr-en`, and `tolk.translate.fr-en.bulk`."""
+    return f"{EXCHANGE}.{model}" if priority == "interactive" else f"{EXCHANGE}.{model}.bulk"
+
+
+def suspects_name(model: str) -> str:
+    """The queue of a model's requests that came back twice: `tolk.translate.fr-en.suspects`."""
+    return f"{EXCHANGE}.{model}.suspects"
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,58 @@ class WorkerStatus:
             processed=_get(data, "processed", int),
             uptime=_get(data, "uptime", float),
         )
+
+
+def defect(message: Any) -> str | None:
+    """Why no worker can take a message, as kombu received it, for our task; None where one can. It quotes no texts."""
+    size = len(body(message))
+    if size > MESSAGE_BYTES:
+        return f"its {size} bytes are more than {MESSAGE_BYTES}"
+    if message.headers.get("compression"):
+        return "it is compressed"
+    if message.content_type != "application/json":
+        return f"content type {_quoted(message.content_type)} is not application/json"
+    if message.content_encoding != "utf-8":
+        return f"content encoding {_quoted(message.content_encoding)} is not utf-8"
+    try:
+        payload = message.payload
+    except Exception:  # noqa: BLE001 - kombu's DecodeError, a RecursionError, and whatever else a body can cause
+        return "its body is not JSON"
+    if message.headers.get("task") != TASK:
+        return f"there is no task {_quoted(message.headers.get('task'))}"
+    if not isinstance(message.headers.get("id"), str):
+        return "it has no id"
+    match payload:
+        case [[_], {}, {}] if not payload[1] and not any(payload[2].values()):
+            return None
+    return "its body is no call of the task"
+
+
+def body(message: Any) -> bytes:
+    """A message's body as it was published: py-amqp decodes it where the message names an encoding that it knows."""
+    return message.body.encode(message.content_encoding) if isinstance(message.body, str) else bytes(message.body)
+
+
+def again(message: Any, now: float) -> dict[str, Any]:
+    """How kombu publishes a message that was received once more, as a new one: what is left of its time at `now`
+    (Unix seconds), and nothing of what the broker wrote on it."""
+    published, left = message.headers.get(PUBLISHED), message.properties.get("expiration")
+    if left is not None:
+        left = max(0.0, int(left) / 1000 - (now - published if isinstance(published, int | float) else 0.0))
+    return {
+        "body": body(message),
+        "content_type": message.content_type or "application/octet-stream",
+        "content_encoding": message.content_encoding,
+        "headers": {name: value for name, value in message.headers.items() if not name.startswith("x-")},
+        "correlation_id": message.properties.get("correlation_id"),
+        "reply_to": message.properties.get("reply_to"),
+        "expiration": left,
+    }
+
+
+def _quoted(value: object) -> str:
+    """A name that somebody else chose: short, and without control characters."""
+    return repr(value if value is None else str(value)[:60])
 
 
 def _code(value: str) -> Code:

@@ -97,15 +97,20 @@ def _model(name: str, entry: Any, path: Path) -> Model:
         raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
     return Model(
         name=name,
-        reference=_locate(reference, path.parent),
+        reference=_locate(reference, path.parent, where),
         pairs=tuple(_pair(pair, where) for pair in pairs),
         decoding=_decoding(entry.get("decoding", {}), where),
     )
 
 
-def _locate(reference: str, base: Path) -> str:
+def _locate(reference: str, base: Path, where: str) -> str:
     """With a slash or a leading dot it is a directory, relative to models.toml; a bare word is a name."""
-    return str((base / reference).resolve()) if "/" in reference or reference.startswith(".") else reference
+    if "/" not in reference and not reference.startswith("."):
+        return reference
+    try:
+        return str((base / reference).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, NUL
+        raise RegistryError(f"{where}: reference cannot be followed: {error}.") from error
 
 
 def _pair(pair: Any, where: str) -> Pair:

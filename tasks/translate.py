@@ -34,7 +34,7 @@ logger = get_task_logger(__name__)
 
 
 # Celery logs and shows to monitors how a task's result looks. It would be people's texts: no character of them.
-@app.task(name=TASK, bind=True, resultrepr_maxsize=0)
+@app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.request:Request")
 def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
     received = time.time()
@@ -46,7 +46,7 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
         reply = _translated(request, self.request.id or "", reply, queued=max(0.0, received - published))
     except Exception as error:  # noqa: BLE001 - the edge of this tier: whatever happened becomes a reply
         failure = _failure(error)
-        if failure.code is Code.UNAVAILABLE and state.should_stop is not None:
+        if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
             raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
         reply = replace(reply, error=failure)
     return reply.encode()

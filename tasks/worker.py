@@ -1,16 +1,14 @@
-"""What a worker is besides Celery's: the models it loads before it takes work, and how it lets go of them."""
+"""The models that a worker loads before it takes work, and how it lets go of them; what it can be told and asked."""
 
 from __future__ import annotations
 
 import gc
 import os
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import bootsteps
 from celery.utils.log import get_logger
-from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests, revoked
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from models.local import LocalTranslator
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
-
-EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
-EVENTS_LIMIT = 1_000  # in one message
 
 logger = get_logger(__name__)
 
@@ -87,51 +82,6 @@ class Engines(bootsteps.StartStopStep):
         until = time.monotonic() + grace
         for engine in self.loaded.values():
             engine.close(grace=max(0.0, until - time.monotonic()))
-
-
-class Consumer(CeleryConsumer):
-    """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
-
-    event_dispatcher: Any  # missing in celery-types
-
-    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # to celery-types, a variable
-        default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
-            "celery.worker.consumer.delayed_delivery:DelayedDelivery"
-        }
-
-    def ensure_connected(self, conn: Any) -> Any:
-        """Tries every second. Celery waits longer each time, and may then miss a broker for half a minute."""
-        conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=0, interval_max=1)
-        return super().ensure_connected(conn)
-
-    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""
-        unconfirmed = {"confirm_publish": False}
-        return self.ensure_connected(
-            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
-        )
-
-    def register_with_event_loop(self, hub: Any) -> None:
-        super().register_with_event_loop(hub)
-        self.event_dispatcher.buffer_limit = EVENTS_LIMIT
-        hub.call_repeatedly(EVENTS_PERIOD, self.event_dispatcher.flush)
-
-    def on_send_event_buffered(self) -> Any:
-        """Lets a task's three events wait for the next message. Celery would send two of them before its reply."""
-
-    def stop(self) -> None:
-        if self.event_dispatcher is not None:  # it comes with the first connection
-            self.event_dispatcher.flush()
-        super().stop()
-
-
-class DeadLetters(bootsteps.StartStopStep):
-    """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
-
-    requires = ("celery.worker.consumer:Connection",)
-
-    def start(self, consumer: Any) -> None:
-        consumer.app.conf.tolk_dead_letters(consumer.connection.default_channel).declare()
 
 
 @control_command(args=[("task_id", str)], signature="<task_id>")

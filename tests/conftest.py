@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from launch.debian import PackageError
 from launch.install import BROWSER
@@ -38,10 +39,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--load-seconds", type=float, default=30.0, help="how long each of the end-to-end tests keeps up its load"
     )
+    parser.addoption(
+        "--fuzz-examples", type=int, default=100, help="how many inputs each test makes up that makes up inputs"
+    )
+
+    parser.addoption("--soak-seconds", type=float, default=600.0, help="how long the soak lasts")
+    parser.addoption("--all-faults", action="store_true", help="the faults that take long, too, and more load")
 
 
-def pytest_configure() -> None:
-    """A run that is told to end ends what it has started, too."""
+def pytest_configure(config: pytest.Config) -> None:
+    """A run that is told to end ends what it has started, too. What Hypothesis makes up is the same in every run."""
+    settings.register_profile("tolk", max_examples=config.getoption("--fuzz-examples"), derandomize=True, deadline=None)
+    settings.load_profile("tolk")
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
 
 

@@ -1,5 +1,11 @@
 // Asks the API, and turns whatever goes wrong into one kind of error.
 
+import { authorization } from "./key.js";
+
+const CODES = { 429: "RATE_LIMITED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE" }; // a proxy's
+
+export const LONGEST_WAIT = 300_000; // milliseconds after which a page still asks again by itself
+
 export class RequestError extends Error {
   // `code` is one of the API's, or UNREACHABLE; `retryAfter` is in seconds, where another try makes sense by itself.
   constructor(message, { code = "INTERNAL", retryAfter, requestId } = {}) {
@@ -15,7 +21,7 @@ export async function ask(query, variables, signal) {
   try {
     response = await fetch(document.body.dataset.endpoint, {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", ...authorization() },
       body: JSON.stringify({ query, variables }),
       signal,
     });
@@ -28,9 +34,10 @@ export async function ask(query, variables, signal) {
   if (answer?.errors?.length) throw new RequestError(answer.errors[0].message, answer.errors[0].extensions);
   if (!answer?.data) {
     // A page of a proxy's, or an answer that broke off.
-    const away = response.ok || [502, 503, 504].includes(response.status);
-    throw new RequestError(`The service did not answer as it should (HTTP status ${response.status}).`, {
-      code: away ? "UNAVAILABLE" : "INTERNAL",
+    const { ok, status, headers } = response;
+    throw new RequestError(`The service did not answer as it should (HTTP status ${status}).`, {
+      code: ok ? "UNAVAILABLE" : (CODES[status] ?? "INTERNAL"),
+      retryAfter: Number(headers.get("Retry-After")) || undefined, // not where it is a date
     });
   }
   return answer.data;

@@ -1,6 +1,7 @@
 // The translator page. A text goes to the API and nowhere else: not into the address, not into any storage.
 
-import { ask, RequestError } from "./graphql.js";
+import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
+import { demand, onChange } from "./key.js";
 
 const MUTATION = `
 mutation Translate($input: TranslateInput!) {
@@ -10,9 +11,9 @@ mutation Translate($input: TranslateInput!) {
   }
 }`;
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
-const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all
+const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all, or what the API says
 // A text has far more time than it needs: where that was too little, no worker was there to take it.
-const TRANSIENT = ["OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
+const TRANSIENT = ["RATE_LIMITED", "OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
 const TIMEOUT = 10; // seconds for a short text
 const GRACE = 5; // seconds after that, in which the service would have said so
 const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
@@ -34,14 +35,19 @@ const element = (id) => document.getElementById(id);
 const [source, target, swap, oneWay] = ["source", "target", "swap", "one-way"].map(element);
 const [text, length, clear] = ["text", "length", "clear"].map(element);
 const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
-const [trouble, reason, advice, again, outdated] = ["trouble", "reason", "advice", "again", "outdated"].map(element);
+const [trouble, reason, plan, trace] = ["trouble", "reason", "plan", "trace"].map(element);
+const [again, outdated] = ["again", "outdated"].map(element);
 const names = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
 let shown = ""; // the translation on the page
 let current = false; // whether it is that of the text on the page
 let request = new AbortController(); // the newest one
 let timer; // until the next one
 let failures = 0; // since the last success or change
+let refused = false; // for want of a key: nothing is sent by itself until there is another
+let earliest = 0; // when the API wants to be asked again: a time in milliseconds, which typing does not shorten
 
 // The languages.
 
@@ -101,10 +107,23 @@ function change() {
     mark(true);
     say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`);
   } else {
+    const held = earliest > Date.now();
+    if (refused || held) trouble.hidden = false;
     mark(!trouble.hidden);
     say("");
-    timer = setTimeout(translate, PAUSE);
+    if (refused) return;
+    const words = schedule(PAUSE);
+    if (held) write(plan, words);
   }
+}
+
+// Sends the text after a pause in milliseconds, or when the API wants it; returns in words when.
+function schedule(pause) {
+  const wait = Math.max(pause, earliest - Date.now());
+  const then = Date.now() + wait;
+  if (wait > LONGEST_WAIT) return `Another try makes sense from ${date.format(then)} on, or with a shorter text.`;
+  timer = setTimeout(translate, wait);
+  return `The page tries again at ${time.format(then)}.`;
 }
 
 function halt() {
@@ -129,6 +148,8 @@ async function translate() {
     if (error) throw new RequestError(error.message, { ...error, requestId });
     current = true;
     failures = 0;
+    earliest = 0;
+    refused = demand();
     output.lang = to;
     const count = show(translation, sentences);
     const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
@@ -144,16 +165,23 @@ async function translate() {
 // Failures.
 
 function fail(error) {
-  const seconds = Math.max(error.retryAfter ?? 0, 2 ** failures);
+  refused = demand(error);
+  earliest = Date.now() + (error.retryAfter ?? 0) * 1000;
   const byItself = TRANSIENT.includes(error.code) && failures < RETRIES;
+  const words = byItself ? schedule(2 ** failures * 1000) : "";
   failures += 1;
-  if (byItself) timer = setTimeout(translate, seconds * 1000);
-  const id = error.requestId ? ` Request ${error.requestId}.` : "";
   reason.textContent = error.message;
-  advice.textContent = `Your text is still here.${byItself ? " The page tries again in a moment." : ""}${id}`;
+  write(plan, refused ? "It is sent again with the key that you enter." : words);
+  trace.textContent = error.requestId ? `Request ${error.requestId}.` : "";
+  again.hidden = refused;
   trouble.hidden = false;
   mark(true);
   say("");
+}
+
+// Where it says so already, it is not announced again.
+function write(where, words) {
+  if (where.textContent !== words) where.textContent = words;
 }
 
 // An older translation stays, and looks like one; in words, where no newer one is about to come.
@@ -170,6 +198,7 @@ function show(translation, sentences) {
   shown = translation;
   output.replaceChildren(...annotate(translation, sentences));
   copy.disabled = !shown;
+  if (trouble.contains(document.activeElement)) text.focus();
   trouble.hidden = true;
   mark(false);
   return output.querySelectorAll("mark").length;
@@ -269,6 +298,11 @@ copy.addEventListener("click", async () => {
     document.execCommand("copy");
   }
   say("Copied.");
+});
+onChange(() => {
+  failures = 0;
+  earliest = 0;
+  if (!current) translate();
 });
 addEventListener("resize", measure);
 document.addEventListener("keydown", (event) => {

@@ -1,6 +1,7 @@
 // The operators' page: asks how the service is while somebody looks.
 
-import { ask, RequestError } from "./graphql.js";
+import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
+import { demand, onChange } from "./key.js";
 
 const QUERY = `
 {
@@ -14,34 +15,57 @@ const QUERY = `
 }`;
 const PERIOD = 3_000; // milliseconds
 const PATIENCE = 10_000; // milliseconds that an answer may take
+const OLD = "Below is what was known last.";
 
 const element = (id) => document.getElementById(id);
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 let timer;
+let due = 0; // when the API is asked next: a time in milliseconds
 
 async function update() {
+  let pause = PERIOD;
   try {
     show((await ask(QUERY, {}, AbortSignal.timeout(PATIENCE))).status);
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    complain(error.message);
+    pause = fail(error);
   }
+  due = Date.now() + pause;
+  schedule();
+}
+
+function schedule() {
   clearTimeout(timer);
-  if (visible()) timer = setTimeout(update, PERIOD);
+  if (visible() && due < Infinity) timer = setTimeout(update, due - Date.now());
 }
 
 function visible() {
   return document.visibilityState === "visible";
 }
 
-// Says it once: a reason that stands there already is not announced again.
-function complain(reason) {
-  if (element("reason").textContent !== reason) element("reason").textContent = reason;
+// Says why, and returns after how many milliseconds another try makes sense.
+function fail(error) {
+  if (demand(error)) {
+    complain(error.message, "The page goes on with a key that lets it see the status.");
+    return Infinity;
+  }
+  const pause = Math.max(PERIOD, Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT));
+  const then = `${OLD} The page asks again at ${time.format(Date.now() + pause)}.`;
+  complain(error.message, pause > PERIOD ? then : undefined);
+  return pause;
+}
+
+// Says it once: what stands there already is not announced again.
+function complain(reason, advice = `${OLD} The page goes on asking every three seconds.`) {
+  for (const [id, words] of Object.entries({ reason, advice })) {
+    if (element(id).textContent !== words) element(id).textContent = words;
+  }
   element("trouble").hidden = false;
 }
 
 function show(status) {
+  demand();
   const away = status.broker === false;
   fill("errors", status.errors.map(errorRow));
   if (!away || element("models").rows.length === 0) fill("models", status.models.flatMap(queueRows));
@@ -103,5 +127,9 @@ function newRow(body, columns) {
   return row;
 }
 
-document.addEventListener("visibilitychange", () => (visible() ? update() : clearTimeout(timer)));
+document.addEventListener("visibilitychange", schedule);
+onChange(() => {
+  element("reason").textContent = ""; // what is said next is news, even where it is the same
+  update();
+});
 update();

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
+import requests
 from flask.testing import FlaskClient
+from sqlalchemy import make_url
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.database import Database
 from app.settings import Settings
 from app.translator import EchoTranslator
 
@@ -40,3 +48,72 @@ def translate(client: FlaskClient) -> Callable[..., TestResponse]:
         return client.post("/graphql", json={"query": MUTATION, "variables": variables})
 
     return call
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database, up to date: a file of SQLite, and one of PostgreSQL."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/tolk.sqlite"
+    else:
+        url = request.getfixturevalue("postgresql").url
+    database = Database(make_url(url))
+    database.upgrade()
+    yield database
+    database.downgrade("base")
+    database.close()
+
+
+@dataclass
+class Gunicorn:
+    """A web tier under gunicorn, with the echo translator unless it is told otherwise."""
+
+    url: str
+    service: Any
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).netloc
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.service.process.pid).children()
+
+    def connect(self, timeout: float = 20) -> socket.socket:
+        """Waits for `timeout` seconds where it waits: what lasts longer is a hang."""
+        return socket.create_connection((urlsplit(self.url).hostname, urlsplit(self.url).port), timeout)
+
+    def head(self, length: int | None = None, path: str = "/graphql", **headers: str) -> bytes:
+        """Of a POST of JSON, with a Content-Length unless there is no length."""
+        lines = [f"POST {path} HTTP/1.1", f"Host: {self.host}", "Content-Type: application/json"]
+        lines += [] if length is None else [f"Content-Length: {length}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def answers(self) -> bool:
+        answer = requests.post(f"{self.url}/graphql", json={"query": "{ languages { source } }"}, timeout=20)
+        return answer.json() == {"data": {"languages": [{"source": "fr"}]}}
+
+
+@pytest.fixture(scope="module")
+def start_gunicorn(
+    spawn: Callable[..., Any], eventually: Callable[..., None], free_port: Callable[[], int]
+) -> Callable[..., Gunicorn]:
+    """Starts it with more environment, and returns when it answers."""
+
+    def start(*command: str, **environ: str) -> Gunicorn:
+        port = str(free_port())
+        service = spawn(*(command or ("gunicorn",)), **{"TOLK_TRANSLATOR": "echo", "PORT": port, **environ})
+        web = Gunicorn(f"http://127.0.0.1:{port}", service)
+
+        def ready() -> bool:
+            try:
+                return requests.get(f"{web.url}/readyz", timeout=10).ok
+            except requests.ConnectionError:
+                return service.process.poll() is not None
+
+        eventually(ready, 60)
+        assert service.process.poll() is None
+        return web
+
+    return start

@@ -90,8 +90,12 @@ def test_what_nobody_foresaw_is_logged_and_not_told(
     assert "secret" not in answer.text
     [record] = caplog.records
     assert record.levelno == logging.ERROR
-    assert record.exc_info
     assert answer.headers["X-Request-Id"] in record.getMessage()
+    assert "Error:\n  File " in caplog.text  # where it happened
+    assert "secret" not in caplog.text  # what it says may quote a text
+    caplog.clear()
+    translate(create_app(Settings(log_texts=True), translator).test_client(), texts=["Un."])
+    assert "secret" in caplog.text
 
 
 def test_an_unforeseen_error_outside_graphql_is_told_the_same_way() -> None:

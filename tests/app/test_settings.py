@@ -30,18 +30,26 @@ def test_every_variable_sets_its_field() -> None:
             "PORT": "8080",
             "TOLK_FLOWER_URL": "https://flower.example/",
             "DATABASE_URL": "postgres://tolk:secret@db/tolk",
+            "TOLK_INTROSPECTION": "off",
+            "TOLK_GRAPHIQL": "off",
+            "TOLK_ORIGINS": "https://a.example, http://localhost:3000,",
+            "TOLK_LOG_TEXTS": "on",
         }
     ) == Settings(
-        "echo",
-        Path("/etc/tolk/models.toml"),
-        1,
-        2,
-        3,
-        120,
-        "::1",
-        8080,
-        "https://flower.example/",
-        make_url("postgresql+psycopg://tolk:secret@db/tolk"),
+        translator="echo",
+        models=Path("/etc/tolk/models.toml"),
+        max_texts=1,
+        max_text_characters=2,
+        max_request_characters=3,
+        max_timeout=120,
+        host="::1",
+        port=8080,
+        flower="https://flower.example/",
+        database=make_url("postgresql+psycopg://tolk:secret@db/tolk"),
+        introspection=False,
+        graphiql=False,
+        origins=("https://a.example", "http://localhost:3000"),
+        log_texts=True,
     )
 
 
@@ -81,11 +89,31 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path
         ("TOLK_MAX_TIMEOUT", "inf"),
         ("PORT", "65536"),
         ("TOLK_FLOWER_URL", "javascript:alert(1)"),
+        ("TOLK_INTROSPECTION", "no"),
+        ("TOLK_GRAPHIQL", "Off"),
+        ("TOLK_GRAPHIQL", "0"),
+        ("TOLK_LOG_TEXTS", "true"),
+        ("TOLK_ORIGINS", "*"),
+        ("TOLK_ORIGINS", "null"),
+        ("TOLK_ORIGINS", "a.example"),
+        ("TOLK_ORIGINS", "https://*.example"),
+        ("TOLK_ORIGINS", "https://a.example/"),
+        ("TOLK_ORIGINS", "https://a.example,https://B.example"),
+        ("TOLK_ORIGINS", "https://a.example:443"),
+        ("TOLK_ORIGINS", "http://a.example:80"),
+        ("TOLK_ORIGINS", "https://user@a.example"),
+        ("TOLK_ORIGINS", "https://a.example https://b.example"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name}: .* expected"):
         Settings.from_env({name: value})
+
+
+def test_no_request_makes_a_message_that_the_queue_refuses() -> None:
+    Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "340000"})
+    with pytest.raises(SettingsError, match=r"^TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: .* expected"):
+        Settings.from_env({"TOLK_MAX_REQUEST_CHARACTERS": "350000"})
 
 
 @pytest.mark.parametrize(

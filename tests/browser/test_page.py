@@ -256,6 +256,8 @@ def test_an_error_leaves_the_text_and_marks_the_translation_as_outdated(page: Pa
     ("status", "body", "message"),
     [
         (503, error("OVERLOADED", "Too many wait.", retryAfter=1), "Too many wait."),
+        (429, error("RATE_LIMITED", "Too fast.", retryAfter=1), "Too fast."),
+        (429, "<html>Too Many Requests", "HTTP status 429"),
         (502, "<html>Bad Gateway", "HTTP status 502"),
         (200, '{"data": {"transl', "HTTP status 200"),
     ],
@@ -271,6 +273,54 @@ def test_what_passes_is_tried_again_by_itself(page: Page, status: int, body: str
     page.clock.fast_forward(1_000)
     expect(output(page)).to_have_text("Bonjour.")
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_typing_does_not_bring_the_next_try_forward(page: Page) -> None:
+    page.clock.install()
+    page.clock.pause_at("2100-01-01T12:00:00")
+    texts = answer_with(page, 429, error("RATE_LIMITED", "Too fast.", retryAfter=30))
+    page.fill("#text", "Un.")
+    page.clock.run_for(400)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("The page tries again at 12:00:30.")
+    for text in ("Deux.", "", "Trois."):
+        page.fill("#text", text)
+        page.clock.run_for(5_000)
+    expect(alert).to_contain_text("Too fast.")
+    expect(alert).to_contain_text("The page tries again at 12:00:30.")
+    assert texts == ["Un."]
+    page.unroute("**/graphql")
+    with page.expect_request(is_request):
+        page.clock.run_for(16_000)
+    expect(output(page)).to_have_text("Trois.")
+    page.fill("#text", "Quatre.")
+    page.clock.run_for(400)
+    expect(output(page)).to_have_text("Quatre.")
+
+
+def test_who_has_to_wait_for_long_is_told_until_when(page: Page) -> None:
+    page.clock.install()
+    page.clock.pause_at("2100-01-01T12:00:00")
+    texts = answer_with(page, 429, error("RATE_LIMITED", "The characters are used up.", retryAfter=30 * 86_400))
+    page.fill("#text", "Un.")
+    page.clock.run_for(400)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Another try makes sense from 31 January 2100 at 12:00 on, or with a shorter text.")
+    page.fill("#text", "Deux.")
+    page.clock.fast_forward(3_600_000)
+    assert texts == ["Un."]
+    page.unroute("**/graphql")
+    page.get_by_role("button", name="Try again").click()
+    expect(output(page)).to_have_text("Deux.")
+
+
+def test_a_proxy_that_says_when_is_heeded(page: Page) -> None:
+    page.clock.install()
+    page.clock.pause_at("2100-01-01T12:00:00")
+    page.route("**/graphql", lambda route: route.fulfill(status=503, body="<html>", headers={"Retry-After": "90"}))
+    page.fill("#text", "Un.")
+    page.clock.run_for(400)
+    expect(page.get_by_role("alert")).to_contain_text("The page tries again at 12:01:30.")
 
 
 def test_trying_again_by_itself_has_an_end(page: Page) -> None:

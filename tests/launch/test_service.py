@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from launch.output import Log, Output
+from launch.service import Child, Service
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 90.0  # seconds
+WORKER = f"celery@{socket.gethostname()}"
 
 
 class Run:
@@ -116,17 +121,39 @@ def translate(url: str, text: str) -> str:
     return translated
 
 
+def child(run: Run, word: str) -> psutil.Process:
+    """The one of its children whose command holds the word."""
+    return next(each for each in psutil.Process(run.process.pid).children() if word in " ".join(each.cmdline()))
+
+
 @pytest.mark.broker
-def test_it_translates_and_sigterm_stops_web_then_worker_then_broker(start: Callable[..., Run]) -> None:
+def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker(
+    start: Callable[..., Run], eventually: Callable[..., None]
+) -> None:
     run = start()
-    assert "sleep" in translate(run.url("GraphiQL"), "Je vais dormir.")
-    with urllib.request.urlopen(run.url("Flower: "), timeout=10) as page:
-        assert page.status == 200
+    url = run.url("GraphiQL")
+    assert "sleep" in translate(url, "Je vais dormir.")
 
     second = start()
     assert second.ended() == 1
     assert "Tolk already runs" in second.lines[-1]
 
+    def translates() -> bool:
+        try:
+            return "sleep" in translate(url, "Je vais dormir.")
+        except (OSError, TypeError):  # nobody listens, or the answer is an error
+            return False
+
+    words = {"worker": "worker", "web": "gunicorn", "broker": "beam", "flower": "flower"}
+    for times, (name, word) in enumerate(words.items(), 1):
+        child(run, word).kill()
+        run.until(f"{name} ended with code -9; its last lines were:")
+        eventually(lambda times=times: run.lines.count("tolk   | everything answers again") == times, TIMEOUT)
+        assert translates()
+    with urllib.request.urlopen(run.url("Flower: "), timeout=10) as page:
+        assert page.status == 200
+
+    check_password(run)
     children = psutil.Process(run.process.pid).children(recursive=True)
     assert run.end(signal.SIGTERM) == 0
     assert set(run.stops()[:2]) == {"web", "flower"}
@@ -135,8 +162,25 @@ def test_it_translates_and_sigterm_stops_web_then_worker_then_broker(start: Call
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
+def check_password(run: Run) -> None:
+    """The broker's is in no command, in no line that was written, and on no page."""
+    flower, web = run.url("Flower: "), run.url("translator page")
+    shown = list(run.lines)
+    for process in psutil.Process(run.process.pid).children(recursive=True):
+        shown += process.cmdline()
+    pages = []
+    for page in (f"{web}status", *(f"{flower}{path}" for path in ("broker", "workers", "tasks", f"worker/{WORKER}"))):
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            pages.append(answer.read().decode())
+    assert "amqp://tolk:" in pages[1]
+    assert "broker_connection_retry_on_startup" in pages[-1]
+    password = (run.directory / "broker" / "password").read_text()
+    assert not [text for text in shown + pages if password in text]
+    assert child(run, "flower").environ()["FLOWER_BROKER_API"] == "http://none:none@127.0.0.1:1/"
+
+
 @pytest.mark.broker
-def test_a_killed_supervisor_is_cleaned_up_after_and_a_dead_child_ends_all(start: Callable[..., Run]) -> None:
+def test_a_killed_supervisor_is_cleaned_up_after(start: Callable[..., Run]) -> None:
     first = start()
     first.until("starting the worker")
     first.process.kill()
@@ -144,14 +188,50 @@ def test_a_killed_supervisor_is_cleaned_up_after_and_a_dead_child_ends_all(start
 
     run = start()
     run.until("ending what was left running")
-    run.url("GraphiQL")
+    run.until("starting the worker")
     first.ended()
-    worker = next(child for child in psutil.Process(run.process.pid).children() if "worker" in child.cmdline())
-    worker.kill()
+    assert run.end(signal.SIGINT) == 0
+    assert run.remains() == []
+
+
+@pytest.mark.broker
+def test_a_child_that_cannot_start_ends_all(start: Callable[..., Run], tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text('[models.none]\nreference = "./none"\npairs = [{ source = "fr", target = "en" }]\n')
+    run = start(TOLK_MODELS=str(models))
     assert run.ended() == 1
-    run.until("worker ended with code -9; its last lines were:")
+    run.until("worker ended with code 1; its last lines were:")
+    run.until("model none .* cannot be used")
     assert set(run.stops()) == {"web", "flower", "broker"}
     assert run.remains() == []
+
+
+def test_a_database_that_cannot_be_brought_up_to_date_is_named(
+    start: Callable[..., Run], free_port: Callable[[], int]
+) -> None:
+    run = start(DATABASE_URL=f"postgresql://tolk:s3cret@127.0.0.1:{free_port()}/tolk")
+    assert run.ended() == 1
+    run.until("web .*refused")
+    assert run.lines[-1].startswith("tolk   | The database cannot be brought up to date")
+    assert not any("s3cret" in line for line in run.lines)
+    assert run.remains() == []
+
+
+def test_who_ends_again_and_again_waits_longer_each_time(tmp_path: Path) -> None:
+    log = Log("worker", Output(os.open(os.devnull, os.O_WRONLY)))
+    service = Service(tmp_path, ("127.0.0.1", 1), ("127.0.0.1", 1), Output(log.sink))
+    ended = subprocess.Popen(["true"], start_new_session=True)
+    ended.wait()
+
+    def pause(lived: float) -> float:
+        now = time.monotonic()
+        service.recover(Child("worker", ended, log, now - lived))
+        return round(service.due["worker"] - now)
+
+    assert [pause(1) for _ in range(7)] == [0, 1, 2, 4, 8, 10, 10]
+    assert pause(61) == 0
+    assert pause(1) == 1
+    os.close(log.sink)
 
 
 @pytest.mark.broker

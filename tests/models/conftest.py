@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, sentences: list[str], o
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def directory(make_model: MakeModel, tmp_path: Path) -> Path:
+    """A tiny model of the test's own, to spoil."""
+    return shutil.copytree(make_model(), tmp_path / "model")
 
 
 @pytest.fixture(scope="session")

@@ -319,6 +319,40 @@ def test_closing_without_grace_fails_what_is_held(start: Start, long: list[int],
         submit(engine, long)
 
 
+def test_closing_leaves_a_lane_behind_that_does_not_come_back(
+    start: Start, model: Marian, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.engine._LAST_STEP", 0.1)
+    engine = start(token_budget=2 * len(long))
+    pendings = [submit(engine, long) for _ in range(5)]
+    gate.reached()
+    began = time.monotonic()
+    engine.close(grace=0.1)
+    assert time.monotonic() - began < TIMEOUT / 2
+    assert {type(pending.exception(0)) for pending in pendings} == {Unavailable}
+    gate.open()  # now it does
+    [lane] = engine._lanes
+    lane.thread.join(TIMEOUT)
+    assert not lane.thread.is_alive()
+    assert engine.stats() == EngineStats(waiting=0, running=0, finished=0, failed=5, steps=1)
+
+
+def test_it_says_how_long_a_step_has_taken(
+    start: Start, long: list[int], gate: Gate, eventually: Callable[..., None]
+) -> None:
+    engine = start(lanes=2)
+    assert engine.stalled() == 0
+    pending = submit(engine, long)
+    gate.reached()
+    eventually(lambda: engine.stalled() > 0.5)
+    gate.step()
+    gate.reached()
+    assert engine.stalled() < 0.5
+    gate.open()
+    pending.result(TIMEOUT)
+    eventually(lambda: engine.stalled() == 0)
+
+
 def test_an_engine_that_does_not_run_takes_no_work(model: Marian, long: list[int]) -> None:
     engine = Engine(model, EngineSettings())
     with pytest.raises(Unavailable):
@@ -338,6 +372,7 @@ def test_nobody_waits_for_an_engine_that_has_failed(
     gate.open()
     for pending in (running, waiting):
         assert isinstance(pending.exception(TIMEOUT), Unavailable)
+    assert engine.stalled() == math.inf
     with pytest.raises(Unavailable):
         submit(engine, long)
 

@@ -359,6 +359,16 @@ def test_a_deadline_fails_the_texts_that_are_not_complete(translator: LocalTrans
     assert dead.text is None
 
 
+def test_a_model_that_hangs_holds_nobody_beyond_the_deadline(translator: LocalTranslator, gate: Gate) -> None:
+    texts = ["Je dors.", "12", "Il pleut. Tu viens ?"]
+    dead, number, too = translator.translate(texts, deadline=time.monotonic() + 0.2).results
+    assert type(dead.error) is type(too.error) is DeadlineExceeded
+    assert number.text == "12"
+    assert translator.stalled() > 0
+    gate.open()
+    assert one(translator, "Il pleut.").text == "It's raining."
+
+
 def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
     translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +384,7 @@ def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
 
     monkeypatch.setattr(translator.model, "step", steps)
     monkeypatch.setattr("models.engine.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("models.local.time", SimpleNamespace(monotonic=lambda: -TIMEOUT))
     short, long = translator.translate(["Oui.", "Je me lève tous les jours à six heures."], deadline=1.0).results
     assert short.text == "Yes."
     assert type(long.error) is DeadlineExceeded
@@ -484,11 +495,16 @@ def test_the_model_says_its_beam(one_thread: None) -> None:
         "~nobody/x",
         "~",
         "fr-en\n",
+        "fr-en\ud800",
+        "a" * 10_000,
+        "./" + "a" * 10_000,
+        "~nobody-of-this-name/x",
     ],
 )
 def test_a_reference_that_leads_nowhere(reference: str) -> None:
-    with pytest.raises(UnknownModel):
+    with pytest.raises(UnknownModel) as caught:
         LocalTranslator.load(reference)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_reference_is_a_name_or_a_path(
@@ -508,9 +524,28 @@ def test_a_device_that_is_not_there(make_model: MakeModel) -> None:
         LocalTranslator.load(str(make_model()), device="nowhere")
 
 
+def test_a_model_that_memory_has_no_room_for(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("models.marian.read_weights", fails)
+    with pytest.raises(Unavailable, match="device 'cpu': no memory is left"):
+        LocalTranslator.load(str(make_model()))
+
+
 def test_a_notebook_that_forgets_to_close_ends() -> None:
     code = (
         "from models.local import LocalTranslator as T; print(T.load('fr-en').translate(['Il pleut.']).results[0].text)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "It's raining.\n"
+
+
+def test_a_notebook_whose_model_hangs_ends() -> None:
+    code = (
+        "import time, models.engine as e; from models.local import LocalTranslator as T; t = T.load('fr-en');"
+        "e._LAST_STEP = 0.1; t.model.step = lambda *_: time.sleep(600);"
+        "print(t.translate(['Il pleut.'], deadline=time.monotonic() + 0.1).results[0].error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "The deadline passed before the translation was complete.\n"

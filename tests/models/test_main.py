@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
@@ -84,6 +85,22 @@ def test_what_cannot_be_done_is_said_in_a_line(
     status, out, err = run(capsys, *arguments)
     assert (status, out) == (2, "")
     assert message in err.splitlines()[-1]
+
+
+def test_a_checkpoint_that_means_harm_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors").symlink_to("/etc/passwd")
+    for command in ("info", "translate"):
+        status, out, err = run(capsys, command, "--model", str(directory), *["x"] * (command == "translate"))
+        assert (status, out, "Traceback" in err) == (2, "", False)
+        assert "model.safetensors: is no checkpoint that can be read safely" in err.splitlines()[-1]
+
+
+def test_info_of_a_directory_that_holds_other_things_too(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
+    (directory / "more").mkdir()
+    (directory / "gone").symlink_to("nowhere")
+    status, out, _ = run(capsys, "info", "--model", str(directory))
+    assert (status, "target tokens:    >>eng<< >>fra<<" in out) == (0, True)
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,15 @@
 
 `celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
 `#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
-translated with a flag, and `#unsure` with a low score.
+translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
+interpreter's lock, and neither heeds the deadline or the end.
 
 With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -23,7 +25,7 @@ from celery import bootsteps
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
 from tasks.celery import app
 
-app.steps["worker"] = {"echo:Engines"}
+app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog"}
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Echo:
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    hung: float | None = None
     step: float = 0.0
     slots: threading.Semaphore = field(default_factory=threading.Semaphore)
 
@@ -45,6 +48,10 @@ class Echo:
             raise RuntimeError(f"a bug that quotes {texts}")
         if "#die" in texts:
             os.kill(os.getpid(), signal.SIGKILL)
+        if texts[0] in ("#hang", "#seize"):
+            self.hung = time.monotonic()
+            sleep = time.sleep if texts[0] == "#hang" else ctypes.PyDLL(None).sleep
+            sleep(600)
         results = [self.translate_one(text, deadline, options, group) for text in texts]
         timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
         return SimpleNamespace(results=results, timings=timings)
@@ -92,6 +99,9 @@ class Echo:
             self.cancelled.add(group)
             self.changed.notify_all()
         return 1
+
+    def stalled(self) -> float:
+        return 0.0 if self.hung is None else time.monotonic() - self.hung
 
     def close(self) -> None:
         with self.changed:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tasks.contract import (
     Code,
     Failure,
     Flag,
+    LoadedModel,
     Options,
     Result,
     Sentence,
@@ -20,6 +21,7 @@ from tasks.contract import (
     TolkError,
     TranslateReply,
     TranslateRequest,
+    WorkerStatus,
     queue_name,
 )
 
@@ -60,6 +62,13 @@ replies = st.builds(
     results=st.lists(results).map(tuple),
     timings=st.builds(Timings, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
+)
+statuses = st.builds(
+    WorkerStatus,
+    models=st.lists(st.builds(LoadedModel, texts, texts, texts)).map(tuple),
+    active=st.integers(),
+    processed=st.integers(),
+    uptime=numbers,
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -107,6 +116,41 @@ def test_one_field_of_any_other_value_is_decoded_or_bad_input(data: st.DataObjec
     except TolkError:
         return  # it says what is wrong; any other exception fails the test
     json.dumps(decoded.encode(), allow_nan=False)
+
+
+def places(payload: Any) -> list[tuple[Any, Any]]:
+    """Everything in a message that can be replaced: (where, its key or index)."""
+    keys = payload.keys() if isinstance(payload, dict) else range(len(payload)) if isinstance(payload, list) else ()
+    return [place for key in keys for place in [(payload, key), *places(payload[key])]]
+
+
+@given(st.data())
+def test_a_message_with_anything_in_any_places_is_decoded_or_bad_input(data: st.DataObject) -> None:
+    messages: list[tuple[st.SearchStrategy[Any], Any]] = [
+        (requests, TranslateRequest),
+        (replies, TranslateReply),
+        (options, Options),
+        (failures, Failure),
+        (results, Result),
+        (statuses, WorkerStatus),
+    ]
+    strategy, kind = data.draw(st.sampled_from(messages))
+    payload = over_the_wire(encode(data.draw(strategy)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        where, key = data.draw(st.sampled_from(places(payload)))
+        if data.draw(st.booleans()):
+            where[key] = data.draw(anything)
+        elif isinstance(where, dict):
+            del where[key]
+    try:
+        decoded = kind.decode(payload)
+    except TolkError:
+        return
+    assert decoded is None or kind.decode(over_the_wire(encode(decoded))) == decoded
+
+
+def encode(message: Any) -> Any:
+    return message.encode() if hasattr(message, "encode") else asdict(message)
 
 
 @pytest.mark.parametrize("name", ["v", "texts", "target", "model", "options", "priority", "deadline"])
@@ -180,5 +224,5 @@ def test_a_span_is_a_start_and_an_end(span: object) -> None:
 
 
 def test_each_model_has_two_queues() -> None:
-    assert queue_name("fr-en", "interactive") == "translate.fr-en"
-    assert queue_name("fr-en", "bulk") == "translate.fr-en.bulk"
+    assert queue_name("fr-en", "interactive") == "tolk.translate.fr-en"
+    assert queue_name("fr-en", "bulk") == "tolk.translate.fr-en.bulk"

@@ -100,6 +100,7 @@ def test_a_request_without_a_model_is_told_what_there_is(
         ('[models."a b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
         ('[models.""]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
         ('[models.x]\nreference = ""\npairs = [{ source = "a", target = "b" }]', "reference is"),
+        ('[models.x]\nreference = "./a\\u0000"\npairs = [{ source = "a", target = "b" }]', "cannot be followed"),
         ('[models.x]\nreference = 1\npairs = [{ source = "a", target = "b" }]', "reference is"),
         ('[models.x]\nreference = "x"\npairs = []', "pairs is a list"),
         ('[models.x]\nreference = "x"\npairs = "fr-en"', "pairs is a list"),

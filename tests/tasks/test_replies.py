@@ -22,9 +22,9 @@ def test_a_reply_arrives_though_its_connection_was_lost(broker, lost: bool) -> N
     if lost:
         used.shutdown(socket.SHUT_RDWR)
     with Connection(broker.url) as connection:
-        queue = Queue("replies", exclusive=True)(connection.default_channel)
+        queue = Queue("tolk.reply", exclusive=True)(connection.default_channel)
         queue.declare()
-        request = SimpleNamespace(reply_to="replies", correlation_id="r1", group=None)
+        request = SimpleNamespace(reply_to="tolk.reply", correlation_id="r1", group=None)
         celery.backend.store_result("r1", {"v": 1}, "SUCCESS", request=request)
         message = queue.get(no_ack=True)
     assert message.properties["correlation_id"] == "r1"

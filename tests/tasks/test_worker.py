@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
 import celeryconfig
-from app.rpc import CeleryTranslator
-from tasks.contract import DELIVERY_LIMIT, TASK, Code, TolkError, TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from launch.rabbitmq import PrivateRabbitMQ
+from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.worker import pin
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models.toml of two models that are the same, and one that is not there."""
-    path = tmp_path_factory.mktemp("models") / "models.toml"
-    entry = '[models.{}]\nreference = "{}"\npairs = [{{ source = "fr", target = "en" }}]\n'
-    path.write_text(entry.format("a", "fr-en") + entry.format("b", "fr-en") + entry.format("gone", "./gone"))
-    return path
-
-
-@pytest.fixture
-def translator(broker, models: Path) -> Iterator[CeleryTranslator]:
-    made = CeleryTranslator.from_config(Registry.load(models), broker.url)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(64) as pool:
-        yield pool
-
-
-def ask(
-    translator: CeleryTranslator, *texts: str, timeout: float = 60, request_id: str | None = None
-) -> TranslateReply:
-    request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
-    return translator.translate(request, request_id or str(uuid4()))
-
-
 @pytest.mark.broker
-def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, translator, models: Path) -> None:
-    worker = start_worker(broker.url, "--queues", "translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, ask, models: Path) -> None:
+    worker = start_worker(broker.url, "--queues", "tolk.translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
     assert worker.says("concurrency: 8 (thread)")
     assert worker.says("loading a on cpu")
     assert not worker.says("loading b")
     assert not worker.says("loading gone")
-    reply = ask(translator, "Je vais dormir.", "Merci.")
+    reply = ask("Je vais dormir.", "Merci.")
     assert len(reply.results) == 2
     assert all(result.text and result.error is None for result in reply.results)
     assert reply.model == "a"
@@ -75,13 +45,13 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     ("arguments", "environ", "sentence"),
     [
         ([], {}, "model gone ("),
-        (["--queues", "translate.nope"], {}, "translate.nope"),
-        (["--queues", "translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
-        (["--queues", "translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", "translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", "translate.a"], {"TOLK_MODELS": "/nowhere/models.toml"}, "/nowhere/models.toml: cannot be read"),
+        (["--queues", "tolk.translate.nope"], {}, "tolk.translate.nope"),
+        (["--queues", "tolk.translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
+        (["--queues", "tolk.translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
+        (["--queues", "tolk.translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
+        (["--queues", "tolk.translate.a"], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
         (
-            ["--queues", "translate.a"],
+            ["--queues", "tolk.translate.a"],
             {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
             "TOLK_DEVICE is cuda:1, but CUDA_VISIBLE_DEVICES=3 has no such device",
         ),
@@ -98,9 +68,9 @@ def test_a_worker_that_cannot_work_ends_and_says_why(
 
 
 @pytest.mark.broker
-def test_kill_minus_nine_loses_nothing(broker, start_worker, translator, threads, eventually, models: Path) -> None:
+def test_kill_minus_nine_loses_nothing(broker, start_worker, ask, threads, eventually, models: Path) -> None:
     first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = [threads.submit(ask, translator, "#sleep 3", request_id=f"kill-{number}") for number in range(8)]
+    asked = [threads.submit(ask, "#sleep 3", request_id=f"kill-{number}") for number in range(8)]
     eventually(lambda: all(first.says(f"[kill-{number}] received") for number in range(8)))
     first.stop(signal.SIGKILL)
     second = start_worker(broker.url, "--hostname=second@%h", app="echo", TOLK_MODELS=str(models))
@@ -109,69 +79,92 @@ def test_kill_minus_nine_loses_nothing(broker, start_worker, translator, threads
 
 
 @pytest.mark.broker
-def test_stopping_under_load_loses_nothing(broker, start_worker, translator, threads, eventually, models: Path) -> None:
-    first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
-    second = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
-    asked = [threads.submit(ask, translator, f"#sleep 0.2{number:03}") for number in range(200)]
-    eventually(lambda: sum(each.done() for each in asked) > 40)
-    assert first.stop() == 0
-    assert not all(each.done() for each in asked)
-    assert [each.result().results[0].text for each in asked] == [f"#sleep 0.2{number:03}" for number in range(200)]
+def test_stopping_under_load_loses_and_doubles_nothing(
+    broker, start_worker, translator, ask, threads, eventually, models: Path
+) -> None:
+    environ = {"TOLK_MODELS": str(models), "TOLK_CONCURRENCY": "8"}
+    ended = threading.Event()
+    numbers = itertools.count()
+
+    def client() -> None:
+        while not ended.is_set():
+            text = f"#sleep 0.2{next(numbers):05}"
+            assert ask(text).results[0].text == text
+
+    first = start_worker(broker.url, app="echo", **environ)
+    clients = [threads.submit(client) for _ in range(32)]
+    for how in (signal.SIGTERM, signal.SIGQUIT):
+        other = start_worker(broker.url, app="echo", **environ)
+        eventually(partial(other.says, "succeeded"))
+        assert first.stop(how) == 0
+        assert first.says("this worker is stopping")  # so something was in flight
+        first = other
+    ended.set()
+    for each in clients:
+        each.result()
     assert translator.router.dropped == 0
-    second.stop()
+    first.stop()
 
 
 @pytest.mark.broker
-def test_a_message_that_kills_workers_is_put_aside(broker, spawn, start_worker, translator, models: Path) -> None:
+def test_one_restart_after_the_other_makes_no_dead_letters(
+    broker, start_worker, translator, ask, threads, eventually, models: Path
+) -> None:
+    def ask_bulk(name: str) -> TranslateReply:
+        request = TranslateRequest(("un",), "en", "a", deadline=time.time() + 60, priority="bulk")
+        return translator.translate(request, name)
+
+    begun = [threads.submit(ask, "#sleep 5", request_id=f"begun-{number}") for number in range(2)]
+    eventually(lambda: waiting(broker) == 2)
+    prefetched = [threads.submit(ask_bulk, f"prefetched-{number}") for number in range(2)]
+    for how in (signal.SIGTERM, signal.SIGQUIT, signal.SIGTERM, None):
+        worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="2")
+        for number in range(2):
+            eventually(partial(worker.says, f"[begun-{number}] received"))
+        if how is not None:
+            assert worker.stop(how) == 0
+    assert [each.result().results[0].text for each in [*begun, *prefetched]] == ["#sleep 5"] * 2 + ["un"] * 2
+    assert translator.router.dropped == 0
+    worker.stop()
+
+
+def waiting(broker: PrivateRabbitMQ) -> int:
+    """How many requests wait for a worker of model `a`."""
+    with Connection(broker.url) as connection:
+        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
+        return int(queue.queue_declare().message_count)
+
+
+@pytest.mark.broker
+def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
+    broker, spawn, start_worker, translator, ask, threads, eventually, models: Path
+) -> None:
     environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
-    request = TranslateRequest(texts=("#die",), target="en", model="a", deadline=time.time() + 60)
-    with ThreadPoolExecutor(1) as threads:
-        fatal = threads.submit(translator.translate, request, "fatal")
-        for _ in range(DELIVERY_LIMIT + 1):
-            victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
-            assert victim.process.wait(60) == -signal.SIGKILL
-        worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-        assert ask(translator, "un").results[0].text == "un"
-        with Connection(broker.url) as connection:
-            letters = celeryconfig.dead_letter_queue()(connection.default_channel)
-            letter = letters.get()
-            assert letter.headers["id"] == "fatal"
-            assert letter.headers["x-first-death-reason"] == "delivery_limit"
-            letter.ack()
-        translator.cancel("fatal")
-        with pytest.raises(TolkError):
-            fatal.result()
+    innocents = [threads.submit(ask, f"#sleep 0.{number}") for number in range(20)]
+    fatal = threads.submit(ask, "#die", request_id="fatal")
+    eventually(lambda: waiting(broker) == 21)
+    for _ in range(3):  # twice with all the others, which come back with it; and by itself
+        victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
+        assert victim.process.wait(60) == -signal.SIGKILL
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    assert [each.result().results[0].text for each in innocents] == [f"#sleep 0.{number}" for number in range(20)]
+    assert worker.process.poll() is None
+    with Connection(broker.url) as connection:
+        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letter = letters.get(no_ack=True)
+        assert letter.headers["id"] == "fatal"
+        assert letter.headers["x-first-death-reason"] == "delivery_limit"
+        assert letters.get() is None
+    translator.cancel("fatal")
+    with pytest.raises(TolkError):
+        fatal.result()
     worker.stop()
 
 
 @pytest.mark.broker
-def test_what_no_worker_understands_is_put_aside_and_what_expired_is_not(
-    broker, start_worker, translator, eventually, models: Path
-) -> None:
+def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, threads, eventually, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    with Connection(broker.url) as connection:
-        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
-        letters.purge()
-        celery = Celery(broker=broker.url, set_as_current=False)
-        celery.config_from_object(celeryconfig)
-        celery.conf.task_queues = [celeryconfig.translation_queue("a", "interactive")]
-        celery.send_task("tolk.unheard-of", task_id="unheard-of", queue="translate.a", ignore_result=True)
-        pickled = {"headers": {"task": TASK, "id": "pickled"}, "serializer": "pickle", "correlation_id": "pickled"}
-        connection.Producer().publish(([{}], {}, {}), routing_key="translate.a", **pickled)
-        eventually(lambda: letters.queue_declare().message_count == 2)
-        assert {letters.get(no_ack=True).headers["id"] for _ in range(2)} == {"unheard-of", "pickled"}
-        worker.stop()
-        with pytest.raises(TolkError):
-            ask(translator, "un", timeout=0.5)
-        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
-        eventually(lambda: queue.queue_declare().message_count == 0)
-        assert letters.queue_declare().message_count == 0
-
-
-@pytest.mark.broker
-def test_cancelling_ends_the_task_too(broker, start_worker, translator, threads, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = threads.submit(ask, translator, "#sleep 600", timeout=600, request_id="cancelled")
+    asked = threads.submit(ask, "#sleep 600", timeout=600, request_id="cancelled")
     eventually(lambda: worker.says("[cancelled] received"))
     translator.cancel("cancelled")
     with pytest.raises(TolkError) as caught:
@@ -182,9 +175,9 @@ def test_cancelling_ends_the_task_too(broker, start_worker, translator, threads,
 
 
 @pytest.mark.broker
-def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, translator, models: Path) -> None:
+def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, ask, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    reply = ask(translator, "un", "#sleep 60", "#bad", timeout=3)
+    reply = ask("un", "#sleep 60", "#bad", timeout=3)
     assert reply.results[0].text == "un"
     errors = [result.error.code if result.error else None for result in reply.results]
     assert errors == [None, Code.TIMEOUT, Code.BAD_INPUT]
@@ -193,7 +186,7 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, t
 
 def watch(connection: Connection) -> Any:
     """A queue that hears every event from now on."""
-    queue: Any = Queue(f"events-{uuid4()}", get_exchange(connection), "#", exclusive=True)
+    queue: Any = Queue(f"celeryev.{uuid4()}", get_exchange(connection), "#", exclusive=True)
     bound = queue(connection.default_channel)
     bound.declare()
     return bound
@@ -208,27 +201,27 @@ def heard(monitor: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.broker
-def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, translator, eventually, models: Path) -> None:
+def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, ask, eventually, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
     with Connection(broker.url) as connection:
         monitor = watch(connection)
         for name in ("first", "second"):
-            ask(translator, "un", request_id=name)
+            ask("un", request_id=name)
         eventually(lambda: worker.says("[second] succeeded"))
         assert worker.stop() == 0
         assert ("first", "task-succeeded") in [(event.get("uuid"), event["type"]) for event in heard(monitor)]
 
 
 @pytest.mark.broker
-def test_no_log_and_no_event_holds_a_text(broker, start_worker, translator, eventually, models: Path) -> None:
+def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
     events: list[dict[str, Any]] = []
     with Connection(broker.url) as connection:
         monitor = watch(connection)
-        ask(translator, "un secret")
-        ask(translator, "un secret", "#bad")
+        ask("un secret")
+        ask("un secret", "#bad")
         with pytest.raises(TolkError):
-            ask(translator, "un secret", "#fail")
+            ask("un secret", "#fail")
 
         def ended() -> int:
             events.extend(heard(monitor))

@@ -21,5 +21,6 @@ const defaultQuery = `mutation {
 `;
 
 ReactDOM.createRoot(document.getElementById("graphiql")).render(
-  React.createElement(GraphiQL, { fetcher, defaultQuery }),
+  // Its history holds the headers of each request, an API key among them: it ends with the tab, as the pages' key does.
+  React.createElement(GraphiQL, { fetcher, defaultQuery, storage: sessionStorage, shouldPersistHeaders: true }),
 );

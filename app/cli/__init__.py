@@ -1,0 +1,8 @@
+"""What `flask --app app` can do besides `run`."""
+
+from app.cli.database import database
+from app.cli.dead_letters import dead_letters
+from app.cli.keys import keys
+from app.cli.schema import schema
+
+GROUPS = (database, dead_letters, keys, schema)

@@ -1,0 +1,156 @@
+"""How a worker takes messages: Celery's consumer, which loses none and writes none of their texts into its log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, get_args
+
+from celery import bootsteps
+from celery.platforms import EX_FAILURE
+from celery.states import SUCCESS
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.consumer import Consumer as CeleryConsumer
+from kombu import Consumer as QueueConsumer
+from kombu.common import ignore_errors
+
+from tasks.contract import Code, Failure, Priority, TranslateReply, defect, queue_name
+
+EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
+EVENTS_LIMIT = 1_000  # in one message
+
+logger = get_logger(__name__)
+
+
+class Consumer(CeleryConsumer):
+    """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
+
+    app: Any  # missing in celery-types, as are these
+    hostname: str
+    connection_errors: tuple[type[Exception], ...]
+    event_dispatcher: Any
+
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # to celery-types, a variable
+        default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery"
+        }
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Tries every second. Celery waits longer each time, and may then miss a broker for half a minute."""
+        conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=0, interval_max=1)
+        return super().ensure_connected(conn)
+
+    def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
+        """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""
+        unconfirmed = {"confirm_publish": False}
+        return self.ensure_connected(
+            self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
+        )
+
+    def create_task_handler(self, *args: Any) -> Callable[[Any], None]:
+        take: Callable[[Any], None] = super().create_task_handler(*args)
+
+        def receive(message: Any) -> None:
+            if (reason := defect(message)) is not None:
+                self.put_aside(message, reason)
+                return
+            try:
+                take(message)
+            except self.connection_errors:
+                raise
+            except Exception as error:  # noqa: BLE001 - of any header it stumbles over, which would end the worker
+                state.requests.pop(message.headers["id"], None)
+                self.put_aside(message, f"Celery cannot take it ({type(error).__name__})")
+
+        return receive
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        self.put_aside(message, defect(message) or f"it cannot be read ({type(exc).__name__})")
+
+    def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
+        self.put_aside(message, f"Celery cannot take it ({type(exc).__name__})")
+
+    def put_aside(self, message: Any, reason: str) -> None:
+        """Makes a dead letter of a message that no worker can take, and tells who waits for its answer.
+
+        Celery would acknowledge some of these, and log the bodies of all.
+        """
+        queue = message.delivery_info.get("routing_key")
+        logger.error("a message of %s becomes a dead letter: %s", queue, reason)
+        message.reject_log_error(logger, self.connection_errors)
+        reply_to, request_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
+        if reply_to and request_id:
+            failure = Failure(Code.INTERNAL, "No worker can read the request. The worker's log says why.")
+            reply = TranslateReply(model="", worker=self.hostname, error=failure).encode()
+            request = SimpleNamespace(reply_to=reply_to, correlation_id=request_id, group=None)
+            self.app.backend.store_result(request_id, reply, SUCCESS, request=request)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        super().register_with_event_loop(hub)
+        self.event_dispatcher.buffer_limit = EVENTS_LIMIT
+        hub.call_repeatedly(EVENTS_PERIOD, self.event_dispatcher.flush)
+
+    def on_send_event_buffered(self) -> Any:
+        """Lets a task's three events wait for the next message. Celery would send two of them before its reply."""
+
+    def stop(self) -> None:
+        if self.event_dispatcher is not None:  # it comes with the first connection
+            self.event_dispatcher.flush()
+        held = list(state.requests.values())  # Celery is about to forget what is not begun
+        super().stop()
+        for request in {*held, *state.requests.values()}:  # nobody shall wait for the end of what is in flight
+            request.hand_back()
+
+    def cancel_active_requests(self) -> None:
+        """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
+        state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
+        for engine in self.app.engines.values():
+            engine.close()
+
+
+class Suspects(bootsteps.StartStopStep):
+    """Takes the suspects of every model that this worker serves, one at a time: the next when that one is answered."""
+
+    requires = ("celery.worker.consumer:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self.consumers: list[QueueConsumer] = []
+
+    def start(self, consumer: Any) -> None:
+        channel = consumer.connection.channel()
+        served = consumer.app.amqp.queues.consume_from.keys()
+        self.consumers = [
+            QueueConsumer(
+                channel,
+                [queue],
+                accept=consumer.app.conf.accept_content,
+                on_message=partial(self.take, consumer.create_task_handler(), queue.name),
+                on_decode_error=consumer.on_decode_error,
+                prefetch_count=1,
+            )
+            for model, queue in consumer.app.conf.tolk_suspects.items()
+            if served & {queue_name(model, priority) for priority in get_args(Priority)}
+        ]
+        for each in self.consumers:
+            each.consume()
+
+    @staticmethod
+    def take(receive: Callable[[Any], None], queue: str, message: Any) -> None:
+        message.delivery_info.update(exchange="", routing_key=queue)  # to hand it back here, and not where it died
+        receive(message)
+
+    def stop(self, consumer: Any) -> None:
+        for each in self.consumers:
+            ignore_errors(consumer, each.cancel)
+
+
+class DeadLetters(bootsteps.StartStopStep):
+    """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
+
+    requires = ("celery.worker.consumer:Connection",)
+
+    def start(self, consumer: Any) -> None:
+        consumer.app.conf.tolk_dead_letters(consumer.connection.default_channel).declare()

@@ -1,0 +1,94 @@
+"""Faults that really happen, to processes that really run; what became of the requests is printed as a table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.settings import REPOSITORY
+from launch.postgresql import PrivatePostgreSQL
+from launch.rabbitmq import PrivateRabbitMQ
+from tests.faults.house import House
+from tests.faults.load import Row, table
+
+ROWS = pytest.StashKey[list[Row]]()
+LINES = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all-faults"):
+        deselected = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if rows := config.stash.get(ROWS, None):
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table(rows))
+    if lines := config.stash.get(LINES, None):
+        terminalreporter.section("soak")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@pytest.fixture(scope="session")
+def rows(request: pytest.FixtureRequest) -> list[Row]:
+    """The lines of the table so far."""
+    return request.config.stash.setdefault(ROWS, [])
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Adds a line to what is printed at the end."""
+    return request.config.stash.setdefault(LINES, []).append
+
+
+@pytest.fixture(scope="module")
+def build(
+    new_broker: Callable[[], PrivateRabbitMQ],
+    new_postgresql: Callable[[], PrivatePostgreSQL],
+    spawn: Callable[..., Any],
+    eventually: Callable[..., None],
+    free_port: Callable[[], int],
+) -> Iterator[Callable[..., House]]:
+    """Builds a house of so many workers, whose Celery application is `app` in `directory`."""
+    with ExitStack() as stack:
+
+        def build(app: str, directory: Path, workers: int) -> House:
+            broker, postgresql = stack.enter_context(new_broker()), stack.enter_context(new_postgresql())
+            port = str(free_port())
+            web = {"CELERY_BROKER_URL": broker.url, "DATABASE_URL": postgresql.url, "PORT": port}
+            worker = {"CELERY_BROKER_URL": broker.url, "TOLK_STEP_TIMEOUT": "2"}
+            command = ("celery", "-A", app, "--workdir", str(directory), "worker", "--loglevel=INFO", "--hostname")
+            assert spawn("flask", "--app", "app", "database", "upgrade", **web).process.wait(60) == 0
+            house = House(
+                broker,
+                postgresql,
+                start_worker=lambda: spawn(*command, f"{time.monotonic_ns()}@%h", **worker),
+                eventually=eventually,
+                url=f"http://127.0.0.1:{port}",
+                web=spawn("gunicorn", **web),
+            )
+            house.open(workers)
+            stack.callback(house.close)
+            eventually(house.is_ready, 60)
+            return house
+
+        yield build
+
+
+@pytest.fixture(scope="module")
+def house(build: Callable[..., House]) -> House:
+    """With a model that answers without thinking."""
+    return build("echo", REPOSITORY / "tests" / "tasks", workers=2)
+
+
+@pytest.fixture(scope="module")
+def real_house(build: Callable[..., House]) -> House:
+    """With the embedded model."""
+    return build("tasks", REPOSITORY, workers=1)

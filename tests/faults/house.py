@@ -1,0 +1,127 @@
+"""All of Tolk as it is deployed: RabbitMQ, PostgreSQL, gunicorn, workers, and somebody who starts again what dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import requests
+from sqlalchemy import func, make_url, select
+
+from app import keys
+from app.database import Database
+from app.keys import Scope
+from app.tables import idempotent_request
+from launch.postgresql import PrivatePostgreSQL
+from launch.rabbitmq import PrivateRabbitMQ
+
+SUPERVISION = 0.1  # seconds between two looks at the workers
+
+
+@dataclass
+class House:
+    """What runs. `start_worker` returns a process that has only begun to start."""
+
+    broker: PrivateRabbitMQ
+    postgresql: PrivatePostgreSQL
+    start_worker: Callable[[], Any]
+    eventually: Callable[..., None]
+    url: str
+    web: Any
+    workers: list[Any] = field(default_factory=list)
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self.database = Database(make_url(self.postgresql.url))
+        self.secret = self.database.run(lambda connection: keys.create(connection, "load", list(Scope)))
+        self._closing = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise)
+        self._changing = threading.Lock()
+
+    def open(self, workers: int) -> None:
+        self.workers = [self.start_worker() for _ in range(workers)]
+        self.eventually(lambda: all(worker.says(" ready.") for worker in self.workers), 60)
+        self._supervisor.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._supervisor.join()
+        self.database.close()
+
+    def kill_worker(self, how: int = signal.SIGKILL) -> None:
+        """Ends one; the supervisor starts another."""
+        os.kill(self.workers[0].process.pid, how)
+
+    def kill_web_worker(self) -> None:
+        """Ends one of gunicorn's; its master starts another."""
+        psutil.Process(self.web.process.pid).children()[0].kill()
+
+    def replace_workers(self) -> None:
+        """A rolling restart: each gets a successor, and is told to stop."""
+        with self._changing:
+            for old in list(self.workers):
+                new = self.start_worker()
+                self.eventually(lambda new=new: new.says(" ready."), 60)
+                self.workers.append(new)
+                self.workers.remove(old)
+                assert old.stop(signal.SIGTERM, 60) == 0
+
+    def replace_web_workers(self) -> None:
+        """gunicorn starts new ones, and the old ones finish what they have."""
+        old = {child.pid for child in psutil.Process(self.web.process.pid).children()}
+        self.web.process.send_signal(signal.SIGHUP)
+        self.eventually(lambda: not old & {child.pid for child in psutil.Process(self.web.process.pid).children()}, 90)
+
+    def send(self, text: str) -> None:
+        """Begins a translation that nobody waits for."""
+        document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
+        threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
+
+    def wait(self, seconds: float) -> None:
+        """How long a fault lasts."""
+        time.sleep(seconds)
+
+    def is_ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=10).ok
+        except requests.ConnectionError:
+            return False
+
+    def status(self) -> Any:
+        document = "{ status { broker deadLetters models { queues { depth workers } } workers { name active } } }"
+        return self._post(document, {})["data"]["status"]
+
+    def _post(self, document: str, variables: dict[str, str]) -> Any:
+        headers = {"Authorization": f"Bearer {self.secret}"}
+        body = {"query": document, "variables": variables}
+        return requests.post(f"{self.url}/graphql", json=body, headers=headers, timeout=90).json()
+
+    def counted(self) -> tuple[int, int]:
+        """Characters that were charged, and answers that are kept."""
+        charged = self._post("{ usage { characters } }", {})["data"]["usage"]["characters"]
+        kept = select(func.count(idempotent_request.c.answer))
+        return charged, self.database.run(lambda connection: connection.scalar(kept)) or 0
+
+    def _supervise(self) -> None:
+        while not self._closing.wait(SUPERVISION):
+            with self._changing:
+                for dead in [worker for worker in self.workers if worker.process.poll() is not None]:
+                    self.workers.remove(dead)
+                    self.deaths += 1
+                    self.workers.append(self.start_worker())
+
+
+def suspend(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """It and its children answer nothing any more, with their connections open."""
+    main = psutil.Process(process.pid)
+    family = [main, *main.children(recursive=True)]
+    for each in family:
+        each.suspend()
+    return family

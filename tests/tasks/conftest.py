@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from app.rpc import CeleryTranslator
+from tasks.contract import TranslateReply, TranslateRequest
+from tasks.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models.toml of two models that are the same, and one that is not there."""
+    path = tmp_path_factory.mktemp("models") / "models.toml"
+    entry = '[models.{}]\nreference = "{}"\npairs = [{{ source = "fr", target = "en" }}]\n'
+    path.write_text(entry.format("a", "fr-en") + entry.format("b", "fr-en") + entry.format("gone", "./gone"))
+    return path
+
+
+@pytest.fixture
+def translator(broker, models: Path) -> Iterator[CeleryTranslator]:
+    made = CeleryTranslator.from_config(Registry.load(models), broker.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(64) as pool:
+        yield pool
+
+
+@pytest.fixture
+def ask(translator: CeleryTranslator) -> Callable[..., TranslateReply]:
+    """Has texts translated by the workers of model `a`."""
+
+    def call(*texts: str, timeout: float = 60, request_id: str | None = None) -> TranslateReply:
+        request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
+        return translator.translate(request, request_id or str(uuid4()))
+
+    return call

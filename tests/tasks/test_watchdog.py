@@ -1,0 +1,37 @@
+"""A worker whose model hangs ends by itself, and its messages are delivered again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.contract import Code, TolkError
+from tasks.watchdog import EXIT_CODE
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize(
+    ("text", "code", "sentence"),
+    [
+        ("#hang", EXIT_CODE, "Model a has been in one step for"),
+        ("#seize", 1, "Timeout (0:00:03)!"),  # it holds the interpreter's lock, so faulthandler ends it
+    ],
+)
+def test_a_worker_whose_model_hangs_ends_and_another_goes_on(
+    broker, start_worker, ask, threads, eventually, models: Path, text: str, code: int, sentence: str
+) -> None:
+    environ = {"TOLK_MODELS": str(models), "TOLK_STEP_TIMEOUT": "1"}
+    first = start_worker(broker.url, app="echo", **environ)
+    innocent = threads.submit(ask, "#sleep 3", request_id="innocent")
+    eventually(lambda: first.says("[innocent] received"))
+    hangs = threads.submit(ask, text, "a secret", timeout=3)
+    assert first.process.wait(30) == code
+    assert first.says(sentence)
+    assert not first.says("secret")
+    with pytest.raises(TolkError) as caught:
+        hangs.result()
+    assert caught.value.code is Code.TIMEOUT
+    second = start_worker(broker.url, app="echo", **environ)
+    assert innocent.result().results[0].text == "#sleep 3"
+    assert second.stop() == 0
