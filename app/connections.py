@@ -36,7 +36,7 @@ class Connections:
         Raises one of BROKER_ERRORS.
         """
         until = time.monotonic() + timeout
-        with self._producers.acquire(block=True, timeout=timeout) as producer:
+        with self._producers.acquire(block=True, timeout=max(timeout, LEAST)) as producer:
             connection: Any = producer.connection
             try:
                 connect(connection, until - time.monotonic())

@@ -112,9 +112,9 @@ class CeleryTranslator:
             raise admission.refusal() if link.router.ready.is_set() else _no_broker()
         waiting = link.router.expect(request_id, request.principal)
         try:
-            if admission.outdated():
+            if link.router.ready.is_set() and admission.outdated():
                 self._measure(link, request, admission)
-            place = admission.enter(request.deadline - time.time())
+            place = admission.enter(max(0.0, request.deadline - time.time()))
             work = None
             try:
                 self._publish(link, request, waiting, admission)
@@ -221,7 +221,7 @@ class CeleryTranslator:
         """How long the queue is. It is declared as well: one that was deleted comes back for those who publish next."""
         queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
         try:
-            with link.connections.producer(MEASURE_TIMEOUT) as producer:
+            with link.connections.producer(min(MEASURE_TIMEOUT, request.deadline - time.time())) as producer:
                 channel: Any = producer.channel
                 bound: Any = queue(channel)
                 bound.declare()
