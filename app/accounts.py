@@ -97,12 +97,12 @@ class Accounts:
     def _claim(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once) -> Claim | Answered:
         """The request for this caller to make, or its answer, for which he may have to wait. Counts it as one."""
         principal, day = request.principal or "", quotas.today()
-        wanted = Claim(principal, once.key, request_id, sum(map(len, request.texts)), day)
+        wanted = Claim(principal, once.key, request_id, request.deadline, sum(map(len, request.texts)), day)
         counted = False
 
         def claim(connection: Connection) -> Claim | Answered | Running:
             _sweep(connection)
-            found = idempotency.claim(connection, wanted, once.input_hash, request.deadline)
+            found = idempotency.claim(connection, wanted, once.input_hash)
             if key is not None and (found is wanted or not counted):
                 quotas.charge(connection, key, wanted.charged if found is wanted else 0, day, request=not counted)
             return found

@@ -25,12 +25,13 @@ MAX_CHARACTERS = 255  # of an idempotency key
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request that this caller has to make; `charged` characters on `charged_day` were paid for it, perhaps by the
-    caller who abandoned it."""
+    """A request that this caller has to make by `deadline`, in Unix seconds; `charged` characters on `charged_day` were
+    paid for it, perhaps by the caller who abandoned it."""
 
     principal: str
     key: str
     request_id: str
+    deadline: float
     charged: int
     charged_day: int
 
@@ -61,36 +62,36 @@ def hash_input(texts: Sequence[str], source: str | None, target: str, model: str
     return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
 
 
-def claim(connection: Connection, wanted: Claim, input_hash: str, deadline: float) -> Claim | Answered | Running:
+def claim(connection: Connection, wanted: Claim, input_hash: str) -> Claim | Answered | Running:
     """`wanted` itself where the request is new, to be paid for; another claim where it was abandoned and is paid for.
 
-    `deadline` is in Unix seconds. Raises TolkError(BAD_INPUT) where the key was used with another input.
+    Raises TolkError(BAD_INPUT) where the key was used with another input.
     """
     now = time.time()
     row = connection.execute(select(table).where(_is(wanted), table.c.created > now - KEPT)).one_or_none()
     if row is None:
-        return wanted if _insert(connection, wanted, input_hash, deadline, now) else Running()
+        return wanted if _insert(connection, wanted, input_hash, now) else Running()
     if row.input_hash != input_hash:
         raise TolkError(
             Code.BAD_INPUT, "idempotencyKey: it was used with other texts or languages. A new request needs a new key."
         )
     if row.answer is not None:
         return Answered(row.request_id, row.answer)
-    abandoned = table.c.request_id == row.request_id, table.c.deadline <= now
-    mine = update(table).where(_is(wanted), *abandoned).values(request_id=wanted.request_id, deadline=deadline)
+    abandoned = update(table).where(_is(wanted), table.c.answer.is_(None), table.c.deadline <= now)
+    mine = abandoned.values(request_id=wanted.request_id, deadline=wanted.deadline)
     if connection.execute(mine).rowcount:
         return replace(wanted, charged=row.charged, charged_day=row.charged_day)
     return Running()
 
 
-def _insert(connection: Connection, wanted: Claim, input_hash: str, deadline: float, now: float) -> bool:
+def _insert(connection: Connection, wanted: Claim, input_hash: str, now: float) -> bool:
     """False where somebody else was faster."""
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
         "input_hash": input_hash,
         "request_id": wanted.request_id,
-        "deadline": deadline,
+        "deadline": wanted.deadline,
         "created": now,
         "charged": wanted.charged,
         "charged_day": wanted.charged_day,
@@ -106,22 +107,27 @@ def sweep(connection: Connection) -> list[Claim]:
     connection.execute(delete(table).where(table.c.created <= now - KEPT))
     abandoned = delete(table).where(table.c.answer.is_(None), table.c.deadline <= now - ABANDONED)
     return [
-        Claim(row.principal, row.idempotency_key, row.request_id, row.charged, row.charged_day)
+        Claim(row.principal, row.idempotency_key, row.request_id, row.deadline, row.charged, row.charged_day)
         for row in connection.execute(abandoned.returning(table))
     ]
 
 
 def store(connection: Connection, claimed: Claim, answer: str) -> bool:
     """The answer is the request's for KEPT seconds; False where somebody else has taken the request over."""
-    mine = update(table).where(_is(claimed), table.c.request_id == claimed.request_id).values(answer=answer)
+    mine = update(table).where(_is_held(claimed)).values(answer=answer)
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
     """The request has failed, and who repeats it makes it anew; False where somebody else has taken it over."""
-    mine = delete(table).where(_is(claimed), table.c.request_id == claimed.request_id)
+    mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
 
 
 def _is(claimed: Claim) -> ColumnElement[bool]:
     return (table.c.principal == claimed.principal) & (table.c.idempotency_key == claimed.key)
+
+
+def _is_held(claimed: Claim) -> ColumnElement[bool]:
+    """By this very claim: whoever took it over has another deadline, though perhaps the same request id."""
+    return _is(claimed) & (table.c.deadline == claimed.deadline)
