@@ -177,13 +177,15 @@ def _connect(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
         limits = {"connect_timeout": 2, "options": f"-c statement_timeout={PATIENCE * 1000:.0f}"}
-        return sqlalchemy.create_engine(url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS)
+        return sqlalchemy.create_engine(
+            url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
+        )
     options: dict[str, Any] = {}
     if _in_memory(url):
         options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
     elif url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sqlalchemy.create_engine(url, **options)
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds people's texts
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, **options)
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:

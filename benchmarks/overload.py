@@ -78,7 +78,13 @@ def main() -> None:
 
 def start(url: str, stack: ExitStack, log: IO[bytes]) -> int:
     """A worker and the web tier, ended with `stack`; the port of the latter, when it is ready."""
-    environ = {**os.environ, "CELERY_BROKER_URL": url, "ECHO_STEP": str(STEP), "ECHO_BATCH": str(BATCH)}
+    environ = {
+        **os.environ,
+        "CELERY_BROKER_URL": url,
+        "DATABASE_URL": "sqlite://",  # without anybody's API keys
+        "ECHO_STEP": str(STEP),
+        "ECHO_BATCH": str(BATCH),
+    }
     port = free_port()
     worker = ("celery", "-A", "echo", "--workdir", str(HOUSE / "tests" / "tasks"), "worker")
     for command in (worker, ("gunicorn",)):

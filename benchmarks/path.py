@@ -98,7 +98,8 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
     """All servers and workers, ended with `stack`."""
 
     def run(*command: str, **environ: str) -> psutil.Process:
-        environ = {**os.environ, "CELERY_BROKER_URL": url, **environ}
+        # A database in memory has nobody's API keys.
+        environ = {**os.environ, "CELERY_BROKER_URL": url, "DATABASE_URL": "sqlite://", **environ}
         return stack.enter_context(running([sys.executable, "-m", *command], environ, log))
 
     def serve(application: str, **environ: str) -> tuple[Load, psutil.Process]:

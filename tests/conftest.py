@@ -37,12 +37,11 @@ for name in [name for name in os.environ if name.startswith(("CELERY_", "DATABAS
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--load-seconds", type=float, default=30.0, help="how long each of the end-to-end tests keeps up its load"
+        "--load-seconds", type=float, default=12.0, help="how long each of the end-to-end tests keeps up its load"
     )
     parser.addoption(
         "--fuzz-examples", type=int, default=100, help="how many inputs each test makes up that makes up inputs"
     )
-
     parser.addoption("--soak-seconds", type=float, default=600.0, help="how long the soak lasts")
     parser.addoption("--all-faults", action="store_true", help="the faults that take long, too, and more load")
 
