@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,8 @@ class Accounts:
     def __init__(self, database: Database, translator: Translator) -> None:
         self._database = database
         self._translator = translator
+        # Set when their callers hang up: of those who wait for a request that somebody else makes, by principal and id.
+        self._joined: dict[tuple[str | None, str], threading.Event] = {}
 
     def translate(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once | None) -> Answer:
         """Raises TolkError: RATE_LIMITED, and the translator's. Without `key` and `once` no database is needed."""
@@ -50,6 +53,13 @@ class Accounts:
         if key is not None:
             return Answer(self._translate_charged(request, request_id, key), request_id)
         return Answer(self._translator.translate(request, request_id), request_id)
+
+    def abandon(self, request_id: str, principal: str | None) -> None:
+        """Nobody waits for this request any more: its `translate` raises CANCELLED. Returns at once."""
+        if gone := self._joined.get((principal, request_id)):
+            gone.set()
+        else:
+            self._translator.abandon(request_id, principal)
 
     def used(self, key: Key) -> Usage:
         """What a key has used today. Raises TolkError(UNAVAILABLE)."""
@@ -73,7 +83,11 @@ class Accounts:
         return reply
 
     def _translate_once(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once) -> Answer:
-        claim = self._claim(request, request_id, key, once)
+        gone = self._joined[request.principal, request_id] = threading.Event()
+        try:
+            claim = self._claim(request, request_id, key, once, gone)
+        finally:
+            self._joined.pop((request.principal, request_id), None)  # ids are the callers': perhaps not alone in it
         if isinstance(claim, Answered):
             return Answer(TranslateReply.decode(json.loads(claim.answer)), claim.request_id)
 
@@ -94,7 +108,9 @@ class Accounts:
         self._database.settle(release if passing else store)
         return Answer(reply, request_id)
 
-    def _claim(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once) -> Claim | Answered:
+    def _claim(
+        self, request: TranslateRequest, request_id: str, key: Key | None, once: Once, gone: threading.Event
+    ) -> Claim | Answered:
         """The request for this caller to make, or its answer, for which he may have to wait. Counts it as one."""
         principal, day = request.principal or "", quotas.today()
         wanted = Claim(principal, once.key, request_id, request.deadline, sum(map(len, request.texts)), day)
@@ -112,7 +128,8 @@ class Accounts:
             counted = True
             if time.time() + pause >= request.deadline:
                 raise TolkError(Code.TIMEOUT, "Another request with this idempotencyKey still runs. Send it again.")
-            time.sleep(pause)
+            if gone.wait(pause):
+                raise TolkError(Code.CANCELLED, "The client has hung up.")
             pause = min(2 * pause, JOIN[1])
         return found
 

@@ -55,14 +55,8 @@ TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
-    tools = (
-        settings,
-        registry,
-        translator,
-        Clients(translator.abandon),
-        Accounts(database, translator),
-        KeyRing(database),
-    )
+    accounts = Accounts(database, translator)
+    tools = (settings, registry, translator, Clients(accounts.abandon), accounts, KeyRing(database))
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

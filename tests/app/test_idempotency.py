@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app import create_app, idempotency, keys
+from app.accounts import Accounts, Once
 from app.database import Database
 from app.keys import Scope
 from app.settings import Settings
@@ -150,6 +151,23 @@ def test_who_joins_waits_no_longer_than_he_wants_to(service: Service, eventually
     assert service.send("a", "Un.", timeout=0.2) == "TIMEOUT"
     service.translator.go.set()
     assert first.result() == service.send("a", "Un.")
+
+
+def test_who_joins_and_hangs_up_is_not_waited_for(database: Database) -> None:
+    translator = Counting()
+    accounts = Accounts(database, translator)
+    once = Once("a", "hash")
+    request = TranslateRequest(texts=("Un.",), target="en", model="fr-en", deadline=time.time() + 60)
+    translator.go.clear()
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(accounts.translate, request, "first", None, once)
+        joined = pool.submit(accounts.translate, request, "second", None, once)
+        while not joined.done():
+            accounts.abandon("second", None)
+        translator.go.set()
+        with pytest.raises(TolkError, match="hung up"):
+            joined.result()
+        assert first.result().reply.results[0].text == "Un. (1)"
 
 
 @pytest.mark.parametrize("code", [Code.TIMEOUT, Code.OVERLOADED, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL])
