@@ -153,7 +153,7 @@ def test_who_joins_waits_no_longer_than_he_wants_to(service: Service, eventually
     assert first.result() == service.send("a", "Un.")
 
 
-def test_who_joins_and_hangs_up_is_not_waited_for(database: Database) -> None:
+def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually: Callable[..., None]) -> None:
     translator = Counting()
     accounts = Accounts(database, translator)
     once = Once("a", "hash")
@@ -161,9 +161,9 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database) -> None:
     translator.go.clear()
     with ThreadPoolExecutor() as pool:
         first = pool.submit(accounts.translate, request, "first", None, once)
+        eventually(lambda: translator.calls)
         joined = pool.submit(accounts.translate, request, "second", None, once)
-        while not joined.done():
-            accounts.abandon("second", None)
+        eventually(lambda: accounts.abandon("second", None) or joined.done())
         translator.go.set()
         with pytest.raises(TolkError, match="hung up"):
             joined.result()
