@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -72,6 +73,10 @@ class Service:
 
     def says(self, text: str) -> bool:
         return text in self.log.read_text(errors="replace")
+
+    def logged(self, request_id: str, what: str) -> bool:
+        """Whether a worker has logged so of the task of a request."""
+        return re.search(rf"\[{request_id}\.\w+\] {what}", self.log.read_text(errors="replace")) is not None
 
     def stop(self, how: int = signal.SIGTERM, timeout: float = 30) -> int:
         """Ends it, for good after `timeout` seconds, and returns its exit code."""

@@ -24,7 +24,7 @@ def test_a_worker_whose_model_hangs_ends_and_another_goes_on(
     environ = {"TOLK_MODELS": str(models), "TOLK_STEP_TIMEOUT": "1"}
     first = start_worker(broker.url, app="echo", **environ)
     innocent = threads.submit(ask, "#sleep 3", request_id="innocent")
-    eventually(lambda: first.says("[innocent] received"))
+    eventually(lambda: first.logged("innocent", "received"))
     hangs = threads.submit(ask, text, "a secret", timeout=3)
     assert first.process.wait(30) == code
     assert first.says(sentence)
