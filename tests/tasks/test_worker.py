@@ -164,7 +164,7 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
 @pytest.mark.broker
 def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, threads, eventually, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = threads.submit(ask, "#sleep 600", timeout=600, request_id="cancelled")
+    asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
     eventually(lambda: worker.logged("cancelled", "received"))
     assert translator.cancel("cancelled", None)
     with pytest.raises(TolkError) as caught:
