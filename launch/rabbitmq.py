@@ -36,7 +36,7 @@ log.file = false
 log.connection.level = error
 load_definitions = definitions.json
 max_message_size = 8388608
-raft.wal_max_size_bytes = 32000000
+raft.wal_max_size_bytes = 16000000
 """
 NAME = "tolk"  # of the vhost, and of its user
 # What Tolk, Celery's events and its remote control give to the queues and exchanges that they make.
