@@ -117,7 +117,8 @@ class Accounts:
         counted = False
 
         def claim(connection: Connection) -> Claim | Answered | Running:
-            _sweep(connection)
+            if not counted:
+                _sweep(connection)
             found = idempotency.claim(connection, wanted, once.input_hash)
             if key is not None and (found is wanted or not counted):
                 quotas.charge(connection, key, wanted.charged if found is wanted else 0, day, request=not counted)

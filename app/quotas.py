@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, case, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, case, select, update
 
 from app.keys import Key
 from app.tables import usage
@@ -46,7 +46,7 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
         )
     now = time.time()
     used = case((usage.c.day >= day, usage.c.characters), else_=0)  # a later day: another host's clock is ahead
-    allowed: list[ColumnElement[bool]] = [true()]
+    allowed: list[ColumnElement[bool]] = []
     values = {"day": case((usage.c.day > day, usage.c.day), else_=day), "characters": used + characters}
     if request and key.requests_per_minute is not None:
         share = MINUTE / key.requests_per_minute
@@ -54,7 +54,7 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
         allowed.append(usage.c.next_request <= now + MINUTE - share)
     if key.characters_per_day is not None:
         allowed.append(used + characters <= key.characters_per_day)
-    changed = connection.execute(update(usage).where(usage.c.key_id == key.id, and_(*allowed)).values(values))
+    changed = connection.execute(update(usage).where(usage.c.key_id == key.id, *allowed).values(values))
     if not changed.rowcount:
         raise _refusal(connection, key, characters, day, now)
 

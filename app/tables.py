@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData()
 
@@ -44,4 +56,12 @@ idempotent_request = Table(
     Column("charged_day", Integer, nullable=False),
     Column("answer", Text),
     UniqueConstraint("principal", "idempotency_key"),
+)
+
+# Who looks for what was abandoned, at every request, shall not go through all the answers of a day.
+Index(
+    "ix_idempotent_request_unanswered",
+    idempotent_request.c.deadline,
+    sqlite_where=idempotent_request.c.answer.is_(None),
+    postgresql_where=idempotent_request.c.answer.is_(None),
 )

@@ -44,6 +44,14 @@ def upgrade() -> None:
         sa.Column("answer", sa.Text),
         sa.UniqueConstraint("principal", "idempotency_key"),
     )
+    unanswered = sa.text("answer IS NULL")
+    op.create_index(
+        "ix_idempotent_request_unanswered",
+        "idempotent_request",
+        ["deadline"],
+        sqlite_where=unanswered,
+        postgresql_where=unanswered,
+    )
 
 
 def downgrade() -> None:
