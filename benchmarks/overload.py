@@ -13,18 +13,17 @@ import asyncio
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from benchmarks.path import accepts, free_port, verdict, wait
+from benchmarks.path import accepts, free_port, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 
 HOUSE = Path(__file__).parents[1]
@@ -88,25 +87,9 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> int:
     port = free_port()
     worker = ("celery", "-A", "echo", "--workdir", str(HOUSE / "tests" / "tasks"), "worker")
     for command in (worker, ("gunicorn",)):
-        stack.enter_context(running(command, {**environ, "PORT": str(port)}, log))
+        stack.enter_context(running([sys.executable, "-m", *command], {**environ, "PORT": str(port)}, log))
     wait(lambda: accepts(port) and " 200 " in asyncio.run(ask(port, get("/readyz")))[0])
     return port
-
-
-@contextmanager
-def running(command: Sequence[str], environ: dict[str, str], log: IO[bytes]) -> Iterator[None]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=HOUSE, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 async def offer(port: int, outcome: Outcome, chance: random.Random) -> Outcome:

@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -219,16 +221,31 @@ def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
     return start
 
 
-@pytest.fixture(scope="module")
-def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable[[], int]) -> Callable[..., str]:
-    """Starts the web tier under gunicorn, and returns its URL when it is ready to translate."""
+@pytest.fixture(scope="session")
+def paused() -> Callable[..., AbstractContextManager[None]]:
+    """While it lasts, a process and its children answer nothing, with their connections open."""
 
-    def start(url: str, **environ: str) -> str:
+    @contextmanager
+    def pause(process: subprocess.Popen[bytes]) -> Iterator[None]:
+        main = psutil.Process(process.pid)
+        family = [main, *main.children(recursive=True)]
+        for each in family:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in family:
+                each.resume()
+
+    return pause
+
+
+@pytest.fixture(scope="session")
+def await_web(eventually: Callable[..., None]) -> Callable[[str, Service], None]:
+    """Returns when the web tier at an address is ready to translate; fails the test where its process has ended."""
+
+    def wait(address: str, web: Service) -> None:
         import requests
-
-        port = str(free_port())
-        address = f"http://127.0.0.1:{port}"
-        web = spawn("gunicorn", CELERY_BROKER_URL=url, PORT=port, **environ)
 
         def ready() -> bool:
             try:
@@ -238,6 +255,20 @@ def start_web(spawn: Spawn, eventually: Callable[..., None], free_port: Callable
 
         eventually(ready, 60)
         assert web.process.poll() is None
+
+    return wait
+
+
+@pytest.fixture(scope="module")
+def start_web(
+    spawn: Spawn, await_web: Callable[[str, Service], None], free_port: Callable[[], int]
+) -> Callable[..., str]:
+    """Starts the web tier under gunicorn, and returns its URL when it is ready to translate."""
+
+    def start(url: str, **environ: str) -> str:
+        port = str(free_port())
+        address = f"http://127.0.0.1:{port}"
+        await_web(address, spawn("gunicorn", CELERY_BROKER_URL=url, PORT=port, **environ))
         return address
 
     return start

@@ -97,7 +97,7 @@ class Gunicorn:
 
 @pytest.fixture(scope="module")
 def start_gunicorn(
-    spawn: Callable[..., Any], eventually: Callable[..., None], free_port: Callable[[], int]
+    spawn: Callable[..., Any], await_web: Callable[..., None], free_port: Callable[[], int]
 ) -> Callable[..., Gunicorn]:
     """Starts it with more environment, and returns when it answers."""
 
@@ -105,15 +105,7 @@ def start_gunicorn(
         port = str(free_port())
         service = spawn(*(command or ("gunicorn",)), **{"TOLK_TRANSLATOR": "echo", "PORT": port, **environ})
         web = Gunicorn(f"http://127.0.0.1:{port}", service)
-
-        def ready() -> bool:
-            try:
-                return requests.get(f"{web.url}/readyz", timeout=10).ok
-            except requests.ConnectionError:
-                return service.process.poll() is not None
-
-        eventually(ready, 60)
-        assert service.process.poll() is None
+        await_web(web.url, service)
         return web
 
     return start

@@ -4,12 +4,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -27,19 +26,6 @@ from tasks.contract import Code, TolkError
 
 def insert_key(connection: Connection, name: str = "ops") -> None:
     connection.execute(insert(api_key).values(name=name, hash=name, scopes="", created=0))
-
-
-@contextmanager
-def paused(server: PrivatePostgreSQL) -> Iterator[None]:
-    """It takes connections, and answers nothing."""
-    assert server.process is not None
-    main = psutil.Process(server.process.pid)
-    processes = [main, *main.children(recursive=True)]
-    for process in processes:
-        process.suspend()
-    yield
-    for process in processes:
-        process.resume()
 
 
 def count(database: Database) -> int | None:
@@ -125,7 +111,7 @@ def test_what_is_settled_goes_on_by_itself(database: Database, eventually: Calla
 
 
 def test_a_postgresql_that_dies_and_one_that_hangs_hold_nobody_and_come_back(
-    new_postgresql: Callable[[], PrivatePostgreSQL], eventually: Callable[..., None]
+    new_postgresql: Callable[[], PrivatePostgreSQL], eventually: Callable[..., None], paused: Callable[..., Any]
 ) -> None:
     with new_postgresql() as server:
         database = Database(make_url(server.url))
@@ -141,7 +127,7 @@ def test_a_postgresql_that_dies_and_one_that_hangs_hold_nobody_and_come_back(
         server.start()
         assert count(database) == 1
         threads = threading.active_count()
-        with paused(server):
+        with paused(server.process):
             with pytest.raises(TolkError, match="deadline"):
                 database.run(insert_key, until=time.time() + 0.2)
             assert threading.active_count() == threads + 1

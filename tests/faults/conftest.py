@@ -54,6 +54,7 @@ def build(
     new_postgresql: Callable[[], PrivatePostgreSQL],
     spawn: Callable[..., Any],
     eventually: Callable[..., None],
+    await_web: Callable[..., None],
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., House]]:
     """Builds a house of so many workers, whose Celery application is `app` in `directory`."""
@@ -76,7 +77,7 @@ def build(
             )
             house.open(workers)
             stack.callback(house.close)
-            eventually(house.is_ready, 60)
+            await_web(house.url, house.web)
             return house
 
         yield build

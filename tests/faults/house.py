@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,16 +82,6 @@ class House:
         document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
         threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
 
-    def wait(self, seconds: float) -> None:
-        """How long a fault lasts."""
-        time.sleep(seconds)
-
-    def is_ready(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/readyz", timeout=10).ok
-        except requests.ConnectionError:
-            return False
-
     def status(self) -> Any:
         document = "{ status { broker deadLetters models { queues { depth workers } } workers { name active } } }"
         return self._post(document, {})["data"]["status"]
@@ -116,12 +104,3 @@ class House:
                     self.workers.remove(dead)
                     self.deaths += 1
                     self.workers.append(self.start_worker())
-
-
-def suspend(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """It and its children answer nothing any more, with their connections open."""
-    main = psutil.Process(process.pid)
-    family = [main, *main.children(recursive=True)]
-    for each in family:
-        each.suspend()
-    return family

@@ -3,18 +3,19 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kombu import Connection, Exchange
 
 from tasks.contract import EXCHANGE, TASK, queue_name
-from tests.faults.house import House, suspend
+from tests.faults.house import House
 from tests.faults.load import Load, Row
 
 RECOVERY = 10.0  # seconds from a fault's end until everything is answered again
 AFTERWARDS = 2.0  # seconds of load after that, in which nothing may fail
 
-Fault = Callable[[Load], float]  # makes the fault happen, and returns when it ended, monotonic
+Fault = Callable[[Load], None]  # makes the fault happen, and returns when it has ended
 Trial = Callable[..., Row]
 
 
@@ -28,7 +29,8 @@ def trial(house: House, rows: list[Row], eventually: Callable[..., None], reques
         rate = 40.0 if request.config.getoption("--all-faults") else 15.0
         with Load(house.url, house.secret, request.node.name, rate, timeout, retry) as load:
             eventually(lambda: load.answered_since(began + 1))
-            ended = fault(load)
+            fault(load)
+            ended = time.monotonic()
             eventually(lambda: load.answered_since(ended), RECOVERY)
             last = time.monotonic()
             eventually(lambda: load.answered_since(last + AFTERWARDS))
@@ -52,52 +54,43 @@ def trial(house: House, rows: list[Row], eventually: Callable[..., None], reques
     return run
 
 
-def now(_: object = None) -> float:
-    return time.monotonic()
-
-
 def test_a_worker_is_killed(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.kill_worker()
-        return now()
 
     row = trial("kill -9 of a worker", fault)
     assert row.failed == 0
 
 
 def test_a_worker_is_told_to_stop(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.kill_worker(signal.SIGTERM)
-        return now()
 
     row = trial("SIGTERM of a worker", fault)
     assert row.failed == 0
 
 
 def test_a_web_process_is_killed(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.kill_web_worker()
-        return now()
 
     trial("kill -9 of a gunicorn worker", fault)
 
 
 def test_the_broker_is_killed(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.broker.kill()
         house.broker.start()
-        return now()
 
     trial("kill -9 of the broker, and its restart", fault)
 
 
 def test_the_database_is_killed(house: House, trial: Trial) -> None:
-    def fault(load: Load) -> float:
+    def fault(load: Load) -> None:
         house.postgresql.kill()
-        killed = now()
+        killed = time.monotonic()
         house.eventually(lambda: any(each.fate == "failed" and each.sent > killed for each in list(load.outcomes)))
         house.postgresql.start()
-        return now()
 
     trial("kill -9 of the database, and its restart", fault)
 
@@ -105,10 +98,9 @@ def test_the_database_is_killed(house: House, trial: Trial) -> None:
 def test_a_message_kills_every_worker_that_takes_it(house: House, trial: Trial) -> None:
     deaths, letters = house.deaths, house.status()["deadLetters"]
 
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.send("#die")
         house.eventually(lambda: house.status()["deadLetters"] == letters + 1, 60)
-        return now()
 
     trial("a message that kills its process", fault, timeout=10.0)
     assert house.deaths == deaths + 3
@@ -124,7 +116,7 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
         (b"x" * 5_000_000, "application/json"),
     ]
 
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         with Connection(house.broker.url) as connection:
             producer = connection.Producer(exchange=Exchange(EXCHANGE, "direct", passive=True))
             for body, content_type in poison:
@@ -139,7 +131,6 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
                 [[], {}, {}], routing_key=queue_name("fr-en", "interactive"), headers={"task": "nobody", "id": "poison"}
             )
         house.eventually(lambda: house.status()["deadLetters"] == letters + len(poison) + 1)
-        return now()
 
     row = trial("invalid JSON, wrong types, unknown task, oversized", fault)
     assert row.failed == 0
@@ -149,56 +140,45 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
 def test_a_model_step_never_returns(house: House, trial: Trial) -> None:
     letters = house.status()["deadLetters"]
 
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.send("#hang")
         house.eventually(lambda: house.status()["deadLetters"] == letters + 1, 90)
-        return now()
 
     trial("a model step that never returns", fault, timeout=15.0)
 
 
 @pytest.mark.long
-def test_the_broker_answers_nothing_for_half_a_minute(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
-        assert house.broker.process is not None
-        family = suspend(house.broker.process)
-        house.wait(30)
-        for each in family:
-            each.resume()
-        return now()
+def test_the_broker_answers_nothing_for_half_a_minute(house: House, trial: Trial, paused: Callable[..., Any]) -> None:
+    def fault(_: Load) -> None:
+        with paused(house.broker.process):
+            time.sleep(30)
 
     trial("a broker that answers nothing for 30 s", fault)
 
 
 @pytest.mark.long
 def test_the_broker_is_away_for_half_a_minute(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.broker.kill()
-        house.wait(30)
+        time.sleep(30)
         house.broker.start()
-        return now()
 
     trial("a broker that is away for 30 s", fault)
 
 
 @pytest.mark.long
-def test_the_database_answers_nothing(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
-        assert house.postgresql.process is not None
-        family = suspend(house.postgresql.process)
-        house.wait(15)
-        for each in family:
-            each.resume()
-        return now()
+def test_the_database_answers_nothing(house: House, trial: Trial, paused: Callable[..., Any]) -> None:
+    def fault(_: Load) -> None:
+        with paused(house.postgresql.process):
+            time.sleep(15)
 
     trial("a database that answers nothing for 15 s", fault)
 
 
 @pytest.mark.long
 def test_all_workers_are_replaced(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.replace_workers()
-        return now()
 
     row = trial("a rolling restart of all workers", fault, retry=False)
     assert row.failed == 0
@@ -206,9 +186,8 @@ def test_all_workers_are_replaced(house: House, trial: Trial) -> None:
 
 @pytest.mark.long
 def test_all_web_processes_are_replaced(house: House, trial: Trial) -> None:
-    def fault(_: Load) -> float:
+    def fault(_: Load) -> None:
         house.replace_web_workers()
-        return now()
 
     row = trial("a rolling restart of gunicorn", fault, retry=False)
     assert row.failed == 0
