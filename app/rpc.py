@@ -97,8 +97,8 @@ class CeleryTranslator:
         celery = Celery("tolk", broker=broker, backend="disabled://", set_as_current=False)
         celery.config_from_object(celeryconfig)
         celery.conf.task_queues = [
-            celeryconfig.translation_queue(model, priority)
-            for model in registry.models
+            celeryconfig.translation_queue(route, priority)
+            for route in registry.routes
             for priority in get_args(Priority)
         ]
         return cls(celery)

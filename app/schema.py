@@ -319,7 +319,7 @@ def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None
 
 
 def _model_status(model: Model, status: Status) -> ModelStatus:
-    names = [queue_name(model.name, priority) for priority in get_args(Priority)]
+    names = [queue_name(model.route, priority) for priority in get_args(Priority)]
     return ModelStatus(
         name=model.name,
         pairs=[LanguagePair(source=pair.source, target=pair.target, models=[model.name]) for pair in model.pairs],

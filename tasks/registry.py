@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
+import time
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.contract import Code, Options, TolkError
+from tasks.contract import SHARED, Code, Options, TolkError, shared_route
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+LOOK = 1.0  # seconds until the file is looked at again
+
+_EMBEDDED = r"[A-Za-z0-9_-]+"
+_HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
+_ADDRESS = r"(https?|s3|gs)://[^\s/]+/\S+"
+_KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
+
+logger = logging.getLogger(__name__)
 
 
 class RegistryError(Exception):
@@ -26,12 +40,26 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One entry. `reference` is an embedded model's name or an absolute directory."""
+    """One entry.
+
+    `reference` is an embedded model's name, an absolute directory, `hf:ORG/NAME`, or an address. A `warm` model is
+    loaded before its worker takes work, any other on demand. `precision` is None for the worker's own; `checksum` is
+    `sha256:` and 64 hexadecimal digits; `example` is a text to warm up with.
+    """
 
     name: str
     reference: str
     pairs: tuple[Pair, ...]
     decoding: Options = field(default_factory=Options)
+    precision: str | None = None
+    warm: bool = True
+    checksum: str | None = None
+    example: str | None = None
+
+    @property
+    def route(self) -> str:
+        """What its queues are named after: the model where it is warm, else what it shares with others on demand."""
+        return self.name if self.warm else shared_route(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +67,12 @@ class Registry:
     """The models on offer, in the order of the file."""
 
     models: Mapping[str, Model]
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes that lead to them; all of the shared ones as soon as there is a model on demand."""
+        warm = tuple(name for name, model in self.models.items() if model.warm)
+        return warm if len(warm) == len(self.models) else warm + SHARED
 
     @classmethod
     def load(cls, path: Path) -> Registry:
@@ -84,14 +118,64 @@ class Registry:
         return fitting[0]
 
 
+class RegistryFile:
+    """A models.toml that may change while it is in use. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RegistryError as Registry.load does."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen = _identity(path)
+        self._registry = Registry.load(path)
+        self._outdated = time.monotonic() + LOOK
+
+    def current(self) -> Registry:
+        """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
+        with self._lock:
+            if time.monotonic() >= self._outdated:
+                self._look()
+                self._outdated = time.monotonic() + LOOK
+            return self._registry
+
+    def _look(self) -> None:
+        seen = _identity(self.path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._registry = Registry.load(self.path)
+        except RegistryError as error:
+            logger.error("%s What it said before still holds.", error)
+        else:
+            logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
+
+
+def _identity(path: Path) -> object:
+    """Differs when the file does, whether it was written or replaced; where links lead counts."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def _model(name: str, entry: Any, path: Path) -> Model:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
-    _check_keys(entry, {"reference", "pairs"}, {"reference", "pairs", "decoding"}, where)
+    _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
     reference = entry["reference"]
     if not isinstance(reference, str) or not reference:
-        raise RegistryError(f"{where}: reference is a model's name or a directory.")
+        raise RegistryError(f"{where}: reference is a model's name, a directory, hf:ORG/NAME, or an address.")
+    precision, checksum, example = entry.get("precision"), entry.get("checksum"), entry.get("example")
+    if precision not in (None, *PRECISIONS):
+        raise RegistryError(f"{where}: precision is one of {', '.join(PRECISIONS)}.")
+    if type(entry.get("warm", True)) is not bool:
+        raise RegistryError(f"{where}: warm is true, or false for a model on demand.")
+    if checksum is not None and not (isinstance(checksum, str) and re.fullmatch("sha256:[0-9a-f]{64}", checksum)):
+        raise RegistryError(f"{where}: checksum is sha256: and 64 hexadecimal digits, as `python -m models info` says.")
+    if example is not None and not (isinstance(example, str) and example.strip()):
+        raise RegistryError(f"{where}: example is a text for the model to translate.")
     pairs = entry["pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
@@ -100,13 +184,22 @@ def _model(name: str, entry: Any, path: Path) -> Model:
         reference=_locate(reference, path.parent, where),
         pairs=tuple(_pair(pair, where) for pair in pairs),
         decoding=_decoding(entry.get("decoding", {}), where),
+        precision=precision,
+        warm=entry.get("warm", True),
+        checksum=checksum,
+        example=example,
     )
 
 
 def _locate(reference: str, base: Path, where: str) -> str:
-    """With a slash or a leading dot it is a directory, relative to models.toml; a bare word is a name."""
-    if "/" not in reference and not reference.startswith("."):
+    """A directory has a slash, or starts with a dot, and is relative to models.toml; anything else is as it is."""
+    if any(re.fullmatch(form, reference, re.ASCII) for form in (_EMBEDDED, _HUB, _ADDRESS)):
         return reference
+    if ":" in reference or (not reference.startswith(".") and "/" not in reference):
+        raise RegistryError(
+            f"{where}: reference {reference!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
+            "address of https://, s3:// or gs://."
+        )
     try:
         return str((base / reference).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, NUL

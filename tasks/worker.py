@@ -39,8 +39,8 @@ class Engines(bootsteps.StartStopStep):
         consumed = worker.app.amqp.queues.consume_from
         wanted = [
             model
-            for model in worker.app.conf.tolk_registry.models.values()
-            if consumed.keys() & {queue_name(model.name, "interactive"), queue_name(model.name, "bulk")}
+            for model in worker.app.conf.tolk_models.current().models.values()
+            if consumed.keys() & {queue_name(model.route, "interactive"), queue_name(model.route, "bulk")}
         ]
         device = pin(worker.app.conf.tolk_device)
         for model in wanted:

@@ -131,7 +131,7 @@ def test_workers_queues_and_the_errors_of_every_web_process(
         assert seen["deadLetters"] == 0
         [model] = seen["models"]
         assert model["queues"] == [
-            {"name": "tolk.translate.fr-en", "depth": 0, "workers": 1},
+            {"name": "tolk.translate.fr-en.interactive", "depth": 0, "workers": 1},
             {"name": "tolk.translate.fr-en.bulk", "depth": 0, "workers": 1},
         ]
         [found] = seen["workers"]
@@ -146,7 +146,7 @@ def test_workers_queues_and_the_errors_of_every_web_process(
         eventually(lambda: not status()["workers"])
         with ThreadPoolExecutor(1) as thread:
             waiting = thread.submit(one.translate, request("waits"), "waits")
-            depth = {"name": "tolk.translate.fr-en", "depth": 1, "workers": 0}
+            depth = {"name": "tolk.translate.fr-en.interactive", "depth": 1, "workers": 0}
             eventually(lambda: status()["models"][0]["queues"][0] == depth)
             one.cancel("waits", None)
             with pytest.raises(TolkError):

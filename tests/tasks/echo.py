@@ -119,7 +119,7 @@ class Engines(bootsteps.StartStopStep):
         step = float(os.environ.get("ECHO_STEP", "0"))
         batch = int(os.environ.get("ECHO_BATCH", "1"))
         app.engines = {
-            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_registry.models
+            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_models.current().models
         }
 
     def stop(self, worker: Any) -> None:

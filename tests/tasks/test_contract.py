@@ -224,5 +224,5 @@ def test_a_span_is_a_start_and_an_end(span: object) -> None:
 
 
 def test_each_model_has_two_queues() -> None:
-    assert queue_name("fr-en", "interactive") == "tolk.translate.fr-en"
+    assert queue_name("fr-en", "interactive") == "tolk.translate.fr-en.interactive"
     assert queue_name("fr-en", "bulk") == "tolk.translate.fr-en.bulk"

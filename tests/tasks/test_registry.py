@@ -6,14 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contract import Code, Options, TolkError
-from tasks.registry import Pair, Registry, RegistryError
+from tasks import registry as registry_module
+from tasks.contract import SHARED, Code, Options, TolkError
+from tasks.registry import Pair, Registry, RegistryError, RegistryFile
 
 MODELS = """
 [models.fr-en]
 reference = "fr-en"
 pairs = [{ source = "fr", target = "en" }]
 decoding = { beam = 4 }
+precision = "float32"
+checksum = "sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"
+example = "Bonjour."
 
 [models.en-roa]
 reference = "./roa"
@@ -22,6 +26,16 @@ pairs = [{ source = "en", target = "fr", token = ">>fra<<" }, { source = "en", t
 [models.de-en]
 reference = "/srv/de-en"
 pairs = [{ source = "de", target = "en" }]
+
+[models.customer-1]
+reference = "hf:Helsinki-NLP/opus-mt-it-en@2024-01"
+pairs = [{ source = "it", target = "en" }]
+warm = false
+
+[models.customer-2]
+reference = "s3://models/sv-en.tar.gz"
+pairs = [{ source = "sv", target = "en" }]
+warm = false
 """
 
 
@@ -37,13 +51,26 @@ def registry(path: Path) -> Registry:
 
 
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
-    assert list(registry.models) == ["fr-en", "en-roa", "de-en"]
+    assert list(registry.models) == ["fr-en", "en-roa", "de-en", "customer-1", "customer-2"]
     assert registry.models["fr-en"].reference == "fr-en"
     assert registry.models["fr-en"].decoding == Options(beam=4)
     assert registry.models["en-roa"].reference == str(path.parent / "roa")
     assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
     assert registry.models["de-en"].reference == "/srv/de-en"
     assert registry.models["de-en"].decoding == Options()
+    fr_en, de_en = registry.models["fr-en"], registry.models["de-en"]
+    assert (fr_en.precision, fr_en.checksum, fr_en.example) == ("float32", "sha256:" + "0a" * 32, "Bonjour.")
+    assert (de_en.precision, de_en.checksum, de_en.example, de_en.warm) == (None, None, None, True)
+    assert registry.models["customer-1"].reference == "hf:Helsinki-NLP/opus-mt-it-en@2024-01"
+    assert registry.models["customer-2"].reference == "s3://models/sv-en.tar.gz"
+
+
+def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(registry: Registry) -> None:
+    assert registry.models["fr-en"].route == "fr-en"
+    assert registry.models["customer-1"].route in SHARED
+    assert registry.routes == ("fr-en", "en-roa", "de-en", *SHARED)
+    warm = Registry({name: model for name, model in registry.models.items() if model.warm})
+    assert warm.routes == ("fr-en", "en-roa", "de-en")
 
 
 def test_the_models_of_the_repository_can_be_read() -> None:
@@ -74,7 +101,7 @@ def test_a_request_finds_its_model(registry: Registry, source: str | None, targe
         ("fr", "xx", None, Code.UNKNOWN_MODEL, "en-fr"),
         ("fr", "en", "nope", Code.UNKNOWN_MODEL, "en-roa"),
         ("fr", "en", "de-en", Code.UNKNOWN_MODEL, "de-en"),
-        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en)"),
+        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en), it (customer-1)"),
         ("", "en", None, Code.UNKNOWN_MODEL, "fr-en"),
     ],
 )
@@ -122,6 +149,40 @@ def test_a_request_without_a_model_is_told_what_there_is(
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { nbest = 1 }',
             "nbest is not known",
         ),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nprecision = "int4"',
+            "precision is one of auto, float32",
+        ),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nwarm = "no"',
+            "warm is true, or false",
+        ),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nwarm = 1', "warm is true, or false"),
+        (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nchecksum = "12"',
+            "checksum is sha256:",
+        ),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nchecksum = 12', "checksum is sha256:"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = " "', "example is a text"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = 1', "example is a text"),
+        (
+            '[models.x]\nreference = "ftp://host/model"\npairs = [{ source = "a", target = "b" }]',
+            "is no embedded model's name",
+        ),
+        (
+            '[models.x]\nreference = "hf:opus-mt-fr-en"\npairs = [{ source = "a", target = "b" }]',
+            "is no embedded model's name",
+        ),
+        ('[models.x]\nreference = "https://"\npairs = [{ source = "a", target = "b" }]', "is no embedded model's name"),
+        (
+            '[models.x]\nreference = "https://host"\npairs = [{ source = "a", target = "b" }]',
+            "is no embedded model's name",
+        ),
+        (
+            '[models.x]\nreference = "s3:bucket/model"\npairs = [{ source = "a", target = "b" }]',
+            "is no embedded model's name",
+        ),
+        ('[models.x]\nreference = "fr en"\npairs = [{ source = "a", target = "b" }]', "is no embedded model's name"),
         ("models.x = 1", "a table was expected"),
     ],
 )
@@ -140,6 +201,50 @@ def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(RegistryError, match="is not TOML"):
         Registry.load(path)
+
+
+@pytest.fixture
+def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_module, "LOOK", 0.0)
+
+
+@pytest.mark.usefixtures("always_look")
+def test_a_file_that_changes_is_read_again(path: Path) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path)
+    before = file.current()
+    assert file.current() is before
+    path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
+    assert "de-en-2" in file.current().models
+    aside = path.with_suffix(".new")
+    aside.write_text(MODELS)
+    aside.rename(path)
+    assert file.current() == before
+
+
+@pytest.mark.usefixtures("always_look")
+def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path)
+    before = file.current()
+    path.write_text("[models.x]")
+    assert file.current() is before
+    assert file.current() is before
+    [record] = caplog.records  # once, not at every look
+    assert "reference is missing" in record.message or "pairs" in record.message
+    path.unlink()
+    assert file.current() is before
+    path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
+    assert "de-en-2" in file.current().models
+
+
+def test_a_file_is_not_looked_at_all_the_time(path: Path) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path)
+    path.write_text("[models.x]")
+    assert "fr-en" in file.current().models
+    with pytest.raises(RegistryError):
+        RegistryFile(path)
 
 
 @given(document=st.text() | st.text("[]{}=.\"'models x1\n"))

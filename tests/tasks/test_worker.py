@@ -24,7 +24,9 @@ from tasks.worker import pin
 
 @pytest.mark.broker
 def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, ask, models: Path) -> None:
-    worker = start_worker(broker.url, "--queues", "tolk.translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    worker = start_worker(
+        broker.url, "--queues", "tolk.translate.a.interactive", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8"
+    )
     assert worker.says("concurrency: 8 (thread)")
     assert worker.says("loading a on cpu")
     assert not worker.says("loading b")
@@ -45,13 +47,25 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     ("arguments", "environ", "sentence"),
     [
         ([], {}, "model gone ("),
-        (["--queues", "tolk.translate.nope"], {}, "tolk.translate.nope"),
-        (["--queues", "tolk.translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
-        (["--queues", "tolk.translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", "tolk.translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", "tolk.translate.a"], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
+        (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
         (
-            ["--queues", "tolk.translate.a"],
+            ["--queues", "tolk.translate.a.interactive"],
+            {"TOLK_DEVICE": "gpu"},
+            "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'",
+        ),
+        (["--queues", "tolk.translate.a.interactive"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
+        (
+            ["--queues", "tolk.translate.a.interactive"],
+            {"TOLK_CONCURRENCY": "0"},
+            "TOLK_CONCURRENCY is a number from 1",
+        ),
+        (
+            ["--queues", "tolk.translate.a.interactive"],
+            {"TOLK_MODELS": "/nowhere/m.toml"},
+            "/nowhere/m.toml: cannot be read",
+        ),
+        (
+            ["--queues", "tolk.translate.a.interactive"],
             {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
             "TOLK_DEVICE is cuda:1, but CUDA_VISIBLE_DEVICES=3 has no such device",
         ),
