@@ -5,7 +5,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
                         show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
     TOLK_MODELS         the file of models (default models.toml, beside this file)
-    TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
+    TOLK_GPU            a worker's --gpu: the number of a GPU, or none (default: the first one if any, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
@@ -102,9 +102,7 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
 
 
 tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
-tolk_device = (
-    check("TOLK_DEVICE", os.environ.get("TOLK_DEVICE", ""), r"|cpu|cuda(:\d+)?", "cpu, cuda or cuda:N") or None
-)
+tolk_gpu = check("TOLK_GPU", os.environ.get("TOLK_GPU", ""), r"|none|\d+", "the number of a GPU, or none")
 tolk_precision = check(
     "TOLK_PRECISION",
     os.environ.get("TOLK_PRECISION") or "auto",

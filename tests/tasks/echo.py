@@ -25,7 +25,7 @@ from celery import bootsteps
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
 from tasks.celery import app
 
-app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog"}
+app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
 
 
 @dataclass
