@@ -221,12 +221,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a request spent in the queue, waiting for a batch, in the encoder, and in the decoder."""
+    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, and in the decoder; `load` is until
+    its model was in memory. Of a request that failed, they are what it came to.
+    """
 
     queue: float = 0.0
     wait: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
+    load: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,7 @@ class TranslateReply:
     def decode(cls, payload: object) -> TranslateReply:
         """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
         data = _versioned(payload, "reply")
-        timings = _mapping(data.get("timings"), "timings")
+        timings = {"load": 0.0, **_mapping(data.get("timings"), "timings")}  # a worker of an earlier release says none
         return cls(
             model=_get(data, "model", str),
             version=_get(data, "version", str | None),
@@ -262,26 +265,40 @@ class TranslateReply:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in a worker's memory."""
+    """A model in a worker's memory, of which it takes so many bytes; a `warm` one stays there."""
 
     name: str
     version: str
     device: str
+    bytes: int = 0
+    warm: bool = True
 
     @classmethod
     def decode(cls, payload: object) -> LoadedModel:
-        data = _mapping(payload, "model")
-        return cls(**{name: _get(data, name, str) for name in cls.__dataclass_fields__})
+        data = {"bytes": 0, "warm": True, **_mapping(payload, "model")}  # a worker of an earlier release tells neither
+        return cls(
+            name=_get(data, "name", str),
+            version=_get(data, "version", str),
+            device=_get(data, "device", str),
+            bytes=_get(data, "bytes", int),
+            warm=_get(data, "warm", bool),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds."""
+    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
+
+    Since then, too: requests that found their model in memory; models that were loaded, and that went to make room.
+    """
 
     models: tuple[LoadedModel, ...]
     active: int
     processed: int
     uptime: float
+    hits: int = 0
+    loads: int = 0
+    evictions: int = 0
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -289,12 +306,15 @@ class WorkerStatus:
     @classmethod
     def decode(cls, payload: object) -> WorkerStatus:
         """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
-        data = _mapping(payload, "worker")
+        data = {"hits": 0, "loads": 0, "evictions": 0, **_mapping(payload, "worker")}  # which an earlier release lacks
         return cls(
             models=tuple(LoadedModel.decode(item) for item in _list(data, "models")),
             active=_get(data, "active", int),
             processed=_get(data, "processed", int),
             uptime=_get(data, "uptime", float),
+            hits=_get(data, "hits", int),
+            loads=_get(data, "loads", int),
+            evictions=_get(data, "evictions", int),
         )
 
 

@@ -190,10 +190,16 @@ class RegistryFile:
         with self._lock:
             if time.monotonic() >= self._outdated:
                 self._look()
-                self._outdated = time.monotonic() + LOOK
+            return self._registry
+
+    def latest(self) -> Registry:
+        """As `current`, for which the file is looked at now."""
+        with self._lock:
+            self._look()
             return self._registry
 
     def _look(self) -> None:
+        self._outdated = time.monotonic() + LOOK
         seen = _identity(self.path)
         if seen == self._seen:
             return
