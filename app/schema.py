@@ -157,6 +157,12 @@ class WorkerStatus(graphene.ObjectType):
     active = graphene.Int(required=True, description="Requests that it holds.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
+    memory = graphene.Field(
+        graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
+    )
+    gpu_memory = graphene.Field(
+        graphene.BigInt, description="Bytes that it holds of its GPU's; null where it uses none."
+    )
 
 
 class ErrorStatus(graphene.ObjectType):

@@ -276,12 +276,18 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds."""
+    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
+
+    `memory` is what it has of the machine's, in bytes, None where it is of a release that does not say so; `gpu_memory`
+    what it holds of its GPU's, None where it uses none.
+    """
 
     models: tuple[LoadedModel, ...]
     active: int
     processed: int
     uptime: float
+    memory: int | None = None
+    gpu_memory: int | None = None
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -295,6 +301,8 @@ class WorkerStatus:
             active=_get(data, "active", int),
             processed=_get(data, "processed", int),
             uptime=_get(data, "uptime", float),
+            memory=_get(data, "memory", int | None),
+            gpu_memory=_get(data, "gpu_memory", int | None),
         )
 
 

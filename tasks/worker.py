@@ -12,6 +12,7 @@ from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests, revoked
 
 from models.errors import ModelError
+from tasks import memory
 from tasks.celery import app
 from tasks.contract import STATUS, LoadedModel, WorkerStatus, queue_name
 from tasks.gpu import Gpu, pin
@@ -102,6 +103,8 @@ def status(state: Any) -> dict[str, Any]:
         active=active,
         processed=sum(celery["total"].values()) - active,
         uptime=celery["uptime"],
+        memory=memory.resident(),
+        gpu_memory=memory.on_gpu(),
     ).encode()
 
 

@@ -69,6 +69,8 @@ statuses = st.builds(
     active=st.integers(),
     processed=st.integers(),
     uptime=numbers,
+    memory=st.none() | st.integers(),
+    gpu_memory=st.none() | st.integers(),
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -214,6 +216,13 @@ def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:
     reply = over_the_wire(REPLY.encode())
     del reply["results"][0]["sentences"]
     assert TranslateReply.decode(reply) == REPLY
+
+
+def test_a_worker_of_an_earlier_release_does_not_say_what_memory_it_has() -> None:
+    status = WorkerStatus((), active=1, processed=2, uptime=3.0, memory=4, gpu_memory=5)
+    payload = over_the_wire(status.encode())
+    del payload["memory"], payload["gpu_memory"]
+    assert WorkerStatus.decode(payload) == replace(status, memory=None, gpu_memory=None)
 
 
 @pytest.mark.parametrize("span", [None, [], [1], [1, 2, 3], [2, 1], [-1, 1], ["1", "2"], [0.0, 1.0]])
