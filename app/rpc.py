@@ -14,6 +14,7 @@ import time
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 from uuid import uuid4
 
@@ -23,7 +24,7 @@ from celery.states import REVOKED, SUCCESS
 from kombu import Message, Producer
 from kombu.exceptions import KombuError
 
-from app import survey
+from app import pivot, survey
 from app.admission import IN_FLIGHT, LONGEST, Admission
 from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, backoff, connect, reason
@@ -103,27 +104,29 @@ class CeleryTranslator:
         ]
         return cls(celery)
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def translate(self, request: TranslateRequest, request_id: str, *onward: TranslateRequest) -> TranslateReply:
+        link = self._link()
+        if len(link.router.waiting) >= IN_FLIGHT:
+            raise link.admission(request).refusal() if link.router.ready.is_set() else _no_broker()
+        with link.router.in_flight(request_id, request.principal) as waiting:
+            return pivot.translate(request, onward, partial(self._ask, link, waiting))
+
+    def _ask(self, link: Link, waiting: Waiting, request: TranslateRequest) -> TranslateReply:
+        """What a worker makes of one leg of a request in flight."""
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
-        link = self._link()
         admission = link.admission(request)
-        if len(link.router.waiting) >= IN_FLIGHT:
-            raise admission.refusal() if link.router.ready.is_set() else _no_broker()
-        waiting = link.router.expect(request_id, request.principal)
+        link.router.expect(waiting)
+        if link.router.ready.is_set() and admission.outdated():
+            self._measure(link, request, admission)
+        place = admission.enter(max(0.0, request.deadline - time.time()))
+        work = None
         try:
-            if link.router.ready.is_set() and admission.outdated():
-                self._measure(link, request, admission)
-            place = admission.enter(max(0.0, request.deadline - time.time()))
-            work = None
-            try:
-                self._publish(link, request, waiting, admission)
-                reply = _decode(_result(waiting.reply, request.deadline), request)
-                work = reply.timings.prefill + reply.timings.decode
-            finally:
-                admission.leave(place, work)
+            self._publish(link, request, waiting, admission)
+            reply = _decode(_result(waiting.reply, request.deadline), request)
+            work = reply.timings.prefill + reply.timings.decode
         finally:
-            link.router.forget(waiting)
+            admission.leave(place, work)
         if reply.error is not None:
             raise reply.error.error()
         return reply
@@ -134,22 +137,21 @@ class CeleryTranslator:
 
     def _cancel_elsewhere(self, link: Link, request_id: str, principal: str | None) -> bool:
         """Asks the other web processes. Nobody knows how many there are: after PATIENCE seconds it is none of them."""
-        yes = link.router.expect(str(uuid4()), None)
-        try:
-            with link.connections.producer(survey.PATIENCE) as producer:
-                survey.ask_to_cancel(
-                    producer,
-                    request_id=request_id,
-                    principal=principal,
-                    reply_to=link.router.queue,
-                    ticket=yes.task_id,
-                )
+        with link.router.in_flight(str(uuid4()), None) as yes:
+            link.router.expect(yes)
+            try:
+                with link.connections.producer(survey.PATIENCE) as producer:
+                    survey.ask_to_cancel(
+                        producer,
+                        request_id=request_id,
+                        principal=principal,
+                        reply_to=link.router.queue,
+                        ticket=yes.task_id,
+                    )
+            except BROKER_ERRORS as error:
+                logger.warning("cancelling %s: %s", request_id, reason(error))
+                raise _no_broker() from error
             return bool(wait([yes.reply], survey.PATIENCE).done) and yes.reply.result() is not None
-        except BROKER_ERRORS as error:
-            logger.warning("cancelling %s: %s", request_id, reason(error))
-            raise _no_broker() from error
-        finally:
-            link.router.forget(yes)
 
     def abandon(self, request_id: str, principal: str | None) -> None:
         self._link().router.cancel(request_id, principal)

@@ -11,14 +11,14 @@ from typing import Any, get_args
 import graphene
 from graphql import GraphQLResolveInfo
 
-from app import auth, idempotency, limits
+from app import auth, idempotency, limits, pivot
 from app.accounts import Accounts, Answer, Once
 from app.keys import Key, Scope
 from app.settings import DEFAULT_TIMEOUT, Settings
 from app.status import ErrorCount, Status
 from app.translator import Translator
 from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
-from tasks.registry import Model, Registry
+from tasks.registry import Model, Registry, Way
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,11 @@ class TranslatePayload(graphene.ObjectType):
     request_id = graphene.ID(required=True)
     model = graphene.String(required=True)
     version = graphene.String(description="Of the model's weights.")
+    via = graphene.List(
+        graphene.NonNull(graphene.String),
+        required=True,
+        description="The languages in between, where no model translates directly: `model` are several then.",
+    )
     translations = graphene.List(graphene.NonNull(Translation), required=True)
 
 
@@ -118,11 +123,12 @@ class CancelPayload(graphene.ObjectType):
 
 
 class LanguagePair(graphene.ObjectType):
-    """A direction that texts can be translated in."""
+    """A direction that texts can be translated in: by each of the models or, through another language, by all."""
 
     source = graphene.String(required=True)
     target = graphene.String(required=True)
     models = graphene.List(graphene.NonNull(graphene.String), required=True)
+    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
 
 
 class QueueStatus(graphene.ObjectType):
@@ -198,12 +204,9 @@ class Query(graphene.ObjectType):
     usage = graphene.Field(Usage, description="Null where no API key is needed and none was sent.")
 
     @staticmethod
-    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
-        models: dict[tuple[str, str], list[str]] = {}
-        for model in info.context.registry.models.values():
-            for pair in model.pairs:
-                models.setdefault((pair.source, pair.target), []).append(model.name)
-        return [LanguagePair(source=pair[0], target=pair[1], models=names) for pair, names in models.items()]
+    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[Way]:
+        ways: list[Way] = info.context.registry.ways()
+        return ways
 
     @staticmethod
     def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
@@ -280,7 +283,7 @@ def translate(
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
     limits.check_names(source=source, target=target, model=model)
-    entry, pair = context.registry.resolve(source, target, model)
+    legs = context.registry.resolve(source, target, model)
     _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = [text for text, failure in zip(texts, failures, strict=True) if failure is None]
@@ -288,9 +291,8 @@ def translate(
     if idempotency_key is not None:
         idempotency.check_key(idempotency_key)
         once = Once(idempotency_key, idempotency.hash_input(accepted, source, target, model))
-    answer = Answer(TranslateReply(entry.name), context.request_id)
-    if accepted:
-        request = TranslateRequest(
+    request, *onward = (
+        TranslateRequest(
             texts=tuple(accepted),
             source=pair.source,
             target=pair.target,
@@ -299,7 +301,12 @@ def translate(
             deadline=context.arrival + timeout,
             principal=context.principal,
         )
-        answer = context.accounts.translate(request, context.request_id, context.key, once)
+        for entry, pair in legs
+    )
+    if accepted:
+        answer = context.accounts.translate(request, context.request_id, context.key, once, *onward)
+    else:
+        answer = Answer(pivot.translate(request, onward, lambda leg: TranslateReply(leg.model)), context.request_id)
     reply = answer.reply
     translated = iter(reply.results)
     results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
@@ -308,6 +315,7 @@ def translate(
         request_id=answer.request_id,
         model=reply.model,
         version=reply.version,
+        via=reply.via,
         translations=[_translation(text, result) for text, result in zip(texts, results, strict=True)],
     )
 
@@ -322,7 +330,7 @@ def _model_status(model: Model, status: Status) -> ModelStatus:
     names = [queue_name(model.route, priority) for priority in get_args(Priority)]
     return ModelStatus(
         name=model.name,
-        pairs=[LanguagePair(source=pair.source, target=pair.target, models=[model.name]) for pair in model.pairs],
+        pairs=[Way(pair.source, pair.target, (model.name,)) for pair in model.pairs],
         queues=[status.queues[name] for name in names if name in status.queues],
     )
 

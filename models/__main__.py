@@ -1,26 +1,37 @@
-"""The command line of the models: `python -m models translate "Je vais dormir."` and `python -m models info`."""
+"""The command line of the models: `python -m models translate "Je vais dormir."`, `info` and `fetch`.
+
+TOLK_MODEL_CACHE        where models are kept that come from elsewhere (default: tolk in the user's cache)
+TOLK_MODEL_CACHE_BYTES  how much they may take there (default 20000000000)
+TOLK_MODEL_HOSTS        where they may come from (default huggingface.co; models.example.com,s3://bucket)
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
+from pathlib import Path
 
 from models.errors import BadInput, ModelError
-from models.local import LocalTranslator, Translation, locate
+from models.local import LocalTranslator, Translation
+from models.store import BUDGET, HOSTS, Store
 
+_REFERENCE = "an embedded model's name, a directory, hf:ORG/NAME, or an address of https://, s3://, gs://"
 _LINES = 64  # of standard input, translated together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 0 if all went well, 1 if a text has no translation, 2 if the command cannot be carried out."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("models").setLevel(logging.INFO)
     try:
-        return _translate(options) if options.command == "translate" else _info(options)
+        return {"translate": _translate, "info": _info, "fetch": _fetch}[options.command](options, _store(options))
     except ModelError as error:
         print(f"python -m models: {error}", file=sys.stderr)
         return 2
@@ -34,8 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models", description="Translate with a model, without a broker.")
     commands = parser.add_subparsers(dest="command", required=True)
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default="fr-en", help="an embedded model's name, or a directory (default: fr-en)")
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument("--cache", metavar="DIRECTORY", help="where models from elsewhere are kept (TOLK_MODEL_CACHE)")
+    store.add_argument(
+        "--allow-host",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="where models may come from, besides TOLK_MODEL_HOSTS: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET",
+    )
+    model = argparse.ArgumentParser(add_help=False, parents=[store])
+    model.add_argument("--model", default="fr-en", help=f"{_REFERENCE} (default: fr-en)")
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
     model.add_argument("--precision", default="auto", help="float32, bfloat16, float16, int8 (default: the fastest)")
     translate = commands.add_parser("translate", parents=[model], help="translate texts")
@@ -48,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     translate.add_argument("--json", action="store_true", help="one JSON object per text")
     commands.add_parser("info", parents=[model], help="say what a model is")
+    fetch = commands.add_parser("fetch", parents=[store], help="fetch a model, and say where it is")
+    fetch.add_argument("reference", metavar="REFERENCE", help=_REFERENCE)
+    fetch.add_argument("--checksum", help="sha256:HEX, which the model has to have")
     return parser
 
 
@@ -57,9 +80,26 @@ def _count(argument: str) -> int:
     return int(argument)
 
 
-def _translate(options: argparse.Namespace) -> int:
+def _store(options: argparse.Namespace) -> Store:
+    directory = options.cache or os.environ.get("TOLK_MODEL_CACHE")
+    budget = os.environ.get("TOLK_MODEL_CACHE_BYTES") or str(BUDGET)
+    if not budget.isdecimal():
+        raise BadInput(f"TOLK_MODEL_CACHE_BYTES is a number of bytes, not {budget!r}.")
+    hosts = os.environ.get("TOLK_MODEL_HOSTS", ",".join(HOSTS)).split(",")
+    return Store(
+        Path(directory) if directory else None,
+        budget=int(budget),
+        hosts=[*filter(None, map(str.strip, hosts)), *options.allow_host],
+    )
+
+
+def _load(options: argparse.Namespace, store: Store) -> LocalTranslator:
+    return LocalTranslator.load(options.model, device=options.device, precision=options.precision, store=store)
+
+
+def _translate(options: argparse.Namespace, store: Store) -> int:
     failed = False
-    with LocalTranslator.load(options.model, device=options.device, precision=options.precision) as translator:
+    with _load(options, store) as translator:
         if options.target not in (None, translator.target) and not translator.target_tokens:
             raise BadInput(f"--target {options.target}: {options.model} translates into {translator.target} only.")
         beam = options.beam or max(translator.decoding.beam, options.nbest)
@@ -97,27 +137,49 @@ def _plain(translation: Translation) -> str:
     return "\n".join([translation.text or "", *others])
 
 
-def _info(options: argparse.Namespace) -> int:
-    directory = locate(options.model)
-    with LocalTranslator.load(options.model, device=options.device, precision=options.precision) as translator:
+def _info(options: argparse.Namespace, store: Store) -> int:
+    with _load(options, store) as translator:
         config = translator.model.config
-        facts = {
-            "model": directory,
-            "version": translator.version,
-            "languages": f"{translator.source or '?'} → {translator.target or '?'}",
-            "target tokens": " ".join(sorted(translator.tokenizer.target_tokens)) or "none",
-            "architecture": f"Marian, {config.encoder_layers} encoder and {config.decoder_layers} decoder layers of "
-            f"width {config.d_model}, {config.encoder_attention_heads} heads",
-            "parameters": f"{translator.model.parameter_count:,}",
-            "precision": translator.precision,
-            "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
-            "size": f"{sum(file.stat().st_size for file in directory.iterdir() if file.is_file()) / 1e6:.1f} MB",
-            "longest sentence": f"{translator.longest} tokens",
-            "beam": config.num_beams,
-        }
+        _print(
+            {
+                "model": translator.directory,
+                "version": translator.version,
+                "checksum": translator.checksum,
+                "languages": f"{translator.source or '?'} → {translator.target or '?'}",
+                "target tokens": " ".join(sorted(translator.tokenizer.target_tokens)) or "none",
+                "architecture": f"Marian, {config.encoder_layers} encoder and {config.decoder_layers} decoder layers "
+                f"of width {config.d_model}, {config.encoder_attention_heads} heads",
+                "parameters": f"{translator.model.parameter_count:,}",
+                "precision": translator.precision,
+                "vocabulary": f"{config.vocab_size:,} source and {config.decoder_vocab_size:,} target tokens",
+                "size": _size(translator.directory),
+                "longest sentence": f"{translator.longest} tokens",
+                "beam": config.num_beams,
+            }
+        )
+    return 0
+
+
+def _fetch(options: argparse.Namespace, store: Store) -> int:
+    with store.fetch(options.reference, options.checksum) as held:
+        _print(
+            {
+                "model": held.directory,
+                "size": _size(held.directory),
+                "version": held.checksum.version,
+                "checksum": held.checksum,
+            }
+        )
+    return 0
+
+
+def _size(directory: Path) -> str:
+    return f"{sum(file.stat().st_size for file in directory.iterdir() if file.is_file()) / 1e6:.1f} MB"
+
+
+def _print(facts: Mapping[str, object]) -> None:
     for name, fact in facts.items():
         print(f"{name + ':':18}{fact}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ class Cancelled(ModelError):
 
 
 class Unavailable(ModelError):
-    """The engine is closing or closed and takes no work."""
+    """The engine is closing or closed and takes no work; or what a model needs cannot be had now."""
 
     code = "UNAVAILABLE"
+
+
+class NoSpace(Unavailable):
+    """The disk is full."""

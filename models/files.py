@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import reprlib
@@ -9,17 +10,34 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
-from models.errors import UnknownModel
+from models.errors import NoSpace, Unavailable, UnknownModel
+
+NEEDED = ("config.json", "vocab.json", "source.spm", "target.spm")
+OPTIONAL = ("generation_config.json", "tokenizer_config.json", "target_vocab.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there; the other is not looked at
 
 # Bytes. No real checkpoint is near these.
 LARGEST_WEIGHTS = 4 << 30
 LARGEST_OTHER = 16 << 20
 
 _LONGEST_QUOTE = 200  # characters
+
+
+def largest(name: str) -> int:
+    """The bytes that a file of this name may have."""
+    return LARGEST_WEIGHTS if name in WEIGHTS else LARGEST_OTHER
+
+
+def weights_path(directory: Path) -> Path:
+    """The checkpoint's file; safetensors goes before the older format. Raises UnknownModel where there is neither."""
+    for name in WEIGHTS:
+        if os.path.lexists(directory / name):
+            return directory / name
+    raise UnknownModel(f"{directory}: has neither {' nor '.join(WEIGHTS)}.")
 
 
 @contextmanager
@@ -45,6 +63,22 @@ def read(path: Path) -> bytes:
     """Raises UnknownModel as `opened` does."""
     with opened(path) as file:
         return file.read(LARGEST_OTHER)
+
+
+def write(file: FileIO, content: bytes) -> None:
+    """All of it. Raises NoSpace, or Unavailable where the system does not let it be written."""
+    rest = memoryview(content)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise unwritable(Path(str(file.name)), error) from error
+
+
+def unwritable(path: Path, error: OSError) -> Unavailable:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{path}: the disk is full. Make room there, or name another directory (TOLK_MODEL_CACHE).")
+    return Unavailable(f"{path}: cannot be written: {error.strerror}.")
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:

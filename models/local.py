@@ -11,7 +11,7 @@ import heapq
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ import regex
 
 from models.characters import check, clean
 from models.decoding import Hypothesis, Model, Options
+from models.diskcache import Held
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.files import quote, read_json
@@ -29,15 +30,13 @@ from models.precision import load
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
 from models.segment import Segmentation, fit, join, spans, split
+from models.store import Store
 from models.surface import restore, soften
 from models.tokenizer import Tokenizer
-from models.weights import fingerprint
 
 Tokens = tuple[int, ...]
 Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
 
-_EMBEDDED = Path(__file__).parent / "embedded"
-_NAME = regex.compile(r"[A-Za-z0-9_-]+")
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _WORD = regex.compile(r"\p{L}+")
 _SMALLEST_LIMIT = 8  # tokens of a sentence; no word would fit into fewer
@@ -128,23 +127,25 @@ class LocalTranslator:
         model: Model,
         engine: Engine,
         *,
-        version: str,
+        held: Held,
         decoding: Options,
         source: str,
         target: str,
         longest: int,
         target_tokens: Mapping[str, str],
     ) -> None:
-        """`longest`: a source sentence of more tokens, its end included, is translated in parts."""
+        """`longest`: a source sentence of more tokens, its end included, is translated in parts. `held` is where the
+        model lies, until `close`."""
         self.tokenizer = tokenizer
         self.model = model
-        self.version = version
+        self.directory, self.checksum, self.version = held.directory, str(held.checksum), held.checksum.version
         self.decoding = decoding
         self.source = source
         self.target = target
         self.longest = longest
         self.target_tokens = target_tokens
         self._engine = engine
+        self._held = held
 
     @classmethod
     def load(
@@ -156,42 +157,50 @@ class LocalTranslator:
         target_tokens: Mapping[str, str] | None = None,
         decoding: Options | None = None,
         settings: EngineSettings | None = None,
+        store: Store | None = None,
+        checksum: str | None = None,
     ) -> LocalTranslator:
-        """The model of an embedded name or of a directory, with its engine started.
+        """The model of an embedded name, of a directory, or from elsewhere (docs/models.md), with its engine started.
 
         `precision` is float32, bfloat16, float16, int8, or auto (models.precision).
         `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
-        that bring no options, and is by default the beam of the model's generation_config.json.
+        that bring no options, and is by default the beam of the model's generation_config.json. `store` keeps what is
+        fetched, by default in the user's cache; `checksum` is what the model has to have.
         Raises UnknownModel for a reference that leads nowhere, or to a file that is not what it should be (the message
         names both), BadInput for a target token the model does not have or a precision the device does not, Unavailable
-        for a device that is not there.
+        for a device that is not there, and as Store.fetch does.
         """
-        directory = locate(reference)
-        tokenizer = Tokenizer.load(directory)
-        if missing := set((target_tokens or {}).values()) - tokenizer.target_tokens:
-            raise BadInput(
-                f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
+        with ExitStack() as failing:
+            held = failing.enter_context((store or Store()).fetch(reference, checksum))
+            tokenizer = Tokenizer.load(held.directory)
+            if missing := set((target_tokens or {}).values()) - tokenizer.target_tokens:
+                raise BadInput(
+                    f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
+                )
+            path = held.directory / "tokenizer_config.json"
+            config = read_json(path, required=False)
+            longest = config.get("model_max_length", _NO_LIMIT)
+            if type(longest) is not int or longest < _SMALLEST_LIMIT:
+                raise UnknownModel(
+                    f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected."
+                )
+            source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
+            model = load(held.directory, device=device, precision=precision)
+            translator = cls(
+                tokenizer,
+                model,
+                Engine(model, settings or EngineSettings()),
+                held=held,
+                decoding=decoding or Options(beam=model.config.num_beams),
+                source=source,
+                target=target,
+                longest=min(longest, tokenizer.max_length),
+                target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens}
+                | dict(target_tokens or {}),
             )
-        path = directory / "tokenizer_config.json"
-        config = read_json(path, required=False)
-        longest = config.get("model_max_length", _NO_LIMIT)
-        if type(longest) is not int or longest < _SMALLEST_LIMIT:
-            raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
-        source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
-        model = load(directory, device=device, precision=precision)
-        translator = cls(
-            tokenizer,
-            model,
-            Engine(model, settings or EngineSettings()),
-            version=fingerprint(directory),
-            decoding=decoding or Options(beam=model.config.num_beams),
-            source=source,
-            target=target,
-            longest=min(longest, tokenizer.max_length),
-            target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens or {}),
-        )
-        translator._engine.start()
-        return translator
+            translator._engine.start()
+            failing.pop_all()
+            return translator
 
     def translate(
         self,
@@ -265,8 +274,9 @@ class LocalTranslator:
         return self._engine.stats()
 
     def close(self, grace: float = 0.0) -> None:
-        """Stops the engine; what it has accepted gets `grace` seconds."""
+        """Stops the engine; what it has accepted gets `grace` seconds. Then the store may remove the model."""
         self._engine.close(grace)
+        self._held.release()
 
     def __enter__(self) -> Self:
         return self
@@ -423,25 +433,6 @@ def _swaps(decoded: list[_Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
 
     ranked = heapq.merge(*map(others, range(len(best))), key=lambda swap: -swap[0])
     return islice(ranked, max((len(sentence.hypotheses) - 1 for sentence in decoded), default=0))
-
-
-def locate(reference: str) -> Path:
-    """The directory of an embedded model's name, or of a path, which holds a slash or starts with a dot.
-
-    Raises UnknownModel where there is none.
-    """
-    said = quote(repr(reference))
-    is_path = "/" in reference or reference.startswith(".")
-    if not is_path and not _NAME.fullmatch(reference):
-        raise UnknownModel(f"{said} is no name (letters, digits, - and _) and no directory (with a slash).")
-    try:
-        directory = Path(reference).expanduser() if is_path else _EMBEDDED / reference
-        if directory.is_dir():
-            return directory
-    except (OSError, RuntimeError) as error:  # too long, not allowed; ~ of a user who is not there
-        raise UnknownModel(f"{said} cannot be looked at: {quote(error).rstrip('.')}.") from error
-    names = _list(path.name for path in _EMBEDDED.iterdir())
-    raise UnknownModel(f"There is no model {said}. Embedded: {names}; of a directory, write ./directory.")
 
 
 def _language(config: Mapping[str, Any], name: str, path: Path) -> str:

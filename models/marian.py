@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 from models.cache import Cache, Ints, multiple
 from models.errors import UnknownModel
-from models.files import quote, read_json
-from models.weights import read_weights, weights_path
+from models.files import quote, read_json, weights_path
+from models.weights import read_weights
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "silu": F.silu, "relu": F.relu, "gelu": F.gelu}
 DEFAULTS = {  # of transformers' MarianConfig

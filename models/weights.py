@@ -1,10 +1,8 @@
-"""A checkpoint's weights: its file, the tensors in it, and its fingerprint."""
+"""A checkpoint's weights: the tensors in its file."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -17,14 +15,6 @@ from models.statedict import read_state_dict
 LARGEST_HEADER = 1 << 20  # bytes, of safetensors; a tensor takes about 130
 
 
-def weights_path(directory: Path) -> Path:
-    """The checkpoint's file; safetensors goes before the older format. Raises UnknownModel where there is neither."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if os.path.lexists(directory / name):
-            return directory / name
-    raise UnknownModel(f"{directory}: has neither model.safetensors nor pytorch_model.bin.")
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The checkpoint's tensors by its own names. Nothing in it is run. Raises UnknownModel."""
     try:
@@ -33,12 +23,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a parser's, of bytes that may be anything
         raise UnknownModel(f"{path}: is no checkpoint that can be read safely: {quote(error)}.") from error
-
-
-def fingerprint(directory: Path) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the weights."""
-    with opened(weights_path(directory), LARGEST_WEIGHTS) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

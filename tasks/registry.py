@@ -7,14 +7,15 @@ import re
 import threading
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.contract import SHARED, Code, Options, TolkError, shared_route
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+PIVOT = "en"  # the language to go through before any other
 LOOK = 1.0  # seconds until the file is looked at again
 
 _EMBEDDED = r"[A-Za-z0-9_-]+"
@@ -62,6 +63,22 @@ class Model:
         return self.name if self.warm else shared_route(self.name)
 
 
+class Leg(NamedTuple):
+    """A model, and the direction of its that is taken: a whole way, or one of the two through another language."""
+
+    model: Model
+    pair: Pair
+
+
+class Way(NamedTuple):
+    """From a language to another: by each of `models`, or through the languages of `via`, a model for each leg."""
+
+    source: str
+    target: str
+    models: tuple[str, ...]
+    via: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Registry:
     """The models on offer, in the order of the file."""
@@ -89,8 +106,11 @@ class Registry:
             raise RegistryError(f"{path}: has no [models.NAME] entry.")
         return cls({name: _model(name, entry, path) for name, entry in entries.items()})
 
-    def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Model, Pair]:
-        """The model and direction for a request.
+    def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
+        """The way for a request: one leg, or two where no model goes directly, the source is said, and no model.
+
+        Two go through PIVOT or, where it does not lead there, through the first language of the file that does; each
+        leg is by the first model that fits.
 
         Raises TolkError: UNKNOWN_MODEL for a model or pair that is not on offer, with what is;
         BAD_INPUT where `source` was left out and more than one direction leads to the target.
@@ -104,6 +124,8 @@ class Registry:
             for pair in entry.pairs
             if pair.target == target and source in (None, pair.source)
         ]
+        if not fitting and model is None and (legs := self._pivot(source, target)):
+            return legs
         if not fitting:
             wanted = f"from {source} to {target}" if source is not None else f"to {target}"
             offered = ", ".join(sorted({f"{p.source}-{p.target}" for e in candidates for p in e.pairs}))
@@ -112,10 +134,44 @@ class Registry:
             raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
         if source is None and len(fitting) > 1:
             sources = ", ".join(sorted({f"{pair.source} ({entry.name})" for entry, pair in fitting}))
+            near = {pair.source for _, pair in fitting}
+            far = {pair.source for _, pair in self._legs() if pair.target in near} - near - {target}
+            through = f" Through another language: {', '.join(sorted(far))}." if far else ""
             raise TolkError(
-                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}."
+                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
             )
-        return fitting[0]
+        return (Leg(*fitting[0]),)
+
+    def ways(self) -> list[Way]:
+        """Every way that `resolve` finds for a source and a target; the direct ones first, in the order of the file."""
+        direct: dict[tuple[str, str], list[str]] = {}
+        targets: dict[str, list[str]] = {}
+        for model, pair in self._legs():
+            if (pair.source, pair.target) not in direct:
+                targets.setdefault(pair.source, []).append(pair.target)
+            direct.setdefault((pair.source, pair.target), []).append(model.name)
+        ways = {pair: Way(*pair, tuple(names)) for pair, names in direct.items()}
+        for source, languages in targets.items():
+            for via in sorted(languages, key=PIVOT.__ne__):
+                for target in targets.get(via, ()):
+                    if source != target:
+                        models = direct[source, via][0], direct[via, target][0]
+                        ways.setdefault((source, target), Way(source, target, models, (via,)))
+        return list(ways.values())
+
+    def _legs(self) -> Iterator[Leg]:
+        return (Leg(model, pair) for model in self.models.values() for pair in model.pairs)
+
+    def _pivot(self, source: str | None, target: str) -> tuple[Leg, ...]:
+        """The two legs through another language, or none."""
+        first: dict[str, Leg] = {}
+        second: dict[str, Leg] = {}
+        for leg in self._legs():
+            if leg.pair.source == source != target:
+                first.setdefault(leg.pair.target, leg)
+            if leg.pair.target == target:
+                second.setdefault(leg.pair.source, leg)
+        return next(((first[via], second[via]) for via in (PIVOT, *first) if via in first and via in second), ())
 
 
 class RegistryFile:

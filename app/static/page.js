@@ -7,6 +7,7 @@ const MUTATION = `
 mutation Translate($input: TranslateInput!) {
   translate(input: $input) {
     requestId
+    via
     translations { text error { code message } sentences { text score flags } }
   }
 }`;
@@ -17,7 +18,8 @@ const TRANSIENT = ["RATE_LIMITED", "OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNRE
 const TIMEOUT = 10; // seconds for a short text
 const GRACE = 5; // seconds after that, in which the service would have said so
 const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
-const LOW_SCORE = -0.8; // mean log-probability per token, below which a sentence deserves a second look (docs/page.md)
+// Mean log-probability per token, of each model, below which a sentence deserves a second look (docs/page.md).
+const LOW_SCORE = -0.8;
 const FLAGS = {
   REPETITION: "The model began to repeat itself here. Something may be missing, or said twice.",
   UNKNOWN_TOKENS: "The sentence has characters that the model does not know. They may be missing.",
@@ -36,8 +38,9 @@ const [source, target, swap, oneWay] = ["source", "target", "swap", "one-way"].m
 const [text, length, clear] = ["text", "length", "clear"].map(element);
 const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
 const [trouble, reason, plan, trace] = ["trouble", "reason", "plan", "trace"].map(element);
-const [again, outdated] = ["again", "outdated"].map(element);
+const [again, outdated, through] = ["again", "outdated", "through"].map(element);
 const names = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
@@ -100,7 +103,7 @@ function change() {
   clear.disabled = !text.value;
   current = false;
   if (text.value.trim() === "") {
-    show("", []);
+    show("", [], []);
     say("");
   } else if (excess > 0) {
     trouble.hidden = true;
@@ -143,7 +146,7 @@ async function translate() {
   const patient = AbortSignal.any([signal, AbortSignal.timeout((timeout + GRACE) * 1000)]);
   progress.hidden = false;
   try {
-    const { requestId, translations } = (await ask(MUTATION, { input }, patient)).translate;
+    const { requestId, via, translations } = (await ask(MUTATION, { input }, patient)).translate;
     const [{ text: translation, sentences, error }] = translations;
     if (error) throw new RequestError(error.message, { ...error, requestId });
     current = true;
@@ -151,7 +154,7 @@ async function translate() {
     earliest = 0;
     refused = demand();
     output.lang = to;
-    const count = show(translation, sentences);
+    const count = show(translation, sentences, via);
     const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
     say(`Translated.${check}`);
   } catch (error) {
@@ -194,9 +197,10 @@ function mark(inWords) {
 // What is on the page.
 
 // Returns how many sentences are marked.
-function show(translation, sentences) {
+function show(translation, sentences, via) {
   shown = translation;
-  output.replaceChildren(...annotate(translation, sentences));
+  output.replaceChildren(...annotate(translation, sentences, LOW_SCORE * (via.length + 1)));
+  through.textContent = via.length ? `Translated through ${list.format(via.map(name))}.` : "";
   copy.disabled = !shown;
   if (trouble.contains(document.activeElement)) text.focus();
   trouble.hidden = true;
@@ -205,7 +209,7 @@ function show(translation, sentences) {
 }
 
 // The translation, with each sentence marked that a reader had better check. Sentences occur in it in their order.
-function annotate(translation, sentences) {
+function annotate(translation, sentences, low) {
   const parts = [];
   let written = 0;
   let cursor = 0;
@@ -214,7 +218,7 @@ function annotate(translation, sentences) {
     if (start < 0 || !sentence.text) continue;
     cursor = start + sentence.text.length;
     const doubts = sentence.flags.map((flag) => FLAGS[flag]);
-    if (sentence.score < LOW_SCORE) doubts.push(UNSURE);
+    if (sentence.score < low) doubts.push(UNSURE);
     if (doubts.length === 0) continue;
     parts.push(translation.slice(written, start), ...doubtful(sentence.text, doubts, `doubt-${parts.length}`));
     written = cursor;

@@ -63,11 +63,13 @@ def test_the_committed_schema_is_the_one_served(tmp_path: Path) -> None:
 
 
 def test_languages_come_from_the_registry(two_models: FlaskClient) -> None:
-    answer = two_models.post("/graphql", json={"query": "{ languages { source target models } }"})
+    answer = two_models.post("/graphql", json={"query": "{ languages { source target models via } }"})
     assert answer.json["data"]["languages"] == [
-        {"source": "fr", "target": "en", "models": ["fr-en", "many"]},
-        {"source": "de", "target": "en", "models": ["many"]},
-        {"source": "en", "target": "fi", "models": ["many"]},
+        {"source": "fr", "target": "en", "models": ["fr-en", "many"], "via": []},
+        {"source": "de", "target": "en", "models": ["many"], "via": []},
+        {"source": "en", "target": "fi", "models": ["many"], "via": []},
+        {"source": "fr", "target": "fi", "models": ["fr-en", "many"], "via": ["en"]},
+        {"source": "de", "target": "fi", "models": ["many", "many"], "via": ["en"]},
     ]
 
 

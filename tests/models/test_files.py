@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import UnknownModel
-from models.files import LARGEST_OTHER, opened, quote, read, read_json
+from models.files import LARGEST_OTHER, opened, quote, read, read_json, weights_path
 
 
 def test_links_to_regular_files_are_followed(tmp_path: Path) -> None:
@@ -109,3 +109,15 @@ def test_what_a_file_says_is_fit_for_a_log() -> None:
     for _ in range(10_000):
         nested = [nested]
     assert len(quote(nested)) < 200
+
+
+def test_safetensors_goes_first_and_is_not_passed_over_when_it_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a")
+    assert weights_path(tmp_path).name == "pytorch_model.bin"
+    (tmp_path / "model.safetensors").symlink_to("nowhere")
+    assert weights_path(tmp_path).name == "model.safetensors"
+
+
+def test_a_directory_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"has neither model\.safetensors nor pytorch_model\.bin"):
+        weights_path(tmp_path)

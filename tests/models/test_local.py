@@ -24,7 +24,8 @@ from models.cache import Cache, Ints
 from models.decoding import Options
 from models.engine import EngineSettings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.local import LocalTranslator, Translation, locate
+from models.local import LocalTranslator, Translation
+from models.reference import locate
 from models.repetition import runs_away
 from models.search import Doubles
 

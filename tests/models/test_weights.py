@@ -1,8 +1,7 @@
-"""Files of safetensors as the library writes them and as it never would; which file it is, and its fingerprint."""
+"""Files of safetensors as the library writes them and as it never would."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import time
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.errors import UnknownModel
-from models.weights import LARGEST_HEADER, fingerprint, read_weights, weights_path
+from models.weights import LARGEST_HEADER, read_weights
 
 
 @pytest.fixture
@@ -94,17 +93,3 @@ def test_every_truncation_is_noticed(path: Path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(UnknownModel, match=r"model\.safetensors"):
             read_weights(path)
-
-
-def test_safetensors_goes_first_and_is_not_passed_over_when_it_is_broken(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"a")
-    assert weights_path(tmp_path).name == "pytorch_model.bin"
-    (tmp_path / "model.safetensors").symlink_to("nowhere")
-    assert weights_path(tmp_path).name == "model.safetensors"
-
-
-def test_a_fingerprint_is_of_the_weights(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModel, match="has neither"):
-        fingerprint(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
-    assert fingerprint(tmp_path) == hashlib.sha256(b"weights").hexdigest()[:12]

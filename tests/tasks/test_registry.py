@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tasks import registry as registry_module
 from tasks.contract import SHARED, Code, Options, TolkError
-from tasks.registry import Pair, Registry, RegistryError, RegistryFile
+from tasks.registry import Model, Pair, Registry, RegistryError, RegistryFile, Way
 
 MODELS = """
 [models.fr-en]
@@ -88,7 +88,7 @@ def test_the_models_of_the_repository_can_be_read() -> None:
     ],
 )
 def test_a_request_finds_its_model(registry: Registry, source: str | None, target: str, model: str | None, found: str):
-    entry, pair = registry.resolve(source, target, model)
+    [(entry, pair)] = registry.resolve(source, target, model)
     assert entry.name == found
     assert pair in entry.pairs
     assert pair.target == target
@@ -101,8 +101,10 @@ def test_a_request_finds_its_model(registry: Registry, source: str | None, targe
         ("fr", "xx", None, Code.UNKNOWN_MODEL, "en-fr"),
         ("fr", "en", "nope", Code.UNKNOWN_MODEL, "en-roa"),
         ("fr", "en", "de-en", Code.UNKNOWN_MODEL, "de-en"),
-        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en), it (customer-1)"),
+        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en), it (customer-1), sv (customer-2)."),
         ("", "en", None, Code.UNKNOWN_MODEL, "fr-en"),
+        ("", "es", None, Code.UNKNOWN_MODEL, "en-es"),
+        ("fr", "es", "fr-en", Code.UNKNOWN_MODEL, "Pairs: fr-en."),
     ],
 )
 def test_a_request_without_a_model_is_told_what_there_is(
@@ -112,6 +114,87 @@ def test_a_request_without_a_model_is_told_what_there_is(
         registry.resolve(source, target, model)
     assert caught.value.code is code
     assert hint in caught.value.message
+
+
+def offering(*models: str) -> Registry:
+    """`a-b` translates from a to b, `a-b+b-c` from b to c too."""
+    entries = (Model(name, name, tuple(Pair(*pair.split("-")) for pair in name.split("+"))) for name in models)
+    return Registry({model.name: model for model in entries})
+
+
+@pytest.mark.parametrize(
+    ("models", "source", "target", "found"),
+    [
+        (["fr-en", "en-de"], "fr", "de", ["fr-en", "en-de"]),
+        (["fr-en", "en-de", "fr-de"], "fr", "de", ["fr-de"]),  # a direct one always wins
+        (["fr-it", "it-de", "en-de", "fr-en"], "fr", "de", ["fr-en", "en-de"]),  # English before others
+        (["en-de", "es-de", "fr-it", "it-de", "fr-es"], "fr", "de", ["fr-it", "it-de"]),  # then as the file has it
+        (["fr-it", "fr-es", "es-de"], "fr", "de", ["fr-es", "es-de"]),
+        (["fr-en", "en-de", "en-de+en-fi"], "fr", "de", ["fr-en", "en-de"]),
+        (["fr-en+en-de"], "fr", "de", ["fr-en+en-de", "fr-en+en-de"]),
+        (["fr-en", "en-fr"], "en", "fr", ["en-fr"]),
+    ],
+)
+def test_what_no_model_translates_goes_through_another_language(
+    models: list[str], source: str, target: str, found: list[str]
+) -> None:
+    legs = offering(*models).resolve(source, target, None)
+    assert [leg.model.name for leg in legs] == found
+    assert (legs[0].pair.source, legs[-1].pair.target) == (source, target)
+    assert [leg.pair.target for leg in legs[:-1]] == [leg.pair.source for leg in legs[1:]]
+
+
+@pytest.mark.parametrize(
+    ("models", "source", "target"),
+    [
+        (["fr-en", "en-fr"], "en", "en"),  # there and back
+        (["fr-en", "en-it", "it-de"], "fr", "de"),  # three legs
+        (["fr-en", "de-en"], "fr", "de"),
+    ],
+)
+def test_two_legs_at_most_and_never_back(models: list[str], source: str, target: str) -> None:
+    with pytest.raises(TolkError, match=f"No model translates from {source} to {target}.") as caught:
+        offering(*models).resolve(source, target, None)
+    assert caught.value.code is Code.UNKNOWN_MODEL
+
+
+def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
+    registry = offering("fr-en", "en-de")
+    assert [leg.model.name for leg in registry.resolve(None, "de", None)] == ["en-de"]
+    with pytest.raises(TolkError, match=r"say which source, or model: en \(en-de\), it \(it-de\)\.$"):
+        offering("en-de", "it-de", "de-it").resolve(None, "de", None)
+    with pytest.raises(TolkError, match=r"it \(it-de\)\. Through another language: es, fr\.$"):
+        offering("en-de", "it-de", "fr-en", "es-it").resolve(None, "de", None)
+
+
+def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> None:
+    assert offering("fr-it", "it-de", "fr-en", "en-de", "en-de+de-en").ways() == [
+        Way("fr", "it", ("fr-it",)),
+        Way("it", "de", ("it-de",)),
+        Way("fr", "en", ("fr-en",)),
+        Way("en", "de", ("en-de", "en-de+de-en")),
+        Way("de", "en", ("en-de+de-en",)),
+        Way("fr", "de", ("fr-en", "en-de"), ("en",)),
+        Way("it", "en", ("it-de", "en-de+de-en"), ("de",)),
+    ]
+
+
+LANGUAGES = st.sampled_from(["en", "fr", "de", "it", "es"])
+
+
+@given(pairs=st.lists(st.tuples(LANGUAGES, LANGUAGES), max_size=8), source=LANGUAGES, target=LANGUAGES)
+def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: str, target: str) -> None:
+    models = [Model(f"{number}", "x", (Pair(*pair),)) for number, pair in enumerate(pairs)]
+    registry = Registry({model.name: model for model in models})
+    ways = [way for way in registry.ways() if (way.source, way.target) == (source, target)]
+    try:
+        legs = registry.resolve(source, target, None)
+    except TolkError:
+        assert ways == []
+    else:
+        [way] = ways
+        assert way.via == tuple(leg.pair.target for leg in legs[:-1])
+        assert [leg.model.name for leg in legs] == [*way.models[: len(legs)]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""How far a download is: a bar on a terminal, elsewhere a line in the log now and then."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+EVERY = 10.0  # seconds
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """`report` says how many of `total` bytes are there."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True)
+
+    def __enter__(self) -> Self:
+        self._said = self._began = time.monotonic()
+        logger.info("fetching %s, %.1f MB", self._what, self._total / 1e6)
+        return self
+
+    def report(self, done: int) -> None:
+        if self._bar is not None:
+            self._bar.update(done - self._done)
+        self._done = done
+        if time.monotonic() >= self._said + EVERY:
+            self._said = time.monotonic()
+            logger.info("%s: %.1f of %.1f MB", self._what, done / 1e6, self._total / 1e6)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if kind is None:
+            taken = time.monotonic() - self._began
+            logger.info("fetched %s, %.1f MB in %.1f s", self._what, self._done / 1e6, taken)
