@@ -210,8 +210,8 @@ class Query(graphene.ObjectType):
     usage = graphene.Field(Usage, description="Null where no API key is needed and none was sent.")
 
     @staticmethod
-    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[Way]:
-        ways: list[Way] = info.context.registry.ways()
+    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> tuple[Way, ...]:
+        ways: tuple[Way, ...] = info.context.registry.ways
         return ways
 
     @staticmethod

@@ -221,12 +221,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a request spent in the queue, waiting for a batch, in the encoder, and in the decoder."""
+    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, in the decoder, and, before those
+    three, until its model was in memory. They are known of a request that failed, too, as far as it came.
+    """
 
     queue: float = 0.0
     wait: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
+    load: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,7 @@ class TranslateReply:
     def decode(cls, payload: object) -> TranslateReply:
         """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
         data = _versioned(payload, "reply")
-        timings = _mapping(data.get("timings"), "timings")
+        timings = {"load": 0.0, **_mapping(data.get("timings"), "timings")}  # a worker of an earlier release says none
         return cls(
             model=_get(data, "model", str),
             version=_get(data, "version", str | None),

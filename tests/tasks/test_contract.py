@@ -60,7 +60,7 @@ replies = st.builds(
     via=st.lists(texts).map(tuple),
     worker=texts,
     results=st.lists(results).map(tuple),
-    timings=st.builds(Timings, numbers, numbers, numbers, numbers),
+    timings=st.builds(Timings, numbers, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
 )
 statuses = st.builds(
@@ -210,6 +210,12 @@ def test_flags_and_codes_of_a_newer_release_do_no_harm() -> None:
     assert TranslateReply.decode(reply) == replace(
         REPLY, results=(replace(REPLY.results[0], flags=(Flag.SPLIT,)),), error=Failure(Code.INTERNAL, "m")
     )
+
+
+def test_a_reply_of_an_earlier_release_tells_no_load() -> None:
+    reply = over_the_wire(replace(REPLY, timings=Timings(1.0, load=2.0)).encode())
+    del reply["timings"]["load"]
+    assert TranslateReply.decode(reply) == replace(REPLY, timings=Timings(1.0))
 
 
 def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:
