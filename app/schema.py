@@ -163,6 +163,12 @@ class WorkerStatus(graphene.ObjectType):
     active = graphene.Int(required=True, description="Requests that it holds.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
+    memory = graphene.Field(
+        graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
+    )
+    gpu_memory = graphene.Field(
+        graphene.BigInt, description="Bytes that it holds of its GPU's; null where it uses none."
+    )
 
 
 class ErrorStatus(graphene.ObjectType):
@@ -204,8 +210,8 @@ class Query(graphene.ObjectType):
     usage = graphene.Field(Usage, description="Null where no API key is needed and none was sent.")
 
     @staticmethod
-    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[Way]:
-        ways: list[Way] = info.context.registry.ways()
+    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> tuple[Way, ...]:
+        ways: tuple[Way, ...] = info.context.registry.ways
         return ways
 
     @staticmethod

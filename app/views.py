@@ -69,7 +69,7 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
     def page() -> str:
         return render_template(
             "index.html",
-            pairs=[(way.source, way.target) for way in registry.ways()],
+            pairs=[(way.source, way.target) for way in registry.ways],
             limit=min(settings.max_text_characters, settings.max_request_characters),
             max_timeout=settings.max_timeout,
         )

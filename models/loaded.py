@@ -151,7 +151,7 @@ class LoadedModels(Generic[M, F]):
         self._failed: dict[str, _Failure] = {}
         self._sizes: dict[str, int] = {}  # of what was ever loaded
         self._closing = False
-        self._waiting = self._hits = self._misses = self._loads = self._failures = self._evictions = 0
+        self._hits = self._misses = self._loads = self._failures = self._evictions = 0
         self._loading = 0.0
         tasks = {f"fetch-{number}": self._fetch_all for number in range(fetching)} | {"load": self._load_all}
         self._threads = [threading.Thread(target=task, name=name, daemon=True) for name, task in tasks.items()]
@@ -228,7 +228,7 @@ class LoadedModels(Generic[M, F]):
                 failures=self._failures,
                 loading=self._loading,
                 evictions=self._evictions,
-                waiting=self._waiting,
+                waiting=self._waiting(),
                 bytes=self._taken(),
             )
 
@@ -264,13 +264,9 @@ class LoadedModels(Generic[M, F]):
             self._misses += 1
             if (failure := self._failed.get(name)) is not None and self._clock() < failure.until:
                 raise copy(failure.error)
-            if self._waiting >= self._most_waiting:
-                raise Overloaded(f"{self._waiting} callers wait for models already. Try again in a moment.")
-            self._waiting += 1
-            try:
-                return self._bring(name, deadline)
-            finally:
-                self._waiting -= 1
+            if (waiting := self._waiting()) >= self._most_waiting:
+                raise Overloaded(f"{waiting} callers wait for models already. Try again in a moment.")
+            return self._bring(name, deadline)
 
     def _in_memory(self) -> list[tuple[str, M]]:
         with self._lock:
@@ -334,6 +330,9 @@ class LoadedModels(Generic[M, F]):
             self._failed[coming.name] = _Failure(error, self._clock() + seconds, seconds)
         self._settle(coming, error)
         self._leaving.append(coming)  # for what was fetched to be released
+
+    def _waiting(self) -> int:
+        return sum(each.waiters for each in self._coming)
 
     def _taken(self) -> int:
         """Bytes of all that is in memory, whether it serves still or not."""

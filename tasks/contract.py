@@ -221,8 +221,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, and in the decoder; `load` is until
-    its model was in memory. Of a request that failed, they are what it came to.
+    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, in the decoder, and, before those
+    three, until its model was in memory. They are known of a request that failed, too, as far as it came.
     """
 
     queue: float = 0.0
@@ -290,6 +290,8 @@ class WorkerStatus:
     """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
 
     Since then, too: requests that found their model in memory; models that were loaded, and that went to make room.
+    `memory` is what it has of the machine's, in bytes, None where it is of a release that does not say so; `gpu_memory`
+    what it holds of its GPU's, None where it uses none.
     """
 
     models: tuple[LoadedModel, ...]
@@ -299,6 +301,8 @@ class WorkerStatus:
     hits: int = 0
     loads: int = 0
     evictions: int = 0
+    memory: int | None = None
+    gpu_memory: int | None = None
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -315,6 +319,8 @@ class WorkerStatus:
             hits=_get(data, "hits", int),
             loads=_get(data, "loads", int),
             evictions=_get(data, "evictions", int),
+            memory=_get(data, "memory", int | None),
+            gpu_memory=_get(data, "gpu_memory", int | None),
         )
 
 

@@ -85,11 +85,14 @@ class Supervisor:
     workers: Sequence[Worker]
     events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
-    def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 1 where a worker ended before it was ever ready."""
+    def listen(self) -> None:
+        """From here on a signal is an event."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
                 signal.signal(number, lambda number, _frame: self.events.put(signal.Signals(number)))
+
+    def run(self) -> int:
+        """Returns the exit code: 0 after a signal, 1 where a worker ended before it was ever ready."""
         for worker in self.workers:
             self.start(worker)
         while True:
@@ -246,7 +249,9 @@ def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arg
     ctx.obj.app.log.setup(loglevel="INFO")
     switches = [switch for switch in ("--quiet", "--no-color") if common[switch[2:].replace("-", "_")]]
     command = [sys.executable, "-m", "celery", "-A", common["app"], *switches, "worker", *worker_arguments]
-    ctx.exit(Supervisor(command, workers).run())
+    supervisor = Supervisor(command, workers)
+    supervisor.listen()
+    ctx.exit(supervisor.run())
 
 
 SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="The descriptor of a pool's socket.")
@@ -269,7 +274,8 @@ class Supervision(bootsteps.StartStopStep):
                 line.send(b"\n")
 
         def await_end() -> None:
-            line.recv(1)
+            with suppress(ConnectionResetError):  # it has not even read that this worker is ready
+                line.recv(1)
             logger.critical("the pool's supervisor is gone: shutting down")
             os.kill(os.getpid(), signal.SIGTERM)
 

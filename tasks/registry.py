@@ -7,8 +7,10 @@ import re
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from tasks.contract import SHARED, Code, Options, TolkError, shared_route
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 PIVOT = "en"  # the language to go through before any other
 LOOK = 1.0  # seconds until the file is looked at again
+SHOWN = 12  # models, pairs or languages that an error names, at most
 
 _EMBEDDED = r"[A-Za-z0-9_-]+"
 _HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
@@ -79,7 +82,7 @@ class Way(NamedTuple):
     via: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Registry:
     """The models on offer, in the order of the file."""
 
@@ -116,62 +119,71 @@ class Registry:
         BAD_INPUT where `source` was left out and more than one direction leads to the target.
         """
         if model is not None and model not in self.models:
-            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {', '.join(self.models)}.")
-        candidates = [self.models[model]] if model is not None else list(self.models.values())
-        fitting = [
-            (entry, pair)
-            for entry in candidates
-            for pair in entry.pairs
-            if pair.target == target and source in (None, pair.source)
-        ]
+            raise self.unknown(model)
+        candidates = self._legs if model is None else _by_pair([self.models[model]])
+        fitting = candidates.get((source, target), [])
         if not fitting and model is None and (legs := self._pivot(source, target)):
             return legs
         if not fitting:
             wanted = f"from {source} to {target}" if source is not None else f"to {target}"
-            offered = ", ".join(sorted({f"{p.source}-{p.target}" for e in candidates for p in e.pairs}))
+            pairs = [(start, end) for start, end in candidates if start is not None]
+            pairs.sort(key=lambda pair: (pair[0] != source and pair[1] != target, pair))
+            offered = _some([f"{start}-{end}" for start, end in pairs])
             named = f"Model {model!r}" if model is not None else "No model"
             verb = "does not translate" if model is not None else "translates"
             raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
         if source is None and len(fitting) > 1:
-            sources = ", ".join(sorted({f"{pair.source} ({entry.name})" for entry, pair in fitting}))
-            near = {pair.source for _, pair in fitting}
-            far = {pair.source for _, pair in self._legs() if pair.target in near} - near - {target}
-            through = f" Through another language: {', '.join(sorted(far))}." if far else ""
+            sources = _some(sorted({f"{leg.pair.source} ({leg.model.name})" for leg in fitting}))
+            near = {leg.pair.source for leg in fitting}
+            far = {start for start, end in self._legs if start is not None and end in near} - near - {target}
+            through = f" Through another language: {_some(sorted(far))}." if far else ""
             raise TolkError(
                 Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
             )
-        return (Leg(*fitting[0]),)
+        return (fitting[0],)
 
-    def ways(self) -> list[Way]:
+    def unknown(self, model: str) -> TolkError:
+        """What to say of a model that is not on offer."""
+        closest = sorted(self.models, key=lambda name: -_beginning(name, model))
+        return TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
+
+    @cached_property
+    def ways(self) -> tuple[Way, ...]:
         """Every way that `resolve` finds for a source and a target; the direct ones first, in the order of the file."""
-        direct: dict[tuple[str, str], list[str]] = {}
-        targets: dict[str, list[str]] = {}
-        for model, pair in self._legs():
-            if (pair.source, pair.target) not in direct:
-                targets.setdefault(pair.source, []).append(pair.target)
-            direct.setdefault((pair.source, pair.target), []).append(model.name)
-        ways = {pair: Way(*pair, tuple(names)) for pair, names in direct.items()}
-        for source, languages in targets.items():
-            for via in sorted(languages, key=PIVOT.__ne__):
-                for target in targets.get(via, ()):
-                    if source != target:
-                        models = direct[source, via][0], direct[via, target][0]
-                        ways.setdefault((source, target), Way(source, target, models, (via,)))
-        return list(ways.values())
+        direct = [
+            Way(source, target, tuple(leg.model.name for leg in legs))
+            for (source, target), legs in self._legs.items()
+            if source is not None
+        ]
+        indirect = [
+            Way(source, target, tuple(leg.model.name for leg in legs), tuple(leg.pair.target for leg in legs[:-1]))
+            for source in self._targets
+            for target in dict.fromkeys(target for _, target in self._legs)
+            if (source, target) not in self._legs and (legs := self._pivot(source, target))
+        ]
+        return (*direct, *indirect)
 
-    def _legs(self) -> Iterator[Leg]:
-        return (Leg(model, pair) for model in self.models.values() for pair in model.pairs)
+    @cached_property
+    def _legs(self) -> Mapping[tuple[str | None, str], list[Leg]]:
+        return _by_pair(self.models.values())
+
+    @cached_property
+    def _targets(self) -> Mapping[str, list[str]]:
+        """By source."""
+        targets: dict[str, list[str]] = {}
+        for source, target in self._legs:
+            if source is not None:
+                targets.setdefault(source, []).append(target)
+        return targets
 
     def _pivot(self, source: str | None, target: str) -> tuple[Leg, ...]:
         """The two legs through another language, or none."""
-        first: dict[str, Leg] = {}
-        second: dict[str, Leg] = {}
-        for leg in self._legs():
-            if leg.pair.source == source != target:
-                first.setdefault(leg.pair.target, leg)
-            if leg.pair.target == target:
-                second.setdefault(leg.pair.source, leg)
-        return next(((first[via], second[via]) for via in (PIVOT, *first) if via in first and via in second), ())
+        if source is None or source == target:
+            return ()
+        for via in (PIVOT, *self._targets.get(source, ())):
+            if (source, via) in self._legs and (via, target) in self._legs:
+                return self._legs[source, via][0], self._legs[via, target][0]
+        return ()
 
 
 class RegistryFile:
@@ -187,19 +199,21 @@ class RegistryFile:
 
     def current(self) -> Registry:
         """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
-        with self._lock:
-            if time.monotonic() >= self._outdated:
+        if time.monotonic() >= self._outdated and self._lock.acquire(blocking=False):
+            try:  # one caller looks: to read a thousand models takes a tenth of a second
                 self._look()
-            return self._registry
+                self._outdated = time.monotonic() + LOOK
+            finally:
+                self._lock.release()
+        return self._registry
 
     def latest(self) -> Registry:
         """As `current`, for which the file is looked at now."""
         with self._lock:
             self._look()
-            return self._registry
+        return self._registry
 
     def _look(self) -> None:
-        self._outdated = time.monotonic() + LOOK
         seen = _identity(self.path)
         if seen == self._seen:
             return
@@ -210,6 +224,27 @@ class RegistryFile:
             logger.error("%s What it said before still holds.", error)
         else:
             logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
+
+
+def _by_pair(models: Iterable[Model]) -> dict[tuple[str | None, str], list[Leg]]:
+    """Their legs by source and target, and by no source and target, each in the order of the file."""
+    legs: dict[tuple[str | None, str], list[Leg]] = {}
+    for model in models:
+        for pair in model.pairs:
+            for source in (pair.source, None):
+                legs.setdefault((source, pair.target), []).append(Leg(model, pair))
+    return legs
+
+
+def _beginning(one: str, other: str) -> int:
+    """How many characters they begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _identity(path: Path) -> object:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, get_args
 
 from celery import bootsteps
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
 AT_ONCE = 4  # models that are brought up to date
-LISTED = 20  # names in a message
 
 logger = get_logger(__name__)
 
@@ -239,10 +237,9 @@ class Models(Generic[F]):
     def _check(self, name: str) -> None:
         if name in self.warm or name in self._registry.current().models:
             return
-        models = self._registry.latest().models
-        if name not in models:
-            named = ", ".join([*islice(models, LISTED), *["…"][: len(models) > LISTED]])
-            raise TolkError(Code.UNKNOWN_MODEL, f"This worker has no model {name!r}. Models: {named}.")
+        registry = self._registry.latest()
+        if name not in registry.models:
+            raise registry.unknown(name)
 
     def _is_outdated(self, model: Model) -> bool:
         made = self._made.get(model.name)
@@ -321,6 +318,8 @@ def status(state: Any) -> dict[str, Any]:
         hits=stats.hits,
         loads=stats.loads,
         evictions=stats.evictions,
+        memory=memory.resident(),
+        gpu_memory=memory.on_gpu(),
     ).encode()
 
 

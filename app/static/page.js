@@ -200,7 +200,7 @@ function mark(inWords) {
 function show(translation, sentences, via) {
   shown = translation;
   output.replaceChildren(...annotate(translation, sentences, LOW_SCORE * (via.length + 1)));
-  through.textContent = via.length ? `Translated through ${list.format(via.map(name))}.` : "";
+  through.textContent = via.length ? `By way of ${list.format(via.map(name))}: no model translates directly.` : "";
   copy.disabled = !shown;
   if (trouble.contains(document.activeElement)) text.focus();
   trouble.hidden = true;

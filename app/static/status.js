@@ -9,7 +9,7 @@ const QUERY = `
     broker
     deadLetters
     models { name pairs { source target } queues { name depth workers } }
-    workers { name active processed uptime models { name version device } }
+    workers { name active processed uptime memory gpuMemory models { name version device } }
     errors { code count last requestId }
   }
 }`;
@@ -82,9 +82,10 @@ function queueRows({ name, pairs, queues }) {
   return queues.map((queue) => [[name, `${languages}, queue ${queue.name}`], [queue.depth], [queue.workers]]);
 }
 
-function workerRow({ name, active, processed, uptime, models }) {
+function workerRow({ name, active, processed, uptime, memory, gpuMemory, models }) {
   const loaded = models.map((model) => `${model.name} (${model.version}) on ${model.device}`).join(", ");
-  return [[name, loaded], [active], [processed], [duration(uptime)]];
+  const onGpu = gpuMemory === null ? "" : `GPU ${size(gpuMemory)}`;
+  return [[name, loaded], [active], [processed], [size(memory), onGpu], [duration(uptime)]];
 }
 
 function errorRow({ code, count, last, requestId }) {
@@ -96,6 +97,11 @@ function duration(seconds) {
   if (minutes < 1) return `${Math.floor(seconds)} s`;
   if (minutes < 60) return `${minutes} min`;
   return minutes < 1440 ? `${Math.floor(minutes / 60)} h ${minutes % 60} min` : `${Math.floor(minutes / 1440)} d`;
+}
+
+function size(bytes) {
+  if (bytes === null) return "–";
+  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
 // Fills a table in place, so that a selection outlives what did not change. A cell is a line, and perhaps a detail.

@@ -114,7 +114,7 @@ def test_the_timeout_is_ten_seconds_unless_said_otherwise(
     [
         ({}, 400, "BAD_INPUT", "de (many), fr (fr-en), fr (many)"),
         ({"target": "sv"}, 404, "UNKNOWN_MODEL", "No model translates to sv."),
-        ({"source": "sv"}, 404, "UNKNOWN_MODEL", "Pairs: de-en, en-fi, fr-en."),
+        ({"source": "sv"}, 404, "UNKNOWN_MODEL", "Pairs: de-en, fr-en, en-fi."),
         ({"model": "en-sv"}, 404, "UNKNOWN_MODEL", "Models: fr-en, many."),
         ({"model": "fr-en", "target": "fi"}, 404, "UNKNOWN_MODEL", "Model 'fr-en' does not translate to fi."),
     ],

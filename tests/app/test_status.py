@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -23,7 +24,7 @@ REGISTRY = Path(__file__).parents[2] / "models.toml"
 STATUS = """{ status {
   broker deadLetters
   models { name pairs { source target } queues { name depth workers } }
-  workers { name models { name version device } active processed uptime }
+  workers { name models { name version device } active processed uptime memory gpuMemory }
   errors { code count last requestId }
 } }"""
 
@@ -137,6 +138,8 @@ def test_workers_queues_and_the_errors_of_every_web_process(
         [found] = seen["workers"]
         assert found["models"] == [{"name": "fr-en", "version": "echo", "device": "cpu"}]
         assert (found["active"], found["uptime"] < 600) == (0, True)
+        assert found["memory"] == pytest.approx(psutil.Process(worker.process.pid).memory_info().rss, rel=0.2)
+        assert found["gpuMemory"] is None
         assert [(each["code"], each["count"], each["requestId"]) for each in seen["errors"]] == [
             ("TIMEOUT", 2, "second"),
             ("INTERNAL", 1, "third"),

@@ -63,7 +63,7 @@ def test_the_status_is_there_and_everybody_can_read_it(
     stage: Stage, status: Page, check_access: Callable[[Page], None]
 ) -> None:
     expect(rows(status, "Models").nth(0)).to_have_text("fr-enfr → en, queue tolk.translate.fr-en.interactive01")
-    expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu"))
+    expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu.* MB"))
     expect(status.get_by_text("No error in the last hour.")).to_be_visible()
     expect(status.locator("#letters")).to_have_text("0")
     mutation = 'mutation { translate(input: {texts: ["Un."], target: "en", timeout: 1e-9}) { model } }'

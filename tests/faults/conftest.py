@@ -20,13 +20,6 @@ ROWS = pytest.StashKey[list[Row]]()
 LINES = pytest.StashKey[list[str]]()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--all-faults"):
-        deselected = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=deselected)
-        items[:] = [item for item in items if item not in deselected]
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if rows := config.stash.get(ROWS, None):
         terminalreporter.section("faults")

@@ -5,7 +5,8 @@
 translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
 interpreter's lock, and neither heeds the deadline or the end.
 
-With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known.
+With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
+ECHO_PAUSE a pool starts a worker again after so many seconds, however often.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 from celery import bootsteps
 
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from tasks import pool
 from tasks.celery import app
 
+pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
 app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
 
 

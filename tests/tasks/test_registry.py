@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import ValuesView
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
 
 
 def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> None:
-    assert offering("fr-it", "it-de", "fr-en", "en-de", "en-de+de-en").ways() == [
+    assert list(offering("fr-it", "it-de", "fr-en", "en-de", "en-de+de-en").ways) == [
         Way("fr", "it", ("fr-it",)),
         Way("it", "de", ("it-de",)),
         Way("fr", "en", ("fr-en",)),
@@ -179,6 +180,59 @@ def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> No
     ]
 
 
+def thousand(source: str = "fr", target: str = "en") -> Registry:
+    """A thousand models, whose languages may hold their number."""
+    numbers = range(1000)
+    pairs = {n: Pair(source.format(n), target.format(n)) for n in numbers}
+    return Registry({f"customer-{n}": Model(f"customer-{n}", "x", (pairs[n],), warm=False) for n in numbers})
+
+
+@pytest.mark.parametrize(
+    ("registry", "asked", "says"),
+    [
+        (
+            thousand(),
+            ("fr", "en", "customer-99x"),
+            "There is no model 'customer-99x'. Models: customer-99, customer-990, customer-991, customer-992, ",
+        ),
+        (
+            thousand(target="en{}"),
+            ("de", "en7", None),
+            "No model translates from de to en7. Pairs: fr-en7, fr-en0, fr-en1,",
+        ),
+        (thousand(), (None, "en", None), "fr (customer-10), fr (customer-100), fr (customer-101), fr (customer-102)"),
+        (thousand(), (None, "en", None), " and 988 more."),
+    ],
+)
+def test_of_a_thousand_an_error_names_a_dozen_the_closest_first(
+    registry: Registry, asked: tuple[str | None, str, str | None], says: str
+) -> None:
+    with pytest.raises(TolkError) as caught:
+        registry.resolve(*asked)
+    assert says in caught.value.message
+    assert len(caught.value.message) < 400
+
+
+class Counted(dict[str, Model]):
+    """Models that count how often somebody goes through all of them."""
+
+    walks = 0
+
+    def values(self) -> ValuesView[Model]:
+        self.walks += 1
+        return super().values()
+
+
+def test_a_thousand_models_are_gone_through_once() -> None:
+    models = Counted(thousand("{}").models)
+    registry = Registry(models)
+    for _ in range(3):
+        assert registry.resolve("7", "en", None)[0].model.name == "customer-7"
+        assert registry.resolve(None, "en", "customer-8")[0].pair.source == "8"
+        assert len(registry.ways) == 1000
+    assert models.walks == 1
+
+
 LANGUAGES = st.sampled_from(["en", "fr", "de", "it", "es"])
 
 
@@ -186,7 +240,7 @@ LANGUAGES = st.sampled_from(["en", "fr", "de", "it", "es"])
 def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: str, target: str) -> None:
     models = [Model(f"{number}", "x", (Pair(*pair),)) for number, pair in enumerate(pairs)]
     registry = Registry({model.name: model for model in models})
-    ways = [way for way in registry.ways() if (way.source, way.target) == (source, target)]
+    ways = [way for way in registry.ways if (way.source, way.target) == (source, target)]
     try:
         legs = registry.resolve(source, target, None)
     except TolkError:
