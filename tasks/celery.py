@@ -78,7 +78,7 @@ class Tolk(Celery):
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, pool.SIBLINGS, pool.SUPERVISOR}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.pool:Supervision")
 app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}

@@ -59,14 +59,15 @@ class Engines(bootsteps.StartStopStep):
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, worker: Any, gpu: Gpu | None = None, **kwargs: Any) -> None:
+    def __init__(self, worker: Any, gpu: Gpu | None = None, siblings: int = 1, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self.gpu = gpu
+        self.gpu, self.siblings = gpu, siblings
 
     def start(self, worker: Any) -> None:
         conf, queues = worker.app.conf, worker.app.amqp.queues
-        loader = self.loader(conf, pin(self.gpu))
-        budget = conf.tolk_memory or memory.for_models(self.gpu)
+        device = pin(self.gpu)
+        loader = self.loader(conf, device)
+        budget = conf.tolk_memory or memory.for_models(self.siblings)
         app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
         watchdog.start(models, conf.tolk_step_timeout)
         wanted = [
@@ -78,7 +79,7 @@ class Engines(bootsteps.StartStopStep):
             try:
                 models.keep(model)
             except ModelError as error:
-                refuse(f"model {model.name} ({model.reference}) cannot be used: {error}")
+                refuse(f"model {model.name} ({model.reference}) cannot be used on {device}: {error}")
         # What is loaded stays: looking through all of it for garbage would stop every lane for 0.1 to 0.2 s.
         gc.collect()
         gc.freeze()
@@ -187,7 +188,7 @@ class Models(Generic[F]):
             yield model
 
     def keep(self, model: Model) -> None:
-        """Has a model in memory for what it is now, for good. Raises ModelError: what there was of it is still there."""
+        """Has a model in memory for what it is now, to stay. Raises ModelError: what was there of it is there still."""
         self._memory.keep(model.name)
         if self._is_outdated(model):
             self._memory.refresh(model.name)
