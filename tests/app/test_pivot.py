@@ -37,7 +37,7 @@ from tasks.contract import (
     TranslateReply,
     TranslateRequest,
 )
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 MODELS = """
 [models.pivot-fr-en]
@@ -237,7 +237,7 @@ def connect(broker: PrivateRabbitMQ, models: Path) -> Iterator[Callable[[], Cele
     with ExitStack() as stack:
 
         def make() -> CeleryTranslator:
-            translator = CeleryTranslator.from_config(Registry.load(models), broker.url)
+            translator = CeleryTranslator.from_config(RegistryFile(models), broker.url)
             stack.callback(translator.close)
             assert translator.router.ready.wait(30)
             return translator

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -34,8 +35,10 @@ PICKLED = pickle.dumps({"status": "SUCCESS", "result": TranslateReply("odd", res
 Answer = Callable[[dict[str, Any]], Any]
 
 
-def registry(*names: str) -> Registry:
-    return Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+def offering(*names: str) -> SimpleNamespace:
+    """A models.toml of warm models with these names."""
+    registry = Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+    return SimpleNamespace(current=lambda: registry)
 
 
 def ask(translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30) -> TranslateReply:
@@ -137,7 +140,7 @@ def connect() -> Iterator[Callable[..., CeleryTranslator]]:
     made: list[CeleryTranslator] = []
 
     def make(url: str, *models: str) -> CeleryTranslator:
-        made.append(CeleryTranslator.from_config(registry(*models), url))
+        made.append(CeleryTranslator.from_config(offering(*models), url))
         return made[-1]
 
     yield make
