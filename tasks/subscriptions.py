@@ -17,7 +17,7 @@ from kombu.common import ignore_errors
 from tasks.contract import SHARED, Priority, queue_name, suspects_name
 from tasks.registry import LOOK
 
-LINGER = 3 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
+LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
 PART = 8  # a shared queue has so many times fewer messages in flight than the worker has threads
 
 Receive = Callable[[Any], None]
