@@ -33,8 +33,8 @@ def align(first: Iterable[Sentence], second: Iterable[Sentence], source: str, ta
     """Sentences from `source` to `target`, in order and not overlapping; `first` are those from `source` to the text in
     the middle, `second` those from there to `target`.
 
-    Those that overlap in the middle become one, which covers whatever they covered. A sentence without a counterpart was
-    layout to the other translation, and is found where that left it.
+    Those that overlap in the middle become one, which covers whatever they covered. A sentence without a counterpart
+    was layout to the other translation, and is found where that left it.
     """
     groups = _group(
         [Piece(sentence.target, sentence.source, sentence) for sentence in first],
