@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from models.checksum import digest
 from models.errors import ModelError, Unavailable, UnknownModel
 from models.files import write
 from models.origin import NoRanges, Origin, RemoteFile, is_final, said
@@ -70,6 +71,9 @@ def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) 
             if came > file.size:
                 out.truncate(0)
             raise ConnectionError(f"{came} bytes came of {file.size}")
+    if file.sha256 is not None and digest(path) != file.sha256:
+        path.unlink()
+        raise ConnectionError("it was damaged on the way")
 
 
 def _write(out: FileIO, blocks: Iterable[bytes], file: RemoteFile, report: Report) -> None:

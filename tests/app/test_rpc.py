@@ -21,11 +21,11 @@ from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
-from app.admission import IN_FLIGHT
+from app.admission import IN_FLIGHT, Admission
 from app.connections import CONNECT_TIMEOUT
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import Code, Result, Timings, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Model, Pair, Registry
 
 pytestmark = pytest.mark.broker
@@ -185,6 +185,19 @@ def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> Non
     with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}):
         error = failure(lambda: ask(translator, "un", model="odd"))
     assert (error.code, error.message, error.retry_after) == (Code.OVERLOADED, "full", 2.5)
+
+
+@pytest.mark.parametrize("error", [None, {"code": "TIMEOUT", "message": "late", "retry_after": None}])
+def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.MonkeyPatch, error: object) -> None:
+    worked: list[float | None] = []
+    monkeypatch.setattr(Admission, "leave", lambda _self, _place, work: worked.append(work))
+    timings = Timings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
+    reply = replace(TranslateReply("odd", results=(Result("one"),)), timings=timings).encode()
+    translator = connect(broker.url, "odd")
+    answer = {"status": "SUCCESS", "result": {**reply, "error": error}}
+    with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
+        ask(translator, "un", model="odd")
+    assert worked == [28.0]
 
 
 def test_the_message_says_when_it_expires_and_hides_the_texts(broker, connect) -> None:
