@@ -11,7 +11,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
     TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: see tasks.memory.for_models)
     TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
-    TOLK_MODEL_CACHE_BYTES  what may lie there (default 20GB); it is exceeded rather than a loaded model removed
+    TOLK_MODEL_CACHE_BYTES  what they may take there (default 20000000000)
     TOLK_MODEL_HOSTS    where models may come from: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET, separated by commas
                         (default huggingface.co)
 """
@@ -107,11 +107,12 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
 
 
 def size(name: str, value: str) -> int:
-    """Bytes: a whole number, and perhaps a unit."""
+    """Bytes, of a whole number that may have a unit."""
     found = re.fullmatch(r"(\d+) ?(?:([KMGT])(i?))?B?", value)
     if found is None or not int(found[1]):
         raise ImproperlyConfigured(f"{name} is a number of bytes, such as 4000000000, 4GB or 512MiB, not {value!r}.")
-    return int(found[1]) * (1024 if found[3] else 1000) ** " KMGT".index(found[2] or " ")
+    step, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
+    return int(found[1]) * int(step**power)
 
 
 tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
@@ -127,7 +128,8 @@ tolk_step_timeout = int(
 )
 tolk_memory = size("TOLK_MEMORY", os.environ["TOLK_MEMORY"]) if os.environ.get("TOLK_MEMORY") else None
 tolk_model_cache = Path(os.environ["TOLK_MODEL_CACHE"]) if os.environ.get("TOLK_MODEL_CACHE") else None
-tolk_model_cache_bytes = size("TOLK_MODEL_CACHE_BYTES", os.environ.get("TOLK_MODEL_CACHE_BYTES") or "20GB")
+cache_bytes = os.environ.get("TOLK_MODEL_CACHE_BYTES") or "20000000000"
+tolk_model_cache_bytes = int(check("TOLK_MODEL_CACHE_BYTES", cache_bytes, r"[1-9]\d*", "a number of bytes"))
 tolk_model_hosts = tuple(filter(None, map(str.strip, os.environ.get("TOLK_MODEL_HOSTS", "huggingface.co").split(","))))
 tolk_dead_letters = dead_letter_queue()
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from celery import Celery
 
 from tasks import gpu, pool
-from tasks.contract import LoadedModel
+from tasks.contract import LoadedModel, Priority
 
 
 class Engine(Protocol):
@@ -26,7 +26,7 @@ class Engine(Protocol):
         target: str | None,
         options: Any,
         deadline: float,
-        priority: str,
+        priority: Priority,
         group: str | None,
         unwanted: Callable[[], bool],
     ) -> Any: ...

@@ -9,6 +9,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+CGROUP = "/sys/fs/cgroup/memory.max"
+
 
 def resident() -> int:
     """Bytes of it in the machine's memory; where there is no /proc, the most that it ever had."""
@@ -39,13 +41,13 @@ def for_models(siblings: int) -> int:
 
 
 def available() -> int:
-    """Bytes of the machine's memory that can be had without swapping, at most those of the control group: MemAvailable of
-    proc(5), and memory.max of control groups v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html)."""
+    """Bytes of the machine's memory that can be had without swapping, and at most what the control group allows.
+
+    That is MemAvailable of proc(5), and memory.max of control groups v2
+    (https://docs.kernel.org/admin-guide/cgroup-v2.html).
+    """
     found = [os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()]
-    for path, wanted, unit in (
-        ("/proc/meminfo", r"MemAvailable:\s+(\d+) kB", 1024),
-        ("/sys/fs/cgroup/memory.max", r"(\d+)", 1),
-    ):
+    for path, number, unit in (("/proc/meminfo", r"MemAvailable: +(\d+) kB", 1024), (CGROUP, r"\d+", 1)):
         with suppress(OSError):  # another system, or no limit
-            found += [unit * int(number) for number in re.findall(wanted, Path(path).read_text(encoding="ascii"))]
+            found += [unit * int(value) for value in re.findall(number, Path(path).read_text(encoding="ascii"))]
     return min(found)

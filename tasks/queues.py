@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from celery.app.amqp import AMQP as CeleryAMQP
-from celery.app.amqp import Queues as CeleryQueues
+from celery.app import amqp
 from kombu.utils.functional import maybe_list
 
 
-class Queues(CeleryQueues):
+class Queues(amqp.Queues):
     """Celery's, which remember what they were told. What several begin with, up to a dot, names all of them:
     `tolk.translate.fr-en`, `tolk.translate.on-demand`."""
 
@@ -39,5 +38,5 @@ class Queues(CeleryQueues):
         return [each for each in self if each.startswith(f"{name}.")] or [name]
 
 
-class AMQP(CeleryAMQP):
+class AMQP(amqp.AMQP):
     queues_cls = Queues

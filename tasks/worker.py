@@ -45,12 +45,12 @@ F = TypeVar("F", bound=Fetched)
 class Loader(Protocol[F]):
     """How an entry of the registry becomes a model in memory. Each of these may take long, and raises ModelError."""
 
-    def fetch(self, model: Model) -> F: ...
+    def fetch(self, model: Model, /) -> F: ...
 
-    def estimate(self, model: Model, fetched: F) -> int:
+    def estimate(self, model: Model, fetched: F, /) -> int:
         """Bytes that it will take."""
 
-    def load(self, model: Model, fetched: F) -> Servable: ...
+    def load(self, model: Model, fetched: F, /) -> Servable: ...
 
 
 class Engines(bootsteps.StartStopStep):
@@ -85,16 +85,18 @@ class Engines(bootsteps.StartStopStep):
         gc.freeze()
 
     def loader(self, conf: Any, device: str) -> Loader[Any]:
-        # Torch comes with these, and only after `pin`. It would take its time at the first request, too.
-        from models.decoding import Options
         from models.store import Store
 
-        app.decoding = Options
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
         except ModelError as error:
-            refuse(str(error))
-        return Local(device, conf.tolk_precision, store)
+            refuse(str(error).rstrip("."))
+        # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
+        from models.decoding import Options
+        from models.local import LocalTranslator
+
+        app.decoding = Options
+        return Local(LocalTranslator, store, device, conf.tolk_precision)
 
     def stop(self, _worker: Any) -> None:
         app.engines.close(GRACE)
@@ -105,33 +107,31 @@ class Engines(bootsteps.StartStopStep):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Loads with PyTorch, on a device, in `precision` unless a model says another, what `store` has fetched."""
+    """Loads what `store` has fetched, on a device, in `precision` unless the model says another."""
 
+    translator: type[LocalTranslator]
+    store: Store
     device: str
     precision: str
-    store: Store
 
     def fetch(self, model: Model) -> Held:
         return self.store.fetch(model.reference, model.checksum)
 
     def estimate(self, model: Model, held: Held) -> int:
-        from models.local import footprint
+        from models.footprint import footprint
 
         return footprint(held.directory, device=self.device, precision=model.precision or self.precision)
 
     def load(self, model: Model, held: Held) -> LocalTranslator:
         """Loads a model and warms it up."""
-        from models.decoding import Options
-        from models.local import LocalTranslator
-
         logger.info("loading %s on %s", model.name, self.device)
         with ExitStack() as failing:
-            translator = LocalTranslator.load(
+            translator = self.translator.load(
                 str(held.directory),
                 device=self.device,
                 precision=model.precision or self.precision,
-                target_tokens={pair.target: pair.token for pair in model.pairs if pair.token is not None},
-                decoding=Options(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
+                target_tokens=_target_tokens(model),
+                decoding=app.decoding(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
             )
             failing.callback(translator.close)
             translator.warm_up(model.example)
@@ -293,8 +293,11 @@ class Models(Generic[F]):
 
 def _recipe(model: Model) -> object:
     """What makes another model in memory of an entry where it differs."""
-    tokens = {pair.target: pair.token for pair in model.pairs if pair.token is not None}
-    return model.reference, model.checksum, model.precision, model.decoding, tokens
+    return model.reference, model.checksum, model.precision, model.decoding, _target_tokens(model)
+
+
+def _target_tokens(model: Model) -> dict[str, str]:
+    return {pair.target: pair.token for pair in model.pairs if pair.token is not None}
 
 
 @control_command(args=[("task_id", str)], signature="<task_id>")

@@ -6,7 +6,8 @@ translated with a flag, and `#unsure` with a low score. `#hang` never comes back
 interpreter's lock, and neither heeds the deadline or the end.
 
 With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_PAUSE a pool starts a worker again after so many seconds, however often.
+ECHO_PAUSE a pool starts a worker again after so many seconds, however often. With ECHO_LOOK a worker looks at its
+models.toml every so many seconds.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from celery.utils.log import get_logger
 
 from models.diskcache import Held
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
-from tasks import pool, worker
+from tasks import pool, registry, worker
 from tasks.celery import app
 from tasks.registry import Model
 
 logger = get_logger(__name__)
 
+registry.LOOK = float(os.environ.get("ECHO_LOOK", registry.LOOK))
 pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
 app.steps["worker"] = {"echo:Engines", "tasks.pool:Supervision"}
 

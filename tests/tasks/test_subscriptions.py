@@ -91,9 +91,9 @@ def start(broker: PrivateRabbitMQ, start_worker, models: Models) -> Iterator[Cal
     """Starts a worker; it ends with the test, so that the next has the shared queues for itself."""
     started: list[Service] = []
 
-    def start(*arguments: str, **environ: str) -> Service:
-        environ = {"TOLK_MODELS": str(models.path), "TOLK_CONCURRENCY": "8", **environ}
-        started.append(start_worker(broker.url, *arguments, app="echo", **environ))
+    def start(*arguments: str, app: str = "echo", **environ: str) -> Service:
+        environ = {"TOLK_MODELS": str(models.path), "TOLK_CONCURRENCY": "8", "ECHO_LOOK": "0.2", **environ}
+        started.append(start_worker(broker.url, "--without-mingle", "--without-gossip", *arguments, app=app, **environ))
         return started[-1]
 
     yield start
@@ -151,9 +151,9 @@ def test_a_worker_follows_its_registry(models: Models, start, eventually, consum
     eventually(partial(worker.says, "new stays as it is, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
-    held = client.begin("new", "#sleep 4")
+    held = client.begin("new", "#sleep 1.5")
     models.say(new=None)
-    assert held.result().results[0].text == "#sleep 4"
+    assert held.result().results[0].text == "#sleep 1.5"
     eventually(lambda: client.memory() == {"hot": True})
     eventually(lambda: consumers("tolk.translate.new.interactive") == 0)
     assert consumers("tolk.suspects.new") == 0
@@ -249,9 +249,26 @@ def test_a_model_has_a_worker_of_its_own_and_another_when_that_one_is_busy_or_de
 
 
 @pytest.mark.broker
+def test_a_model_on_demand_is_loaded_as_its_entry_says(models: Models, start, eventually, client_of) -> None:
+    entry = {**COLD, "reference": "fr-en", "precision": "float32", "example": "Il pleut."}
+    models.say(cold=entry)
+    worker, client = start(app="tasks"), client_of()
+    assert not worker.says("loading")
+    reply = client.ask("cold", "Je vais dormir.", timeout=60)
+    assert reply.results[0].text
+    assert worker.says("cold computes in float32")
+    models.say(cold={**entry, "precision": "bfloat16"})
+    eventually(partial(worker.says, "cold computes in bfloat16"))
+    assert client.ask("cold", "Je vais dormir.").version == reply.version
+    [status] = client.translator.status().workers.values()
+    assert 1e7 < sum(model.bytes for model in status.models) < 1e9
+    assert worker.stop() == 0
+
+
+@pytest.mark.broker
 def test_models_that_load_slowly_leave_threads_to_the_others(models: Models, start, eventually, client_of) -> None:
     cold = [f"cold-{number}" for number in range(6)]
-    models.say(hot={}, **dict.fromkeys(cold, {**COLD, "reference": "./2-seconds"}))
+    models.say(hot={}, **{name: {**COLD, "reference": "./2-seconds"} for name in cold})
     worker, client = start(TOLK_CONCURRENCY="4"), client_of()
     begun = [client.begin(name, request_id=name) for name in cold]
     eventually(lambda: all(worker.logged(name, "received") for name in cold))
