@@ -5,7 +5,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
                         show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
     TOLK_MODELS         the file of models (default models.toml, beside this file)
-    TOLK_DEVICE         cpu, cuda or cuda:N (default: the first GPU where there is one, else the CPU)
+    TOLK_GPU            a worker's --gpu: the number of a GPU, or none (default: the first one if any, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
@@ -22,18 +22,20 @@ from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
 from tasks import broker
-from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, Priority, queue_name, suspects_name
-from tasks.registry import Registry, RegistryError
+from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, suspects_name
+from tasks.registry import PRECISIONS, RegistryError, RegistryFile
 
 KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
+IDLE = 3600 * 1000  # milliseconds that a queue stays of which nobody takes messages and that nobody declares again
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
 
 
-def translation_queue(model: str, priority: Priority) -> Queue:
-    """A model's queue. A queue cannot be declared again with other arguments: a change of these needs a new name."""
-    name = queue_name(model, priority)
+def translation_queue(route: str, priority: Priority) -> Queue:
+    """A route's queue. A queue cannot be declared again with other arguments: a change of these needs a new name."""
+    name = queue_name(route, priority)
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
+        "x-expires": IDLE,
         "x-delivery-limit": DELIVERIES - 2,  # how often a message may come back; the last delivery is the suspects'
         "x-max-length": MAX_LENGTH[priority],
         "x-overflow": "reject-publish",
@@ -42,18 +44,21 @@ def translation_queue(model: str, priority: Priority) -> Queue:
     return Queue(name, Exchange(EXCHANGE, "direct"), routing_key=name, queue_arguments=arguments)
 
 
-def suspects_queue(model: str) -> Queue:
-    """Where a model's requests wait that came back too often. Each is delivered once more, with no other suspect.
+def suspects_queue(route: str) -> Queue:
+    """Where requests wait that came back too often: a warm model's, or those for all models on demand.
 
-    One of them kills its process, and took the others along: together they would all become dead letters. Here none
-    expires, for RabbitMQ takes the expiration off whatever it puts here.
+    Each is delivered once more, with no other suspect. One of them kills its process, and took the others along:
+    together they would all become dead letters. Here none expires, for RabbitMQ takes the expiration off whatever it
+    puts here.
     """
-    queues = [queue_name(model, priority) for priority in get_args(Priority)]
+    routes = SHARED if route in SHARED else (route,)
+    queues = [queue_name(each, priority) for each in routes for priority in get_args(Priority)]
     return Queue(
-        suspects_name(model),
+        suspects_name(route),
         bindings=[_died("delivery_limit", **{"x-first-death-queue": queue}) for queue in queues],
         queue_arguments={
             "x-queue-type": "quorum",
+            "x-expires": 24 * IDLE,
             "x-delivery-limit": 0,
             "x-max-length": MAX_LENGTH["bulk"],
             "x-overflow": "reject-publish",
@@ -83,9 +88,9 @@ def _died(reason: str, **headers: str) -> Any:
     return binding(Exchange(DEAD_LETTERS, "headers"), arguments=arguments)
 
 
-def load_registry(path: Path) -> Registry:
+def load_models(path: Path) -> RegistryFile:
     try:
-        return Registry.load(path)
+        return RegistryFile(path)
     except RegistryError as error:
         raise ImproperlyConfigured(str(error)) from error
 
@@ -96,15 +101,13 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
     return value
 
 
-tolk_registry = load_registry(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
-tolk_device = (
-    check("TOLK_DEVICE", os.environ.get("TOLK_DEVICE", ""), r"|cpu|cuda(:\d+)?", "cpu, cuda or cuda:N") or None
-)
+tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
+tolk_gpu = check("TOLK_GPU", os.environ.get("TOLK_GPU", ""), r"|none|\d+", "the number of a GPU, or none")
 tolk_precision = check(
     "TOLK_PRECISION",
     os.environ.get("TOLK_PRECISION") or "auto",
-    "auto|float32|bfloat16|float16|int8",
-    "auto, float32, bfloat16, float16 or int8",
+    "|".join(PRECISIONS),
+    ", ".join(PRECISIONS[:-1]) + f" or {PRECISIONS[-1]}",
 )
 tolk_step_timeout = int(
     check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
@@ -125,8 +128,9 @@ result_backend = "tasks.replies:Replies"
 result_persistent = False
 
 imports = ("tasks.translate",)
-tolk_suspects = {model: suspects_queue(model) for model in tolk_registry.models}
-task_queues = [translation_queue(model, priority) for model in tolk_registry.models for priority in get_args(Priority)]
+routes = tolk_models.current().routes
+tolk_suspects = {route: suspects_queue(route) for route in routes}
+task_queues = [translation_queue(route, priority) for route in routes for priority in get_args(Priority)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False
 task_acks_late = True

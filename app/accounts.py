@@ -46,13 +46,15 @@ class Accounts:
         # Set when their callers hang up: of those who wait for a request that somebody else makes, by principal and id.
         self._joined: dict[tuple[str | None, str], threading.Event] = {}
 
-    def translate(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once | None) -> Answer:
+    def translate(
+        self, request: TranslateRequest, request_id: str, key: Key | None, once: Once | None, *onward: TranslateRequest
+    ) -> Answer:
         """Raises TolkError: RATE_LIMITED, and the translator's. Without `key` and `once` no database is needed."""
         if once is not None:
-            return self._translate_once(request, request_id, key, once)
+            return self._translate_once(request, request_id, key, once, *onward)
         if key is not None:
-            return Answer(self._translate_charged(request, request_id, key), request_id)
-        return Answer(self._translator.translate(request, request_id), request_id)
+            return Answer(self._translate_charged(request, request_id, key, *onward), request_id)
+        return Answer(self._translator.translate(request, request_id, *onward), request_id)
 
     def abandon(self, request_id: str, principal: str | None) -> None:
         """Nobody waits for this request any more: its `translate` raises CANCELLED. Returns at once."""
@@ -70,11 +72,13 @@ class Accounts:
 
         return self._database.run(use)
 
-    def _translate_charged(self, request: TranslateRequest, request_id: str, key: Key) -> TranslateReply:
+    def _translate_charged(
+        self, request: TranslateRequest, request_id: str, key: Key, *onward: TranslateRequest
+    ) -> TranslateReply:
         characters, day = sum(map(len, request.texts)), quotas.today()
         self._database.run(lambda connection: quotas.charge(connection, key, characters, day), until=request.deadline)
         try:
-            reply = self._translator.translate(request, request_id)
+            reply = self._translator.translate(request, request_id, *onward)
         except BaseException:
             self._database.settle(lambda connection: quotas.refund(connection, key.principal, characters, day))
             raise
@@ -82,7 +86,9 @@ class Accounts:
             self._database.settle(lambda connection: quotas.refund(connection, key.principal, failed, day))
         return reply
 
-    def _translate_once(self, request: TranslateRequest, request_id: str, key: Key | None, once: Once) -> Answer:
+    def _translate_once(
+        self, request: TranslateRequest, request_id: str, key: Key | None, once: Once, *onward: TranslateRequest
+    ) -> Answer:
         gone = self._joined[request.principal, request_id] = threading.Event()
         try:
             claim = self._claim(request, request_id, key, once, gone)
@@ -100,7 +106,7 @@ class Accounts:
                 _refund(connection, replace(claim, charged=_failed(request, reply)))
 
         try:
-            reply = self._translator.translate(request, request_id)
+            reply = self._translator.translate(request, request_id, *onward)
         except BaseException:
             self._database.settle(release)
             raise

@@ -26,6 +26,7 @@ class TranslatedString(graphene.ObjectType):
     """A sentence in English."""
 
     translated_string = graphene.String(required=True)
+    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
 
 
 class Query(schema.Query):
@@ -42,10 +43,11 @@ class Query(schema.Query):
     @staticmethod
     def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
         context: Context = info.context
-        [translation] = schema.translate(context, [sentence], source=SOURCE, target=TARGET).translations
+        payload = schema.translate(context, [sentence], source=SOURCE, target=TARGET)
+        [translation] = payload.translations
         if translation.error is not None:
             raise translation.error.error()
-        return TranslatedString(translated_string=translation.text)
+        return TranslatedString(translated_string=translation.text, via=payload.via)
 
 
 class PredecessorGraphQL(GraphQL):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from uuid import uuid4
 
@@ -27,14 +28,18 @@ CANCELLED = "The request was cancelled."
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Waiting:
-    """A request in flight. Its task has an id of its own: to workers, what was cancelled once is unwanted for good."""
+    """A request in flight, the task that is made for it just now, and why it was `ended` early, where it was.
+
+    Tasks have ids of their own: to workers, what was cancelled once is unwanted for good.
+    """
 
     request_id: str
     principal: str | None
-    task_id: str
-    reply: Future[Message]
+    task_id: str = ""
+    reply: Future[Message] = field(default_factory=Future)
+    ended: TolkError | None = None
 
 
 class ReplyRouter:
@@ -59,12 +64,13 @@ class ReplyRouter:
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
 
-    def expect(self, request_id: str, principal: str | None) -> Waiting:
-        """A request that is about to be published. Forget it in the end, whatever comes of it.
+    @contextmanager
+    def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
+        """A request for as long as it can be cancelled, between its tasks too.
 
-        Raises TolkError(BAD_INPUT) where the principal has one of this id in flight.
+        Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
         """
-        waiting = Waiting(request_id, principal, f"{request_id}.{uuid4().hex[:8]}", Future())
+        waiting = Waiting(request_id, principal)
         with self._lock:
             if self._closing.is_set():
                 raise closing()
@@ -73,16 +79,26 @@ class ReplyRouter:
                     Code.BAD_INPUT, "X-Request-Id: a request with this id is still in flight. Send another id, or none."
                 )
             self.waiting[request_id, principal] = waiting
-            self._by_task[waiting.task_id] = waiting
-        return waiting
+        try:
+            yield waiting
+        finally:
+            with self._lock:
+                self._forget(waiting)
+        if waiting.ended is not None:
+            raise waiting.ended
 
-    def forget(self, waiting: Waiting) -> None:
-        self._take(waiting.task_id)
+    def expect(self, waiting: Waiting) -> None:
+        """The request's next task is about to be published. Raises TolkError where the request was ended."""
+        with self._lock:
+            if waiting.ended is not None:
+                raise waiting.ended
+            waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
+            self._by_task[waiting.task_id] = waiting
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
-        """Ends the wait for a reply with CANCELLED, and the work for it; says whether there was one."""
+        """Ends a request with CANCELLED, and the work for it; says whether there was one."""
         waiting = self.waiting.get((request_id, principal))
-        if waiting is None or not self._fail(waiting, TolkError(Code.CANCELLED, CANCELLED)):
+        if waiting is None or not self._end(waiting, TolkError(Code.CANCELLED, CANCELLED)):
             return False
         self._cancels.add(waiting.task_id)
         return True
@@ -92,22 +108,24 @@ class ReplyRouter:
         with self._lock:
             self._closing.set()
         for waiting in list(self.waiting.values()):
-            self._fail(waiting, closing())
+            self._end(waiting, closing())
         self.thread.join()
 
-    def _fail(self, waiting: Waiting, error: TolkError) -> bool:
-        if self._take(waiting.task_id) is None:
-            return False
-        waiting.reply.set_exception(error)
-        return True
-
-    def _take(self, task_id: str) -> Waiting | None:
-        """The request of this task, which is in flight no more; for one caller only."""
+    def _end(self, waiting: Waiting, error: TolkError) -> bool:
+        """Whether it was in flight until now."""
         with self._lock:
-            waiting = self._by_task.pop(task_id, None)
-            if waiting is not None:
-                del self.waiting[waiting.request_id, waiting.principal]
-            return waiting
+            if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
+                return False
+            waiting.ended = error
+            if self._forget(waiting):
+                waiting.reply.set_exception(error)
+            return True
+
+    def _forget(self, waiting: Waiting) -> bool:
+        """Whether its task's reply was still to come. For who holds the lock."""
+        if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
+            del self.waiting[waiting.request_id, waiting.principal]
+        return self._by_task.pop(waiting.task_id, None) is not None
 
     def _run(self) -> None:
         failures = 0
@@ -149,7 +167,8 @@ class ReplyRouter:
         queue(connection.default_channel).delete()
 
     def _deliver(self, message: Message) -> None:
-        waiting = self._take(str(message.properties.get("correlation_id")))
+        with self._lock:
+            waiting = self._by_task.pop(str(message.properties.get("correlation_id")), None)
         if waiting is None:
             self.dropped += 1
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from app import pivot
 from app.status import RecentErrors, Status, total
 from tasks.contract import Alternative, Code, Result, Sentence, TolkError, TranslateReply, TranslateRequest
 
@@ -12,9 +13,10 @@ from tasks.contract import Alternative, Code, Result, Sentence, TolkError, Trans
 class Translator(Protocol):
     """What the web tier calls. Safe to call from many threads at once."""
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def translate(self, request: TranslateRequest, request_id: str, *onward: TranslateRequest) -> TranslateReply:
         """The reply to `request`, with one result per text, in order; returns or raises by `request.deadline`.
 
+        Where models lead to the target together, `onward` are the legs after the first, as app.pivot has them.
         `cancel` names it by `request_id` and its principal. Raises TolkError for the request's own trouble, BAD_INPUT
         where this process has such a request in flight.
         """
@@ -34,6 +36,9 @@ class Translator(Protocol):
     def status(self) -> Status:
         """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
 
+    def known_status(self) -> Status:
+        """What `status` said last, some seconds ago at most, or nothing: at once."""
+
     def told(self, code: Code, request_id: str) -> None:
         """A caller was told this; from now on it counts in the status, whichever process makes that."""
 
@@ -52,7 +57,11 @@ class EchoTranslator:
         self,
         request: TranslateRequest,
         request_id: str,  # noqa: ARG002 - the protocol's; an echo is over before it could be cancelled
+        *onward: TranslateRequest,
     ) -> TranslateReply:
+        return pivot.translate(request, onward, self._echo)
+
+    def _echo(self, request: TranslateRequest) -> TranslateReply:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
         if time.time() >= request.deadline:
@@ -83,6 +92,9 @@ class EchoTranslator:
 
     def status(self) -> Status:
         return Status(errors=total(self.errors.counts()))
+
+    def known_status(self) -> Status:
+        return self.status()
 
     def close(self) -> None:
         self._closed = True

@@ -34,7 +34,7 @@ from app.rpc import CeleryTranslator
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import TranslateRequest
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16, 64)
@@ -108,10 +108,10 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
         wait(lambda: accepts(port))
         return http_load(port), server
 
-    registry = Registry.load(HOUSE / "models.toml")
+    models = RegistryFile(HOUSE / "models.toml")
     echo = run("celery", "-A", "echo", "--workdir", str(HOUSE / "tests" / "tasks"), "worker")
     kombu = run("benchmarks.baselines", url)
-    translator = stack.enter_context(closing(CeleryTranslator.from_config(registry, url)))
+    translator = stack.enter_context(closing(CeleryTranslator.from_config(models, url)))
     wait(lambda: answers(translator.check))
     flask, flask_server = serve("benchmarks.baselines:flask_app()")
     plain, plain_server = serve("benchmarks.baselines:graphql_app()")

@@ -257,10 +257,20 @@ class LocalTranslator:
     def precision(self) -> str:
         return self.model.precision
 
-    def warm_up(self) -> None:
-        """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError."""
-        example = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
-        self._engine.submit(example, replace(self.decoding, max_length=_WARM_UP)).result()
+    def warm_up(self, example: str | None = None) -> None:
+        """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError.
+
+        `example` is a text to translate, into any of several target languages.
+        """
+        if example is None:
+            tokens = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
+            self._engine.submit(tokens, replace(self.decoding, max_length=_WARM_UP)).result()
+            return
+        [translation] = self.translate([example], target=next(iter(self.target_tokens), None)).results
+        if translation.error is not None:
+            raise translation.error
+        if not translation.sentences:
+            raise BadInput(f"The example {quote(repr(example))} holds no sentence that the model knows.")
 
     def stalled(self) -> float:
         """Seconds that the model has been busy with one step; infinite where the engine has lost a lane."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from celery import Celery
 
+from tasks import gpu, pool
+
 
 class Engine(Protocol):
     """What the task asks of a model: `models.local.LocalTranslator` and its `Translated`, without importing them."""
@@ -47,6 +49,7 @@ class Tolk(Celery):
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
 app.engines = {}
+app.user_options["worker"] |= {gpu.OPTION, pool.SUPERVISOR}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
-app.steps["worker"].add("tasks.watchdog:Watchdog")
+app.steps["worker"] |= {"tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
 app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.consumer:Suspects"}

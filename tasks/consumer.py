@@ -131,8 +131,8 @@ class Suspects(bootsteps.StartStopStep):
                 on_decode_error=consumer.on_decode_error,
                 prefetch_count=1,
             )
-            for model, queue in consumer.app.conf.tolk_suspects.items()
-            if served & {queue_name(model, priority) for priority in get_args(Priority)}
+            for route, queue in consumer.app.conf.tolk_suspects.items()
+            if served & {queue_name(route, priority) for priority in get_args(Priority)}
         ]
         for each in self.consumers:
             each.consume()

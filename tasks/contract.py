@@ -14,6 +14,7 @@ from enum import StrEnum
 from sys import float_info
 from types import UnionType
 from typing import Any, Literal, get_args
+from zlib import crc32
 
 VERSION = 1
 TASK = "tolk.translate"
@@ -22,6 +23,7 @@ DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk
 DELIVERIES = 3  # of a message, at most, before it is a dead letter: the last one by itself
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
+SHARED = tuple(f"on-demand.{shard}" for shard in range(16))  # the routes of the models on demand
 MESSAGE_BYTES = 4 * 2**20  # of a request's message, at most: the web tier lets in what makes no longer one
 
 Priority = Literal["interactive", "bulk"]
@@ -61,14 +63,19 @@ class TolkError(Exception):
         self.retry_after = retry_after
 
 
-def queue_name(model: str, priority: Priority) -> str:
-    """The queue that holds a model's work: `tolk.translate.fr-en`, and `tolk.translate.fr-en.bulk`."""
-    return f"{EXCHANGE}.{model}" if priority == "interactive" else f"{EXCHANGE}.{model}.bulk"
+def shared_route(model: str) -> str:
+    """The route of a model on demand, one of SHARED: always the same one, so that it has a worker of its own choice."""
+    return SHARED[crc32(model.encode()) % len(SHARED)]
 
 
-def suspects_name(model: str) -> str:
-    """The queue of a model's requests that came back twice: `tolk.translate.fr-en.suspects`."""
-    return f"{EXCHANGE}.{model}.suspects"
+def queue_name(route: str, priority: Priority) -> str:
+    """The queue that holds a route's work: `tolk.translate.fr-en.interactive`, `tolk.translate.on-demand.7.bulk`."""
+    return f"{EXCHANGE}.{route}.{priority}"
+
+
+def suspects_name(route: str) -> str:
+    """The queue of requests that came back twice: `tolk.suspects.fr-en`, and one for all models on demand."""
+    return f"tolk.suspects.{route.partition('.')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +221,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds a request spent in the queue, waiting for a batch, in the encoder, and in the decoder."""
+    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, in the decoder, and, before those
+    three, until its model was in memory. They are known of a request that failed, too, as far as it came.
+    """
 
     queue: float = 0.0
     wait: float = 0.0
     prefill: float = 0.0
     decode: float = 0.0
+    load: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +251,7 @@ class TranslateReply:
     def decode(cls, payload: object) -> TranslateReply:
         """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
         data = _versioned(payload, "reply")
-        timings = _mapping(data.get("timings"), "timings")
+        timings = {"load": 0.0, **_mapping(data.get("timings"), "timings")}  # a worker of an earlier release says none
         return cls(
             model=_get(data, "model", str),
             version=_get(data, "version", str | None),
@@ -269,12 +279,18 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds."""
+    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
+
+    `memory` is what it has of the machine's, in bytes, None where it is of a release that does not say so; `gpu_memory`
+    what it holds of its GPU's, None where it uses none.
+    """
 
     models: tuple[LoadedModel, ...]
     active: int
     processed: int
     uptime: float
+    memory: int | None = None
+    gpu_memory: int | None = None
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -288,6 +304,8 @@ class WorkerStatus:
             active=_get(data, "active", int),
             processed=_get(data, "processed", int),
             uptime=_get(data, "uptime", float),
+            memory=_get(data, "memory", int | None),
+            gpu_memory=_get(data, "gpu_memory", int | None),
         )
 
 

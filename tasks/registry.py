@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import threading
+import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tasks.contract import Code, Options, TolkError
+from tasks.contract import SHARED, Code, Options, TolkError, shared_route
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+PIVOT = "en"  # the language to go through before any other
+LOOK = 1.0  # seconds until the file is looked at again
+SHOWN = 12  # models, pairs or languages that an error names, at most
+
+_EMBEDDED = r"[A-Za-z0-9_-]+"
+_HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
+_ADDRESS = r"(https?|s3|gs)://[^\s/]+/\S+"
+_KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
+
+logger = logging.getLogger(__name__)
 
 
 class RegistryError(Exception):
@@ -26,19 +44,55 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One entry. `reference` is an embedded model's name or an absolute directory."""
+    """One entry.
+
+    `reference` is an embedded model's name, an absolute directory, `hf:ORG/NAME`, or an address. A `warm` model is
+    loaded before its worker takes work, any other on demand. `precision` is None for the worker's own; `checksum` is
+    `sha256:` and 64 hexadecimal digits; `example` is a text to warm up with.
+    """
 
     name: str
     reference: str
     pairs: tuple[Pair, ...]
     decoding: Options = field(default_factory=Options)
+    precision: str | None = None
+    warm: bool = True
+    checksum: str | None = None
+    example: str | None = None
+
+    @property
+    def route(self) -> str:
+        """What its queues are named after: the model where it is warm, else what it shares with others on demand."""
+        return self.name if self.warm else shared_route(self.name)
 
 
-@dataclass(frozen=True, slots=True)
+class Leg(NamedTuple):
+    """A model, and the direction of its that is taken: a whole way, or one of the two through another language."""
+
+    model: Model
+    pair: Pair
+
+
+class Way(NamedTuple):
+    """From a language to another: by each of `models`, or through the languages of `via`, a model for each leg."""
+
+    source: str
+    target: str
+    models: tuple[str, ...]
+    via: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Registry:
     """The models on offer, in the order of the file."""
 
     models: Mapping[str, Model]
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The routes that lead to them; all of the shared ones as soon as there is a model on demand."""
+        warm = tuple(name for name, model in self.models.items() if model.warm)
+        return warm if len(warm) == len(self.models) else warm + SHARED
 
     @classmethod
     def load(cls, path: Path) -> Registry:
@@ -55,43 +109,160 @@ class Registry:
             raise RegistryError(f"{path}: has no [models.NAME] entry.")
         return cls({name: _model(name, entry, path) for name, entry in entries.items()})
 
-    def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Model, Pair]:
-        """The model and direction for a request.
+    def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
+        """The way for a request: one leg, or two where no model goes directly, the source is said, and no model.
+
+        Two go through PIVOT or, where it does not lead there, through the first language of the file that does; each
+        leg is by the first model that fits.
 
         Raises TolkError: UNKNOWN_MODEL for a model or pair that is not on offer, with what is;
         BAD_INPUT where `source` was left out and more than one direction leads to the target.
         """
         if model is not None and model not in self.models:
-            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {', '.join(self.models)}.")
-        candidates = [self.models[model]] if model is not None else list(self.models.values())
-        fitting = [
-            (entry, pair)
-            for entry in candidates
-            for pair in entry.pairs
-            if pair.target == target and source in (None, pair.source)
-        ]
+            closest = sorted(self.models, key=lambda name: -_beginning(name, model))
+            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
+        candidates = self._legs if model is None else _by_pair([self.models[model]])
+        fitting = candidates.get((source, target), [])
+        if not fitting and model is None and (legs := self._pivot(source, target)):
+            return legs
         if not fitting:
             wanted = f"from {source} to {target}" if source is not None else f"to {target}"
-            offered = ", ".join(sorted({f"{p.source}-{p.target}" for e in candidates for p in e.pairs}))
+            pairs = [(start, end) for start, end in candidates if start is not None]
+            pairs.sort(key=lambda pair: (pair[0] != source and pair[1] != target, pair))
+            offered = _some([f"{start}-{end}" for start, end in pairs])
             named = f"Model {model!r}" if model is not None else "No model"
             verb = "does not translate" if model is not None else "translates"
             raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
         if source is None and len(fitting) > 1:
-            sources = ", ".join(sorted({f"{pair.source} ({entry.name})" for entry, pair in fitting}))
+            sources = _some(sorted({f"{leg.pair.source} ({leg.model.name})" for leg in fitting}))
+            near = {leg.pair.source for leg in fitting}
+            far = {start for start, end in self._legs if start is not None and end in near} - near - {target}
+            through = f" Through another language: {_some(sorted(far))}." if far else ""
             raise TolkError(
-                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}."
+                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
             )
-        return fitting[0]
+        return (fitting[0],)
+
+    @cached_property
+    def ways(self) -> tuple[Way, ...]:
+        """Every way that `resolve` finds for a source and a target; the direct ones first, in the order of the file."""
+        direct = [
+            Way(source, target, tuple(leg.model.name for leg in legs))
+            for (source, target), legs in self._legs.items()
+            if source is not None
+        ]
+        indirect = [
+            Way(source, target, tuple(leg.model.name for leg in legs), tuple(leg.pair.target for leg in legs[:-1]))
+            for source in self._targets
+            for target in dict.fromkeys(target for _, target in self._legs)
+            if (source, target) not in self._legs and (legs := self._pivot(source, target))
+        ]
+        return (*direct, *indirect)
+
+    @cached_property
+    def _legs(self) -> Mapping[tuple[str | None, str], list[Leg]]:
+        return _by_pair(self.models.values())
+
+    @cached_property
+    def _targets(self) -> Mapping[str, list[str]]:
+        """By source."""
+        targets: dict[str, list[str]] = {}
+        for source, target in self._legs:
+            if source is not None:
+                targets.setdefault(source, []).append(target)
+        return targets
+
+    def _pivot(self, source: str | None, target: str) -> tuple[Leg, ...]:
+        """The two legs through another language, or none."""
+        if source is None or source == target:
+            return ()
+        for via in (PIVOT, *self._targets.get(source, ())):
+            if (source, via) in self._legs and (via, target) in self._legs:
+                return self._legs[source, via][0], self._legs[via, target][0]
+        return ()
+
+
+class RegistryFile:
+    """A models.toml that may change while it is in use. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RegistryError as Registry.load does."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen = _identity(path)
+        self._registry = Registry.load(path)
+        self._outdated = time.monotonic() + LOOK
+
+    def current(self) -> Registry:
+        """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
+        if time.monotonic() >= self._outdated and self._lock.acquire(blocking=False):
+            try:  # one caller looks: to read a thousand models takes a tenth of a second
+                self._look()
+                self._outdated = time.monotonic() + LOOK
+            finally:
+                self._lock.release()
+        return self._registry
+
+    def _look(self) -> None:
+        seen = _identity(self.path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._registry = Registry.load(self.path)
+        except RegistryError as error:
+            logger.error("%s What it said before still holds.", error)
+        else:
+            logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
+
+
+def _by_pair(models: Iterable[Model]) -> dict[tuple[str | None, str], list[Leg]]:
+    """Their legs by source and target, and by no source and target, each in the order of the file."""
+    legs: dict[tuple[str | None, str], list[Leg]] = {}
+    for model in models:
+        for pair in model.pairs:
+            for source in (pair.source, None):
+                legs.setdefault((source, pair.target), []).append(Leg(model, pair))
+    return legs
+
+
+def _beginning(one: str, other: str) -> int:
+    """How many characters they begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _identity(path: Path) -> object:
+    """Differs when the file does, whether it was written or replaced; where links lead counts."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _model(name: str, entry: Any, path: Path) -> Model:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
-    _check_keys(entry, {"reference", "pairs"}, {"reference", "pairs", "decoding"}, where)
+    _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
     reference = entry["reference"]
     if not isinstance(reference, str) or not reference:
-        raise RegistryError(f"{where}: reference is a model's name or a directory.")
+        raise RegistryError(f"{where}: reference is a model's name, a directory, hf:ORG/NAME, or an address.")
+    precision, checksum, example = entry.get("precision"), entry.get("checksum"), entry.get("example")
+    if precision not in (None, *PRECISIONS):
+        raise RegistryError(f"{where}: precision is one of {', '.join(PRECISIONS)}.")
+    if type(entry.get("warm", True)) is not bool:
+        raise RegistryError(f"{where}: warm is true, or false for a model on demand.")
+    if checksum is not None and not (isinstance(checksum, str) and re.fullmatch("sha256:[0-9a-f]{64}", checksum)):
+        raise RegistryError(f"{where}: checksum is sha256: and 64 hexadecimal digits, as `python -m models info` says.")
+    if example is not None and not (isinstance(example, str) and example.strip()):
+        raise RegistryError(f"{where}: example is a text for the model to translate.")
     pairs = entry["pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
@@ -100,13 +271,22 @@ def _model(name: str, entry: Any, path: Path) -> Model:
         reference=_locate(reference, path.parent, where),
         pairs=tuple(_pair(pair, where) for pair in pairs),
         decoding=_decoding(entry.get("decoding", {}), where),
+        precision=precision,
+        warm=entry.get("warm", True),
+        checksum=checksum,
+        example=example,
     )
 
 
 def _locate(reference: str, base: Path, where: str) -> str:
-    """With a slash or a leading dot it is a directory, relative to models.toml; a bare word is a name."""
-    if "/" not in reference and not reference.startswith("."):
+    """A directory has a slash, or starts with a dot, and is relative to models.toml; anything else is as it is."""
+    if any(re.fullmatch(form, reference, re.ASCII) for form in (_EMBEDDED, _HUB, _ADDRESS)):
         return reference
+    if ":" in reference or (not reference.startswith(".") and "/" not in reference):
+        raise RegistryError(
+            f"{where}: reference {reference!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
+            "address of https://, s3:// or gs://."
+        )
     try:
         return str((base / reference).resolve())
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, NUL

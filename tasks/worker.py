@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,8 +12,10 @@ from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests, revoked
 
 from models.errors import ModelError
+from tasks import memory
 from tasks.celery import app
 from tasks.contract import STATUS, LoadedModel, WorkerStatus, queue_name
+from tasks.gpu import Gpu, pin
 from tasks.registry import Model
 
 if TYPE_CHECKING:
@@ -31,18 +32,19 @@ class Engines(bootsteps.StartStopStep):
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
     requires = ("celery.worker.components:Pool",)
 
-    def __init__(self, worker: Any, **kwargs: Any) -> None:
+    def __init__(self, worker: Any, gpu: Gpu | None = None, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        self.gpu = gpu
         self.loaded: dict[str, LocalTranslator] = {}
 
     def start(self, worker: Any) -> None:
         consumed = worker.app.amqp.queues.consume_from
         wanted = [
             model
-            for model in worker.app.conf.tolk_registry.models.values()
-            if consumed.keys() & {queue_name(model.name, "interactive"), queue_name(model.name, "bulk")}
+            for model in worker.app.conf.tolk_models.current().models.values()
+            if consumed.keys() & {queue_name(model.route, "interactive"), queue_name(model.route, "bulk")}
         ]
-        device = pin(worker.app.conf.tolk_device)
+        device = pin(self.gpu)
         for model in wanted:
             logger.info("loading %s on %s", model.name, device)
             try:
@@ -101,24 +103,9 @@ def status(state: Any) -> dict[str, Any]:
         active=active,
         processed=sum(celery["total"].values()) - active,
         uptime=celery["uptime"],
+        memory=memory.resident(),
+        gpu_memory=memory.on_gpu(),
     ).encode()
-
-
-def pin(device: str | None) -> str:
-    """Chooses the device, and hides every GPU but that one from this process, which has to precede torch's import."""
-    if device is None:
-        import torch
-
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if device != "cpu":
-        number = int(device.partition(":")[2] or 0)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        try:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number] if visible else str(number)
-        except IndexError:
-            refuse(f"TOLK_DEVICE is {device}, but CUDA_VISIBLE_DEVICES={visible} has no such device")
-        return "cuda:0"
-    return device
 
 
 def refuse(reason: str) -> NoReturn:

@@ -7,9 +7,12 @@ const MUTATION = `
 mutation Translate($input: TranslateInput!) {
   translate(input: $input) {
     requestId
+    via
     translations { text error { code message } sentences { text score flags } }
   }
 }`;
+const LANGUAGES = "{ languages { source target available } }";
+const PATIENCE = 10_000; // milliseconds that an answer with the languages may take
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
 const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all, or what the API says
 // A text has far more time than it needs: where that was too little, no worker was there to take it.
@@ -17,7 +20,8 @@ const TRANSIENT = ["RATE_LIMITED", "OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNRE
 const TIMEOUT = 10; // seconds for a short text
 const GRACE = 5; // seconds after that, in which the service would have said so
 const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
-const LOW_SCORE = -0.8; // mean log-probability per token, below which a sentence deserves a second look (docs/page.md)
+// Mean log-probability per token, of each model, below which a sentence deserves a second look (docs/page.md).
+const LOW_SCORE = -0.8;
 const FLAGS = {
   REPETITION: "The model began to repeat itself here. Something may be missing, or said twice.",
   UNKNOWN_TOKENS: "The sentence has characters that the model does not know. They may be missing.",
@@ -27,20 +31,21 @@ const FLAGS = {
 const UNSURE = "The model was unsure of this sentence. It may be wrong.";
 const PAIR = "tolk.pair"; // in the local storage
 
-const { pairs, limit, maxTimeout } = document.body.dataset;
-const PAIRS = JSON.parse(pairs);
+const { limit, maxTimeout } = document.body.dataset;
 const LIMIT = Number(limit);
 const MAX_TIMEOUT = Number(maxTimeout);
 const element = (id) => document.getElementById(id);
-const [source, target, swap, oneWay] = ["source", "target", "swap", "one-way"].map(element);
+const [source, target, swap, oneWay, unserved] = ["source", "target", "swap", "one-way", "unserved"].map(element);
 const [text, length, clear] = ["text", "length", "clear"].map(element);
 const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
 const [trouble, reason, plan, trace] = ["trouble", "reason", "plan", "trace"].map(element);
-const [again, outdated] = ["again", "outdated"].map(element);
+const [again, outdated, through] = ["again", "outdated", "through"].map(element);
 const names = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
+let pairs = JSON.parse(document.body.dataset.pairs); // of languages, and whether workers take them
 let shown = ""; // the translation on the page
 let current = false; // whether it is that of the text on the page
 let request = new AbortController(); // the newest one
@@ -51,15 +56,36 @@ let earliest = 0; // when the API wants to be asked again: a time in millisecond
 
 // The languages.
 
-function choose(from, to) {
-  const targets = PAIRS.filter((pair) => pair[0] === from).map((pair) => pair[1]);
-  offer(source, [...new Set(PAIRS.map((pair) => pair[0]))], from);
+// The pair, or one that is as near to it as there is.
+function choose(wanted, to) {
+  const from = pairs.some((pair) => pair[0] === wanted) ? wanted : pairs[0][0];
+  const targets = pairs.filter((pair) => pair[0] === from).map((pair) => pair[1]);
+  offer(source, [...new Set(pairs.map((pair) => pair[0]))], from);
   offer(target, targets, targets.includes(to) ? to : targets[0]);
   text.lang = from;
-  const back = PAIRS.some((pair) => pair[0] === target.value && pair[1] === from);
+  unserved.hidden = find(from, target.value)[2];
+  const back = find(target.value, from);
   swap.ariaDisabled = String(!back);
   oneWay.textContent = back ? "" : `There is no model from ${name(target.value)} to ${name(from)}.`;
   swap.title = oneWay.textContent || "Swap the languages";
+}
+
+function find(from, to) {
+  return pairs.find((pair) => pair[0] === from && pair[1] === to);
+}
+
+// Models come and go while the page stays open.
+async function follow() {
+  const before = [source.value, target.value];
+  try {
+    const { languages } = await ask(LANGUAGES, {}, AbortSignal.timeout(PATIENCE));
+    pairs = languages.map((each) => [each.source, each.target, each.available]);
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    return; // the next text will be told why
+  }
+  choose(source.value, target.value);
+  if (String([source.value, target.value]) !== String(before)) change();
 }
 
 function offer(select, languages, chosen) {
@@ -85,7 +111,7 @@ function remember() {
 function remembered() {
   try {
     const [from, to] = JSON.parse(localStorage.getItem(PAIR));
-    return PAIRS.find((pair) => pair[0] === from && pair[1] === to);
+    return find(from, to);
   } catch {
     return undefined; // nothing, or nothing of use
   }
@@ -100,7 +126,7 @@ function change() {
   clear.disabled = !text.value;
   current = false;
   if (text.value.trim() === "") {
-    show("", []);
+    show("", [], []);
     say("");
   } else if (excess > 0) {
     trouble.hidden = true;
@@ -143,15 +169,16 @@ async function translate() {
   const patient = AbortSignal.any([signal, AbortSignal.timeout((timeout + GRACE) * 1000)]);
   progress.hidden = false;
   try {
-    const { requestId, translations } = (await ask(MUTATION, { input }, patient)).translate;
+    const { requestId, via, translations } = (await ask(MUTATION, { input }, patient)).translate;
     const [{ text: translation, sentences, error }] = translations;
     if (error) throw new RequestError(error.message, { ...error, requestId });
     current = true;
     failures = 0;
     earliest = 0;
     refused = demand();
+    unserved.hidden = true;
     output.lang = to;
-    const count = show(translation, sentences);
+    const count = show(translation, sentences, via);
     const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
     say(`Translated.${check}`);
   } catch (error) {
@@ -166,6 +193,7 @@ async function translate() {
 
 function fail(error) {
   refused = demand(error);
+  if (error.code === "UNKNOWN_MODEL") follow();
   earliest = Date.now() + (error.retryAfter ?? 0) * 1000;
   const byItself = TRANSIENT.includes(error.code) && failures < RETRIES;
   const words = byItself ? schedule(2 ** failures * 1000) : "";
@@ -194,9 +222,10 @@ function mark(inWords) {
 // What is on the page.
 
 // Returns how many sentences are marked.
-function show(translation, sentences) {
+function show(translation, sentences, via) {
   shown = translation;
-  output.replaceChildren(...annotate(translation, sentences));
+  output.replaceChildren(...annotate(translation, sentences, LOW_SCORE * (via.length + 1)));
+  through.textContent = via.length ? `By way of ${list.format(via.map(name))}: no model translates directly.` : "";
   copy.disabled = !shown;
   if (trouble.contains(document.activeElement)) text.focus();
   trouble.hidden = true;
@@ -205,7 +234,7 @@ function show(translation, sentences) {
 }
 
 // The translation, with each sentence marked that a reader had better check. Sentences occur in it in their order.
-function annotate(translation, sentences) {
+function annotate(translation, sentences, low) {
   const parts = [];
   let written = 0;
   let cursor = 0;
@@ -214,7 +243,7 @@ function annotate(translation, sentences) {
     if (start < 0 || !sentence.text) continue;
     cursor = start + sentence.text.length;
     const doubts = sentence.flags.map((flag) => FLAGS[flag]);
-    if (sentence.score < LOW_SCORE) doubts.push(UNSURE);
+    if (sentence.score < low) doubts.push(UNSURE);
     if (doubts.length === 0) continue;
     parts.push(translation.slice(written, start), ...doubtful(sentence.text, doubts, `doubt-${parts.length}`));
     written = cursor;
@@ -305,6 +334,9 @@ onChange(() => {
   if (!current) translate();
 });
 addEventListener("resize", measure);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") follow();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") output.classList.add("hushed");
 });
@@ -312,5 +344,5 @@ for (const kind of ["pointerover", "focusin"]) {
   output.addEventListener(kind, () => output.classList.remove("hushed"));
 }
 
-choose(...(remembered() ?? PAIRS[0]));
+choose(...(remembered() ?? pairs[0]));
 measure();

@@ -18,8 +18,8 @@ from app.settings import Settings
 from app.translator import EchoTranslator
 from tasks.contract import PUBLISHED, TASK, TranslateRequest
 
-QUEUE = "tolk.translate.letters"
-SUSPECTS = "tolk.translate.letters.suspects"
+QUEUE = "tolk.translate.letters.interactive"
+SUSPECTS = "tolk.suspects.letters"
 
 pytestmark = pytest.mark.broker
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,26 +21,26 @@ from app.translator import EchoTranslator
 from tasks.contract import Code, Failure, Result, TolkError, TranslateReply, TranslateRequest
 
 DOCUMENT = """mutation ($input: TranslateInput!) {
-  translate(input: $input) { requestId translations { text error { code } } } }"""
+  translate(input: $input) { requestId model via translations { text error { code } } } }"""
 
 
 @dataclass
 class Counting(EchoTranslator):
-    """An echo that counts, waits for `go`, and fails with the next of `failures`; `#text` fails with what it says."""
+    """An echo that counts, waits for `go`, and fails with the last of `failures`; `#text` fails with what it says."""
 
     calls: list[tuple[str, ...]] = field(default_factory=list)
-    failures: list[TolkError] = field(default_factory=list)
+    failures: list[TolkError | None] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         super().__init__()
         self.go.set()
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def _echo(self, request: TranslateRequest) -> TranslateReply:
         self.calls.append(request.texts)
         self.go.wait(30)
-        if self.failures:
-            raise self.failures.pop()
+        if self.failures and (failure := self.failures.pop()):
+            raise failure
         return TranslateReply(request.model, results=tuple(map(self.result, request.texts)))
 
     def result(self, text: str) -> Result:
@@ -56,9 +57,12 @@ class Service:
         self.translator = Counting()
         self.secret = database.run(lambda connection: keys.create(connection, "ops", list(Scope), None, 1_000))
         self.other = database.run(lambda connection: keys.create(connection, "other", list(Scope)))
-        apps = [create_app(Settings(database=database.url), self.translator) for _ in range(2)]
-        self.clients = [app.test_client() for app in apps]
         self.pool = pool
+        self.serve(Settings().models)
+
+    def serve(self, models: Path) -> None:
+        settings = Settings(database=self.database.url, models=models)
+        self.clients = [create_app(settings, self.translator).test_client() for _ in range(2)]
 
     def send(self, key: str | None, *texts: str, to: int = 0, secret: str | None = None, **fields: Any) -> Any:
         """The payload, or the code of the error."""
@@ -310,6 +314,42 @@ def test_what_was_abandoned_and_never_sent_again_is_given_back(
     go.set()
     lost.result()
     assert (service.charged, service.rows()) == (5, 1)
+
+
+@pytest.fixture
+def german(tmp_path: Path) -> Path:
+    """A models.toml by which one translates from French to German through English."""
+    path = tmp_path / "german.toml"
+    entry = '[models.{0}-{1}]\nreference = "fr-en"\npairs = [{{ source = "{0}", target = "{1}" }}]\n'
+    path.write_text(entry.format("fr", "en") + entry.format("en", "de"))
+    return path
+
+
+def test_through_another_language_too_it_is_one_request_that_costs_its_source(service: Service, german: Path) -> None:
+    service.serve(german)
+    first = service.send("a", "Un.", "#BAD_INPUT", source="fr", target="de")
+    assert first["translations"] == [
+        {"text": "Un. (1) (2)", "error": None},
+        {"text": None, "error": {"code": "BAD_INPUT"}},
+    ]
+    assert (first["model"], first["via"], service.charged) == ("fr-en+en-de", ["en"], 3)
+    # What was answered is answered again, though a model is there by now that needs no English.
+    german.write_text(german.read_text().replace('target = "en"', 'target = "de"'))
+    service.serve(german)
+    assert service.send("a", "Un.", "#BAD_INPUT", source="fr", target="de", to=1) == first
+    assert service.translator.calls == [("Un.", "#BAD_INPUT"), ("Un. (1)",)]
+    assert service.send(None, "Un.", source="fr", target="de")["via"] == []
+    assert service.charged == 6
+
+
+@pytest.mark.parametrize("key", ["a", None])
+def test_where_the_second_leg_fails_nothing_is_paid_for(service: Service, german: Path, key: str | None) -> None:
+    service.serve(german)
+    service.translator.failures = [TolkError(Code.OVERLOADED, "Full."), None]
+    assert service.send(key, "Un.", source="fr", target="de") == "OVERLOADED"
+    assert (len(service.translator.calls), service.charged, service.rows()) == (2, 0, 0)
+    service.translator.failures = []
+    assert service.send(key, "Un.", source="fr", target="de")["translations"][0]["text"] == "Un. (3) (4)"
 
 
 def test_time_is_unix_time(service: Service) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_form(client: FlaskClient, address: str, form: str, name: str) -> None
     assert (answer.status_code, answer.json) == (200, ANSWER)
     inline = post(client, address, form, query='{ translate(sentence: "Un.") { translatedString } }', variables="")
     assert inline.json == {"data": {"translate": {"translatedString": "Un."}}}
+
+
+def test_through_another_language_says_so(tmp_path: Path) -> None:
+    models = tmp_path / "models.toml"
+    entry = '[models.{0}-{1}]\nreference = "fr-en"\npairs = [{{ source = "{0}", target = "{1}" }}]\n'
+    models.write_text(entry.format("fr", "de") + entry.format("de", "en"))
+    client = create_app(Settings(models=models), EchoTranslator()).test_client()
+    answer = post(client, query='{ translate(sentence: "Un.") { translatedString via } }', variables={})
+    assert answer.json == {"data": {"translate": {"translatedString": "Un.", "via": ["de"]}}}
 
 
 def test_it_is_french_to_english() -> None:

@@ -233,6 +233,31 @@ def test_the_languages_are_remembered_and_the_text_is_not(page: Page) -> None:
     assert (page.input_value("#source"), page.input_value("#target")) == ("fr", "en")
 
 
+def test_a_translation_through_another_language_says_so(page: Page, check_access: Callable[[Page], None]) -> None:
+    page.select_option("#source", "en")
+    page.select_option("#target", "de")
+    through = page.locator("#through")
+    expect(through).to_be_empty()
+    translate(page, "Good morning.")
+    expect(through).to_have_text("By way of French: no model translates directly.")
+    expect(through).to_have_role("status")
+    expect(output(page)).to_have_text("Good morning.")
+    expect(output(page)).to_have_attribute("lang", "de")
+    check_access(page)
+    page.select_option("#target", "fr")
+    expect(through).to_be_empty()
+
+
+@pytest.mark.parametrize(("via", "marks"), [([], 1), (["fr"], 0)])
+def test_two_models_may_be_unsure_twice(page: Page, via: list[str], marks: int) -> None:
+    sentence = {"text": "Hallo.", "score": -1.5, "flags": []}
+    translated = {"requestId": "", "via": via, "translations": [{"text": "Hallo.", "sentences": [sentence]}]}
+    answer_with(page, 200, json.dumps({"data": {"translate": translated}}))
+    translate(page, "Salut.")
+    expect(output(page)).to_contain_text("Hallo.")
+    expect(output(page).locator("mark")).to_have_count(marks)
+
+
 @pytest.mark.parametrize(("text", "message"), [("#bad", "a bad text"), ("#fail", "failed inside the service")])
 def test_an_error_leaves_the_text_and_marks_the_translation_as_outdated(page: Page, text: str, message: str) -> None:
     translate(page, "Bonjour.")

@@ -23,7 +23,7 @@ from launch.service import Child, Service
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 90.0  # seconds
-WORKER = f"celery@{socket.gethostname()}"
+WORKER = f"cpu@{socket.gethostname()}"
 
 
 class Run:

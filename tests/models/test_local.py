@@ -462,6 +462,18 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
 def test_warming_up_runs_the_model(multilingual: LocalTranslator) -> None:
     multilingual.warm_up()
     assert multilingual.stats().finished == 1
+    multilingual.warm_up("Il dort. Elle dort.")
+    assert multilingual.stats().finished >= 3
+
+
+@pytest.mark.parametrize(
+    ("example", "sentence"), [("", "The example '' holds no sentence"), ("a\0", "Character 2 of the text is NUL")]
+)
+def test_an_example_that_the_model_cannot_translate_is_an_error(
+    translator: LocalTranslator, example: str, sentence: str
+) -> None:
+    with pytest.raises(BadInput, match=sentence):
+        translator.warm_up(example)
 
 
 def test_threads_share_a_translator(translator: LocalTranslator) -> None:

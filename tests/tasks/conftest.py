@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from uuid import uuid4
 
 import pytest
 
 from app.rpc import CeleryTranslator
 from tasks.contract import TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +26,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def pretended() -> dict[str, str]:
+    """The environment of a process on a host of three GPUs, which says what torch would see when it is imported."""
+    path = [str(Path(__file__).parent / "pretended"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(path)}
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch, pretended: dict[str, str]) -> ModuleType:
+    """The pretended module, in this process."""
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.syspath_prepend(pretended["PYTHONPATH"].partition(os.pathsep)[0])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return importlib.import_module("pynvml")
+
+
 @pytest.fixture
 def translator(broker, models: Path) -> Iterator[CeleryTranslator]:
-    made = CeleryTranslator.from_config(Registry.load(models), broker.url)
+    made = CeleryTranslator.from_config(RegistryFile(models), broker.url)
     yield made
     made.close()
 

@@ -5,7 +5,8 @@
 translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
 interpreter's lock, and neither heeds the deadline or the end.
 
-With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known.
+With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
+ECHO_PAUSE a pool starts a worker again after so many seconds, however often.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from typing import Any
 from celery import bootsteps
 
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from tasks import pool
 from tasks.celery import app
 
-app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog"}
+pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
+app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
 
 
 @dataclass
@@ -119,7 +122,7 @@ class Engines(bootsteps.StartStopStep):
         step = float(os.environ.get("ECHO_STEP", "0"))
         batch = int(os.environ.get("ECHO_BATCH", "1"))
         app.engines = {
-            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_registry.models
+            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_models.current().models
         }
 
     def stop(self, worker: Any) -> None:

@@ -15,7 +15,7 @@ import celeryconfig
 from tasks.contract import MESSAGE_BYTES, TASK, Code, TolkError, TranslateReply, defect
 from tasks.contract import body as kept
 
-QUEUE = "tolk.translate.a"
+QUEUE = "tolk.translate.a.interactive"
 CALL = json.dumps([[{"texts": ["a secret"]}], {}, {}]).encode()
 
 

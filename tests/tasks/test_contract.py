@@ -60,7 +60,7 @@ replies = st.builds(
     via=st.lists(texts).map(tuple),
     worker=texts,
     results=st.lists(results).map(tuple),
-    timings=st.builds(Timings, numbers, numbers, numbers, numbers),
+    timings=st.builds(Timings, numbers, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
 )
 statuses = st.builds(
@@ -69,6 +69,8 @@ statuses = st.builds(
     active=st.integers(),
     processed=st.integers(),
     uptime=numbers,
+    memory=st.none() | st.integers(),
+    gpu_memory=st.none() | st.integers(),
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -210,10 +212,23 @@ def test_flags_and_codes_of_a_newer_release_do_no_harm() -> None:
     )
 
 
+def test_a_reply_of_an_earlier_release_tells_no_load() -> None:
+    reply = over_the_wire(replace(REPLY, timings=Timings(1.0, load=2.0)).encode())
+    del reply["timings"]["load"]
+    assert TranslateReply.decode(reply) == replace(REPLY, timings=Timings(1.0))
+
+
 def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:
     reply = over_the_wire(REPLY.encode())
     del reply["results"][0]["sentences"]
     assert TranslateReply.decode(reply) == REPLY
+
+
+def test_a_worker_of_an_earlier_release_does_not_say_what_memory_it_has() -> None:
+    status = WorkerStatus((), active=1, processed=2, uptime=3.0, memory=4, gpu_memory=5)
+    payload = over_the_wire(status.encode())
+    del payload["memory"], payload["gpu_memory"]
+    assert WorkerStatus.decode(payload) == replace(status, memory=None, gpu_memory=None)
 
 
 @pytest.mark.parametrize("span", [None, [], [1], [1, 2, 3], [2, 1], [-1, 1], ["1", "2"], [0.0, 1.0]])
@@ -224,5 +239,5 @@ def test_a_span_is_a_start_and_an_end(span: object) -> None:
 
 
 def test_each_model_has_two_queues() -> None:
-    assert queue_name("fr-en", "interactive") == "tolk.translate.fr-en"
+    assert queue_name("fr-en", "interactive") == "tolk.translate.fr-en.interactive"
     assert queue_name("fr-en", "bulk") == "tolk.translate.fr-en.bulk"

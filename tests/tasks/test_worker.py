@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import threading
 import time
@@ -19,12 +18,13 @@ from kombu import Connection, Queue
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
-from tasks.worker import pin
+
+QUEUE = "tolk.translate.a.interactive"
 
 
 @pytest.mark.broker
 def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker, ask, models: Path) -> None:
-    worker = start_worker(broker.url, "--queues", "tolk.translate.a", TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
+    worker = start_worker(broker.url, "--queues", QUEUE, TOLK_MODELS=str(models), TOLK_CONCURRENCY="8")
     assert worker.says("concurrency: 8 (thread)")
     assert worker.says("loading a on cpu")
     assert not worker.says("loading b")
@@ -45,16 +45,11 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     ("arguments", "environ", "sentence"),
     [
         ([], {}, "model gone ("),
-        (["--queues", "tolk.translate.nope"], {}, "tolk.translate.nope"),
-        (["--queues", "tolk.translate.a"], {"TOLK_DEVICE": "gpu"}, "TOLK_DEVICE is cpu, cuda or cuda:N, not 'gpu'"),
-        (["--queues", "tolk.translate.a"], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", "tolk.translate.a"], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", "tolk.translate.a"], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
-        (
-            ["--queues", "tolk.translate.a"],
-            {"TOLK_DEVICE": "cuda:1", "CUDA_VISIBLE_DEVICES": "3"},
-            "TOLK_DEVICE is cuda:1, but CUDA_VISIBLE_DEVICES=3 has no such device",
-        ),
+        (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
+        (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
+        (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
+        (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
+        (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
 )
 def test_a_worker_that_cannot_work_ends_and_says_why(
@@ -235,13 +230,3 @@ def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually,
     assert worker.says("translation failed with RuntimeError")
     assert not worker.says("secret")
     worker.stop()
-
-
-def test_one_gpu_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
-    assert pin("cuda:1") == "cuda:0"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-7"
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert pin("cuda") == "cuda:0"
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    assert pin("cpu") == "cpu"

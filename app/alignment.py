@@ -1,0 +1,96 @@
+"""The sentences of a text that was translated twice, made of those of both translations."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tasks.contract import Flag, Sentence
+
+Span = tuple[int, int]
+
+
+class Piece(NamedTuple):
+    """A sentence of one translation: its span of the text in the middle, and of the text at the other end."""
+
+    middle: Span
+    outer: Span
+    sentence: Sentence
+
+
+@dataclass(slots=True)
+class Group:
+    """Pieces of both translations that overlap in the middle, where they reach from `start` to `end`."""
+
+    start: int
+    end: int
+    pieces: tuple[list[Piece], list[Piece]]
+
+
+def align(first: Iterable[Sentence], second: Iterable[Sentence], source: str, target: str) -> tuple[Sentence, ...]:
+    """Sentences from `source` to `target`, in order and not overlapping; `first` are those from `source` to the text in
+    the middle, `second` those from there to `target`.
+
+    Those that overlap in the middle become one, which covers whatever they covered. A sentence without a counterpart
+    was layout to the other translation, and is found where that left it.
+    """
+    groups = _group(
+        [Piece(sentence.target, sentence.source, sentence) for sentence in first],
+        [Piece(sentence.source, sentence.target, sentence) for sentence in second],
+    )
+    return tuple(
+        Sentence(
+            source=source_span,
+            target=target_span,
+            score=sum(map(_score, group.pieces)),
+            flags=unite(piece.sentence.flags for pieces in group.pieces for piece in pieces),
+        )
+        for group, source_span, target_span in zip(
+            groups, _outer(groups, 0, len(source)), _outer(groups, 1, len(target)), strict=True
+        )
+    )
+
+
+def unite(flags: Iterable[Iterable[Flag]]) -> tuple[Flag, ...]:
+    """Whatever is raised in one of them."""
+    raised = {flag for each in flags for flag in each}
+    return tuple(flag for flag in Flag if flag in raised)
+
+
+def _group(first: Sequence[Piece], second: Sequence[Piece]) -> list[Group]:
+    groups: list[Group] = []
+    tagged = ([(piece.middle, side, piece) for piece in pieces] for side, pieces in enumerate((first, second)))
+    for (start, end), side, piece in heapq.merge(*tagged, key=lambda each: each[:2]):
+        if not groups or start >= groups[-1].end:
+            groups.append(Group(start, end, ([], [])))
+        groups[-1].end = max(groups[-1].end, end)
+        groups[-1].pieces[side].append(piece)
+    return groups
+
+
+def _outer(groups: Sequence[Group], side: int, length: int) -> list[Span]:
+    """The spans of all groups in the text at one end, which has so many characters."""
+    starts = [piece.outer[0] for group in groups for piece in group.pieces[side]]
+    starts.append(length)
+    passed, middle, outer = 0, 0, 0  # how many pieces, and where the last of them ends
+    spans = []
+    for group in groups:
+        pieces = group.pieces[side]
+        if pieces and pieces[0].middle[0] == group.start:
+            begin = pieces[0].outer[0]
+        else:  # in layout, which is the same here and there, or nearly
+            begin = min(outer + group.start - middle, starts[passed])
+        passed += len(pieces)
+        if pieces:
+            middle, outer = pieces[-1].middle[1], pieces[-1].outer[1]
+        spans.append((begin, min(outer + group.end - middle, starts[passed])))
+    return spans
+
+
+def _score(pieces: Sequence[Piece]) -> float:
+    """The mean per token as near as characters tell; nothing where there is no piece."""
+    weights = [piece.sentence.target[1] - piece.sentence.target[0] + 1 for piece in pieces]
+    scores = (piece.sentence.score * weight for piece, weight in zip(pieces, weights, strict=True))
+    return sum(scores) / sum(weights) if pieces else 0.0

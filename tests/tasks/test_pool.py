@@ -1,0 +1,277 @@
+"""A pool of real processes, which are killed, told to stop, and do not start; and a supervisor that is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from celery import signals
+from celery.bin.celery import celery
+from celery.bin.worker import worker
+from click.testing import CliRunner
+from kombu import Connection
+
+import celeryconfig
+from app.rpc import CeleryTranslator
+from launch.rabbitmq import PrivateRabbitMQ
+from tasks import pool
+from tasks.contract import TranslateReply
+from tasks.pool import Backoff, Supervision, Supervisor, Worker, divide, usable_cores
+from tests.conftest import Service, Spawn
+
+HOST = socket.gethostname()
+POOL = ("celery", "-A", "echo", "--workdir", "tests/tasks", "pool")
+QUICKLY = ("--", "--loglevel=INFO", "--without-mingle", "--without-gossip")
+
+Ask = Callable[..., TranslateReply]
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "divided"),
+    [
+        ([0, 1, 2, 3], 2, [{0, 1}, {2, 3}]),
+        ([1, 3, 5, 7, 9], 2, [{1, 3}, {5, 7, 9}]),
+        ([4, 6], 1, [{4, 6}]),
+        ([4, 6], 3, [{4}, {6}, {4}]),
+    ],
+)
+def test_cores_are_divided_and_shared_where_they_lack(cores: list[int], count: int, divided: list[set[int]]) -> None:
+    assert divide(cores, count) == divided
+
+
+def test_a_quota_leaves_fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5, 6})
+    monkeypatch.setattr(pool, "cpu_budget", lambda: SimpleNamespace(count=4))
+    assert pool.usable_cores() == [3, 4, 5, 6]
+    monkeypatch.setattr(pool, "cpu_budget", lambda: SimpleNamespace(count=2))
+    assert {len(set(pool.usable_cores())) for _ in range(20)} == {2}
+    assert {core for _ in range(50) for core in pool.usable_cores()} == {3, 4, 5, 6}
+
+
+def test_the_pause_doubles_up_to_a_bound_and_begins_anew_after_a_healthy_while() -> None:
+    backoff = Backoff()
+    assert [backoff.after(0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert [backoff.after(worked) for worked in (59, 60, 0, 1000)] == [30, 1, 2, 1]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What `celery -A tasks pool` with these arguments says when it does not start."""
+    monkeypatch.setattr(worker, "params", list(worker.params))  # each call would add the application's options to it
+
+    def call(*arguments: str) -> str:
+        refused = CliRunner().invoke(celery, ["-A", "tasks", "pool", *arguments])
+        assert refused.exit_code == 2
+        return refused.stderr
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Say either --gpus or --processes."),
+        (["--gpus", "all", "--processes", "2"], "Say either --gpus or --processes."),
+        (["--processes", "0"], "0 is not in the range x>=1."),
+        (["--processes", "2", "--nope"], "No such option '--nope'."),
+        (["--processes", "2", "--", "--nope"], "No such option '--nope'."),
+        (["--processes", "2", "--", "-nsame@%h"], "The pool itself says which GPU a worker has, and its name"),
+        (["--gpus", "0,3"], "GPU 3 does not exist. This host has: 0 (NVIDIA A100, 80 GiB), 1 (NVIDIA L4, 24 GiB), 2"),
+        (["--gpus", "1,1"], "--gpus 1,1 names a GPU twice."),
+    ],
+)
+def test_what_it_does_not_understand_is_refused(
+    refusal: Callable[..., str], nvml: ModuleType, arguments: list[str], sentence: str
+) -> None:
+    assert sentence in refusal(*arguments)
+
+
+def test_without_a_gpu_there_is_no_pool_on_gpus(
+    refusal: Callable[..., str], nvml: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES= leaves no GPU. Use --processes." in refusal("--gpus", "all")
+
+
+DEAF = """if True:
+    import signal, socket, sys
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, lambda number, _: print(number, file=open(sys.argv[1], "a")))
+    line = socket.socket(fileno=int(sys.argv[2].partition("=")[2]))
+    line.send(b"ready")
+    while True:
+        signal.pause()
+"""
+
+
+def test_every_signal_is_harsher_than_the_one_before(
+    tmp_path: Path, threads: ThreadPoolExecutor, eventually: Callable[..., None]
+) -> None:
+    heard = tmp_path / "heard"
+    heard.touch()
+    deaf = Worker("deaf", [str(heard)])
+    supervisor = Supervisor([sys.executable, "-c", DEAF], [deaf])
+    running = threads.submit(supervisor.run)
+    eventually(lambda: deaf.proven)
+    for numbers in ([15], [15, 3]):
+        supervisor.events.put(signal.SIGINT)
+        eventually(lambda numbers=numbers: [int(line) for line in heard.read_text().split()] == numbers)
+    supervisor.events.put(signal.SIGINT)
+    assert running.result(30) == 0
+
+
+def test_what_cannot_be_executed_cannot_start(tmp_path: Path) -> None:
+    assert Supervisor([str(tmp_path)], [Worker("nothing", [])]).run() == 1
+
+
+def test_a_supervisor_is_gone_too_that_has_not_read_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(os, "kill", lambda *_: ended.set())
+    ours, theirs = socket.socketpair()
+    Supervision(SimpleNamespace(), supervisor=theirs.detach()).start(None)
+    signals.worker_ready.send(sender=None)
+    ours.close()
+    assert ended.wait(30)
+
+
+@pytest.fixture
+def start_pool(broker: PrivateRabbitMQ, spawn: Spawn, eventually: Callable[..., None], models: Path) -> Spawn:
+    """Starts a pool of echo workers, and waits until so many are ready."""
+
+    def start(*arguments: str, ready: int, **environ: str) -> Service:
+        environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models), **environ}
+        pool = spawn(*POOL, *arguments, *QUICKLY, **environ)
+        eventually(lambda: count(pool, "is ready") == ready or pool.process.poll() is not None)
+        assert pool.process.poll() is None
+        return pool
+
+    return start
+
+
+def count(pool: Service, sentence: str) -> int:
+    return pool.log.read_text().count(sentence)
+
+
+def processes(pool: Service) -> dict[str, psutil.Process]:
+    """Those of the workers that run, by name."""
+    running = psutil.Process(pool.process.pid).children()
+    return {(line := each.cmdline())[line.index("--hostname") + 1]: each for each in running}
+
+
+def last(pool: Service, name: str) -> str:
+    """What the log says of a worker at last: `starts`, `is ready` or `ended`."""
+    return re.findall(rf"{name} (starts|is ready|ended)", pool.log.read_text())[-1]
+
+
+def gone(pool: Service) -> bool:
+    """Whether no process that the pool ever started runs."""
+    return not any(psutil.pid_exists(int(pid)) for pid in re.findall(r"starts as process (\d+)", pool.log.read_text()))
+
+
+@pytest.mark.broker
+def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_request(
+    start_pool: Spawn, ask: Ask, translator: CeleryTranslator, threads: ThreadPoolExecutor, eventually: Any
+) -> None:
+    pool = start_pool("--processes", "2", ready=2, TOLK_CONCURRENCY="4", ECHO_PAUSE="0.1")
+    workers = processes(pool)
+    assert workers.keys() == {f"cpu0@{HOST}", f"cpu1@{HOST}"}
+    cores = {name: each.cpu_affinity() for name, each in workers.items()}
+    assert sorted(map(len, cores.values())) == sorted(map(len, divide(usable_cores(), 2)))
+    assert len({core for share in cores.values() for core in share}) == len(usable_cores())
+    workers[f"cpu1@{HOST}"].kill()
+    eventually(lambda: count(pool, f"cpu1@{HOST} is ready") == 2)
+    assert pool.says(f"cpu1@{HOST} ended (SIGKILL); it is started again in 0 s")
+    again = processes(pool)
+    assert again.keys() == workers.keys()
+    assert again[f"cpu0@{HOST}"] == workers[f"cpu0@{HOST}"]
+    assert again[f"cpu1@{HOST}"].cpu_affinity() == cores[f"cpu1@{HOST}"]
+
+    asked = [threads.submit(ask, f"#sleep 0.5{number:02}", request_id=f"drained-{number}") for number in range(40)]
+    eventually(lambda: count(pool, "drained") > 8)
+    assert pool.stop() == 0
+    assert gone(pool)
+    assert not all(each.done() for each in asked)
+    successor = start_pool("--processes", "1", ready=1)
+    assert [each.result().results[0].text for each in asked] == [f"#sleep 0.5{number:02}" for number in range(40)]
+    assert translator.router.dropped == 0
+    successor.stop()
+
+
+@pytest.mark.broker
+def test_where_one_cannot_start_all_end(broker: PrivateRabbitMQ, spawn: Spawn, models: Path, tmp_path: Path) -> None:
+    environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
+    same = ("--pidfile", str(tmp_path / "pid"))
+    pool = spawn(*POOL, "--processes", "2", *QUICKLY, *same, **environ)
+    assert pool.process.wait(60) == 1
+    assert re.search(rf"cpu\d@{HOST} cannot start \(exit code \d+\)", pool.log.read_text())
+    assert gone(pool)
+
+
+def test_a_broker_that_is_not_there_yet_is_waited_for(spawn: Spawn, free_port: Any, eventually: Any) -> None:
+    pool = spawn(*POOL, "--processes", "2", *QUICKLY, CELERY_BROKER_URL=f"amqp://127.0.0.1:{free_port()}")
+    eventually(lambda: count(pool, "Cannot connect to amqp") > 2)
+    assert pool.stop() == 0
+    assert not pool.says("is ready")
+    assert gone(pool)
+
+
+@pytest.mark.broker
+def test_a_worker_per_gpu_which_shuts_down_when_its_supervisor_is_gone(
+    start_pool: Spawn, eventually: Any, pretended: dict[str, str]
+) -> None:
+    pool = start_pool("--gpus", "2,0", ready=2, **pretended)
+    workers = processes(pool)
+    assert workers.keys() == {f"gpu0@{HOST}", f"gpu2@{HOST}"}
+    assert all(f"--gpu {name[3]}" in " ".join(each.cmdline()) for name, each in workers.items())
+    pool.stop(signal.SIGKILL)
+    eventually(lambda: gone(pool))
+    assert count(pool, "Warm shutdown") == 2
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.long)])
+def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
+    broker: PrivateRabbitMQ, start_pool: Spawn, ask: Ask, threads: ThreadPoolExecutor, eventually: Any, kills: int
+) -> None:
+    """What comes back is taken by the three others at once: the load leaves them room, and so nothing dies thrice."""
+    pool = start_pool("--processes", "4", ready=4, TOLK_CONCURRENCY="8", ECHO_PAUSE="0.1")
+    stopped, numbers, chance = threading.Event(), itertools.count(), random.Random(4)
+    victim = f"cpu2@{HOST}"
+
+    def client() -> None:
+        while not stopped.is_set():
+            text = f"#sleep 0.1{next(numbers):06}"
+            assert ask(text).results[0].text == text
+
+    clients = [threads.submit(client) for _ in range(12)]
+    try:
+        for kill in range(kills):
+            state = "is ready" if chance.random() < 0.75 else "starts"
+            eventually(lambda state=state: last(pool, victim) in (state, "is ready"))
+            time.sleep(chance.uniform(0, 0.4))
+            processes(pool)[victim].kill()
+            eventually(lambda kill=kill: count(pool, f"{victim} ended") > kill)
+    finally:
+        stopped.set()
+    for each in clients:
+        each.result()
+    received = Counter(re.findall(r"\[(\S+)\] received", pool.log.read_text()))
+    assert max(received.values()) > 1  # some came back
+    with Connection(broker.url) as connection:
+        assert celeryconfig.dead_letter_queue()(connection.default_channel).queue_declare().message_count == 0
+    assert pool.stop() == 0
