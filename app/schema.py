@@ -79,7 +79,7 @@ class TranslateInput(graphene.InputObjectType):
     texts = graphene.List(graphene.NonNull(graphene.String), required=True)
     source = graphene.String(description="May be left out where one model alone leads to the target.")
     target = graphene.String(required=True)
-    model = graphene.String(description="May be left out: the first model that fits is taken.")
+    model = graphene.String(description="May be left out: the first that fits is taken, or two that fit together.")
     timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
     idempotency_key = graphene.String(
         description="Sent again with the same input, it gets the first answer for 24 hours."
@@ -101,7 +101,7 @@ class TranslatedSentence(graphene.ObjectType):
 
     source = graphene.String(required=True)
     text = graphene.String(required=True)
-    score = graphene.Float(required=True, description="Mean log-probability per target token.")
+    score = graphene.Float(required=True, description="Mean log-probability per target token, added up over models.")
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
 
 
@@ -109,7 +109,9 @@ class Translation(graphene.ObjectType):
     """What became of one text: a translation, or an error."""
 
     text = graphene.String()
-    score = graphene.Float(description="Mean log-probability per target token; null for a blank text.")
+    score = graphene.Float(
+        description="Mean log-probability per target token, added up over models; null for a blank text."
+    )
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
     sentences = graphene.List(graphene.NonNull(TranslatedSentence), required=True, description="In order.")
     error = graphene.Field(TranslationError)
@@ -124,7 +126,7 @@ class TranslatePayload(graphene.ObjectType):
     via = graphene.List(
         graphene.NonNull(graphene.String),
         required=True,
-        description="The languages in between, where no model translates directly: `model` are several then.",
+        description="The languages in between, where no model translates directly; none where one does.",
     )
     translations = graphene.List(graphene.NonNull(Translation), required=True)
 
@@ -136,7 +138,7 @@ class CancelPayload(graphene.ObjectType):
 
 
 class LanguagePair(graphene.ObjectType):
-    """A direction that texts can be translated in: by each of the models or, through another language, by all."""
+    """A direction to translate in: by any of the models or, through other languages, by all, one after the other."""
 
     source = graphene.String(required=True)
     target = graphene.String(required=True)

@@ -167,7 +167,7 @@ def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
     with pytest.raises(TolkError, match=r"say which source, or model: en \(en-de\), it \(it-de\)\.$"):
         offering("en-de", "it-de", "de-it").resolve(None, "de", None)
     with pytest.raises(TolkError, match=r"it \(it-de\)\. Through another language: es, fr\.$"):
-        offering("en-de", "it-de", "fr-en", "es-it").resolve(None, "de", None)
+        offering("en-de", "it-de", "fr-en", "es-it", "en-it").resolve(None, "de", None)
 
 
 def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> None:
