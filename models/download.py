@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from models.checksum import digest
 from models.errors import ModelError, Unavailable, UnknownModel
-from models.files import write
+from models.files import keeping, write
 from models.origin import NoRanges, Origin, RemoteFile, is_final, said
 
 TRIES = 5
@@ -54,10 +54,12 @@ def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) 
     """
     path, note = directory / "files" / file.name, directory / "notes" / file.name
     identity = json.dumps([file.size, file.tag])
-    if not (file.is_resumable and note.exists() and note.read_text() == identity):
-        path.unlink(missing_ok=True)
-        note.write_text(identity)
-    with path.open("ab", buffering=0) as out:
+    with keeping(path):
+        if not (file.is_resumable and note.exists() and note.read_text() == identity):
+            path.unlink(missing_ok=True)
+            note.write_text(identity)
+        opened = path.open("ab", buffering=0)
+    with opened as out:
         report(out.tell())
         if file.is_resumable and out.tell() == file.size:
             return

@@ -170,6 +170,17 @@ def test_the_default_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "tolk").is_dir()
 
 
+def test_who_has_no_home_names_a_directory(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    Store().fetch(str(directory)).release()
+    with pytest.raises(BadInput, match="TOLK_MODEL_CACHE"):
+        Store().fetch("hf:org/name")
+
+
 def test_the_older_format_where_there_is_no_other(store: Store, server: Server, make_model: MakeModel) -> None:
     with store.fetch(server.put(make_model(safetensors=False, separate=True))) as held:
         assert {"pytorch_model.bin", "target_vocab.json"} <= {path.name for path in held.directory.iterdir()}
@@ -407,6 +418,7 @@ def test_a_store_that_cannot_be(budget: int, hosts: list[str], tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
 def test_an_archive(store: Store, server: Server, directory: Path, tmp_path: Path, kind: str) -> None:
     form = {"tar.gz": "gztar"}.get(kind, kind)
+    (directory / "pytorch_model.bin").write_bytes(b"not looked at, beside the other")
     made = Path(shutil.make_archive(str(tmp_path / "made"), form, directory.parent, directory.name))
     server.files[f"/m/fr.{kind}"] = made.read_bytes()
     with store.fetch(f"{server.url}/m/fr.{kind}") as held:
@@ -577,4 +589,4 @@ def test_a_cache_that_is_there_to_read_only(
         said = [process.stdout.readline() for _ in range(2) if process.stdout]
     assert said[0] == f"{held.directory}\n"
     assert said[1].startswith("Unavailable: ")
-    assert said[1].endswith("cannot be written: Read-only file system.\n")
+    assert said[1].endswith("cannot be used: Read-only file system.\n")
