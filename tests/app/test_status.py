@@ -241,7 +241,9 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     connect: Callable[..., CeleryTranslator],
     eventually: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(survey, "FRESH", 0.1)  # seconds: what changes is seen at once
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
