@@ -94,9 +94,9 @@ class Store:
                     path.unlink()
             held = self._cache.place(made, key, found)
         except (UnknownModel, NoSpace, OSError):
-            shutil.rmtree(parts)
+            self._cache.remove(parts)
             raise
-        shutil.rmtree(parts)
+        self._cache.remove(parts)
         self._cache.make_room(0)
         return held
 
