@@ -17,11 +17,12 @@ from celery.worker.state import active_requests, revoked
 
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loaded import Fetched, Loadable, LoadedModels, LoadedStats
-from tasks import memory, watchdog
+from tasks import memory
 from tasks.celery import Engine, app
 from tasks.contract import STATUS, Code, LoadedModel, Priority, TolkError, WorkerStatus, queue_name
 from tasks.gpu import Gpu, pin
 from tasks.registry import Model, RegistryFile
+from tasks.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from models.diskcache import Held
@@ -69,7 +70,8 @@ class Engines(bootsteps.StartStopStep):
         loader = self.loader(conf, device)
         budget = conf.tolk_memory or memory.for_models(self.siblings)
         app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
-        watchdog.start(models, conf.tolk_step_timeout)
+        watchdog = Watchdog(models, conf.tolk_step_timeout)
+        watchdog.start()
         wanted = [
             model
             for model in conf.tolk_models.current().models.values()
@@ -83,6 +85,7 @@ class Engines(bootsteps.StartStopStep):
         # What is loaded stays: looking through all of it for garbage would stop every lane for 0.1 to 0.2 s.
         gc.collect()
         gc.freeze()
+        watchdog.look()
 
     def loader(self, conf: Any, device: str) -> Loader[Any]:
         from models.store import Store
@@ -90,7 +93,7 @@ class Engines(bootsteps.StartStopStep):
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
         except ModelError as error:
-            refuse(str(error).rstrip("."))
+            refuse(str(error))
         # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
         from models.decoding import Options
         from models.local import LocalTranslator
@@ -329,5 +332,5 @@ def status(state: Any) -> dict[str, Any]:
 
 def refuse(reason: str) -> NoReturn:
     """Ends the worker with exit code 1 and the reason as the last word of its log."""
-    logger.critical("The worker does not start: %s.", reason)
+    logger.critical("The worker does not start: %s.", reason.rstrip("."))
     raise SystemExit(1)

@@ -151,7 +151,8 @@ def test_a_worker_follows_its_registry(models: Models, start, eventually, consum
     eventually(partial(worker.says, "new stays as it is, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
-    held = client.begin("new", "#sleep 1.5")
+    held = client.begin("new", "#sleep 1.5", request_id="held")
+    eventually(lambda: worker.logged("held", "received"))
     models.say(new=None)
     assert held.result().results[0].text == "#sleep 1.5"
     eventually(lambda: client.memory() == {"hot": True})
