@@ -94,9 +94,7 @@ def _store(options: argparse.Namespace) -> Store:
 def _bytes(size: str) -> int:
     found = re.fullmatch(r"([0-9]+) ?(?:([KMGT])(i?))?B?", size)
     if found is None:
-        raise BadInput(
-            f"TOLK_MODEL_CACHE_BYTES is a number of bytes, such as 4000000000, 4GB or 4GiB, not {size!r}."
-        )
+        raise BadInput(f"TOLK_MODEL_CACHE_BYTES is a number of bytes, such as 4000000000, 4GB or 4GiB, not {size!r}.")
     step, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
     return int(found[1]) * int(step**power)
 

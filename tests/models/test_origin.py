@@ -63,6 +63,17 @@ def test_a_model_of_the_hub_is_that_of_one_commit(hub: Server, store: Store, dir
     assert len(hub.asked) == asked
 
 
+def test_weights_lie_in_the_hubs_storage(hub: Server, store: Store, directory: Path) -> None:
+    """Where the hub redirects to, and where its token is not for."""
+    with serving(Server()) as storage:
+        storage.put(directory, "/blobs")
+        hub.redirects[f"/org/name/resolve/{COMMIT}/{WEIGHTS}"] = f"{storage.url}/blobs/{WEIGHTS}?signature=x"
+        with store.fetch("hf:org/name") as held:
+            assert held.checksum == Checksum.of(directory)
+        assert storage.downloads()[1].start == BLOCK
+        assert {asked.token for asked in storage.asked} == {None}
+
+
 def test_a_cut_download_from_the_hub_goes_on(
     hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
