@@ -104,6 +104,24 @@ def test_damage_on_the_way_is_seen_and_repaired(hub: Server, store: Store, direc
     assert hub.sent == 2 * len(right)
 
 
+def test_damage_is_seen_by_the_next_process_too(
+    hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first ended with all bytes there, before it looked at them."""
+    right = hub.files[f"/org/name/{WEIGHTS}"]
+    hub.damaged[f"/org/name/{WEIGHTS}"] = bytes(len(right))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("models.download.digest", interrupt)
+        store.fetch("hf:org/name")
+    hub.damaged.clear()
+    with store.fetch("hf:org/name") as held:
+        assert held.checksum == Checksum.of(directory)
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_hub_elsewhere_has_to_be_allowed(hub: Server, tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=f"{hub.host} is not among the hosts"):
         Store(tmp_path).fetch("hf:org/name")
