@@ -64,15 +64,15 @@ def multiple(size: int, of: int) -> int:
 def _longer(tensor: Tensor, positions: int, kept: int | None) -> Tensor:
     """With so many empty positions more. They are zeros: what is masked must not be nan."""
     layers, rows, held, *rest = tensor.shape
-    longer = _zeros((layers, rows, held + positions, *rest), tensor)
+    longer = zeros((layers, rows, held + positions, *rest), tensor.dtype, tensor.device)
     longer[:, :kept, :held] = tensor[:, :kept]
     return longer
 
 
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On a CPU straight from the system: what nobody has written to takes no memory. torch writes its zeros, and
     NumPy asks for pages so large that other rows come with one.
     """
-    if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * like.dtype.itemsize), dtype=like.dtype).view(shape)
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)

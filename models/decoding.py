@@ -6,6 +6,7 @@ The model says the likeliest next tokens of every hypothesis of the batch; each 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ from models.search import FAILED, Doubles, Searches
 K = TypeVar("K", bound=Hashable)
 
 LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
+FEW_ROWS = 16  # whose memory a batch keeps when it is empty
 LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
 
 
@@ -92,10 +94,11 @@ class Batch(Generic[K]):
     def __init__(self, model: Model, rows: int) -> None:
         """`rows`: how many hypotheses there is room for."""
         self._model = model
+        self._rows = rows
         self._cache = model.cache(rows)
         self._searches = Searches(rows, LARGEST_BEAM)
-        self._free = list(reversed(range(rows)))
-        self._touched = 0  # the last row that was ever taken; the first are taken first
+        self._free = list(reversed(range(rows)))  # the first are taken first
+        self._touched = 0  # rows that were taken since the cache was new
         self._places: dict[K, _Place] = {}
         self._unrepeating: set[K] = set()  # of these no run of tokens may come twice
         self._firsts: Ints | None = None  # the first row of each, while nobody enters or leaves
@@ -128,6 +131,18 @@ class Batch(Generic[K]):
                 self._unrepeating.discard(key)
                 self._firsts = None
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it takes the memory of more than a few rows, in use or not. A GPU's is taken for all rows at once."""
+        return self._touched > (FEW_ROWS if self._model.device.type == "cpu" else 0)
+
+    def rest(self) -> None:
+        """Gives that memory back. The batch has to be empty."""
+        with suppress(MemoryError, OSError, RuntimeError):  # not even for an empty one: the old one will do
+            self._cache = self._model.cache(self._rows)
+            self._free = list(reversed(range(self._rows)))
+            self._touched = 0
+
     def step(self, keys: Sequence[K] | None = None) -> dict[K, list[Hypothesis] | ModelError]:
         """Runs the model once, for all or for some; the outcomes of those that have finished, which have left.
 
@@ -148,8 +163,8 @@ class Batch(Generic[K]):
         cache, config = self._cache, self._model.config
         longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
         limit = min(options.max_length or longest, longest)
-        self._touched = max(self._touched, *rows)
-        cache.reserve(limit, len(source), kept=self._touched + 1)
+        self._touched = max(self._touched, *(row + 1 for row in rows))
+        cache.reserve(limit, len(source), kept=self._touched)
         self._searches.reserve(cache.paths.shape[1])
         self._searches.begin(rows, limit, options.length_penalty)
         first = rows[0]

@@ -29,6 +29,7 @@ from models.scheduler import SHORTEST, Priority, Scheduler
 logger = logging.getLogger(__name__)
 
 _PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
+_REST = 1.0  # seconds without work after which a lane gives back what a large batch took
 _LAST_STEP = 5.0  # seconds that closing waits for the end of a step that is under way
 _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
@@ -43,6 +44,9 @@ class EngineSettings:
     token_budget: int = 3072
     max_waiting: int = 50_000
     lanes: int | None = None
+
+    def lanes_on(self, device: torch.device) -> int:
+        return self.lanes or (cores() if device.type == "cpu" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class Engine:
     """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
 
     def __init__(self, model: Model, settings: EngineSettings) -> None:
-        lanes = settings.lanes or (cores() if model.device.type == "cpu" else 1)
+        lanes = settings.lanes_on(model.device)
         self._model = model
         self._scheduler: Scheduler[_Sentence] = Scheduler(
             settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
@@ -219,10 +223,14 @@ class Engine:
         """Sweeps, admits, and runs a step; False when the engine is closed and nothing is left."""
         self._sweep(lane)
         entering = self._admit(lane)
-        working = bool(lane.running)
+        if not lane.running:
+            if self._closes_at is not None:
+                return False
+            lane.batch.rest()
+            return True
         self._each_or_halves(lane, entering, self._enter)
         self._each_or_halves(lane, list(lane.running), self._step)
-        return working
+        return True
 
     def _sweep(self, lane: _Lane) -> None:
         """Ends what is not wanted any more, waiting or running."""
@@ -248,12 +256,14 @@ class Engine:
         self._fail(held, Unavailable, _CLOSING)
 
     def _admit(self, lane: _Lane) -> list[_Sentence]:
-        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close."""
+        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
+        batch took much memory, not for long."""
         with self._changed:
             while not (entering := self._scheduler.admit(lane.number, time.monotonic())):
                 if lane.running or self._closes_at is not None:
                     break
-                self._changed.wait()
+                if not self._changed.wait(_REST if lane.batch.is_large else None):
+                    break
             now = time.monotonic()
             for sentence in entering:
                 sentence.began = now

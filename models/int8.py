@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models import gemm, kernels
-from models.cache import Cache, Ints, multiple
+from models.cache import Cache, Ints, multiple, zeros
 from models.errors import UnknownModel
 from models.jit import entry, inline
 from models.kernels import Bytes, Floats, Halves
@@ -48,7 +48,7 @@ _EPSILON = np.float32(NORM_EPSILON)
 class _Buffers(NamedTuple):
     """Of n rows x, its bytes and scales (n, d); y, what attention mixed (n, d); z, inside the feed-forward layer
     (n, inner), whose 0 stands for z_middles; zeros (n); and the sums of a product. Rows of bytes are longer, and the
-    memory is for a multiple of gemm.ROWS.
+    memory is for a multiple of gemm.ROWS. What no step has needed yet takes none.
     """
 
     x: Floats
@@ -66,12 +66,15 @@ class _Buffers(NamedTuple):
     def of(cls, rows: int, d: int, inner: int, sums: int) -> _Buffers:
         n = multiple(rows, gemm.ROWS)
 
+        def memory(dtype: torch.dtype, *shape: int) -> Any:
+            return zeros(shape, dtype, torch.device("cpu")).numpy()
+
         def rows_of_bytes(width: int) -> Bytes:
-            return np.zeros((n, multiple(width, gemm.INPUTS) + _GAP), np.int8)
+            return cast("Bytes", memory(torch.int8, n, multiple(width, gemm.INPUTS) + _GAP))
 
         scales = np.zeros((5, n), np.float32)
         return cls(
-            np.empty((n, d), np.float32),
+            memory(torch.float32, n, d),
             rows_of_bytes(d),
             scales[0],
             rows_of_bytes(d),
@@ -80,7 +83,7 @@ class _Buffers(NamedTuple):
             scales[2],
             scales[3],
             scales[4],
-            np.empty(sums, np.int32),
+            memory(torch.int32, sums),
         )
 
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -25,9 +23,10 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from models import heap
+from models.background import lower_priority
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable
 
-NICENESS = 10  # of the threads that fetch and load: a tenth of the processor's time where others want it, too
 FORGET = 2.0  # seconds that a failed load is remembered, twice as long after each further one
 FORGET_AT_MOST = 60.0
 
@@ -419,12 +418,12 @@ class LoadedModels(Generic[M, F]):
         return None
 
     def _load_all(self) -> None:
-        lower_priority()
         while (each := self._next_to_load_or_close()) is not None:
             if each is self._in_hand:
                 self._load_one(each)
             else:
                 self._unload(each)
+            heap.trim()
 
     def _next_to_load_or_close(self) -> _Model[M, F] | None:
         with self._lock:
@@ -469,13 +468,6 @@ class LoadedModels(Generic[M, F]):
                 gone.fetched.release()
         except Exception:
             logger.exception("%s did not close", gone.name)
-
-
-def lower_priority() -> None:
-    """Lets the threads that translate go before this one, and before those that it starts, which inherit it. Of all
-    systems, Linux alone has a priority for each thread (nice(2))."""
-    if sys.platform == "linux":
-        os.nice(NICENESS)
 
 
 def _explained(name: str, error: Exception) -> ModelError:

@@ -19,13 +19,16 @@ from typing import Any, Literal, NamedTuple, Self, TypeGuard, get_args
 from uuid import uuid4
 
 import regex
+import torch
 
+from models.background import in_background
 from models.characters import check, clean
 from models.decoding import Hypothesis, Model, Options
 from models.diskcache import Held
 from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.files import quote, read_json
+from models.footprint import footprint
 from models.precision import load
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
@@ -128,6 +131,7 @@ class LocalTranslator:
         engine: Engine,
         *,
         held: Held,
+        bytes: int,
         decoding: Options,
         source: str,
         target: str,
@@ -135,7 +139,7 @@ class LocalTranslator:
         target_tokens: Mapping[str, str],
     ) -> None:
         """`longest`: a source sentence of more tokens, its end included, is translated in parts. `held` is where the
-        model lies, until `close`."""
+        model lies, until `close`; `bytes` is its models.footprint."""
         self.tokenizer = tokenizer
         self.model = model
         self.directory, self.checksum, self.version = held.directory, str(held.checksum), held.checksum.version
@@ -144,6 +148,7 @@ class LocalTranslator:
         self.target = target
         self.longest = longest
         self.target_tokens = target_tokens
+        self.bytes = bytes
         self._engine = engine
         self._held = held
 
@@ -172,35 +177,52 @@ class LocalTranslator:
         """
         with ExitStack() as failing:
             held = failing.enter_context((store or Store()).fetch(reference, checksum))
-            tokenizer = Tokenizer.load(held.directory)
-            if missing := set((target_tokens or {}).values()) - tokenizer.target_tokens:
-                raise BadInput(
-                    f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
+            translator = in_background(
+                lambda: cls._read(
+                    reference, held, device, precision, target_tokens or {}, decoding, settings or EngineSettings()
                 )
-            path = held.directory / "tokenizer_config.json"
-            config = read_json(path, required=False)
-            longest = config.get("model_max_length", _NO_LIMIT)
-            if type(longest) is not int or longest < _SMALLEST_LIMIT:
-                raise UnknownModel(
-                    f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected."
-                )
-            source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
-            model = load(held.directory, device=device, precision=precision)
-            translator = cls(
-                tokenizer,
-                model,
-                Engine(model, settings or EngineSettings()),
-                held=held,
-                decoding=decoding or Options(beam=model.config.num_beams),
-                source=source,
-                target=target,
-                longest=min(longest, tokenizer.max_length),
-                target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens}
-                | dict(target_tokens or {}),
             )
             translator._engine.start()
             failing.pop_all()
             return translator
+
+    @classmethod
+    def _read(
+        cls,
+        reference: str,
+        held: Held,
+        device: str,
+        precision: str,
+        target_tokens: Mapping[str, str],
+        decoding: Options | None,
+        settings: EngineSettings,
+    ) -> Self:
+        """All of loading that takes long. It has the thread for itself."""
+        torch.set_num_threads(1)  # where cores are busy, several would wait for one another
+        tokenizer = Tokenizer.load(held.directory)
+        if missing := set(target_tokens.values()) - tokenizer.target_tokens:
+            raise BadInput(
+                f"{reference} has no target token {_list(missing)}. It has: {_list(tokenizer.target_tokens)}."
+            )
+        path = held.directory / "tokenizer_config.json"
+        config = read_json(path, required=False)
+        longest = config.get("model_max_length", _NO_LIMIT)
+        if type(longest) is not int or longest < _SMALLEST_LIMIT:
+            raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
+        source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
+        model = load(held.directory, device=device, precision=precision)
+        return cls(
+            tokenizer,
+            model,
+            Engine(model, settings),
+            held=held,
+            bytes=footprint(held.directory, device=device, precision=model.precision, settings=settings),
+            decoding=decoding or Options(beam=model.config.num_beams),
+            source=source,
+            target=target,
+            longest=min(longest, tokenizer.max_length),
+            target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens),
+        )
 
     def translate(
         self,

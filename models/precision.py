@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
@@ -20,12 +20,7 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
     All of them lose less than 0.1 BLEU (README). Raises UnknownModel as Marian.load does, BadInput for a precision that
     is unknown or that the device cannot compute in, Unavailable for a device that is not there or too small.
     """
-    on_cpu = device.partition(":")[0] == "cpu"
-    possible = get_args(Precision) if on_cpu else ("float32", "bfloat16", "float16")
-    if precision == "auto":
-        precision = _fastest() if on_cpu else "float16"
-    if precision not in possible or (on_cpu and precision == "float16"):
-        raise BadInput(f"precision: {precision!r} is none of auto, {', '.join(possible)}, or not for {device}.")
+    precision = choose(precision, device)
     try:
         if precision != "int8":
             return Marian.load(directory, device=device, dtype=getattr(torch, precision))
@@ -36,6 +31,17 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
         raise Unavailable(
             f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}"
         ) from error
+
+
+def choose(precision: str, device: str) -> Precision:
+    """What `load` takes. Raises BadInput as it does."""
+    on_cpu = device.partition(":")[0] == "cpu"
+    possible = get_args(Precision) if on_cpu else ("float32", "bfloat16", "float16")
+    if precision == "auto":
+        precision = _fastest() if on_cpu else "float16"
+    if precision not in possible or (on_cpu and precision == "float16"):
+        raise BadInput(f"precision: {precision!r} is none of auto, {', '.join(possible)}, or not for {device}.")
+    return cast("Precision", precision)
 
 
 def _fastest() -> Precision:

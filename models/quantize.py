@@ -95,6 +95,16 @@ class _Packer:
         return np.concatenate(self._tables)
 
 
+def size(marian: Marian) -> int:
+    """Bytes of its weights once they are quantized. It may be on the device "meta", without any."""
+    linear = [layer for layer in marian.modules() if isinstance(layer, nn.Linear)]
+    shapes = [tuple(multiple(size, gemm.OUTPUTS) for size in layer.weight.shape) for layer in linear]
+    packed = sum(outputs * (inputs + 4) for outputs, inputs in shapes)  # gemm.packed_size
+    floats = {marian.source_embedding.weight, marian.target_embedding.weight, marian.positions}
+    numbers = sum(ROWS_OF_TABLE * outputs for outputs, _ in shapes) + sum(tensor.numel() for tensor in floats)
+    return multiple(packed, _HUGE_PAGE) + 4 * numbers
+
+
 def quantize(marian: Marian) -> Weights:
     """Of finite weights. Nothing of the model in floats is kept but the embeddings."""
     config, packer = marian.config, _Packer()

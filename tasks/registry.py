@@ -119,8 +119,7 @@ class Registry:
         BAD_INPUT where `source` was left out and more than one direction leads to the target.
         """
         if model is not None and model not in self.models:
-            closest = sorted(self.models, key=lambda name: -_beginning(name, model))
-            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
+            raise self.unknown(model)
         candidates = self._legs if model is None else _by_pair([self.models[model]])
         fitting = candidates.get((source, target), [])
         if not fitting and model is None and (legs := self._pivot(source, target)):
@@ -142,6 +141,11 @@ class Registry:
                 Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
             )
         return (fitting[0],)
+
+    def unknown(self, model: str) -> TolkError:
+        """What to say of a model that is not on offer."""
+        closest = sorted(self.models, key=lambda name: -_beginning(name, model))
+        return TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
 
     @cached_property
     def ways(self) -> tuple[Way, ...]:
@@ -201,6 +205,12 @@ class RegistryFile:
                 self._outdated = time.monotonic() + LOOK
             finally:
                 self._lock.release()
+        return self._registry
+
+    def latest(self) -> Registry:
+        """As `current`, for which the file is looked at now."""
+        with self._lock:
+            self._look()
         return self._registry
 
     def _look(self) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from models.background import NICENESS
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.loaded import FORGET, FORGET_AT_MOST, NICENESS, LoadedModels
+from models.loaded import FORGET, FORGET_AT_MOST, LoadedModels
 
 LONG = 60.0  # seconds, to a deadline that shall not come
 SHORT = 0.01  # to one that shall
@@ -553,10 +554,13 @@ def test_close_ends_everything(models: Models, shelf: Shelf, begin: Begin, event
     assert models.loaded() == ()
 
 
-def test_close_waits_for_what_is_being_loaded(models: Models, shelf: Shelf, begin: Begin) -> None:
+def test_close_waits_for_what_is_being_loaded(
+    models: Models, shelf: Shelf, begin: Begin, eventually: Eventually
+) -> None:
     gate = shelf.shut("load a")
-    begin(touch, models, "a")
-    threading.Timer(SHORT, gate.set).start()
+    waits = begin(touch, models, "a")
+    eventually(lambda: shelf.loads() == ["a"])
+    waits.add_done_callback(lambda _: gate.set())  # as soon as it has been told that all is closing
     models.close(LONG)
     assert shelf.gone() == ["a"]
 
@@ -571,22 +575,22 @@ def test_asked_of_all(models: Models) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
-def test_who_loads_goes_last(make: Make, shelf: Shelf) -> None:
+def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_not(shelf: Shelf) -> None:
     found: dict[str, int] = {}
-
-    def load(name: str, fetched: Fake) -> Fake:
-        found["load"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        return shelf.load(name, fetched)
 
     def fetch(name: str) -> Fake:
         found["fetch"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return shelf.fetch(name)
 
+    def load(name: str, fetched: Fake) -> Fake:
+        found["load"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        return shelf.load(name, fetched)
+
     models = LoadedModels(fetch, load, SIZE, estimate=shelf.estimate, waiting=1)
     touch(models, "a")
     models.close()
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert found == dict.fromkeys(("fetch", "load"), min(own + NICENESS, 19))
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert found == {"fetch": min(own + NICENESS, 19), "load": own}
 
 
 # Whatever happens

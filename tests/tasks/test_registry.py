@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -373,6 +375,28 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     assert file.current() is before
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
     assert "de-en-2" in file.current().models
+
+
+@pytest.mark.usefixtures("always_look")
+def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path)
+    before, load = file.current(), Registry.load
+    reading, may = threading.Event(), threading.Event()
+
+    def load_slowly(path: Path) -> Registry:
+        reading.set()
+        assert may.wait(10)
+        return load(path)
+
+    monkeypatch.setattr(Registry, "load", load_slowly)
+    path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(file.current)
+        assert reading.wait(10)
+        assert file.current() is before
+        may.set()
+        assert "de-en-2" in reader.result().models
 
 
 def test_a_file_is_not_looked_at_all_the_time(path: Path) -> None:

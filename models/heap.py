@@ -1,0 +1,23 @@
+"""The C library's heap."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+
+
+def trim() -> None:
+    """Gives back to the system what was freed: malloc_trim(3), where the C library is glibc.
+
+    By itself glibc keeps what was freed in between what is still in use. Where models come and go it would soon hold
+    three times what they take.
+    """
+    if (malloc_trim := _malloc_trim()) is not None:
+        malloc_trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found
