@@ -1,7 +1,7 @@
 """The command line of the models: `python -m models translate "Je vais dormir."`, `info` and `fetch`.
 
 TOLK_MODEL_CACHE        where models are kept that come from elsewhere (default: tolk in the user's cache)
-TOLK_MODEL_CACHE_BYTES  how much they may take there (default 20GB)
+TOLK_MODEL_CACHE_BYTES  how much they may take there (default 20000000000)
 TOLK_MODEL_HOSTS        where they may come from (default huggingface.co; models.example.com,s3://bucket)
 """
 
@@ -11,7 +11,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -83,20 +82,15 @@ def _count(argument: str) -> int:
 
 def _store(options: argparse.Namespace) -> Store:
     directory = options.cache or os.environ.get("TOLK_MODEL_CACHE")
+    budget = os.environ.get("TOLK_MODEL_CACHE_BYTES") or str(BUDGET)
+    if not budget.isdecimal():
+        raise BadInput(f"TOLK_MODEL_CACHE_BYTES is a number of bytes, not {budget!r}.")
     hosts = os.environ.get("TOLK_MODEL_HOSTS", ",".join(HOSTS)).split(",")
     return Store(
         Path(directory) if directory else None,
-        budget=_bytes(os.environ.get("TOLK_MODEL_CACHE_BYTES") or str(BUDGET)),
+        budget=int(budget),
         hosts=[*filter(None, map(str.strip, hosts)), *options.allow_host],
     )
-
-
-def _bytes(size: str) -> int:
-    found = re.fullmatch(r"([0-9]+) ?(?:([KMGT])(i?))?B?", size)
-    if found is None:
-        raise BadInput(f"TOLK_MODEL_CACHE_BYTES is a number of bytes, such as 4000000000, 4GB or 4GiB, not {size!r}.")
-    step, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
-    return int(found[1]) * int(step**power)
 
 
 def _load(options: argparse.Namespace, store: Store) -> LocalTranslator:
