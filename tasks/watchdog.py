@@ -13,6 +13,7 @@ from celery.utils.log import get_logger
 from tasks.celery import Engines
 
 PERIOD = 1.0  # seconds between one look and the next
+AT_FIRST = 0.05  # until there is a model: work comes right after it, and the timer has to run by then
 LOAD = 10  # loading a model may take so many times as long as a step
 EXIT_CODE = 70  # EX_SOFTWARE of BSD's sysexits.h
 
@@ -30,7 +31,7 @@ def start(engines: Engines, limit: float) -> None:
 
 def watch(engines: Engines, limit: float) -> NoReturn:
     while True:
-        time.sleep(PERIOD)
+        time.sleep(PERIOD if engines.loaded() else AT_FIRST)
         for name, seconds in engines.stalled():
             if seconds > limit:
                 end(f"Model {name} has been in one step for {seconds:.0f} s")
