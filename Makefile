@@ -5,6 +5,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ENV := .venv/bin/python -m
+# Processes that test at once, a module each: most of the time tests wait for others to start and to end.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -15,7 +17,7 @@ run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops 
 
 test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest $(ARGS)
+	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
 test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
 	@$(PYTHON) -m launch.install test

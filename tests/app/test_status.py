@@ -241,7 +241,9 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     connect: Callable[..., CeleryTranslator],
     eventually: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(survey, "FRESH", 0.1)  # seconds: what changes is seen at once
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
@@ -277,7 +279,7 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
             {"name": "tolk.translate.fr-en.bulk", "depth": 0, "workers": 1},
             {"name": "tolk.suspects.fr-en", "depth": 0, "workers": 1},
         ]
-        assert [queue["workers"] for queue in seen["onDemand"]["queues"][:2]] == [1, 1]
+        assert [queue["workers"] for queue in seen["onDemand"]["queues"]] == [1, 1, 1]
         [found] = seen["workers"]
         assert found["models"][0] == {"name": "fr-en", "version": "echo", "device": "cpu"}
         assert (found["active"], found["uptime"] < 600) == (0, True)

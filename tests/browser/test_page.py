@@ -396,6 +396,7 @@ def test_a_long_text_keeps_its_buttons_in_sight(page: Page) -> None:
 
 def test_an_error_that_stays_waits_for_the_button(page: Page) -> None:
     page.clock.install()
+    page.clock.pause_at("2100-01-01")
     texts = answer_with(page, 500, "<html>Internal Server Error")
     page.fill("#text", "Bonjour.")
     page.locator("#text").press("Control+Enter")
