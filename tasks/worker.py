@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from celery import bootsteps
 from celery.utils.log import get_logger
@@ -19,7 +19,7 @@ from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loaded import Fetched, Loadable, LoadedModels, LoadedStats
 from tasks import memory
 from tasks.celery import Engine, app
-from tasks.contract import STATUS, Code, LoadedModel, Priority, TolkError, WorkerStatus, queue_name
+from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
 from tasks.gpu import Gpu, pin
 from tasks.registry import Model, RegistryFile
 from tasks.watchdog import Watchdog
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
-AT_ONCE = 4  # models that are brought up to date
+AT_ONCE = 4  # models are brought up to date
 
 logger = get_logger(__name__)
 
@@ -72,12 +72,8 @@ class Engines(bootsteps.StartStopStep):
         app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
         watchdog = Watchdog(models, conf.tolk_step_timeout)
         watchdog.start()
-        wanted = [
-            model
-            for model in conf.tolk_models.current().models.values()
-            if model.warm and any(queues.may_consume(queue_name(model.route, each)) for each in get_args(Priority))
-        ]
-        for model in wanted:
+        offered = conf.tolk_models.current().models.values()
+        for model in [each for each in offered if each.warm and queues.of(each.route)]:
             try:
                 models.keep(model)
             except ModelError as error:
@@ -130,7 +126,8 @@ class Local:
         logger.info("loading %s on %s", model.name, self.device)
         with ExitStack() as failing:
             translator = self.translator.load(
-                str(held.directory),
+                model.reference,
+                held=held,
                 device=self.device,
                 precision=model.precision or self.precision,
                 target_tokens=_target_tokens(model),
