@@ -77,7 +77,7 @@ class TranslateInput(graphene.InputObjectType):
     """What to translate."""
 
     texts = graphene.List(graphene.NonNull(graphene.String), required=True)
-    source = graphene.String(description="May be left out where one model alone leads to the target.")
+    source = graphene.String(description="May be left out where one language alone leads to the target.")
     target = graphene.String(required=True)
     model = graphene.String(description="May be left out: the first that fits is taken, or two that fit together.")
     timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
