@@ -200,6 +200,8 @@ class LoadedModel(graphene.ObjectType):
     name = graphene.String(required=True)
     version = graphene.String(required=True, description="Of the model's weights.")
     device = graphene.String(required=True)
+    bytes = graphene.Field(graphene.BigInt, required=True, description="Of the device's memory, about.")
+    warm = graphene.Boolean(required=True, description="Whether it stays there.")
 
 
 class WorkerStatus(graphene.ObjectType):
@@ -210,6 +212,9 @@ class WorkerStatus(graphene.ObjectType):
     active = graphene.Int(required=True, description="Requests that it holds.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
+    hits = graphene.Int(required=True, description="Requests that found their model in memory.")
+    loads = graphene.Int(required=True, description="Models that it has loaded.")
+    evictions = graphene.Int(required=True, description="Models that went from memory to make room.")
     memory = graphene.Field(
         graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
     )
