@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -65,6 +66,7 @@ class Engines(bootsteps.StartStopStep):
         self.gpu, self.siblings = gpu, siblings
 
     def start(self, worker: Any) -> None:
+        tell_of_models()
         conf, queues = worker.app.conf, worker.app.amqp.queues
         device = pin(self.gpu)
         loader = self.loader(conf, device)
@@ -325,6 +327,14 @@ def status(state: Any) -> dict[str, Any]:
         memory=memory.resident(),
         gpu_memory=memory.on_gpu(),
     ).encode()
+
+
+def tell_of_models() -> None:
+    """Lets the log say what is fetched, loaded and followed, too, where it says warnings: that is seldom, and takes
+    long."""
+    if logging.getLogger().level <= logging.WARNING:
+        for name in ("models", "tasks.registry", __name__):
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 def refuse(reason: str) -> NoReturn:

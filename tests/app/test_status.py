@@ -49,7 +49,10 @@ STATUS = """{ status {
   broker deadLetters
   models { name warm pairs { source target } queues { name depth workers } }
   onDemand { models queues { name depth workers } }
-  workers { name models { name version device bytes warm } active processed uptime hits loads evictions memory gpuMemory }
+  workers {
+    name models { name version device bytes warm }
+    active processed uptime hits loads evictions memory gpuMemory
+  }
   errors { code count last requestId }
 } }"""
 
