@@ -19,7 +19,7 @@ from kombu import Connection, Queue
 import celeryconfig
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
+from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
 from tasks.registry import RegistryFile
 from tasks.subscriptions import preference
 from tests.conftest import Service
@@ -60,10 +60,16 @@ class Client:
         self.threads = ThreadPoolExecutor(64)
 
     def ask(
-        self, model: str, text: str = "un", *, timeout: float = 20, request_id: str | None = None
+        self,
+        model: str,
+        text: str = "un",
+        *,
+        timeout: float = 20,
+        request_id: str | None = None,
+        priority: Priority = "interactive",
     ) -> TranslateReply:
         self.models.latest()
-        request = TranslateRequest((text,), "en", model, time.time() + timeout, "fr")
+        request = TranslateRequest((text,), "en", model, time.time() + timeout, "fr", priority=priority)
         return self.translator.translate(request, request_id or str(uuid4()))
 
     def begin(self, *args: Any, **kwargs: Any) -> Future[TranslateReply]:
@@ -153,10 +159,13 @@ def test_a_worker_follows_its_registry(models: Models, start, eventually, consum
     eventually(partial(worker.says, "new stays as it is, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
-    held = client.begin("new", "#sleep 1.5", request_id="held")
+    begun = [client.begin("new", "#sleep 1.5", request_id=f"begun-{number}") for number in range(8)]
+    eventually(lambda: all(worker.logged(f"begun-{number}", "received") for number in range(8)))
+    held = client.begin("new", request_id="held", priority="bulk")  # there is no thread for it yet
     eventually(lambda: worker.logged("held", "received"))
     models.say(new=None)
-    assert held.result().results[0].text == "#sleep 1.5"
+    assert held.result().results[0].text == "un"
+    assert [each.result().results[0].text for each in begun] == ["#sleep 1.5"] * 8
     eventually(lambda: client.memory() == {"hot": True})
     eventually(lambda: consumers("tolk.translate.new.interactive") == 0)
     assert consumers("tolk.suspects.new") == 0
