@@ -44,7 +44,7 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
-        ([], {}, "model gone ("),
+        (["--queues", "tolk.translate.gone.bulk"], {}, "model gone ("),
         (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
         (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
         (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
