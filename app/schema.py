@@ -77,7 +77,7 @@ class TranslateInput(graphene.InputObjectType):
     """What to translate."""
 
     texts = graphene.List(graphene.NonNull(graphene.String), required=True)
-    source = graphene.String(description="May be left out where one model alone leads to the target.")
+    source = graphene.String(description="May be left out where one language alone leads to the target.")
     target = graphene.String(required=True)
     model = graphene.String(description="May be left out: the first that fits is taken, or two that fit together.")
     timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
@@ -200,6 +200,8 @@ class LoadedModel(graphene.ObjectType):
     name = graphene.String(required=True)
     version = graphene.String(required=True, description="Of the model's weights.")
     device = graphene.String(required=True)
+    bytes = graphene.Field(graphene.BigInt, required=True, description="Of the device's memory, about.")
+    warm = graphene.Boolean(required=True, description="Whether it stays there.")
 
 
 class WorkerStatus(graphene.ObjectType):
@@ -210,6 +212,9 @@ class WorkerStatus(graphene.ObjectType):
     active = graphene.Int(required=True, description="Requests that it holds.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
+    hits = graphene.Int(required=True, description="Requests that found their model in memory.")
+    loads = graphene.Int(required=True, description="Models that it has loaded.")
+    evictions = graphene.Int(required=True, description="Models that went from memory to make room.")
     memory = graphene.Field(
         graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
     )

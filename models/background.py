@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 NICENESS = 10  # gives a tenth of the processor's time where others want it, too
@@ -22,6 +23,20 @@ def lower_priority() -> None:
 
 def in_background(work: Callable[[], T]) -> T:
     """Does it in a thread of its own and of a lower priority; returns or raises what it does. So whoever calls this can
-    start threads afterwards which are not behind others."""
-    with ThreadPoolExecutor(1, "background", initializer=lower_priority) as pool:
-        return pool.submit(work).result()
+    start threads afterwards which are not behind others. The end of the process does not wait for it."""
+    return _begin(work).result()
+
+
+def _begin(work: Callable[[], T]) -> Future[T]:
+    outcome: Future[T] = Future()
+    threading.Thread(target=_do, args=(work, outcome), name="background", daemon=True).start()
+    return outcome
+
+
+def _do(work: Callable[[], T], outcome: Future[T]) -> None:
+    lower_priority()
+    try:
+        outcome.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - for whoever waits for it
+        outcome.set_exception(error)
+        del outcome  # or they would hold each other, and what was half made

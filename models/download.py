@@ -61,21 +61,25 @@ def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) 
         opened = path.open("ab", buffering=0)
     with opened as out:
         report(out.tell())
-        if file.is_resumable and out.tell() == file.size:
-            return
-        try:
-            _write(out, origin.blocks(file, out.tell()), file, report)
-        except NoRanges:
-            out.truncate(0)
-            out.seek(0)
-            _write(out, origin.stream(file), file, report)
-        if file.size is not None and (came := out.tell()) != file.size:
-            if came > file.size:
-                out.truncate(0)
-            raise ConnectionError(f"{came} bytes came of {file.size}")
+        if not (file.is_resumable and out.tell() == file.size):
+            _receive(out, origin, file, report)
     if file.sha256 is not None and digest(path) != file.sha256:
         path.unlink()
         raise ConnectionError("it was damaged on the way")
+
+
+def _receive(out: FileIO, origin: Origin, file: RemoteFile, report: Report) -> None:
+    """What is missing, or all of it where the server gives no parts."""
+    try:
+        _write(out, origin.blocks(file, out.tell()), file, report)
+    except NoRanges:
+        out.truncate(0)
+        out.seek(0)
+        _write(out, origin.stream(file), file, report)
+    if file.size is not None and (came := out.tell()) != file.size:
+        if came > file.size:
+            out.truncate(0)
+        raise ConnectionError(f"{came} bytes came of {file.size}")
 
 
 def _write(out: FileIO, blocks: Iterable[bytes], file: RemoteFile, report: Report) -> None:

@@ -66,7 +66,7 @@ def pack(weights: NDArray[np.int8]) -> NDArray[np.int8]:
     outputs, inputs = weights.shape
     groups = outputs // OUTPUTS
     blocks = weights.reshape(groups, OUTPUTS, inputs // 4, 4).transpose(0, 2, 1, 3)
-    added = 128 * weights.astype(np.int32).sum(axis=1, dtype=np.int32)
+    added = 128 * weights.sum(axis=1, dtype=np.int32)
     return np.hstack([blocks.reshape(groups, -1), added.view(np.int8).reshape(groups, -1)]).reshape(-1)
 
 

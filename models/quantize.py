@@ -24,6 +24,7 @@ ROWS_OF_TABLE = 5
 QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT, CROSS_KV = range(7)  # products of a layer; encoders have the first four
 
 _HUGE_PAGE = 1 << 21
+_ROWS = 512  # that are quantized at once: all of a vocabulary would take several times the model's memory
 
 
 class Weights(NamedTuple):
@@ -62,13 +63,14 @@ class _Packer:
     ) -> Place:
         """Its place. `norm` comes after it. The first `queries` outputs are made smaller by the square root of a head's
         width (Vaswani et al. 2017)."""
-        weights = weight.float().numpy()
-        outputs, inputs = (multiple(size, gemm.OUTPUTS) for size in weights.shape)
-        n, table = len(weights), np.zeros((ROWS_OF_TABLE, outputs), np.float32)
+        outputs, inputs = (multiple(size, gemm.OUTPUTS) for size in weight.shape)
+        n, table = len(weight), np.zeros((ROWS_OF_TABLE, outputs), np.float32)
         scales, biases, of_norm, ones = table[0, :n], table[1, :n], table[2:4, :n], table[4, :n]
-        scales[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
         rounded = np.zeros((outputs, inputs), np.int8)
-        rounded[:n, : weights.shape[1]] = np.rint(weights / scales[:, None])
+        for i in range(0, n, _ROWS):
+            weights, some = weight[i : i + _ROWS].float().numpy(), scales[i : i + _ROWS]
+            some[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
+            rounded[i : i + len(some), : weights.shape[1]] = np.rint(weights / some[:, None])
         with np.errstate(over="ignore"):  # infinity says it
             ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
         if bias is not None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from celery.app import amqp
 from kombu.utils.functional import maybe_list
+
+from tasks.contract import Priority, queue_name
 
 
 class Queues(amqp.Queues):
@@ -30,11 +32,13 @@ class Queues(amqp.Queues):
             self.shunned |= names
             super().deselect(sorted(names))
 
-    def may_consume(self, name: str) -> bool:
-        """Whether it is a queue to take work from, as soon as there is one of that name."""
-        return (self.told is None or name in self.told) and name not in self.shunned
+    def of(self, route: str) -> list[str]:
+        """The queues of a route that may be consumed, as soon as there is such a route."""
+        names = [queue_name(route, priority) for priority in get_args(Priority)]
+        return [name for name in names if (self.told is None or name in self.told) and name not in self.shunned]
 
     def named(self, name: str) -> list[str]:
+        """Those that it begins, or else itself."""
         return [each for each in self if each.startswith(f"{name}.")] or [name]
 
 

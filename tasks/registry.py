@@ -132,13 +132,13 @@ class Registry:
             named = f"Model {model!r}" if model is not None else "No model"
             verb = "does not translate" if model is not None else "translates"
             raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
-        if source is None and len(fitting) > 1:
-            sources = _some(sorted({f"{leg.pair.source} ({leg.model.name})" for leg in fitting}))
-            near = {leg.pair.source for leg in fitting}
-            far = {start for start, end in self._legs if start is not None and end in near} - near - {target}
+        near = {leg.pair.source: leg.model.name for leg in reversed(fitting)}
+        if source is None and len(near) > 1:
+            sources = _some([f"{start} ({name})" for start, name in sorted(near.items())])
+            far = {start for start, end in self._legs if start is not None and end in near} - near.keys() - {target}
             through = f" Through another language: {_some(sorted(far))}." if far else ""
             raise TolkError(
-                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
+                Code.BAD_INPUT, f"More than one language leads to {target}: say which source: {sources}.{through}"
             )
         return (fitting[0],)
 

@@ -36,17 +36,12 @@ class Subscriptions(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self.queues = consumer.app.amqp.queues
-        self.routes = {route for route in consumer.app.conf.tolk_models.current().routes if self.names(route)}
+        self.routes = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
         self.unwanted: dict[str, float] = {}  # of these, since when
         self.consumed: set[str] = set()  # of these, since it has connected
         self.consumers: dict[str, QueueConsumer] = {}  # by queue; those of warm models are Celery's own consumer's
-        for name in [name for route in SHARED for name in self.names(route)]:
+        for name in [name for route in SHARED for name in self.queues.of(route)]:
             self.queues.consume_from.pop(name, None)
-
-    def names(self, route: str) -> list[str]:
-        """The queues of a route that this worker may consume."""
-        names = [queue_name(route, priority) for priority in get_args(Priority)]
-        return [name for name in names if self.queues.may_consume(name)]
 
     def start(self, consumer: Any) -> None:
         self.channel = consumer.connection.channel()
@@ -63,9 +58,11 @@ class Subscriptions(bootsteps.StartStopStep):
     def look(self, consumer: Any) -> None:
         """Makes memory and queues what the registry says now. What is held of a model is answered, then it goes."""
         engines, now = consumer.app.engines, time.monotonic()
-        wanted = {route for route in consumer.app.conf.tolk_models.current().routes if self.names(route)}
+        wanted = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
         held = {request.delivery_info.get("routing_key") for request in list(state.requests.values())}
-        answering = {route for route in engines.warm if not held.isdisjoint([*self.names(route), suspects_name(route)])}
+        answering = {
+            route for route in engines.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
+        }
         engines.follow((wanted | self.routes | answering).difference(SHARED))
         self.routes |= {route for route in wanted if route in SHARED or route in engines.warm}
         self.unwanted = {route: self.unwanted.get(route, now) for route in self.routes - wanted}
@@ -78,7 +75,7 @@ class Subscriptions(bootsteps.StartStopStep):
     def consume(self, consumer: Any, route: str) -> None:
         conf, receive = consumer.app.conf, consumer.create_task_handler()
         for queue in [conf.translation_queue(route, priority) for priority in get_args(Priority)]:
-            if queue.name not in self.names(route):
+            if queue.name not in self.queues.of(route):
                 continue
             if route in SHARED:
                 queue.consumer_arguments = {"x-priority": preference(consumer.hostname, route)}
@@ -104,12 +101,12 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def cancel(self, consumer: Any, route: str) -> None:
         self.consumed.discard(route)
-        suspects = {suspects_name(other) for other in self.consumed}
-        for name in [*self.names(route), suspects_name(route)]:
+        needed = {suspects_name(other) for other in self.consumed}  # those of models on demand
+        for name in [*(queue_name(route, priority) for priority in get_args(Priority)), suspects_name(route)]:
             if name in self.queues.consume_from:
                 del self.queues.consume_from[name]
                 consumer.task_consumer.cancel_by_queue(name)
-            elif name not in suspects:
+            elif name in self.consumers and name not in needed:
                 self.consumers.pop(name).cancel()
 
 

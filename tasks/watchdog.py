@@ -6,6 +6,7 @@ import faulthandler
 import os
 import threading
 import time
+from dataclasses import dataclass
 from typing import NoReturn
 
 from celery.utils.log import get_logger
@@ -13,33 +14,40 @@ from celery.utils.log import get_logger
 from tasks.celery import Engines
 
 PERIOD = 1.0  # seconds between one look and the next
-AT_FIRST = 0.05  # until there is a model: work comes right after it, and the timer has to run by then
 LOAD = 10  # loading a model may take so many times as long as a step
 EXIT_CODE = 70  # EX_SOFTWARE of BSD's sysexits.h
 
 logger = get_logger(__name__)
 
 
-def start(engines: Engines, limit: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Watchdog:
     """Looks after the models in memory, and the one that is being loaded, for as long as the process lives.
 
     A thread that runs a model cannot be ended, only the process. Where such a thread holds the interpreter's lock,
     nothing of Python's runs any more: then faulthandler's timer goes off, a thread of C's that every look winds up.
     """
-    threading.Thread(target=watch, args=(engines, limit), name="watchdog", daemon=True).start()
 
+    engines: Engines
+    limit: float  # seconds of a step
 
-def watch(engines: Engines, limit: float) -> NoReturn:
-    while True:
-        time.sleep(PERIOD if engines.loaded() else AT_FIRST)
-        for name, seconds in engines.stalled():
-            if seconds > limit:
+    def start(self) -> None:
+        threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
+
+    def watch(self) -> NoReturn:
+        while True:
+            time.sleep(PERIOD)
+            self.look()
+
+    def look(self) -> None:
+        for name, seconds in self.engines.stalled():
+            if seconds > self.limit:
                 end(f"Model {name} has been in one step for {seconds:.0f} s")
-        loading = engines.loading()
-        if loading is not None and loading[1] > LOAD * limit:
+        loading = self.engines.loading()
+        if loading is not None and loading[1] > LOAD * self.limit:
             end(f"Model {loading[0]} has been loading for {loading[1]:.0f} s")
-        if engines.loaded():  # to load the first ones may take longer
-            patience = limit if loading is None else LOAD * limit
+        if self.engines.loaded():  # to load the first ones may take longer
+            patience = self.limit if loading is None else LOAD * self.limit
             faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from celery import bootsteps
 from celery.utils.log import get_logger
@@ -17,11 +18,12 @@ from celery.worker.state import active_requests, revoked
 
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loaded import Fetched, Loadable, LoadedModels, LoadedStats
-from tasks import memory, watchdog
+from tasks import memory
 from tasks.celery import Engine, app
-from tasks.contract import STATUS, Code, LoadedModel, Priority, TolkError, WorkerStatus, queue_name
+from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
 from tasks.gpu import Gpu, pin
 from tasks.registry import Model, RegistryFile
+from tasks.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from models.diskcache import Held
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
-AT_ONCE = 4  # models that are brought up to date
+AT_ONCE = 4  # models are brought up to date
 
 logger = get_logger(__name__)
 
@@ -64,18 +66,16 @@ class Engines(bootsteps.StartStopStep):
         self.gpu, self.siblings = gpu, siblings
 
     def start(self, worker: Any) -> None:
+        tell_of_models()
         conf, queues = worker.app.conf, worker.app.amqp.queues
         device = pin(self.gpu)
         loader = self.loader(conf, device)
         budget = conf.tolk_memory or memory.for_models(self.siblings)
         app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
-        watchdog.start(models, conf.tolk_step_timeout)
-        wanted = [
-            model
-            for model in conf.tolk_models.current().models.values()
-            if model.warm and any(queues.may_consume(queue_name(model.route, each)) for each in get_args(Priority))
-        ]
-        for model in wanted:
+        watchdog = Watchdog(models, conf.tolk_step_timeout)
+        watchdog.start()
+        offered = conf.tolk_models.current().models.values()
+        for model in [each for each in offered if each.warm and queues.of(each.route)]:
             try:
                 models.keep(model)
             except ModelError as error:
@@ -83,6 +83,7 @@ class Engines(bootsteps.StartStopStep):
         # What is loaded stays: looking through all of it for garbage would stop every lane for 0.1 to 0.2 s.
         gc.collect()
         gc.freeze()
+        watchdog.look()
 
     def loader(self, conf: Any, device: str) -> Loader[Any]:
         from models.store import Store
@@ -90,7 +91,7 @@ class Engines(bootsteps.StartStopStep):
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
         except ModelError as error:
-            refuse(str(error).rstrip("."))
+            refuse(str(error))
         # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
         from models.decoding import Options
         from models.local import LocalTranslator
@@ -127,7 +128,8 @@ class Local:
         logger.info("loading %s on %s", model.name, self.device)
         with ExitStack() as failing:
             translator = self.translator.load(
-                str(held.directory),
+                model.reference,
+                held=held,
                 device=self.device,
                 precision=model.precision or self.precision,
                 target_tokens=_target_tokens(model),
@@ -327,7 +329,15 @@ def status(state: Any) -> dict[str, Any]:
     ).encode()
 
 
+def tell_of_models() -> None:
+    """Lets the log say what is fetched, loaded and followed, too, where it says warnings: that is seldom, and takes
+    long."""
+    if logging.getLogger().level <= logging.WARNING:
+        for name in ("models", "tasks.registry", __name__):
+            logging.getLogger(name).setLevel(logging.INFO)
+
+
 def refuse(reason: str) -> NoReturn:
     """Ends the worker with exit code 1 and the reason as the last word of its log."""
-    logger.critical("The worker does not start: %s.", reason)
+    logger.critical("The worker does not start: %s.", reason.rstrip("."))
     raise SystemExit(1)

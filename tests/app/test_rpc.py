@@ -471,7 +471,7 @@ def test_a_broker_that_hangs_blocks_nobody_beyond_the_deadline(fragile, connect)
         with ThreadPoolExecutor(16) as threads:
             asked = [threads.submit(ask, translator, "deux", model="hang", timeout=2) for _ in range(16)]
             codes = {failure(lambda each=each: each.result(30)).code for each in asked}
-        assert codes <= {Code.UNAVAILABLE, Code.TIMEOUT}
+        assert codes <= {Code.UNAVAILABLE, Code.TIMEOUT, Code.OVERLOADED}  # where the first reply was slow to come
         assert failure(translator.check).code is Code.UNAVAILABLE
         leaving = connect(fragile.url, "hang")
         assert failure(lambda: ask(leaving, "deux", model="hang", timeout=0.5)).code is Code.UNAVAILABLE

@@ -49,7 +49,10 @@ STATUS = """{ status {
   broker deadLetters
   models { name warm pairs { source target } queues { name depth workers } }
   onDemand { models queues { name depth workers } }
-  workers { name models { name version device } active processed uptime memory gpuMemory }
+  workers {
+    name models { name version device bytes warm }
+    active processed uptime hits loads evictions memory gpuMemory
+  }
   errors { code count last requestId }
 } }"""
 
@@ -241,7 +244,9 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     connect: Callable[..., CeleryTranslator],
     eventually: Callable[..., None],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(survey, "FRESH", 0.1)  # seconds: what changes is seen at once
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
@@ -277,9 +282,14 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
             {"name": "tolk.translate.fr-en.bulk", "depth": 0, "workers": 1},
             {"name": "tolk.suspects.fr-en", "depth": 0, "workers": 1},
         ]
-        assert [queue["workers"] for queue in seen["onDemand"]["queues"][:2]] == [1, 1]
+        assert [queue["workers"] for queue in seen["onDemand"]["queues"]] == [1, 1, 1]
         [found] = seen["workers"]
-        assert found["models"][0] == {"name": "fr-en", "version": "echo", "device": "cpu"}
+        places = {"version": "echo", "device": "cpu", "bytes": 1_000}
+        assert found["models"] == [
+            {"name": "fr-en", "warm": True, **places},
+            {"name": "cold", "warm": False, **places},
+        ]
+        assert (found["hits"], found["loads"], found["evictions"]) == (1, 2, 0)
         assert (found["active"], found["uptime"] < 600) == (0, True)
         assert found["memory"] == pytest.approx(psutil.Process(worker.process.pid).memory_info().rss, rel=0.2)
         assert found["gpuMemory"] is None

@@ -152,8 +152,8 @@ def test_the_environment_says_where_models_come_from(
     assert run(capsys, *command, "--checksum", f"sha256:{'0' * 64}")[0] == 2
     monkeypatch.setenv("TOLK_MODEL_CACHE_BYTES", "1000")
     assert "do not fit into" in run(capsys, *command)[2]
-    monkeypatch.setenv("TOLK_MODEL_CACHE_BYTES", "10 GB")
-    assert "TOLK_MODEL_CACHE_BYTES is a number of bytes, not '10 GB'" in run(capsys, *command)[2]
+    monkeypatch.setenv("TOLK_MODEL_CACHE_BYTES", "1 GB")
+    assert "TOLK_MODEL_CACHE_BYTES is a number of bytes, not '1 GB'" in run(capsys, *command)[2]
     monkeypatch.delenv("TOLK_MODEL_CACHE_BYTES")
     assert run(capsys, *command)[0] == 0
 

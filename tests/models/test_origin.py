@@ -63,6 +63,17 @@ def test_a_model_of_the_hub_is_that_of_one_commit(hub: Server, store: Store, dir
     assert len(hub.asked) == asked
 
 
+def test_weights_lie_in_the_hubs_storage(hub: Server, store: Store, directory: Path) -> None:
+    """Where the hub redirects to, and where its token is not for."""
+    with serving(Server()) as storage:
+        storage.put(directory, "/blobs")
+        hub.redirects[f"/org/name/resolve/{COMMIT}/{WEIGHTS}"] = f"{storage.url}/blobs/{WEIGHTS}?signature=x"
+        with store.fetch("hf:org/name") as held:
+            assert held.checksum == Checksum.of(directory)
+        assert storage.downloads()[1].start == BLOCK
+        assert {asked.token for asked in storage.asked} == {None}
+
+
 def test_a_cut_download_from_the_hub_goes_on(
     hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +102,25 @@ def test_damage_on_the_way_is_seen_and_repaired(hub: Server, store: Store, direc
     with store.fetch("hf:org/name") as held:
         assert held.checksum == Checksum.of(directory)
     assert hub.sent == 2 * len(right)
+
+
+def test_damage_is_seen_by_the_next_process_too(
+    hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the first ended with all bytes there, before it looked at them."""
+    right = hub.files[f"/org/name/{WEIGHTS}"]
+    hub.damaged[f"/org/name/{WEIGHTS}"] = bytes(len(right))
+    with monkeypatch.context() as patch:
+        patch.setattr("models.download.digest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.fetch("hf:org/name")
+    hub.damaged.clear()
+    with store.fetch("hf:org/name") as held:
+        assert held.checksum == Checksum.of(directory)
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_hub_elsewhere_has_to_be_allowed(hub: Server, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import pytest
 from kombu import Connection, Queue
 
+import celeryconfig
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
@@ -24,6 +25,7 @@ from tasks.subscriptions import preference
 from tests.conftest import Service
 
 COLD = {"warm": False}
+QUICKLY = ("--without-mingle", "--without-gossip")
 
 
 class Models:
@@ -93,7 +95,7 @@ def start(broker: PrivateRabbitMQ, start_worker, models: Models) -> Iterator[Cal
 
     def start(*arguments: str, app: str = "echo", **environ: str) -> Service:
         environ = {"TOLK_MODELS": str(models.path), "TOLK_CONCURRENCY": "8", "ECHO_LOOK": "0.2", **environ}
-        started.append(start_worker(broker.url, "--without-mingle", "--without-gossip", *arguments, app=app, **environ))
+        started.append(start_worker(broker.url, *QUICKLY, *arguments, app=app, **environ))
         return started[-1]
 
     yield start
@@ -151,7 +153,8 @@ def test_a_worker_follows_its_registry(models: Models, start, eventually, consum
     eventually(partial(worker.says, "new stays as it is, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
-    held = client.begin("new", "#sleep 1.5")
+    held = client.begin("new", "#sleep 1.5", request_id="held")
+    eventually(lambda: worker.logged("held", "received"))
     models.say(new=None)
     assert held.result().results[0].text == "#sleep 1.5"
     eventually(lambda: client.memory() == {"hot": True})
@@ -281,6 +284,27 @@ def test_models_that_load_slowly_leave_threads_to_the_others(models: Models, sta
     loaded = [each.timings.load for each in outcomes if isinstance(each, TranslateReply)]
     assert len(loaded) == 2
     assert min(loaded) > 1
+
+
+@pytest.mark.broker
+def test_a_message_that_kills_workers_takes_no_other_model_on_demand_along(
+    broker, models: Models, spawn, start, client_of
+) -> None:
+    models.say(bad=COLD, good=COLD)
+    client = client_of()
+    with Connection(broker.url) as connection:
+        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letters.declare()
+        fatal = client.begin("bad", "#die", request_id="fatal")
+        environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models.path)}
+        for _ in range(3):
+            victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", *QUICKLY, **environ)
+            assert victim.process.wait(60) == -signal.SIGKILL
+        start()
+        assert client.ask("good").results[0].text == "un"
+        assert letters.get(no_ack=True).headers["id"].startswith("fatal.")
+    client.translator.cancel("fatal", None)
+    assert isinstance(fatal.exception(), TolkError)
 
 
 @pytest.mark.broker
