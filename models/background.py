@@ -7,7 +7,9 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from functools import cache
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 NICENESS = 10  # gives a tenth of the processor's time where others want it, too
 
@@ -22,19 +24,36 @@ def lower_priority() -> None:
 
 
 def in_background(work: Callable[[], T]) -> T:
-    """Does it in a thread of its own and of a lower priority; returns or raises what it does. So whoever calls this can
-    start threads afterwards which are not behind others. The end of the process does not wait for it."""
+    """Does it in a thread of a lower priority, and returns or raises what it does. So whoever calls this can start
+    threads which are not behind others. The end of the process does not wait for it.
+
+    It is always the same thread, one work after the other: each thread has a heap of its own (malloc(3), arenas), and
+    what loading a model leaves behind there, the next one takes.
+    """
     return _begin(work).result()
 
 
 def _begin(work: Callable[[], T]) -> Future[T]:
     outcome: Future[T] = Future()
-    threading.Thread(target=_do, args=(work, outcome), name="background", daemon=True).start()
+    _works().put((work, outcome))
     return outcome
 
 
-def _do(work: Callable[[], T], outcome: Future[T]) -> None:
+@cache
+def _works() -> SimpleQueue[Any]:
+    works: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_do_all, args=(works,), name="background", daemon=True).start()
+    os.register_at_fork(after_in_child=_works.cache_clear)
+    return works
+
+
+def _do_all(works: SimpleQueue[Any]) -> None:
     lower_priority()
+    while True:
+        _do(*works.get())
+
+
+def _do(work: Callable[[], T], outcome: Future[T]) -> None:
     try:
         outcome.set_result(work())
     except BaseException as error:  # noqa: BLE001 - for whoever waits for it

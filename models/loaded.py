@@ -24,11 +24,12 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from models import heap
-from models.background import lower_priority
+from models.background import in_background, lower_priority
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable
 
 FORGET = 2.0  # seconds that a failed load is remembered, twice as long after each further one
 FORGET_AT_MOST = 60.0
+TRIM = 5.0  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
 
 _CLOSING = "The models are being closed. Try again."
 
@@ -152,6 +153,7 @@ class LoadedModels(Generic[M, F]):
         self._closing = False
         self._hits = self._misses = self._loads = self._failures = self._evictions = 0
         self._loading = 0.0
+        self._trims_at = -math.inf
         tasks = {f"fetch-{number}": self._fetch_all for number in range(fetching)} | {"load": self._load_all}
         self._threads = [threading.Thread(target=task, name=name, daemon=True) for name, task in tasks.items()]
         for thread in self._threads:
@@ -423,7 +425,9 @@ class LoadedModels(Generic[M, F]):
                 self._load_one(each)
             else:
                 self._unload(each)
-            heap.trim()
+            if self._clock() >= self._trims_at:
+                in_background(heap.trim)
+                self._trims_at = self._clock() + TRIM
 
     def _next_to_load_or_close(self) -> _Model[M, F] | None:
         with self._lock:

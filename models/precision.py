@@ -26,7 +26,7 @@ def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Mo
             return Marian.load(directory, device=device, dtype=getattr(torch, precision))
         from models.int8 import Int8Marian  # brings Numba, which nobody else needs
 
-        return Int8Marian(Marian.load(directory, dtype=None))
+        return Int8Marian(Marian.load(directory))
     except (AssertionError, MemoryError, OSError, RuntimeError) as error:  # of a device that is not there or too small
         raise Unavailable(
             f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}"
