@@ -71,7 +71,7 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
-        ([], {}, "model gone ("),
+        (["--queues", "tolk.translate.gone.bulk"], {}, "model gone ("),
         (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
         (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
         (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
