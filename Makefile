@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload
+.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload bench-models
 .PHONY: lock environment clean
 MAKEFLAGS += --no-print-directory
 
@@ -54,6 +54,9 @@ bench-path: environment ## what a request costs without a model, stage by stage,
 
 bench-overload: environment ## three times the load that the workers can bear, a minute
 	@$(ENV) benchmarks.overload
+
+bench-models: environment ## a thousand models on demand in one worker that has memory for a hundred, some minutes
+	@$(ENV) benchmarks.models
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock

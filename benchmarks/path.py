@@ -86,7 +86,7 @@ def main() -> None:
             log.seek(0)
             sys.exit(f"{error}\n{log.read().decode(errors='replace')}")
         node = psutil.Process(broker.process.pid) if broker.process else None
-        print(describe(broker.url), flush=True)
+        print(f"{ROUNDS} rounds of {SECONDS} s.", describe(broker.url), flush=True)
         for stage in stages:
             stage.load(max(CLIENTS), SECONDS)  # connects, and warms up
         rounds = [measure_round(stages, node, reverse=number % 2 == 1) for number in range(ROUNDS)]
@@ -291,7 +291,7 @@ def describe(url: str) -> str:
     return (
         f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before;"
         f" Python {platform.python_version()}, RabbitMQ {rabbitmq},"
-        f" {', '.join(f'{name} {version(name)}' for name in packages)}; {ROUNDS} rounds of {SECONDS} s.\n"
+        f" {', '.join(f'{name} {version(name)}' for name in packages)}.\n"
     )
 
 
