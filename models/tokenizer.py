@@ -94,7 +94,7 @@ def _vocabulary(path: Path, size: int) -> dict[str, int]:
         raise UnknownModel(f"{path}: two tokens have the same id.")
     if missing := set(_SPECIAL) - ids.keys():
         raise UnknownModel(f"{path}: lacks {', '.join(sorted(missing))}.")
-    if any(REFUSED.search(token) for token in ids):
+    if REFUSED.search("".join(ids)):
         raise UnknownModel(f"{path}: a token holds NUL or half of a surrogate pair.")
     return ids
 

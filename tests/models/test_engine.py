@@ -210,6 +210,23 @@ def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
         assert [found.tokens for found in pending.result(TIMEOUT)] == [found.tokens for found in expected[:1]]
 
 
+def test_a_lane_without_work_gives_back_what_a_large_batch_took(
+    start: Start, sources: list[list[int]], monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("models.engine._REST", 0.01)
+    engine = start()
+    batch = engine._lanes[0].batch
+    cache = batch._cache
+    few = [submit(engine, source).result(TIMEOUT) for source in sources[:3]]
+    assert batch._cache is cache
+    for _ in range(2):
+        many = [submit(engine, source, Options(beam=4)) for source in sources]
+        assert all(pending.result(TIMEOUT) for pending in many)
+        eventually(lambda: not batch.is_large)
+    assert batch._cache is not cache
+    assert [submit(engine, source).result(TIMEOUT) for source in sources[:3]] == few
+
+
 def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate) -> None:
     engine = start(max_waiting=2)
     pendings = [submit(engine, long)]

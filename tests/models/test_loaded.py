@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from models.background import NICENESS
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
+from models.footprint import footprint
 from models.loaded import FORGET, FORGET_AT_MOST, LoadedModels
+from models.local import LocalTranslator
+
+if TYPE_CHECKING:
+    from tests.models.conftest import MakeModel
 
 LONG = 60.0  # seconds, to a deadline that shall not come
 SHORT = 0.01  # to one that shall
@@ -227,8 +232,11 @@ def test_larger_than_estimated(models: Models, shelf: Shelf, eventually: Eventua
     eventually(lambda: names(models) == ["b", "liar"] and shelf.gone() == ["a"])
     touch(models, "c", "d")
     assert names(models) == ["c", "d"]
-    touch(models, "liar")  # whose size is known by now
-    assert names(models) == ["d", "liar"]
+    with models.use("c", math.inf), models.use("d", math.inf), pytest.raises(Overloaded):
+        touch(models, "liar", seconds=SHORT)  # whose size is known by now
+    models.drop("liar")  # and may be another
+    with models.use("c", math.inf), models.use("d", math.inf):
+        touch(models, "liar")
 
 
 def test_larger_than_the_budget(models: Models, shelf: Shelf, eventually: Eventually) -> None:
@@ -329,6 +337,17 @@ def test_what_nobody_waits_for_until_it_is_loaded_is_loaded_all_the_same(
     eventually(lambda: names(models) == ["a"])
 
 
+def test_what_nobody_waits_for_when_its_turn_comes_is_not_fetched(make: Make, shelf: Shelf, begin: Begin) -> None:
+    models, gate = make(fetching=1), shelf.shut("fetch a")
+    first = begin(touch, models, "a")
+    with pytest.raises(DeadlineExceeded):
+        touch(models, "b", seconds=SHORT)
+    gate.set()
+    first.result(LONG)
+    touch(models, "c")
+    assert "fetch b" not in shelf.begun
+
+
 def test_what_nobody_waits_for_when_its_turn_comes_is_not_loaded(
     models: Models, shelf: Shelf, begin: Begin, eventually: Eventually
 ) -> None:
@@ -378,9 +397,9 @@ def test_failure_is_remembered_for_a_while_and_longer_each_time(make: Make, shel
         clock.now += 0.1 * seconds
         seconds, failures = min(2 * seconds, FORGET_AT_MOST), failures + 1
     shelf.errors.clear()
-    with models.use("a", math.inf):
-        pass
-    models.drop("a")
+    for name in "abcd":
+        with models.use(name, math.inf):
+            pass
     shelf.errors["load a"] = UnknownModel("broken")
     assert fails() == failures + 1
     clock.now += FORGET
@@ -642,3 +661,45 @@ def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
     assert models.stats().bytes == shelf.taken() <= budget
     models.close(LONG)
     assert all(fake.is_released for fake in shelf.made)
+
+
+def test_real_models(make_model: MakeModel) -> None:
+    """Three tiny ones, and memory for two of them: everybody gets the translation of the model that was asked for."""
+    directories = {str(inner): make_model(encoder_ffn_dim=inner) for inner in (20, 24, 28)}
+    texts = ["Il pleut.", "Je vais dormir.", "Où est la gare ?"]
+
+    def load(name: str, _: Fake) -> LocalTranslator:
+        translator = LocalTranslator.load(str(directories[name]), precision="int8")
+        translator.warm_up()
+        return translator
+
+    def translate(translator: LocalTranslator) -> list[str | None]:
+        return [translation.text for translation in translator.translate(texts, target="eng").results]
+
+    expected: dict[str, list[str | None]] = {}
+    for name in directories:
+        with load(name, Fake(name, 0, "")) as alone:
+            expected[name] = translate(alone)
+    largest = max(footprint(directory, precision="int8") for directory in directories.values())
+    models = LoadedModels(
+        lambda name: Fake(name, 0, ""),
+        load,
+        2 * largest,
+        estimate=lambda name, _: footprint(directories[name], precision="int8"),
+        waiting=8,
+    )
+
+    def ask(seed: int) -> None:
+        for name in random.Random(seed).choices([*directories], k=5):
+            with models.use(name, time.monotonic() + LONG) as translator:
+                assert translate(translator) == expected[name]
+                assert translator.stalled() < LONG
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    stats = models.stats()
+    assert (stats.hits + stats.misses, stats.failures) == (20, 0)
+    assert stats.evictions == stats.loads - len(models.loaded()) > 0
+    assert stats.bytes <= 2 * largest
+    assert all(each.version and each.device == "cpu" for each in models.loaded())
+    models.close()

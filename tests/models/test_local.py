@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -457,6 +459,23 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
     translator.close()
     with pytest.raises(Unavailable):
         translator.translate(["Il dort."], target="eng")
+
+
+@pytest.mark.parametrize("precision", ["int8", "float32"])
+def test_a_closed_translator_is_gone_with_its_memory(make_model: MakeModel, precision: str) -> None:
+    """Nothing waits for the garbage collector, which may come late, and not to what is frozen."""
+    LocalTranslator.load(str(make_model()), precision=precision).close()  # importing leaves garbage
+    gc.disable()
+    try:
+        translator = LocalTranslator.load(str(make_model()), precision=precision)
+        translator.translate(["Il dort.", "Il pleut."], target="eng")
+        parts = [translator, translator.model, translator.tokenizer, translator._engine._lanes[0].batch._cache]
+        left = [weakref.ref(part) for part in parts]
+        translator.close()
+        del translator, parts
+        assert [part() for part in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_warming_up_runs_the_model(multilingual: LocalTranslator) -> None:
