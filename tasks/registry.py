@@ -23,7 +23,7 @@ SHOWN = 12  # models, pairs or languages that an error names, at most
 
 _EMBEDDED = r"[A-Za-z0-9_-]+"
 _HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
-_ADDRESS = r"(https?|s3|gs)://[^\s/]+/\S+"
+_ADDRESS = r"(https?|s3|gs)://[^\s/@?#%]+/[^\s?#%]+"  # without user or query, which may be secret
 _KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
 
 logger = logging.getLogger(__name__)
@@ -293,8 +293,9 @@ def _locate(reference: str, base: Path, where: str) -> str:
     if any(re.fullmatch(form, reference, re.ASCII) for form in (_EMBEDDED, _HUB, _ADDRESS)):
         return reference
     if ":" in reference or (not reference.startswith(".") and "/" not in reference):
+        shown = reference.partition(":")[0] + ":…" if re.search("[@?#%]", reference) else reference
         raise RegistryError(
-            f"{where}: reference {reference!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
+            f"{where}: reference {shown!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
             "address of https://, s3:// or gs://."
         )
     try:

@@ -327,6 +327,11 @@ def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: s
             '[models.x]\nreference = "s3:bucket/model"\npairs = [{ source = "a", target = "b" }]',
             "is no embedded model's name",
         ),
+        (
+            '[models.x]\nreference = "https://me:secret@h/x"\npairs = [{ source = "a", target = "b" }]',
+            "reference 'https:…'",
+        ),
+        ('[models.x]\nreference = "s3://bucket/x?key=1"\npairs = [{ source = "a", target = "b" }]', "reference 's3:…'"),
         ('[models.x]\nreference = "fr en"\npairs = [{ source = "a", target = "b" }]', "is no embedded model's name"),
         ("models.x = 1", "a table was expected"),
     ],
