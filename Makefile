@@ -1,10 +1,12 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload
+.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload bench-models
 .PHONY: lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ENV := .venv/bin/python -m
+# Processes that test at once, a module each: most of the time tests wait for others to start and to end.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
@@ -15,7 +17,7 @@ run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops 
 
 test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest $(ARGS)
+	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
 test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
 	@$(PYTHON) -m launch.install test
@@ -52,6 +54,9 @@ bench-path: environment ## what a request costs without a model, stage by stage,
 
 bench-overload: environment ## three times the load that the workers can bear, a minute
 	@$(ENV) benchmarks.overload
+
+bench-models: environment ## a thousand models on demand in one worker that has memory for a hundred, some minutes
+	@$(ENV) benchmarks.models
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock

@@ -9,6 +9,11 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
+    TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: see tasks.memory.for_models)
+    TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
+    TOLK_MODEL_CACHE_BYTES  what they may take there (default 20000000000)
+    TOLK_MODEL_HOSTS    where models may come from: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET, separated by commas
+                        (default huggingface.co)
 """
 
 from __future__ import annotations
@@ -101,6 +106,15 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
     return value
 
 
+def size(name: str, value: str) -> int:
+    """Bytes, of a whole number that may have a unit."""
+    found = re.fullmatch(r"(\d+) ?(?:([KMGT])(i?))?B?", value)
+    if found is None or not int(found[1]):
+        raise ImproperlyConfigured(f"{name} is a number of bytes, such as 4000000000, 4GB or 512MiB, not {value!r}.")
+    step, power = 1024 if found[3] else 1000, " KMGT".index(found[2] or " ")
+    return int(found[1]) * int(step**power)
+
+
 tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
 tolk_gpu = check("TOLK_GPU", os.environ.get("TOLK_GPU", ""), r"|none|\d+", "the number of a GPU, or none")
 tolk_precision = check(
@@ -112,6 +126,11 @@ tolk_precision = check(
 tolk_step_timeout = int(
     check("TOLK_STEP_TIMEOUT", os.environ.get("TOLK_STEP_TIMEOUT") or "60", r"[1-9]\d{0,3}", "a number from 1 to 9999")
 )
+tolk_memory = size("TOLK_MEMORY", os.environ["TOLK_MEMORY"]) if os.environ.get("TOLK_MEMORY") else None
+tolk_model_cache = Path(os.environ["TOLK_MODEL_CACHE"]) if os.environ.get("TOLK_MODEL_CACHE") else None
+cache_bytes = os.environ.get("TOLK_MODEL_CACHE_BYTES") or "20000000000"
+tolk_model_cache_bytes = int(check("TOLK_MODEL_CACHE_BYTES", cache_bytes, r"[1-9]\d*", "a number of bytes"))
+tolk_model_hosts = tuple(filter(None, map(str.strip, os.environ.get("TOLK_MODEL_HOSTS", "huggingface.co").split(","))))
 tolk_dead_letters = dead_letter_queue()
 
 broker_url = broker.address(os.environ)
@@ -129,7 +148,6 @@ result_persistent = False
 
 imports = ("tasks.translate",)
 routes = tolk_models.current().routes
-tolk_suspects = {route: suspects_queue(route) for route in routes}
 task_queues = [translation_queue(route, priority) for route in routes for priority in get_args(Priority)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False

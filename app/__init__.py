@@ -13,7 +13,7 @@ from app import cli, errors, origins, views
 from app.database import Database
 from app.settings import Settings, SettingsError
 from app.translator import EchoTranslator, Translator
-from tasks.registry import Registry, RegistryError
+from tasks.registry import RegistryError, RegistryFile
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +26,18 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     """
     if settings is None:
         return _create_from_environment(translator)
-    registry = Registry.load(settings.models)
+    models = RegistryFile(settings.models)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
     # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
     logging.getLogger("graphql_server.execution").disabled = True
     if translator is None:
-        translator = _build_translator(settings, registry)
+        translator = _build_translator(settings, models)
         atexit.register(translator.close)
     errors.register(app)
     app.extensions["database"] = database = Database(settings.database)
-    views.register(app, settings, registry, translator, database)
+    views.register(app, settings, models, translator, database)
     for group in cli.GROUPS:
         app.cli.add_command(group)
     origins.register(app, settings.origins)
@@ -55,9 +55,9 @@ def _create_from_environment(translator: Translator | None) -> Flask:
     return app
 
 
-def _build_translator(settings: Settings, registry: Registry) -> Translator:
+def _build_translator(settings: Settings, models: RegistryFile) -> Translator:
     if settings.translator == "echo":
         return EchoTranslator()
     from app.rpc import CeleryTranslator  # the echo needs no Celery
 
-    return CeleryTranslator.from_config(registry)
+    return CeleryTranslator.from_config(models)

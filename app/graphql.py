@@ -39,7 +39,7 @@ from app.schema import Context
 from app.settings import Settings
 from app.translator import Translator
 from tasks.contract import Code, TolkError
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 CACHED_DOCUMENTS = 256
 CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in
@@ -81,7 +81,7 @@ class GraphQL(GraphQLView[Context, None]):
         self,
         schema: GraphQLSchema,
         settings: Settings,
-        registry: Registry,
+        models: RegistryFile,
         translator: Translator,
         clients: Clients,
         accounts: Accounts,
@@ -89,7 +89,7 @@ class GraphQL(GraphQLView[Context, None]):
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
-        self.registry = registry
+        self.models = models
         self.translator = translator
         self.clients = clients
         self.accounts = accounts
@@ -128,8 +128,9 @@ class GraphQL(GraphQLView[Context, None]):
         key = None
         if not self._asks_for_graphiql(request):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
+        registry = self.models.current()
         return Context(
-            self.settings, self.registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
+            self.settings, registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:

@@ -15,21 +15,23 @@ from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 from amqp.exceptions import MessageNacked
 from celery import Celery
 from celery.states import REVOKED, SUCCESS
-from kombu import Message, Producer
+from kombu import Message, Producer, Queue
 from kombu.exceptions import KombuError
 
 from app import pivot, survey
 from app.admission import IN_FLIGHT, LONGEST, Admission
 from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, backoff, connect, reason
+from app.queues import Queues
 from app.router import CANCELLED, HEARTBEAT, ReplyRouter, Waiting, closing
 from app.status import RecentErrors, Status
+from app.survey import Surveys
 from tasks.contract import (
     PUBLISHED,
     TASK,
@@ -39,11 +41,9 @@ from tasks.contract import (
     TolkError,
     TranslateReply,
     TranslateRequest,
-    queue_name,
 )
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
-STATUS_AGE = 1.0  # seconds that a status stays good
 MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
 GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
 
@@ -63,15 +63,15 @@ class Link:
     connections: Connections
     cancels: Cancels
     router: ReplyRouter
+    surveys: Surveys
     admissions: dict[str, Admission] = field(default_factory=dict)
 
-    def admission(self, request: TranslateRequest) -> Admission:
-        """To the queue of this request."""
-        name = queue_name(request.model, request.priority)
-        return self.admissions.setdefault(name, Admission(LONGEST[request.priority]))
+    def admission(self, queue: Queue, priority: Priority) -> Admission:
+        return self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
 
     def close(self) -> None:
         listens = self.router.ready.is_set()
+        self.surveys.close()
         self.router.close()
         self.cancels.close()
         self.connections.close(listens=listens)
@@ -80,34 +80,28 @@ class Link:
 class CeleryTranslator:
     """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
 
-    def __init__(self, celery: Celery) -> None:
+    def __init__(self, celery: Celery, queues: Queues) -> None:
         self._celery = celery
+        self._queues = queues
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
         self._closed = False
         self.errors = RecentErrors()
-        self._surveying = threading.Lock()
-        self._status = Status()
-        self._outdated = 0.0
 
     @classmethod
-    def from_config(cls, registry: Registry, broker: str | None = None) -> CeleryTranslator:
-        """For the models of `registry`, over the broker that celeryconfig names unless a URL is given."""
+    def from_config(cls, models: RegistryFile, broker: str | None = None) -> CeleryTranslator:
+        """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given."""
         import celeryconfig  # it reads the environment, which importing this module must not
 
         celery = Celery("tolk", broker=broker, backend="disabled://", set_as_current=False)
         celery.config_from_object(celeryconfig)
-        celery.conf.task_queues = [
-            celeryconfig.translation_queue(route, priority)
-            for route in registry.routes
-            for priority in get_args(Priority)
-        ]
-        return cls(celery)
+        return cls(celery, Queues(models))
 
     def translate(self, request: TranslateRequest, request_id: str, *onward: TranslateRequest) -> TranslateReply:
         link = self._link()
         if len(link.router.waiting) >= IN_FLIGHT:
-            raise link.admission(request).refusal() if link.router.ready.is_set() else _no_broker()
+            admission = link.admission(self._queues.of(request), request.priority)
+            raise admission.refusal() if link.router.ready.is_set() else _no_broker()
         with link.router.in_flight(request_id, request.principal) as waiting:
             return pivot.translate(request, onward, partial(self._ask, link, waiting))
 
@@ -115,16 +109,18 @@ class CeleryTranslator:
         """What a worker makes of one leg of a request in flight."""
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
-        admission = link.admission(request)
+        queue = self._queues.of(request)
+        admission = link.admission(queue, request.priority)
         link.router.expect(waiting)
         if link.router.ready.is_set() and admission.outdated():
-            self._measure(link, request, admission)
+            _measure(link, queue, admission, request.deadline)
         place = admission.enter(max(0.0, request.deadline - time.time()))
         work = None
         try:
-            self._publish(link, request, waiting, admission)
+            self._publish(link, queue, request, waiting, admission)
             reply = _decode(_result(waiting.reply, request.deadline), request)
-            work = reply.timings.prefill + reply.timings.decode
+            # A model that loads keeps nobody else from being taken out of the queue.
+            work = reply.timings.load + reply.timings.prefill + reply.timings.decode
         finally:
             admission.leave(place, work)
         if reply.error is not None:
@@ -163,7 +159,7 @@ class CeleryTranslator:
         try:
             with link.connections.producer(CONNECT_TIMEOUT) as producer:
                 channel: Any = producer.channel
-                queues: Any = self._celery.amqp.queues.values()
+                queues: Any = self._queues.for_translation()
                 served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
             logger.warning("checking: %s", reason(error))
@@ -177,19 +173,18 @@ class CeleryTranslator:
             self._link()  # over which others ask for it
 
     def status(self) -> Status:
-        router = self.router
-        with self._surveying:  # one at a time, however many want to know
-            if time.monotonic() >= self._outdated:
-                self._status = self._take_status(router.queue)
-                self._outdated = time.monotonic() + STATUS_AGE
-            return self._status
+        return self._link().surveys.fresh()
+
+    def known_status(self) -> Status:
+        return self._link().surveys.known()
 
     def _take_status(self, name: str) -> Status:
         own = self.errors.counts()
+        queues = [*self._queues.for_translation(), *self._queues.for_suspects()]
         try:
             with self._celery.connection_for_write() as connection:
                 connect(connection, CONNECT_TIMEOUT)
-                return survey.take(self._celery, connection, name, own)
+                return survey.take(self._celery, connection, queues, name, own)
         except BROKER_ERRORS as error:
             logger.warning("status: %s", reason(error))
             return Status(broker=False, errors=tuple(own))
@@ -216,22 +211,13 @@ class CeleryTranslator:
                 exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
                 cancels = Cancels(connections, exchange)
                 router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors, cancels)
-                link = self._links[os.getpid()] = Link(connections, cancels, router)
+                surveys = Surveys(partial(self._take_status, router.queue))
+                link = self._links[os.getpid()] = Link(connections, cancels, router, surveys)
             return link
 
-    def _measure(self, link: Link, request: TranslateRequest, admission: Admission) -> None:
-        """How long the queue is. It is declared as well: one that was deleted comes back for those who publish next."""
-        queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
-        try:
-            with link.connections.producer(min(MEASURE_TIMEOUT, request.deadline - time.time())) as producer:
-                channel: Any = producer.channel
-                bound: Any = queue(channel)
-                bound.declare()
-                admission.measured(bound.queue_declare(passive=True).message_count)
-        except BROKER_ERRORS as error:  # the publisher has the patience that this takes
-            logger.warning("measuring %s: %s", queue.name, reason(error))
-
-    def _publish(self, link: Link, request: TranslateRequest, waiting: Waiting, admission: Admission) -> None:
+    def _publish(
+        self, link: Link, queue: Queue, request: TranslateRequest, waiting: Waiting, admission: Admission
+    ) -> None:
         """Returns when the broker has the message, or when nobody waits for it any more.
 
         A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
@@ -245,7 +231,7 @@ class CeleryTranslator:
                 continue
             try:
                 with link.connections.producer(remaining) as producer:
-                    self._send(producer, request, waiting.task_id, link.router.queue)
+                    self._send(producer, queue, request, waiting.task_id, link.router.queue)
                 return
             except Full:
                 raise admission.refusal() from None
@@ -254,8 +240,7 @@ class CeleryTranslator:
                 failures += 1
                 wait([waiting.reply], min(backoff(failures), remaining))
 
-    def _send(self, producer: Producer, request: TranslateRequest, task_id: str, reply_to: str) -> None:
-        queue = self._celery.amqp.queues[queue_name(request.model, request.priority)]
+    def _send(self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, reply_to: str) -> None:
         connection: Any = producer.connection
         # Kombu would look there too, but only after it has made a copy of each.
         known = hash(queue) in connection.declared_entities
@@ -288,6 +273,18 @@ class CeleryTranslator:
             if _is_full(queue, producer.channel):
                 raise Full from error
             raise
+
+
+def _measure(link: Link, queue: Queue, admission: Admission, deadline: float) -> None:
+    """How long the queue is. It is declared as well: one that was deleted comes back for those who publish next."""
+    try:
+        with link.connections.producer(min(MEASURE_TIMEOUT, deadline - time.time())) as producer:
+            channel: Any = producer.channel
+            bound: Any = queue(channel)
+            bound.declare()
+            admission.measured(bound.queue_declare(passive=True).message_count)
+    except BROKER_ERRORS as error:  # the publisher has the patience that this takes
+        logger.warning("measuring %s: %s", queue.name, reason(error))
 
 
 def _is_full(queue: Any, channel: Any) -> bool:

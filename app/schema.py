@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 import graphene
 from graphql import GraphQLResolveInfo
@@ -15,10 +15,11 @@ from app import auth, idempotency, limits, pivot
 from app.accounts import Accounts, Answer, Once
 from app.keys import Key, Scope
 from app.settings import DEFAULT_TIMEOUT, Settings
-from app.status import ErrorCount, Status
+from app.status import ErrorCount, Readiness, Status
 from app.translator import Translator
-from tasks.contract import Code, Flag, Priority, Result, TranslateReply, TranslateRequest, queue_name
-from tasks.registry import Model, Registry, Way
+from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
+from tasks.registry import Model as Entry
+from tasks.registry import Registry, Way
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +61,25 @@ ErrorCode = graphene.Enum.from_enum(
 )
 
 
+READINESS = {
+    Readiness.READY: "It is in some worker's memory.",
+    Readiness.ON_DEMAND: "A worker loads it when it is asked for, which takes a moment.",
+    Readiness.UNSERVED: "No worker takes its queue: a request would wait for one.",
+    Readiness.UNKNOWN: "The broker does not answer, or none is used.",
+}
+ReadinessType = graphene.Enum.from_enum(
+    Readiness,
+    description=lambda readiness: READINESS[readiness] if readiness else "What becomes of a request for a model now.",
+)
+
+
 class TranslateInput(graphene.InputObjectType):
     """What to translate."""
 
     texts = graphene.List(graphene.NonNull(graphene.String), required=True)
-    source = graphene.String(description="May be left out where one model alone leads to the target.")
+    source = graphene.String(description="May be left out where one language alone leads to the target.")
     target = graphene.String(required=True)
-    model = graphene.String(description="May be left out: the first model that fits is taken.")
+    model = graphene.String(description="May be left out: the first that fits is taken, or two that fit together.")
     timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
     idempotency_key = graphene.String(
         description="Sent again with the same input, it gets the first answer for 24 hours."
@@ -88,7 +101,7 @@ class TranslatedSentence(graphene.ObjectType):
 
     source = graphene.String(required=True)
     text = graphene.String(required=True)
-    score = graphene.Float(required=True, description="Mean log-probability per target token.")
+    score = graphene.Float(required=True, description="Mean log-probability per target token, added up over models.")
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
 
 
@@ -96,7 +109,9 @@ class Translation(graphene.ObjectType):
     """What became of one text: a translation, or an error."""
 
     text = graphene.String()
-    score = graphene.Float(description="Mean log-probability per target token; null for a blank text.")
+    score = graphene.Float(
+        description="Mean log-probability per target token, added up over models; null for a blank text."
+    )
     flags = graphene.List(graphene.NonNull(TranslationFlag), required=True)
     sentences = graphene.List(graphene.NonNull(TranslatedSentence), required=True, description="In order.")
     error = graphene.Field(TranslationError)
@@ -111,7 +126,7 @@ class TranslatePayload(graphene.ObjectType):
     via = graphene.List(
         graphene.NonNull(graphene.String),
         required=True,
-        description="The languages in between, where no model translates directly: `model` are several then.",
+        description="The languages in between, where no model translates directly; none where one does.",
     )
     translations = graphene.List(graphene.NonNull(Translation), required=True)
 
@@ -123,12 +138,30 @@ class CancelPayload(graphene.ObjectType):
 
 
 class LanguagePair(graphene.ObjectType):
-    """A direction that texts can be translated in: by each of the models or, through another language, by all."""
+    """A direction to translate in: by any of the models or, through other languages, by all, one after the other."""
 
     source = graphene.String(required=True)
     target = graphene.String(required=True)
     models = graphene.List(graphene.NonNull(graphene.String), required=True)
     via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
+    available = graphene.Boolean(
+        required=True,
+        description="Whether workers take what is sent now without naming a model; true where that is not known yet.",
+    )
+
+
+class Model(graphene.ObjectType):
+    """A model on offer, in one of its directions."""
+
+    name = graphene.String(required=True)
+    source = graphene.String(required=True)
+    target = graphene.String(required=True)
+    version = graphene.String(description="Of its weights in most workers' memory; null where it is in none.")
+    status = graphene.Field(ReadinessType, required=True)
+    queue_depth = graphene.Int(
+        description="Requests that wait for it, in all of its directions; null where they wait among those for others."
+    )
+    workers = graphene.Int(required=True, description="Those that have it in memory.")
 
 
 class QueueStatus(graphene.ObjectType):
@@ -140,11 +173,25 @@ class QueueStatus(graphene.ObjectType):
 
 
 class ModelStatus(graphene.ObjectType):
-    """A model on offer."""
+    """A model that is warm, or on demand and in some worker's memory."""
 
     name = graphene.String(required=True)
+    warm = graphene.Boolean(required=True)
     pairs = graphene.List(graphene.NonNull(LanguagePair), required=True)
-    queues = graphene.List(graphene.NonNull(QueueStatus), required=True, description="Interactive work, then bulk.")
+    queues = graphene.List(
+        graphene.NonNull(QueueStatus),
+        required=True,
+        description="Interactive work, bulk, suspects: its own, so none of a model on demand.",
+    )
+
+
+class OnDemandStatus(graphene.ObjectType):
+    """All models on demand together, in memory or not."""
+
+    models = graphene.Int(required=True, description="How many are on offer.")
+    queues = graphene.List(
+        graphene.NonNull(QueueStatus), required=True, description="Interactive work, bulk, suspects: what they share."
+    )
 
 
 class LoadedModel(graphene.ObjectType):
@@ -153,6 +200,8 @@ class LoadedModel(graphene.ObjectType):
     name = graphene.String(required=True)
     version = graphene.String(required=True, description="Of the model's weights.")
     device = graphene.String(required=True)
+    bytes = graphene.Field(graphene.BigInt, required=True, description="Of the device's memory, about.")
+    warm = graphene.Boolean(required=True, description="Whether it stays there.")
 
 
 class WorkerStatus(graphene.ObjectType):
@@ -163,6 +212,9 @@ class WorkerStatus(graphene.ObjectType):
     active = graphene.Int(required=True, description="Requests that it holds.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
+    hits = graphene.Int(required=True, description="Requests that found their model in memory.")
+    loads = graphene.Int(required=True, description="Models that it has loaded.")
+    evictions = graphene.Int(required=True, description="Models that went from memory to make room.")
     memory = graphene.Field(
         graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
     )
@@ -189,6 +241,7 @@ class ServiceStatus(graphene.ObjectType):
 
     broker = graphene.Boolean(description="Whether it answers; null where none is used. Without it little is known.")
     models = graphene.List(graphene.NonNull(ModelStatus), required=True)
+    on_demand = graphene.Field(OnDemandStatus, description="Null where no model is on demand.")
     workers = graphene.List(graphene.NonNull(WorkerStatus), required=True)
     dead_letters = graphene.Int(description="Messages that no worker could take or bear, kept for a look.")
     errors = graphene.List(graphene.NonNull(ErrorStatus), required=True)
@@ -206,21 +259,38 @@ class Query(graphene.ObjectType):
     """What can be translated, and how the service does."""
 
     languages = graphene.List(graphene.NonNull(LanguagePair), required=True)
+    models = graphene.List(
+        graphene.NonNull(Model), required=True, description="Each in each of its directions, a second ago at most."
+    )
     status = graphene.Field(ServiceStatus, required=True)
     usage = graphene.Field(Usage, description="Null where no API key is needed and none was sent.")
 
     @staticmethod
-    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> tuple[Way, ...]:
-        ways: tuple[Way, ...] = info.context.registry.ways
-        return ways
+    def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
+        context: Context = info.context
+        status = context.translator.known_status()
+        return [_language_pair(way, context.registry, status) for way in context.registry.ways]
+
+    @staticmethod
+    def resolve_models(_root: None, info: GraphQLResolveInfo) -> list[Model]:
+        context: Context = info.context
+        auth.demand(context.key, Scope.TRANSLATE)
+        status = context.translator.status()
+        return [model for entry in context.registry.models.values() for model in _directions(entry, status)]
 
     @staticmethod
     def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
         auth.demand(info.context.key, Scope.STATUS)
-        status = info.context.translator.status()
+        status, registry = info.context.translator.status(), info.context.registry
+        on_demand = sum(not entry.warm for entry in registry.models.values())
         return ServiceStatus(
             broker=status.broker,
-            models=[_model_status(model, status) for model in info.context.registry.models.values()],
+            models=[
+                _model_status(entry, registry, status)
+                for entry in registry.models.values()
+                if entry.warm or entry.name in status.holders
+            ],
+            on_demand=OnDemandStatus(models=on_demand, queues=status.shared_queues()) if on_demand else None,
             workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
             dead_letters=status.dead_letters,
             errors=status.errors,
@@ -332,12 +402,27 @@ def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None
         log.info("Request %s %s: %r", context.request_id, what, texts)
 
 
-def _model_status(model: Model, status: Status) -> ModelStatus:
-    names = [queue_name(model.route, priority) for priority in get_args(Priority)]
+def _language_pair(way: Way, registry: Registry, status: Status) -> LanguagePair:
+    return LanguagePair(**way._asdict(), available=status.can_translate(way, registry))
+
+
+def _directions(entry: Entry, status: Status) -> list[Model]:
+    known = {
+        "version": status.version(entry),
+        "status": status.readiness(entry),
+        "queue_depth": status.depth(entry),
+        "workers": len(status.holders.get(entry.name, ())),
+    }
+    return [Model(name=entry.name, source=pair.source, target=pair.target, **known) for pair in entry.pairs]
+
+
+def _model_status(entry: Entry, registry: Registry, status: Status) -> ModelStatus:
+    ways = [Way(pair.source, pair.target, (entry.name,)) for pair in entry.pairs]
     return ModelStatus(
-        name=model.name,
-        pairs=[Way(pair.source, pair.target, (model.name,)) for pair in model.pairs],
-        queues=[status.queues[name] for name in names if name in status.queues],
+        name=entry.name,
+        warm=entry.warm,
+        pairs=[_language_pair(way, registry, status) for way in ways],
+        queues=status.own_queues(entry),
     )
 
 

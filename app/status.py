@@ -7,10 +7,23 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import get_args
 
-from tasks.contract import Code, WorkerStatus
+from tasks.contract import SHARED, Code, LoadedModel, Priority, WorkerStatus, queue_name, suspects_name
+from tasks.registry import Model, Registry, Way
 
 WINDOW = 60  # minutes that an error counts as recent
+
+
+class Readiness(StrEnum):
+    """What becomes of a request for a model now."""
+
+    READY = "READY"  # it is in some worker's memory
+    ON_DEMAND = "ON_DEMAND"  # a worker loads it first
+    UNSERVED = "UNSERVED"  # no worker takes its queue
+    UNKNOWN = "UNKNOWN"  # the broker does not answer, or none is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +45,10 @@ class QueueStatus:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Status:
-    """`broker` is whether it answers, None where there is none; without it only errors of this process are known.
+    """`broker` is whether it answers, None where none is used, or nothing is known yet; without it only errors of this
+    process are known.
 
     `queues` by name; `workers` by theirs; `dead_letters` wait for a look.
     """
@@ -44,6 +58,62 @@ class Status:
     workers: Mapping[str, WorkerStatus] = field(default_factory=dict)
     dead_letters: int | None = None
     errors: tuple[ErrorCount, ...] = ()
+
+    @cached_property
+    def holders(self) -> Mapping[str, list[LoadedModel]]:
+        """By name, the models in workers' memories, one for each worker."""
+        holders: dict[str, list[LoadedModel]] = {}
+        for worker in self.workers.values():
+            for model in worker.models:
+                holders.setdefault(model.name, []).append(model)
+        return holders
+
+    def serves(self, route: str) -> bool | None:
+        """Whether a worker takes a route's interactive work; None where that is not known."""
+        if self.broker is False:
+            return False
+        queue = self.queues.get(queue_name(route, "interactive"))
+        return None if queue is None else queue.workers > 0
+
+    def readiness(self, model: Model) -> Readiness:
+        served = self.serves(model.route) if self.broker else None
+        if not served:
+            return Readiness.UNKNOWN if served is None else Readiness.UNSERVED
+        return Readiness.READY if model.warm or model.name in self.holders else Readiness.ON_DEMAND
+
+    def depth(self, model: Model) -> int | None:
+        """Requests that wait for it; None where they wait among those for others, or nothing is known."""
+        queues = self.own_queues(model)[: len(get_args(Priority))]
+        return sum(queue.depth for queue in queues) if queues else None
+
+    def version(self, model: Model) -> str | None:
+        """What most of its workers have; None where none has it in memory."""
+        versions = Counter(held.version for held in self.holders.get(model.name, ()))
+        return versions.most_common(1)[0][0] if versions else None
+
+    def can_translate(self, way: Way, registry: Registry) -> bool:
+        """Whether workers take what is sent this way, as far as is known; by the first of its models, or by all in
+        turn."""
+        names = way.models if way.via else way.models[:1]
+        return all(self.serves(registry.models[name].route) is not False for name in names)
+
+    def own_queues(self, model: Model) -> list[QueueStatus]:
+        """Interactive work, bulk, and suspects; none of a model that shares its queues."""
+        if not model.warm:
+            return []
+        names = [queue_name(model.route, priority) for priority in get_args(Priority)]
+        return [self.queues[name] for name in (*names, suspects_name(model.route)) if name in self.queues]
+
+    def shared_queues(self) -> list[QueueStatus]:
+        """The same of all models on demand, every shard; so many `workers` take each of them."""
+        shared = []
+        for priority in get_args(Priority):
+            names = [queue_name(route, priority) for route in SHARED]
+            if shards := [self.queues[name] for name in names if name in self.queues]:
+                depth, workers = sum(each.depth for each in shards), min(each.workers for each in shards)
+                shared.append(QueueStatus(queue_name("on-demand.*", priority), depth, workers))
+        suspects = self.queues.get(suspects_name(SHARED[0]))
+        return shared if suspects is None else [*shared, suspects]
 
 
 class RecentErrors:

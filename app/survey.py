@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -18,11 +20,43 @@ from app.status import ErrorCount, QueueStatus, RecentErrors, Status, total
 from tasks.contract import STATUS, Code, TolkError, WorkerStatus
 
 PATIENCE = 0.5  # seconds until who has not answered is not there
+FRESH = 1.0  # seconds that a status stays good
+KNOWN = 10.0  # seconds that it is better than nothing
 
 CANCEL = "tolk_cancel"
 WEB = Mailbox("tolk.web", type="fanout", accept=["json"], serializer="json")
 
 logger = logging.getLogger(__name__)
+
+
+class Surveys:
+    """The latest status, whose making takes half a second; `take` makes one. Thread-safe."""
+
+    def __init__(self, take: Callable[[], Status]) -> None:
+        self._take = take
+        self._taking = threading.Lock()
+        self._latest = Status()
+        self._taken = -math.inf
+
+    def fresh(self) -> Status:
+        """One that is a second old at most. However many want it, they wait for the same."""
+        with self._taking:
+            if time.monotonic() - self._taken >= FRESH:
+                self._latest = self._take()
+                self._taken = time.monotonic()
+            return self._latest
+
+    def known(self) -> Status:
+        """What there is, at once: where that is not fresh, another one is made meanwhile; where it is old, nothing."""
+        age = time.monotonic() - self._taken
+        if age >= FRESH and not self._taking.locked():
+            threading.Thread(target=self.fresh, name="survey", daemon=True).start()
+        return self._latest if age < KNOWN else Status()
+
+    def close(self) -> None:
+        """Returns when none is being made."""
+        with self._taking:
+            pass
 
 
 def answer(connection: Connection, name: str, errors: RecentErrors, cancel: Callable[..., None]) -> Consumer:
@@ -50,13 +84,13 @@ def ask_to_cancel(producer: Producer, **arguments: str | None) -> None:
     producer.publish(question, exchange=exchange, declare=[exchange], serializer="json", retry=False)
 
 
-def take(celery: Celery, connection: Connection, name: str, own: list[ErrorCount]) -> Status:
+def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: str, own: list[ErrorCount]) -> Status:
     """The status, with the `own` errors of this process, `name`. Raises kombu's errors of a lost broker."""
     channel: Any = connection.default_channel
-    queues = {}
-    for queue_name, queue in celery.amqp.queues.items():
-        found: Any = queue(channel).queue_declare()
-        queues[queue_name] = QueueStatus(queue_name, found.message_count, found.consumer_count)
+    found = {}
+    for queue in queues:
+        declared: Any = queue(channel).queue_declare()
+        found[queue.name] = QueueStatus(queue.name, declared.message_count, declared.consumer_count)
     dead_letters = celery.conf.tolk_dead_letters(channel).queue_declare().message_count
     workers, errors = {}, {name: own}
     exchanges = [celery.control.mailbox.exchange, WEB.exchange]  # type: ignore[attr-defined]  # missing in celery-types
@@ -70,7 +104,7 @@ def take(celery: Celery, connection: Connection, name: str, own: list[ErrorCount
             logger.warning("status of %s: %s", who, error)
     return Status(
         broker=True,
-        queues=queues,
+        queues=found,
         workers=dict(sorted(workers.items())),
         dead_letters=dead_letters,
         errors=total(count for counts in errors.values() for count in counts),

@@ -36,6 +36,9 @@ class Translator(Protocol):
     def status(self) -> Status:
         """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
 
+    def known_status(self) -> Status:
+        """What `status` said last, some seconds ago at most, or nothing: at once."""
+
     def told(self, code: Code, request_id: str) -> None:
         """A caller was told this; from now on it counts in the status, whichever process makes that."""
 
@@ -89,6 +92,9 @@ class EchoTranslator:
 
     def status(self) -> Status:
         return Status(errors=total(self.errors.counts()))
+
+    def known_status(self) -> Status:
+        return self.status()
 
     def close(self) -> None:
         self._closed = True

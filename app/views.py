@@ -26,7 +26,7 @@ from app.schema import build_schema
 from app.settings import Settings
 from app.translator import Translator
 from tasks.contract import Code, TolkError
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
 
@@ -52,11 +52,11 @@ HEADERS = {
 TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
-def register(app: Flask, settings: Settings, registry: Registry, translator: Translator, database: Database) -> None:
+def register(app: Flask, settings: Settings, models: RegistryFile, translator: Translator, database: Database) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
     accounts = Accounts(database, translator)
-    tools = (settings, registry, translator, Clients(accounts.abandon), accounts, KeyRing(database))
+    tools = (settings, models, translator, Clients(accounts.abandon), accounts, KeyRing(database))
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)
@@ -67,9 +67,10 @@ def register(app: Flask, settings: Settings, registry: Registry, translator: Tra
 
     @app.get("/")
     def page() -> str:
+        registry, status = models.current(), translator.known_status()
         return render_template(
             "index.html",
-            pairs=[(way.source, way.target) for way in registry.ways],
+            pairs=[(way.source, way.target, status.can_translate(way, registry)) for way in registry.ways],
             limit=min(settings.max_text_characters, settings.max_request_characters),
             max_timeout=settings.max_timeout,
         )

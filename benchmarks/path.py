@@ -34,7 +34,7 @@ from app.rpc import CeleryTranslator
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import TranslateRequest
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16, 64)
@@ -86,7 +86,7 @@ def main() -> None:
             log.seek(0)
             sys.exit(f"{error}\n{log.read().decode(errors='replace')}")
         node = psutil.Process(broker.process.pid) if broker.process else None
-        print(describe(broker.url), flush=True)
+        print(f"{ROUNDS} rounds of {SECONDS} s.", describe(broker.url), flush=True)
         for stage in stages:
             stage.load(max(CLIENTS), SECONDS)  # connects, and warms up
         rounds = [measure_round(stages, node, reverse=number % 2 == 1) for number in range(ROUNDS)]
@@ -108,10 +108,10 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
         wait(lambda: accepts(port))
         return http_load(port), server
 
-    registry = Registry.load(HOUSE / "models.toml")
+    models = RegistryFile(HOUSE / "models.toml")
     echo = run("celery", "-A", "echo", "--workdir", str(HOUSE / "tests" / "tasks"), "worker")
     kombu = run("benchmarks.baselines", url)
-    translator = stack.enter_context(closing(CeleryTranslator.from_config(registry, url)))
+    translator = stack.enter_context(closing(CeleryTranslator.from_config(models, url)))
     wait(lambda: answers(translator.check))
     flask, flask_server = serve("benchmarks.baselines:flask_app()")
     plain, plain_server = serve("benchmarks.baselines:graphql_app()")
@@ -291,7 +291,7 @@ def describe(url: str) -> str:
     return (
         f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before;"
         f" Python {platform.python_version()}, RabbitMQ {rabbitmq},"
-        f" {', '.join(f'{name} {version(name)}' for name in packages)}; {ROUNDS} rounds of {SECONDS} s.\n"
+        f" {', '.join(f'{name} {version(name)}' for name in packages)}.\n"
     )
 
 

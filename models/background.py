@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 NICENESS = 10  # gives a tenth of the processor's time where others want it, too
 
@@ -23,15 +25,37 @@ def lower_priority() -> None:
 
 def in_background(work: Callable[[], T]) -> T:
     """Does it in a thread of a lower priority, and returns or raises what it does. So whoever calls this can start
-    threads which are not behind others.
+    threads which are not behind others. The end of the process does not wait for it.
 
     It is always the same thread, one work after the other: each thread has a heap of its own (malloc(3), arenas), and
     what loading a model leaves behind there, the next one takes.
     """
-    return _thread().submit(work).result()
+    return _begin(work).result()
+
+
+def _begin(work: Callable[[], T]) -> Future[T]:
+    outcome: Future[T] = Future()
+    _works().put((work, outcome))
+    return outcome
 
 
 @cache
-def _thread() -> ThreadPoolExecutor:
-    os.register_at_fork(after_in_child=_thread.cache_clear)
-    return ThreadPoolExecutor(1, "background", initializer=lower_priority)
+def _works() -> SimpleQueue[Any]:
+    works: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_do_all, args=(works,), name="background", daemon=True).start()
+    os.register_at_fork(after_in_child=_works.cache_clear)
+    return works
+
+
+def _do_all(works: SimpleQueue[Any]) -> None:
+    lower_priority()
+    while True:
+        _do(*works.get())
+
+
+def _do(work: Callable[[], T], outcome: Future[T]) -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - for whoever waits for it
+        outcome.set_exception(error)
+        del outcome  # or they would hold each other, and what was half made

@@ -31,7 +31,7 @@ class Checksum:
     def of(cls, directory: Path) -> Self:
         """Reads all of the model. Raises UnknownModel for a file that is missing or cannot be read."""
         names = [*NEEDED, *(name for name in OPTIONAL if os.path.lexists(directory / name))]
-        return cls({name: _digest(directory / name) for name in [*names, weights_path(directory).name]})
+        return cls({name: digest(directory / name) for name in [*names, weights_path(directory).name]})
 
     @classmethod
     def parse(cls, lines: str) -> Self:
@@ -59,6 +59,7 @@ def check_syntax(checksum: str | None) -> None:
         raise BadInput("A checksum is sha256: and 64 hexadecimal digits, as `python -m models info` says.")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal. Raises UnknownModel as files.opened does."""
     with opened(path, largest(path.name)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -143,18 +143,24 @@ class DiskCache:
                 )
             for path in chosen:
                 logger.info("%s makes room in the cache of models", path)
-                self._put_away(path)
-        self._sweep()
+                self.remove(path)
 
-    def _put_away(self, path: Path) -> None:
-        """Out of the way in one step; whoever holds it reads on."""
+    def remove(self, path: Path) -> None:
+        """Whoever does it has the lock. It goes in one step: who waits for the lock sees that it is of nothing."""
+        with suppress(FileNotFoundError):  # somebody else may sweep
+            shutil.rmtree(self._put_away(path))
+
+    def _put_away(self, path: Path) -> Path:
+        """Out of the way; whoever holds it reads on."""
         self._trash.mkdir(exist_ok=True)
+        away = self._trash / f"{path.name}.{uuid4().hex}"
         with suppress(FileNotFoundError):
-            path.rename(self._trash / f"{path.name}.{uuid4().hex}")
+            path.rename(away)
+        return away
 
     def _sweep(self) -> None:
         for path in self._trash.glob("*"):
-            with suppress(FileNotFoundError), _idle(path) as idle:  # another process may be at it, too
+            with suppress(FileNotFoundError), _idle(path) as idle:
                 if idle:
                     shutil.rmtree(path)
 

@@ -11,8 +11,9 @@ from io import FileIO
 from pathlib import Path
 from typing import TypeVar
 
+from models.checksum import digest
 from models.errors import ModelError, Unavailable, UnknownModel
-from models.files import write
+from models.files import keeping, write
 from models.origin import NoRanges, Origin, RemoteFile, is_final, said
 
 TRIES = 5
@@ -53,23 +54,32 @@ def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) 
     """
     path, note = directory / "files" / file.name, directory / "notes" / file.name
     identity = json.dumps([file.size, file.tag])
-    if not (file.is_resumable and note.exists() and note.read_text() == identity):
-        path.unlink(missing_ok=True)
-        note.write_text(identity)
-    with path.open("ab", buffering=0) as out:
+    with keeping(path):
+        if not (file.is_resumable and note.exists() and note.read_text() == identity):
+            path.unlink(missing_ok=True)
+            note.write_text(identity)
+        opened = path.open("ab", buffering=0)
+    with opened as out:
         report(out.tell())
-        if file.is_resumable and out.tell() == file.size:
-            return
-        try:
-            _write(out, origin.blocks(file, out.tell()), file, report)
-        except NoRanges:
+        if not (file.is_resumable and out.tell() == file.size):
+            _receive(out, origin, file, report)
+    if file.sha256 is not None and digest(path) != file.sha256:
+        path.unlink()
+        raise ConnectionError("it was damaged on the way")
+
+
+def _receive(out: FileIO, origin: Origin, file: RemoteFile, report: Report) -> None:
+    """What is missing, or all of it where the server gives no parts."""
+    try:
+        _write(out, origin.blocks(file, out.tell()), file, report)
+    except NoRanges:
+        out.truncate(0)
+        out.seek(0)
+        _write(out, origin.stream(file), file, report)
+    if file.size is not None and (came := out.tell()) != file.size:
+        if came > file.size:
             out.truncate(0)
-            out.seek(0)
-            _write(out, origin.stream(file), file, report)
-        if file.size is not None and (came := out.tell()) != file.size:
-            if came > file.size:
-                out.truncate(0)
-            raise ConnectionError(f"{came} bytes came of {file.size}")
+        raise ConnectionError(f"{came} bytes came of {file.size}")
 
 
 def _write(out: FileIO, blocks: Iterable[bytes], file: RemoteFile, report: Report) -> None:

@@ -66,19 +66,25 @@ def read(path: Path) -> bytes:
 
 
 def write(file: FileIO, content: bytes) -> None:
-    """All of it. Raises NoSpace, or Unavailable where the system does not let it be written."""
+    """All of it. Raises as `keeping` does."""
     rest = memoryview(content)
-    try:
+    with keeping(Path(str(file.name))):
         while rest:
             rest = rest[file.write(rest) :]
+
+
+@contextmanager
+def keeping(path: Path) -> Iterator[None]:
+    """For what is done to files of ours: raises NoSpace, or Unavailable where the system does not let it happen."""
+    try:
+        yield
     except OSError as error:
-        raise unwritable(Path(str(file.name)), error) from error
-
-
-def unwritable(path: Path, error: OSError) -> Unavailable:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(f"{path}: the disk is full. Make room there, or name another directory (TOLK_MODEL_CACHE).")
-    return Unavailable(f"{path}: cannot be written: {error.strerror}.")
+        path = Path(error.filename or path)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(
+                f"{path}: the disk is full. Make room there, or name another directory (TOLK_MODEL_CACHE)."
+            ) from error
+        raise Unavailable(f"{path}: cannot be used: {error.strerror or error}.") from error
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:

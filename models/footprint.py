@@ -12,7 +12,7 @@ from models.precision import choose
 
 # Measured, of a process that loads many models.
 _TOKENIZER = {"source.spm": 3, "target.spm": 3, "vocab.json": 8, "target_vocab.json": 8}  # times the file's size
-_MODULES = 1_000_000  # bytes of what Python and torch keep of a model beside its weights
+_MODULES = 2_000_000  # bytes of what Python and torch keep of a model beside its weights
 _LANE = 300_000  # bytes of a thread, and of what it notes while it searches
 _POSITIONS = 256  # of hypotheses in a small batch, of which there are keys and values
 

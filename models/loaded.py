@@ -29,7 +29,7 @@ from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable
 
 FORGET = 2.0  # seconds that a failed load is remembered, twice as long after each further one
 FORGET_AT_MOST = 60.0
-TRIM = 5.0  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
+TRIM = 0.5  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
 
 _CLOSING = "The models are being closed. Try again."
 

@@ -164,19 +164,21 @@ class LocalTranslator:
         settings: EngineSettings | None = None,
         store: Store | None = None,
         checksum: str | None = None,
+        held: Held | None = None,
     ) -> LocalTranslator:
         """The model of an embedded name, of a directory, or from elsewhere (docs/models.md), with its engine started.
 
         `precision` is float32, bfloat16, float16, int8, or auto (models.precision).
         `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
         that bring no options, and is by default the beam of the model's generation_config.json. `store` keeps what is
-        fetched, by default in the user's cache; `checksum` is what the model has to have.
+        fetched, by default in the user's cache; `checksum` is what the model has to have. `held` is a model that was
+        fetched already.
         Raises UnknownModel for a reference that leads nowhere, or to a file that is not what it should be (the message
         names both), BadInput for a target token the model does not have or a precision the device does not, Unavailable
         for a device that is not there, and as Store.fetch does.
         """
         with ExitStack() as failing:
-            held = failing.enter_context((store or Store()).fetch(reference, checksum))
+            held = failing.enter_context(held or (store or Store()).fetch(reference, checksum))
             translator = in_background(
                 lambda: cls._read(
                     reference, held, device, precision, target_tokens or {}, decoding, settings or EngineSettings()

@@ -63,7 +63,7 @@ class Origin:
         except ImportError as error:
             package = _PACKAGES[remote.protocol]
             raise Unavailable(f"{remote.reference} needs the package {package}: pip install {package}.") from error
-        self._archive = next((kind for kind in ARCHIVES if remote.path.endswith(kind)), None)
+        self._archive = next((f"archive{kind}" for kind in ARCHIVES if (remote.url or "").endswith(kind)), None)
 
     @property
     def is_archive(self) -> bool:
@@ -73,7 +73,7 @@ class Origin:
         """What is to be fetched: the files of a model, or one archive. Raises UnknownModel where something is missing
         or too large."""
         if self._archive:
-            found = {"archive" + self._archive: self._find("archive" + self._archive, self._remote.path)}
+            found = {self._archive: self._find(self._archive, self._remote.path)}
         else:
             found = {name: self._find(name, f"{self._base}/{name}") for name in (*NEEDED, *OPTIONAL)}
             weights = (self._find(name, f"{self._base}/{name}") for name in WEIGHTS)

@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """`report` says how many of `total` bytes are there."""
+    """Of several files, which have `total` bytes together."""
 
     def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
+        self._what, self._total, self._there = what, total, dict[str, int]()
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -29,17 +29,22 @@ class Progress:
         logger.info("fetching %s, %.1f MB", self._what, self._total / 1e6)
         return self
 
-    def report(self, done: int) -> None:
+    def report(self, name: str, there: int) -> None:
+        """Of the file `name` so many bytes are there."""
         if self._bar is not None:
-            self._bar.update(done - self._done)
-        self._done = done
+            self._bar.update(there - self._there.get(name, 0))
+        self._there[name] = there
         if time.monotonic() >= self._said + EVERY:
             self._said = time.monotonic()
-            logger.info("%s: %.1f of %.1f MB", self._what, done / 1e6, self._total / 1e6)
+            logger.info("%s: %.1f of %.1f MB", self._what, self._megabytes, self._total / 1e6)
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
         if self._bar is not None:
             self._bar.close()
         if kind is None:
             taken = time.monotonic() - self._began
-            logger.info("fetched %s, %.1f MB in %.1f s", self._what, self._done / 1e6, taken)
+            logger.info("fetched %s, %.1f MB in %.1f s", self._what, self._megabytes, taken)
+
+    @property
+    def _megabytes(self) -> float:
+        return sum(self._there.values()) / 1e6

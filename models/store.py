@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from models.archive import unpack
@@ -20,7 +20,7 @@ from models.checksum import Checksum, check_syntax
 from models.diskcache import DiskCache, Held
 from models.download import TRIES, download, patiently
 from models.errors import BadInput, NoSpace, Unavailable, UnknownModel
-from models.files import unwritable, weights_path
+from models.files import keeping, weights_path
 from models.origin import Origin
 from models.progress import Progress
 from models.reference import Hosts, Remote, parse
@@ -42,8 +42,7 @@ class Store:
         """
         if budget <= 0:
             raise BadInput(f"The budget of the cache of models is {budget} bytes; more than 0 were expected.")
-        self._cache = DiskCache((directory or _user_cache()).expanduser().absolute(), budget)
-        self._hosts = Hosts(hosts)
+        self._directory, self._budget, self._hosts = directory, budget, Hosts(hosts)
 
     def fetch(self, reference: str, checksum: str | None = None) -> Held:
         """The directory of a model, which nobody removes until it is released.
@@ -60,13 +59,19 @@ class Store:
                 _compare(reference, own.checksum, checksum)
             return own
         key = _key(reference)
-        try:
+        with keeping(self._cache.directory):  # errors of the origin are told apart in `patiently`
             if held := self._held(key, checksum):
                 return held
             with self._cache.claim(key) as parts:
                 return self._held(key, checksum) or self._fetch(place, key, parts, checksum)
-        except OSError as error:  # of the disk: those of the origin are told apart in `patiently`
-            raise unwritable(Path(error.filename or self._cache.directory), error) from error
+
+    @cached_property
+    def _cache(self) -> DiskCache:
+        """Made when it is needed, since a directory has to be found for it."""
+        try:
+            return DiskCache((self._directory or _user_cache()).expanduser().absolute(), self._budget)
+        except RuntimeError as error:
+            raise BadInput("There is no home to keep models in: name a directory (TOLK_MODEL_CACHE).") from error
 
     def _held(self, key: str, checksum: str | None) -> Held | None:
         held = self._cache.hold(key)
@@ -84,11 +89,14 @@ class Store:
             if checksum is not None:
                 _compare(remote.reference, found, checksum)
             _check(made)
-        except (UnknownModel, NoSpace):
-            shutil.rmtree(parts)
+            for path in made.iterdir():
+                if path.name not in found.digests:  # the same weights in the other format
+                    path.unlink()
+            held = self._cache.place(made, key, found)
+        except (UnknownModel, NoSpace, OSError):
+            self._cache.remove(parts)
             raise
-        held = self._cache.place(made, key, found)
-        shutil.rmtree(parts)
+        self._cache.remove(parts)
         self._cache.make_room(0)
         return held
 
@@ -103,15 +111,13 @@ class Store:
             for path in directory.iterdir():
                 if path.name not in {file.name for file in files}:
                     path.unlink()
-            total, done = sum(file.size or 0 for file in files), 0
+            total = sum(file.size or 0 for file in files)
             there = sum(path.stat().st_size for path in directory.iterdir())
             self._cache.make_room(max(0, total * (2 if origin.is_archive else 1) - there))
             with Progress(remote.reference, total) as progress:
                 for file in files:
-                    report = partial(lambda before, came: progress.report(before + came), done)
-                    what = f"Fetching {file.name} of {remote.reference}"
-                    patiently(what, partial(download, origin, file, parts, report))
-                    done += (directory / file.name).stat().st_size
+                    fetch = partial(download, origin, file, parts, partial(progress.report, file.name))
+                    patiently(f"Fetching {file.name} of {remote.reference}", fetch)
             if patiently(f"Looking at {remote.reference}", origin.files) == files:
                 break
             logger.warning("%s changed while it was fetched", remote.reference)
@@ -132,12 +138,15 @@ def _compare(reference: str, found: Checksum, wanted: str) -> None:
 
 
 def _check(directory: Path) -> None:
-    """Raises UnknownModel for files that no model can be loaded from, as far as that is seen without loading it."""
+    """Raises UnknownModel for files that no model can be loaded from, as far as that is seen without computing."""
     from models.tokenizer import Tokenizer  # these bring torch, and SentencePiece
     from models.weights import read_weights
 
     Tokenizer.load(directory)
-    read_weights(weights_path(directory))
+    try:
+        read_weights(weights_path(directory))
+    except MemoryError as error:
+        raise Unavailable("No memory is left to look at the weights.") from error
 
 
 def _key(reference: str) -> str:

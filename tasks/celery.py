@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from celery import Celery
 
 from tasks import gpu, pool
+from tasks.contract import LoadedModel, Priority
 
 
 class Engine(Protocol):
@@ -15,9 +17,6 @@ class Engine(Protocol):
 
     @property
     def version(self) -> str: ...
-
-    @property
-    def device(self) -> str: ...
 
     def translate(
         self,
@@ -27,29 +26,59 @@ class Engine(Protocol):
         target: str | None,
         options: Any,
         deadline: float,
-        priority: str,
+        priority: Priority,
         group: str | None,
         unwanted: Callable[[], bool],
     ) -> Any: ...
 
-    def cancel(self, group: str) -> int: ...
 
-    def stalled(self) -> float: ...
+class Stats(Protocol):
+    """`models.loaded.LoadedStats`, what a worker tells of it."""
+
+    @property
+    def hits(self) -> int: ...
+
+    @property
+    def loads(self) -> int: ...
+
+    @property
+    def evictions(self) -> int: ...
+
+
+class Engines(Protocol):
+    """The models that a worker has in memory: `tasks.worker.Models`, which says more, without importing it."""
+
+    @property
+    def warm(self) -> frozenset[str]: ...
+
+    def use(self, name: str, deadline: float) -> AbstractContextManager[Engine]: ...
+
+    def follow(self, warm: Collection[str]) -> None: ...
+
+    def loaded(self) -> tuple[LoadedModel, ...]: ...
+
+    def loading(self) -> tuple[str, float] | None: ...
+
+    def stalled(self) -> Iterator[tuple[str, float]]: ...
+
+    def stats(self) -> Stats: ...
+
+    def cancel(self, group: str) -> int: ...
 
     def close(self, grace: float = 0.0) -> None: ...
 
 
 class Tolk(Celery):
-    """A Celery application with the models that its worker loaded, by name, and the type of their decoding options."""
+    """A Celery application with the models that its worker loaded, and the type of their decoding options."""
 
-    engines: Mapping[str, Engine]
+    amqp_cls = "tasks.queues:AMQP"
+    engines: Engines
     decoding: Callable[..., Any]
 
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.engines = {}
-app.user_options["worker"] |= {gpu.OPTION, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, pool.SIBLINGS, pool.SUPERVISOR}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
-app.steps["worker"] |= {"tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
-app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.consumer:Suspects"}
+app.steps["worker"].add("tasks.pool:Supervision")
+app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 from celery import bootsteps
 from celery.platforms import EX_FAILURE
@@ -13,10 +13,8 @@ from celery.states import SUCCESS
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
-from kombu import Consumer as QueueConsumer
-from kombu.common import ignore_errors
 
-from tasks.contract import Code, Failure, Priority, TranslateReply, defect, queue_name
+from tasks.contract import Code, Failure, TranslateReply, defect
 
 EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
 EVENTS_LIMIT = 1_000  # in one message
@@ -106,45 +104,7 @@ class Consumer(CeleryConsumer):
     def cancel_active_requests(self) -> None:
         """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
         state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
-        for engine in self.app.engines.values():
-            engine.close()
-
-
-class Suspects(bootsteps.StartStopStep):
-    """Takes the suspects of every model that this worker serves, one at a time: the next when that one is answered."""
-
-    requires = ("celery.worker.consumer:Tasks",)
-
-    def __init__(self, consumer: Any, **kwargs: Any) -> None:
-        super().__init__(consumer, **kwargs)
-        self.consumers: list[QueueConsumer] = []
-
-    def start(self, consumer: Any) -> None:
-        channel = consumer.connection.channel()
-        served = consumer.app.amqp.queues.consume_from.keys()
-        self.consumers = [
-            QueueConsumer(
-                channel,
-                [queue],
-                accept=consumer.app.conf.accept_content,
-                on_message=partial(self.take, consumer.create_task_handler(), queue.name),
-                on_decode_error=consumer.on_decode_error,
-                prefetch_count=1,
-            )
-            for route, queue in consumer.app.conf.tolk_suspects.items()
-            if served & {queue_name(route, priority) for priority in get_args(Priority)}
-        ]
-        for each in self.consumers:
-            each.consume()
-
-    @staticmethod
-    def take(receive: Callable[[Any], None], queue: str, message: Any) -> None:
-        message.delivery_info.update(exchange="", routing_key=queue)  # to hand it back here, and not where it died
-        receive(message)
-
-    def stop(self, consumer: Any) -> None:
-        for each in self.consumers:
-            ignore_errors(consumer, each.cancel)
+        self.app.engines.close()
 
 
 class DeadLetters(bootsteps.StartStopStep):

@@ -265,22 +265,31 @@ class TranslateReply:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in a worker's memory."""
+    """A model in a worker's memory, of which it takes so many bytes; a `warm` one stays there."""
 
     name: str
     version: str
     device: str
+    bytes: int = 0
+    warm: bool = True
 
     @classmethod
     def decode(cls, payload: object) -> LoadedModel:
-        data = _mapping(payload, "model")
-        return cls(**{name: _get(data, name, str) for name in cls.__dataclass_fields__})
+        data = {"bytes": 0, "warm": True, **_mapping(payload, "model")}  # a worker of an earlier release tells neither
+        return cls(
+            name=_get(data, "name", str),
+            version=_get(data, "version", str),
+            device=_get(data, "device", str),
+            bytes=_get(data, "bytes", int),
+            warm=_get(data, "warm", bool),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
 
+    Since then, too: requests that found their model in memory; models that were loaded, and that went to make room.
     `memory` is what it has of the machine's, in bytes, None where it is of a release that does not say so; `gpu_memory`
     what it holds of its GPU's, None where it uses none.
     """
@@ -289,6 +298,9 @@ class WorkerStatus:
     active: int
     processed: int
     uptime: float
+    hits: int = 0
+    loads: int = 0
+    evictions: int = 0
     memory: int | None = None
     gpu_memory: int | None = None
 
@@ -298,12 +310,15 @@ class WorkerStatus:
     @classmethod
     def decode(cls, payload: object) -> WorkerStatus:
         """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
-        data = _mapping(payload, "worker")
+        data = {"hits": 0, "loads": 0, "evictions": 0, **_mapping(payload, "worker")}  # which an earlier release lacks
         return cls(
             models=tuple(LoadedModel.decode(item) for item in _list(data, "models")),
             active=_get(data, "active", int),
             processed=_get(data, "processed", int),
             uptime=_get(data, "uptime", float),
+            hits=_get(data, "hits", int),
+            loads=_get(data, "loads", int),
+            evictions=_get(data, "evictions", int),
             memory=_get(data, "memory", int | None),
             gpu_memory=_get(data, "gpu_memory", int | None),
         )

@@ -215,12 +215,13 @@ def on_gpus(wanted: str) -> list[Worker]:
 
 def on_cpu(count: int) -> list[Worker]:
     """So many workers, among which the cores are divided."""
-    return [_worker(f"cpu{place}", "none", cores) for place, cores in enumerate(divide(usable_cores(), count))]
+    each = divide(usable_cores(), count)
+    return [_worker(f"cpu{place}", "none", cores, f"--siblings={count}") for place, cores in enumerate(each)]
 
 
-def _worker(nickname: str, gpu: str, cores: set[int] | None = None) -> Worker:
+def _worker(nickname: str, gpu: str, cores: set[int] | None = None, *arguments: str) -> Worker:
     name = f"{nickname}@{gethostname()}"
-    return Worker(name, ["--gpu", gpu, "--hostname", name], cores)
+    return Worker(name, ["--gpu", gpu, "--hostname", name, *arguments], cores)
 
 
 @click.command(cls=CeleryCommand)
@@ -254,6 +255,7 @@ def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arg
     ctx.exit(supervisor.run())
 
 
+SIBLINGS = CeleryOption(["--siblings"], type=int, default=1, hidden=True, help="Who divide this machine's memory.")
 SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="The descriptor of a pool's socket.")
 
 

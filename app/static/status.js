@@ -8,16 +8,19 @@ const QUERY = `
   status {
     broker
     deadLetters
-    models { name pairs { source target } queues { name depth workers } }
+    models { name warm pairs { source target } queues { depth workers } }
+    onDemand { models queues { depth workers } }
     workers { name active processed uptime memory gpuMemory models { name version device } }
     errors { code count last requestId }
   }
 }`;
 const PERIOD = 3_000; // milliseconds
 const PATIENCE = 10_000; // milliseconds that an answer may take
+const SHOWN = 3; // workers or models that one line names; one more at most
 const OLD = "Below is what was known last.";
 
 const element = (id) => document.getElementById(id);
+const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 let timer;
@@ -68,7 +71,7 @@ function show(status) {
   demand();
   const away = status.broker === false;
   fill("errors", status.errors.map(errorRow));
-  if (!away || element("models").rows.length === 0) fill("models", status.models.flatMap(queueRows));
+  if (!away || element("models").rows.length === 0) fill("models", modelRows(status));
   if (away) return complain("The message broker does not answer. The errors below are those of one web process.");
   fill("workers", status.workers.map(workerRow));
   element("letters").textContent = status.deadLetters ?? "–";
@@ -76,14 +79,40 @@ function show(status) {
   element("trouble").hidden = true;
 }
 
-function queueRows({ name, pairs, queues }) {
-  const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
-  if (queues.length === 0) return [[[name, languages], ["–"], ["–"]]];
-  return queues.map((queue) => [[name, `${languages}, queue ${queue.name}`], [queue.depth], [queue.workers]]);
+// Those that are warm, then what those on demand share, and which of these are in memory.
+function modelRows({ broker, models, onDemand, workers }) {
+  const row = ({ name, warm, pairs, queues }) => {
+    const holders = workers.filter((worker) => worker.models.some((model) => model.name === name));
+    const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
+    const where = holders.length ? `in memory of ${some(holders.map((worker) => worker.name))}` : "in no memory";
+    const detail = [languages, warm ? "warm" : "on demand", ...(broker ? [where] : [])].join(", ");
+    return [[name, detail], ...(warm ? loads(queues) : [["–"], [holders.length]])];
+  };
+  const warm = models.filter((model) => model.warm).map(row);
+  if (onDemand === null) return warm;
+  const loaded = models.filter((model) => !model.warm).map(row);
+  const counts = `${loaded.length.toLocaleString("en")} of ${onDemand.models.toLocaleString("en")} in memory`;
+  return [...warm, [["On demand", `${counts}; they share their queues`], ...loads(onDemand.queues)], ...loaded];
+}
+
+// How many requests wait, and how many workers take them; in detail where that is not the same for all queues.
+function loads(queues) {
+  if (queues.length === 0) return [["–"], ["–"]];
+  const kinds = ["interactive", "bulk", "suspect"];
+  const waiting = queues.map(({ depth }, index) => [depth, kinds[index]]).filter(([depth]) => depth > 0);
+  const total = waiting.reduce((sum, [depth]) => sum + depth, 0);
+  const [interactive, bulk] = queues;
+  const other = bulk.workers === interactive.workers ? "" : `bulk: ${bulk.workers}`;
+  return [[total, waiting.map((each) => each.join(" ")).join(", ")], [interactive.workers, other]];
+}
+
+function some(names) {
+  const rest = names.length - SHOWN;
+  return list.format(rest > 1 ? [...names.slice(0, SHOWN), `${rest} more`] : names);
 }
 
 function workerRow({ name, active, processed, uptime, memory, gpuMemory, models }) {
-  const loaded = models.map((model) => `${model.name} (${model.version}) on ${model.device}`).join(", ");
+  const loaded = some(models.map((model) => `${model.name} (${model.version}) on ${model.device}`));
   const onGpu = gpuMemory === null ? "" : `GPU ${size(gpuMemory)}`;
   return [[name, loaded], [active], [processed], [size(memory), onGpu], [duration(uptime)]];
 }

@@ -182,6 +182,24 @@ def test_the_depth_is_measured_by_one_caller_at_a_time() -> None:
     assert [made.outdated(), made.outdated()] == [True, False]
 
 
+@pytest.mark.parametrize(("work", "refused"), [(WORK, True), (5.0 + WORK, False)])
+def test_a_model_that_loads_keeps_none_of_its_neighbours_out(work: float, refused: bool) -> None:
+    """Five requests wait five seconds for their model. Then others come, two at a time, into the same queue."""
+    clock = [0.0]
+    made = Admission(2.0, lambda: clock[0], lambda: 0.0)
+    loading = [made.enter(60) for _ in range(5)]
+    clock[0] += 5.0 + 2 * WORK
+    for place in loading:
+        made.leave(place, work)
+    clock[0] += 2.0
+    made.enter(60)
+    if refused:  # as if loading were waiting in line
+        with pytest.raises(TolkError):
+            made.enter(60)
+    else:
+        made.enter(60)
+
+
 def test_a_request_without_a_reply_teaches_nothing() -> None:
     made, clock = admission()
     for _ in range(20):

@@ -29,7 +29,7 @@ from app import create_app, predecessor, schema
 from app.rpc import CeleryTranslator
 from app.settings import Settings
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 SCHEMAS = {"/graphql": schema.build_schema(), "/api/graphql": predecessor.build_schema()}
 NAMES = ["a", "source", "languages", "input", "__typename", "__schema", "F0", "é", "x" * 101, "$", "null"]
@@ -206,7 +206,7 @@ def test_the_queue_is_as_it_was_after_any_document(
 ) -> None:
     """Nothing waits, and no thread or file is left of what was asked."""
     start_worker(broker.url, app="echo")
-    translator = CeleryTranslator.from_config(Registry.load(Settings().models), broker.url)
+    translator = CeleryTranslator.from_config(RegistryFile(Settings().models), broker.url)
     client = create_app(Settings(), translator).test_client()
     document = 'mutation { translate(input: {texts: ["Un."], target: "en"}) { model } }'
     eventually(lambda: client.post("/graphql", json={"query": document}).status_code == 200)

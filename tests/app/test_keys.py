@@ -134,13 +134,14 @@ def test_health_and_the_pages_need_no_key(app: Flask, make: Callable[..., str]) 
 def test_a_key_is_for_its_scopes(ask: Callable[..., TestResponse], make: Callable[..., str]) -> None:
     translate, status = make("a"), make("b", "--scope", "status")
     both = make("c", "--scope", "status", "--scope", "translate")
-    asked = {"translate": translation("Un."), "status": "{ status { deadLetters } }"}
+    asked = {"translate": translation("Un."), "models": "{ models { name } }", "status": "{ status { deadLetters } }"}
     assert {
         (name, key): ask(secret, document).status_code
         for name, document in asked.items()
         for key, secret in (("a", translate), ("b", status), ("c", both))
     } == {
         ("translate", "a"): 200, ("translate", "b"): 403, ("translate", "c"): 200,
+        ("models", "a"): 200, ("models", "b"): 403, ("models", "c"): 200,
         ("status", "a"): 403, ("status", "b"): 200, ("status", "c"): 200,
     }  # fmt: skip
     assert code(ask(status, translation("Un."))) == (403, "FORBIDDEN")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -20,11 +21,11 @@ from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
-from app.admission import IN_FLIGHT
+from app.admission import IN_FLIGHT, Admission
 from app.connections import CONNECT_TIMEOUT
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import Code, Result, Timings, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Model, Pair, Registry
 
 pytestmark = pytest.mark.broker
@@ -34,8 +35,10 @@ PICKLED = pickle.dumps({"status": "SUCCESS", "result": TranslateReply("odd", res
 Answer = Callable[[dict[str, Any]], Any]
 
 
-def registry(*names: str) -> Registry:
-    return Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+def offering(*names: str) -> SimpleNamespace:
+    """A models.toml of warm models with these names."""
+    registry = Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+    return SimpleNamespace(current=lambda: registry)
 
 
 def ask(translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30) -> TranslateReply:
@@ -137,7 +140,7 @@ def connect() -> Iterator[Callable[..., CeleryTranslator]]:
     made: list[CeleryTranslator] = []
 
     def make(url: str, *models: str) -> CeleryTranslator:
-        made.append(CeleryTranslator.from_config(registry(*models), url))
+        made.append(CeleryTranslator.from_config(offering(*models), url))
         return made[-1]
 
     yield make
@@ -182,6 +185,19 @@ def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> Non
     with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}):
         error = failure(lambda: ask(translator, "un", model="odd"))
     assert (error.code, error.message, error.retry_after) == (Code.OVERLOADED, "full", 2.5)
+
+
+@pytest.mark.parametrize("error", [None, {"code": "TIMEOUT", "message": "late", "retry_after": None}])
+def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.MonkeyPatch, error: object) -> None:
+    worked: list[float | None] = []
+    monkeypatch.setattr(Admission, "leave", lambda _self, _place, work: worked.append(work))
+    timings = Timings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
+    reply = replace(TranslateReply("odd", results=(Result("one"),)), timings=timings).encode()
+    translator = connect(broker.url, "odd")
+    answer = {"status": "SUCCESS", "result": {**reply, "error": error}}
+    with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
+        ask(translator, "un", model="odd")
+    assert worked == [28.0]
 
 
 def test_the_message_says_when_it_expires_and_hides_the_texts(broker, connect) -> None:
@@ -455,7 +471,7 @@ def test_a_broker_that_hangs_blocks_nobody_beyond_the_deadline(fragile, connect)
         with ThreadPoolExecutor(16) as threads:
             asked = [threads.submit(ask, translator, "deux", model="hang", timeout=2) for _ in range(16)]
             codes = {failure(lambda each=each: each.result(30)).code for each in asked}
-        assert codes <= {Code.UNAVAILABLE, Code.TIMEOUT}
+        assert codes <= {Code.UNAVAILABLE, Code.TIMEOUT, Code.OVERLOADED}  # where the first reply was slow to come
         assert failure(translator.check).code is Code.UNAVAILABLE
         leaving = connect(fragile.url, "hang")
         assert failure(lambda: ask(leaving, "deux", model="hang", timeout=0.5)).code is Code.UNAVAILABLE

@@ -12,6 +12,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from app.translator import EchoTranslator
+from tasks import registry
 from tasks.contract import Code, Failure, Flag, Options, Result, Sentence, TranslateReply, TranslateRequest
 
 TWO_MODELS = """
@@ -63,14 +64,36 @@ def test_the_committed_schema_is_the_one_served(tmp_path: Path) -> None:
 
 
 def test_languages_come_from_the_registry(two_models: FlaskClient) -> None:
-    answer = two_models.post("/graphql", json={"query": "{ languages { source target models via } }"})
+    answer = two_models.post("/graphql", json={"query": "{ languages { source target models via available } }"})
     assert answer.json["data"]["languages"] == [
-        {"source": "fr", "target": "en", "models": ["fr-en", "many"], "via": []},
-        {"source": "de", "target": "en", "models": ["many"], "via": []},
-        {"source": "en", "target": "fi", "models": ["many"], "via": []},
-        {"source": "fr", "target": "fi", "models": ["fr-en", "many"], "via": ["en"]},
-        {"source": "de", "target": "fi", "models": ["many", "many"], "via": ["en"]},
+        {"source": "fr", "target": "en", "models": ["fr-en", "many"], "via": [], "available": True},
+        {"source": "de", "target": "en", "models": ["many"], "via": [], "available": True},
+        {"source": "en", "target": "fi", "models": ["many"], "via": [], "available": True},
+        {"source": "fr", "target": "fi", "models": ["fr-en", "many"], "via": ["en"], "available": True},
+        {"source": "de", "target": "fi", "models": ["many", "many"], "via": ["en"], "available": True},
     ]
+
+
+def test_models_and_languages_follow_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, translate: Callable[..., TestResponse]
+) -> None:
+    monkeypatch.setattr(registry, "LOOK", 0.0)
+    path = tmp_path / "models.toml"
+    path.write_text(TWO_MODELS)
+    client = create_app(Settings(models=path), EchoTranslator()).test_client()
+
+    def pairs() -> list[str]:
+        answer = client.post("/graphql", json={"query": "{ models { source target } languages { source target } }"})
+        found = answer.json["data"]
+        return [f"{each['source']}-{each['target']}" for field in ("models", "languages") for each in found[field]]
+
+    assert pairs() == ["fr-en", "fr-en", "de-en", "en-fi", "fr-en", "de-en", "en-fi", "fr-fi", "de-fi"]
+    path.write_text(TWO_MODELS.partition("[models.many]")[0].replace('"fr"', '"sv"'))
+    assert pairs() == ["sv-en", "sv-en"]
+    assert translate(client, texts=["Moi."], source="fr").status_code == 404
+    assert translate(client, texts=["Moi."], source="sv").status_code == 200
+    path.write_text(TWO_MODELS.partition("[models.many]")[0].replace('"fr"', '"de"'))
+    assert "[[&#34;de&#34;, &#34;en&#34;, true]]" in client.get("/").text
 
 
 def test_every_text_has_its_translation_in_order(translate: Callable[..., TestResponse]) -> None:
@@ -112,7 +135,7 @@ def test_the_timeout_is_ten_seconds_unless_said_otherwise(
 @pytest.mark.parametrize(
     ("fields", "status", "code", "says"),
     [
-        ({}, 400, "BAD_INPUT", "de (many), fr (fr-en), fr (many)"),
+        ({}, 400, "BAD_INPUT", "de (many), fr (fr-en)"),
         ({"target": "sv"}, 404, "UNKNOWN_MODEL", "No model translates to sv."),
         ({"source": "sv"}, 404, "UNKNOWN_MODEL", "Pairs: de-en, fr-en, en-fi."),
         ({"model": "en-sv"}, 404, "UNKNOWN_MODEL", "Models: fr-en, many."),

@@ -14,7 +14,7 @@ import pytest
 from app.rpc import CeleryTranslator
 from app.translator import EchoTranslator, Translator
 from tasks.contract import Code, Options, Result, Sentence, TolkError, TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 REGISTRY = Path(__file__).parent.parent.parent / "models.toml"
 
@@ -35,7 +35,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[[], Translator]]:
             made.append(EchoTranslator())
         else:
             url = request.getfixturevalue("with_worker")
-            made.append(CeleryTranslator.from_config(Registry.load(REGISTRY), url))
+            made.append(CeleryTranslator.from_config(RegistryFile(REGISTRY), url))
         return made[-1]
 
     yield make

@@ -62,7 +62,7 @@ def test_a_sentence_is_translated_and_the_doubtful_one_marked(page: Page) -> Non
 def test_the_status_is_there_and_everybody_can_read_it(
     stage: Stage, status: Page, check_access: Callable[[Page], None]
 ) -> None:
-    expect(rows(status, "Models").nth(0)).to_have_text("fr-enfr → en, queue tolk.translate.fr-en.interactive01")
+    expect(rows(status, "Models")).to_have_text(re.compile(r"^fr-enfr → en, warm, in memory of \d+@\S+01$"))
     expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu.* MB"))
     expect(status.get_by_text("No error in the last hour.")).to_be_visible()
     expect(status.locator("#letters")).to_have_text("0")
@@ -121,7 +121,7 @@ def test_without_a_worker_a_text_waits_for_the_next_one(
     stage.worker.stop()
     page.fill("#text", "Merci.")
     expect(status.get_by_text("No worker. Start one: celery -A tasks worker")).to_be_visible()
-    expect(rows(status, "Models").nth(0)).to_have_text("fr-enfr → en, queue tolk.translate.fr-en.interactive10")
+    expect(rows(status, "Models")).to_have_text("fr-enfr → en, warm, in no memory11 interactive0")
     check_access(status)
     stage.worker = start_worker(stage.broker.url)
     expect(page.locator("#output")).to_have_text("Thank you.", timeout=RECOVERY)

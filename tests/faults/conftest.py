@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,12 @@ from app.settings import REPOSITORY
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
 from tests.faults.house import House
-from tests.faults.load import Row, table
-
-ROWS = pytest.StashKey[list[Row]]()
-LINES = pytest.StashKey[list[str]]()
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if rows := config.stash.get(ROWS, None):
-        terminalreporter.section("faults")
-        terminalreporter.write_line(table(rows))
-    if lines := config.stash.get(LINES, None):
-        terminalreporter.section("soak")
-        terminalreporter.write_line("\n".join(lines))
-
-
-@pytest.fixture(scope="session")
-def rows(request: pytest.FixtureRequest) -> list[Row]:
-    """The lines of the table so far."""
-    return request.config.stash.setdefault(ROWS, [])
 
 
 @pytest.fixture
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Adds a line to what is printed at the end."""
-    return request.config.stash.setdefault(LINES, []).append
+    return partial(record_property, "soak")
 
 
 @pytest.fixture(scope="module")

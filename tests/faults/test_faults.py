@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -20,7 +21,12 @@ Trial = Callable[..., Row]
 
 
 @pytest.fixture
-def trial(house: House, rows: list[Row], eventually: Callable[..., None], request: pytest.FixtureRequest) -> Trial:
+def trial(
+    house: House,
+    record_property: Callable[[str, object], None],
+    eventually: Callable[..., None],
+    request: pytest.FixtureRequest,
+) -> Trial:
     """Makes a fault happen under load, and adds its line to the table. Nothing may be lost or seen twice."""
 
     def run(name: str, fault: Fault, *, retry: bool = True, timeout: float = 4.0) -> Row:
@@ -44,7 +50,7 @@ def trial(house: House, rows: list[Row], eventually: Callable[..., None], reques
 
         eventually(lambda: twice() == 0 or time.monotonic() > last + 20)
         row = Row.of(name, load, ended, twice())
-        rows.append(row)
+        record_property("fault", astuple(row))
         unclean = [each for each in load.outcomes if each.fate in ("lost", "wrong")]
         assert not unclean, unclean[:5]
         assert row.twice == 0

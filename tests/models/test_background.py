@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +34,30 @@ def test_has_a_lower_priority_and_leaves_the_callers_alone() -> None:
 def test_raises_what_the_work_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         in_background(lambda: 1 // 0)
+
+
+def test_does_not_keep_what_failed_in_memory() -> None:
+    half = weakref.WeakSet[threading.Event]()
+
+    def fail() -> None:
+        event = threading.Event()
+        half.add(event)
+        1 // event.is_set()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            in_background(fail)
+        assert not half
+    finally:
+        gc.enable()
+
+
+def test_a_process_does_not_wait_for_it_to_end() -> None:
+    hangs = "import threading, time; from models.background import in_background; work = lambda: time.sleep(600);"
+    begin = "threading.Thread(target=in_background, args=(work,), daemon=True).start(); time.sleep(0.1)"
+    assert subprocess.run([sys.executable, "-c", hangs + begin], timeout=30).returncode == 0
 
 
 def test_a_model_is_loaded_in_it_and_translates_outside(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:

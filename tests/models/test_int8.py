@@ -37,9 +37,9 @@ def sources(sentences: list[str]) -> list[list[int]]:
 def test_probabilities_are_close_to_those_in_floats(
     model: Int8Marian, sources: list[list[int]], decode: Decode, follow: Follow
 ) -> None:
-    floats = Marian.load(FR_EN)
+    floats, few = Marian.load(FR_EN), sources[::4]
     differences = []
-    for source, (best, *_) in zip(sources, decode(floats, sources, Options(max_length=50)), strict=True):
+    for source, (best, *_) in zip(few, decode(floats, few, Options(max_length=50)), strict=True):
         said = [model.config.decoder_start_token_id, *best.tokens]
         ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
         differences.append(float((ours - theirs).abs().sum(-1).mean()))
@@ -56,20 +56,26 @@ def test_neighbours_change_nothing_at_all(
 
 
 def test_workers_that_start_together_compute_the_same_as_one_that_finds_everything_compiled(tmp_path: Path) -> None:
+    """Of what is compiled the encoder is the least that sums in kernels of its own."""
     program = (
-        "from models.local import LocalTranslator\n"
-        "with LocalTranslator.load('fr-en', precision='int8') as model:\n"
-        "    print(model.translate(['Mlle Rose a perdu son chapeau.', 'Louis XIV mourut en 1715.']).results)"
+        "import pathlib, sys\n"
+        "from models.int8 import Int8Marian\n"
+        "from models.marian import Marian\n"
+        "model, tokens = Int8Marian(Marian.load(pathlib.Path(sys.argv[1]))), [*range(200, 220), 0]\n"
+        "cache = model.cache(1)\n"
+        "cache.reserve(1, len(tokens))\n"
+        "model.prefill(cache, [0], [tokens])\n"
+        "print(cache.scratch.x[:len(tokens)].tobytes().hex())"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 
     def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", program]
+        command = [sys.executable, "-c", program, FR_EN]
         return subprocess.Popen(command, cwd=FR_EN.parents[2], env=environment, stdout=subprocess.PIPE, text=True)
 
     together = [start(), start()]
     said = [process.communicate(timeout=120)[0] for process in together]
-    assert "score=" in said[0]
+    assert len(said[0]) > 1000
     assert any(tmp_path.rglob("*.nbc"))
     assert said == [start().communicate(timeout=120)[0]] * 2
 

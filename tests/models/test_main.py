@@ -6,13 +6,16 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import pytest
 
 from models.__main__ import main
+from models.checksum import Checksum
 from models.precision import Precision
+from tests.models.elsewhere import Server, serving
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -111,6 +114,48 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["parameters"].strip() == "7,314,176"
     assert facts["precision"].strip() in get_args(Precision)
     assert facts["longest sentence"].strip() == "32 tokens"
+
+
+@pytest.fixture
+def elsewhere(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A tiny model at `/model`, and a cache of the test's own."""
+    monkeypatch.setenv("TOLK_MODEL_CACHE", str(tmp_path / "cache"))
+    with serving(Server()) as server:
+        server.put(directory)
+        yield server
+
+
+def test_fetch_says_where_a_model_is_and_its_checksum(
+    capsys: pytest.CaptureFixture[str], elsewhere: Server, directory: Path, tmp_path: Path
+) -> None:
+    reference = f"{elsewhere.url}/model"
+    status, out, _ = run(capsys, "fetch", "--allow-host", elsewhere.host, reference)
+    facts = dict(line.split(":", 1) for line in out.splitlines())
+    assert status == 0
+    assert facts["checksum"].strip() == str(Checksum.of(directory))
+    assert facts["version"].strip() == Checksum.of(directory).version
+    assert Path(facts["model"].strip()).parent == tmp_path / "cache" / "models"
+    elsewhere.files.clear()
+    for command in (["fetch", reference], ["fetch", facts["model"].strip()], ["info", "--model", reference]):
+        status, out, _ = run(capsys, *command)
+        assert (status, facts["checksum"] in out) == (0, True)
+    other = ["fetch", "--cache", str(tmp_path / "other"), "--allow-host", elsewhere.host, reference]
+    assert "there is no config.json" in run(capsys, *other)[2]
+
+
+def test_the_environment_says_where_models_come_from(
+    capsys: pytest.CaptureFixture[str], elsewhere: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["fetch", f"{elsewhere.url}/model"]
+    assert "allow it with TOLK_MODEL_HOSTS or --allow-host" in run(capsys, *command)[2]
+    monkeypatch.setenv("TOLK_MODEL_HOSTS", f"a.example, {elsewhere.host}")
+    assert run(capsys, *command, "--checksum", f"sha256:{'0' * 64}")[0] == 2
+    monkeypatch.setenv("TOLK_MODEL_CACHE_BYTES", "1000")
+    assert "do not fit into" in run(capsys, *command)[2]
+    monkeypatch.setenv("TOLK_MODEL_CACHE_BYTES", "1 GB")
+    assert "TOLK_MODEL_CACHE_BYTES is a number of bytes, not '1 GB'" in run(capsys, *command)[2]
+    monkeypatch.delenv("TOLK_MODEL_CACHE_BYTES")
+    assert run(capsys, *command)[0] == 0
 
 
 def test_as_a_program_it_ends_when_nobody_reads_on() -> None:

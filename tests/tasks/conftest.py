@@ -14,7 +14,7 @@ import pytest
 
 from app.rpc import CeleryTranslator
 from tasks.contract import TranslateReply, TranslateRequest
-from tasks.registry import Registry
+from tasks.registry import RegistryFile
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch, pretended: dict[str, str]) -> ModuleTy
 
 @pytest.fixture
 def translator(broker, models: Path) -> Iterator[CeleryTranslator]:
-    made = CeleryTranslator.from_config(Registry.load(models), broker.url)
+    made = CeleryTranslator.from_config(RegistryFile(models), broker.url)
     yield made
     made.close()
 

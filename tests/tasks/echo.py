@@ -6,35 +6,44 @@ translated with a flag, and `#unsure` with a low score. `#hang` never comes back
 interpreter's lock, and neither heeds the deadline or the end.
 
 With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_PAUSE a pool starts a worker again after so many seconds, however often.
+ECHO_PAUSE a pool starts a worker again after so many seconds, however often. With ECHO_LOOK a worker looks at its
+models.toml every so many seconds.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from celery import bootsteps
+from celery.utils.log import get_logger
 
-from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
-from tasks import pool
+from models.diskcache import Held
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
+from tasks import pool, registry, worker
 from tasks.celery import app
+from tasks.registry import Model
 
+logger = get_logger(__name__)
+
+registry.LOOK = float(os.environ.get("ECHO_LOOK", registry.LOOK))
 pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
-app.steps["worker"] = {"echo:Engines", "tasks.watchdog:Watchdog", "tasks.pool:Supervision"}
+app.steps["worker"] = {"echo:Engines", "tasks.pool:Supervision"}
 
 
 @dataclass
 class Echo:
     version: str = "echo"
     device: str = "cpu"
+    bytes: int = 1000
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -106,25 +115,42 @@ class Echo:
     def stalled(self) -> float:
         return 0.0 if self.hung is None else time.monotonic() - self.hung
 
-    def close(self) -> None:
+    def close(self, grace: float = 0.0) -> None:
         with self.changed:
             self.closed.set()
             self.changed.notify_all()
 
 
-class Engines(bootsteps.StartStopStep):
-    requires = ("celery.worker.components:Pool",)
+class EchoLoader:
+    """Makes an Echo of an entry, of a kilobyte unless its reference says how much, and how it is loaded:
+    `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
-    def start(self, worker: Any) -> None:
-        from tasks import worker as _  # noqa: F401 - registers the command `cancel`
+    def fetch(self, model: Model) -> Held:
+        return Held(Path(model.reference))
 
+    def estimate(self, model: Model, held: Held) -> int:
+        return told(model.reference, "bytes", 1000)
+
+    def load(self, model: Model, held: Held) -> Echo:
+        logger.info("loading %s", model.name)
+        if model.reference.endswith("broken"):
+            raise UnknownModel(f"{model.reference} is broken")
+        time.sleep(600 if model.reference.endswith("hanging") else told(model.reference, "seconds", 0))
+        step, batch = float(os.environ.get("ECHO_STEP", "0")), int(os.environ.get("ECHO_BATCH", "1"))
+        return Echo(
+            version=model.precision or "echo",
+            bytes=self.estimate(model, held),
+            step=step,
+            slots=threading.Semaphore(batch),
+        )
+
+
+def told(reference: str, what: str, default: int) -> int:
+    found = re.search(rf"(\d+)-{what}", reference)
+    return int(found[1]) if found else default
+
+
+class Engines(worker.Engines):
+    def loader(self, conf: Any, device: str) -> Any:
         app.decoding = SimpleNamespace
-        step = float(os.environ.get("ECHO_STEP", "0"))
-        batch = int(os.environ.get("ECHO_BATCH", "1"))
-        app.engines = {
-            name: Echo(step=step, slots=threading.Semaphore(batch)) for name in app.conf.tolk_models.current().models
-        }
-
-    def stop(self, worker: Any) -> None:
-        for engine in app.engines.values():
-            engine.close()  # type: ignore[attr-defined]
+        return EchoLoader()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,12 @@ def test_a_request_finds_its_model(registry: Registry, source: str | None, targe
     assert pair.target == target
 
 
+def test_two_models_of_one_direction_are_one_way() -> None:
+    models = {name: Model(name, "x", (Pair("fr", "en"),)) for name in ("first", "second")}
+    [leg] = Registry(models).resolve(None, "en", None)
+    assert leg.model.name == "first"
+
+
 @pytest.mark.parametrize(
     ("source", "target", "model", "code", "hint"),
     [
@@ -162,10 +170,10 @@ def test_two_legs_at_most_and_never_back(models: list[str], source: str, target:
 def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
     registry = offering("fr-en", "en-de")
     assert [leg.model.name for leg in registry.resolve(None, "de", None)] == ["en-de"]
-    with pytest.raises(TolkError, match=r"say which source, or model: en \(en-de\), it \(it-de\)\.$"):
+    with pytest.raises(TolkError, match=r"say which source: en \(en-de\), it \(it-de\)\.$"):
         offering("en-de", "it-de", "de-it").resolve(None, "de", None)
     with pytest.raises(TolkError, match=r"it \(it-de\)\. Through another language: es, fr\.$"):
-        offering("en-de", "it-de", "fr-en", "es-it").resolve(None, "de", None)
+        offering("en-de", "it-de", "fr-en", "es-it", "en-it").resolve(None, "de", None)
 
 
 def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> None:
@@ -200,8 +208,8 @@ def thousand(source: str = "fr", target: str = "en") -> Registry:
             ("de", "en7", None),
             "No model translates from de to en7. Pairs: fr-en7, fr-en0, fr-en1,",
         ),
-        (thousand(), (None, "en", None), "fr (customer-10), fr (customer-100), fr (customer-101), fr (customer-102)"),
-        (thousand(), (None, "en", None), " and 988 more."),
+        (thousand(source="fr{}"), (None, "en", None), "say which source: fr0 (customer-0), fr1 (customer-1), fr10 ("),
+        (thousand(source="fr{}"), (None, "en", None), " and 988 more."),
     ],
 )
 def test_of_a_thousand_an_error_names_a_dozen_the_closest_first(
@@ -373,6 +381,28 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     assert file.current() is before
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
     assert "de-en-2" in file.current().models
+
+
+@pytest.mark.usefixtures("always_look")
+def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path)
+    before, load = file.current(), Registry.load
+    reading, may = threading.Event(), threading.Event()
+
+    def load_slowly(path: Path) -> Registry:
+        reading.set()
+        assert may.wait(10)
+        return load(path)
+
+    monkeypatch.setattr(Registry, "load", load_slowly)
+    path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(file.current)
+        assert reading.wait(10)
+        assert file.current() is before
+        may.set()
+        assert "de-en-2" in reader.result().models
 
 
 def test_a_file_is_not_looked_at_all_the_time(path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 
+from tasks import watchdog
 from tasks.contract import Code, TolkError
-from tasks.watchdog import EXIT_CODE
+from tasks.watchdog import EXIT_CODE, Watchdog
 
 
 @pytest.mark.broker
@@ -35,3 +39,18 @@ def test_a_worker_whose_model_hangs_ends_and_another_goes_on(
     second = start_worker(broker.url, app="echo", **environ)
     assert innocent.result().results[0].text == "#sleep 3"
     assert second.stop() == 0
+
+
+def test_a_model_that_loads_for_ever_ends_its_worker(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    seconds = iter([None, ("a", 9.9), ("a", 10.1)])
+    engines: Any = SimpleNamespace(stalled=lambda: [("b", 0.9)], loading=lambda: next(seconds), loaded=lambda: ())
+
+    def end(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(watchdog, "PERIOD", 0.0)
+    with pytest.raises(SystemExit) as caught:
+        Watchdog(engines, 1.0).watch()
+    assert caught.value.code == EXIT_CODE
+    assert "Model a has been loading for 10 s" in caplog.text

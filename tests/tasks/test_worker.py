@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 import threading
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -18,6 +20,8 @@ from kombu import Connection, Queue
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
+from tasks.registry import RegistryFile
+from tasks.worker import Models
 
 QUEUE = "tolk.translate.a.interactive"
 
@@ -40,15 +44,41 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     assert worker.stop() == 0
 
 
+def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
+    path.write_text(entry.format("old"))
+    made = SimpleNamespace(bytes=1, version="1", device="cpu", close=lambda grace: None)
+    loader: Any = SimpleNamespace(
+        fetch=lambda model: SimpleNamespace(release=lambda: None),
+        estimate=lambda model, fetched: 1,
+        load=lambda model, fetched: made,
+    )
+    models = Models(RegistryFile(path), loader, budget=1, waiting=1)
+    with (
+        pytest.raises(TolkError, match=r"There is no model 'new'\. Models: old") as caught,
+        models.use("new", math.inf),
+    ):
+        pass
+    assert caught.value.code is Code.UNKNOWN_MODEL
+    path.write_text(entry.format("old") + entry.format("new"))
+    with models.use("new", math.inf) as found:
+        assert found is made
+    models.close()
+
+
 @pytest.mark.broker
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
-        ([], {}, "model gone ("),
+        (["--queues", "tolk.translate.gone.bulk"], {}, "model gone ("),
         (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
         (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
         (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
         (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
+        (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY is a number of bytes, such as 4000000000, 4GB"),
+        (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES is a number of bytes"),
+        (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is no host"),
         (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
 )

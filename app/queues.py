@@ -1,0 +1,39 @@
+"""The queues that requests go into, and that are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import get_args
+
+from kombu import Queue
+
+from tasks.contract import Code, Priority, TolkError, TranslateRequest
+from tasks.registry import RegistryFile
+
+
+class Queues:
+    """Those of the models that models.toml offers just now, made as they are needed."""
+
+    def __init__(self, models: RegistryFile) -> None:
+        import celeryconfig  # it reads the environment, which importing this module must not
+
+        self._models = models
+        self._translation_queue = celeryconfig.translation_queue
+        self._suspects_queue = celeryconfig.suspects_queue
+
+    def of(self, request: TranslateRequest) -> Queue:
+        """Where a request goes. Raises TolkError(UNKNOWN_MODEL) for a model that is not offered any more."""
+        model = self._models.current().models.get(request.model)
+        if model is None:
+            raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {request.model!r} any more. Ask for another one.")
+        return self._translation_queue(model.route, request.priority)
+
+    def for_translation(self) -> Iterator[Queue]:
+        for route in self._models.current().routes:
+            for priority in get_args(Priority):
+                yield self._translation_queue(route, priority)
+
+    def for_suspects(self) -> Iterator[Queue]:
+        """Of all models on demand it is one."""
+        queues = map(self._suspects_queue, self._models.current().routes)
+        yield from {queue.name: queue for queue in queues}.values()
