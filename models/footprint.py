@@ -12,9 +12,10 @@ from models.precision import choose
 
 # Measured, of a process that loads many models.
 _TOKENIZER = {"source.spm": 3, "target.spm": 3, "vocab.json": 8, "target_vocab.json": 8}  # times the file's size
+_HEAP = 1.1  # what lies between weights while models come and go, as a part of them
 _MODULES = 2_000_000  # bytes of what Python and torch keep of a model beside its weights
 _LANE = 300_000  # bytes of a thread, and of what it notes while it searches
-_POSITIONS = 256  # of hypotheses in a small batch, of which there are keys and values
+_POSITIONS = 128  # of hypotheses in a small batch, of which there are keys and values
 
 
 def footprint(
@@ -43,4 +44,4 @@ def footprint(
     tokenizer = sum(times * path.stat().st_size for path, times in files if path.is_file())
     cache = _POSITIONS * config.decoder_layers * 2 * config.d_model * width
     lanes = (settings or EngineSettings()).lanes_on(torch.device(device))
-    return weights + tokenizer + _MODULES + lanes * (_LANE + cache)
+    return int(_HEAP * weights) + tokenizer + _MODULES + lanes * (_LANE + cache)
