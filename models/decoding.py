@@ -22,7 +22,7 @@ from models.search import FAILED, Doubles, Searches
 K = TypeVar("K", bound=Hashable)
 
 LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
-FEW_ROWS = 16  # whose memory a batch keeps when it is empty
+_FEW_ROWS = 16  # whose memory a batch keeps when it is empty
 LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
 
 
@@ -134,7 +134,7 @@ class Batch(Generic[K]):
     @property
     def is_large(self) -> bool:
         """Whether it takes the memory of more than a few rows, in use or not. A GPU's is taken for all rows at once."""
-        return self._touched > (FEW_ROWS if self._model.device.type == "cpu" else 0)
+        return self._touched > (_FEW_ROWS if self._model.device.type == "cpu" else 0)
 
     def rest(self) -> None:
         """Gives that memory back. The batch has to be empty."""

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from models.decoding import FEW_ROWS
 from models.engine import EngineSettings
 from models.marian import Marian, MarianConfig
 from models.precision import choose
 
 # Measured, of a process that loads many models.
 _TOKENIZER = {"source.spm": 3, "target.spm": 3, "vocab.json": 8, "target_vocab.json": 8}  # times the file's size
+_HEAP = 1.1  # what lies between weights while models come and go, as a part of them
 _MODULES = 2_000_000  # bytes of what Python and torch keep of a model beside its weights
 _LANE = 300_000  # bytes of a thread, and of what it notes while it searches
-_POSITIONS = 32  # tokens of a sentence, of which the rows of a small batch keep keys and values
+_POSITIONS = 128  # of hypotheses in a small batch, of which there are keys and values
 
 
 def footprint(
@@ -42,6 +42,6 @@ def footprint(
         return weights
     files = ((directory / name, times) for name, times in _TOKENIZER.items())
     tokenizer = sum(times * path.stat().st_size for path, times in files if path.is_file())
-    cache = FEW_ROWS * _POSITIONS * config.decoder_layers * 2 * config.d_model * width
+    cache = _POSITIONS * config.decoder_layers * 2 * config.d_model * width
     lanes = (settings or EngineSettings()).lanes_on(torch.device(device))
-    return weights + tokenizer + _MODULES + lanes * (_LANE + cache)
+    return int(_HEAP * weights) + tokenizer + _MODULES + lanes * (_LANE + cache)

@@ -556,11 +556,11 @@ def test_close_ends_everything(models: Models, shelf: Shelf, begin: Begin, event
     gates = [shelf.shut(stage) for stage in ("load c", "fetch d")]
     touch(models, "a")
     with models.use("b", math.inf) as used:
-        waiting = [begin(touch, models, name) for name in "cd"] + [begin(LoadedModels.keep, models, "c")]
-        eventually(lambda: {"load c", "fetch d"} < set(shelf.begun))
-        models.close(SHORT)
-        assert used.grace == pytest.approx(SHORT, abs=SHORT)
-    assert [type(each.exception(LONG)) for each in waiting] == [Unavailable] * 3
+        waiting = [begin(touch, models, name) for name in "cde"] + [begin(LoadedModels.keep, models, "c")]
+        eventually(lambda: {"load c", "fetch d", "estimate e"} < set(shelf.begun))
+        models.close(0.2)
+        assert 0 < used.grace <= 0.2
+    assert [type(each.exception(LONG)) for each in waiting] == [Unavailable] * 4
     for name in "ab":
         with pytest.raises(Unavailable, match="being closed"):
             touch(models, name)
@@ -569,7 +569,7 @@ def test_close_ends_everything(models: Models, shelf: Shelf, begin: Begin, event
             call("a")
     for gate in gates:
         gate.set()
-    eventually(lambda: sorted(shelf.gone()) == [*"abcd"])
+    eventually(lambda: sorted(shelf.gone()) == [*"abcde"])
     assert models.loaded() == ()
 
 
@@ -582,6 +582,21 @@ def test_close_waits_for_what_is_being_loaded(
     waits.add_done_callback(lambda _: gate.set())  # as soon as it has been told that all is closing
     models.close(LONG)
     assert shelf.gone() == ["a"]
+
+
+def test_seconds_of_loading(shelf: Shelf) -> None:
+    clock = Clock()
+
+    def load(name: str, fetched: Fake) -> Fake:
+        clock.now += 2.0
+        return shelf.load(name, fetched)
+
+    models = LoadedModels(shelf.fetch, load, SIZE, estimate=shelf.estimate, waiting=1, clock=clock)
+    for name in "ab":
+        with models.use(name, math.inf):
+            pass
+    assert models.stats().loading == 4.0
+    models.close()
 
 
 def test_asked_of_all(models: Models) -> None:
