@@ -260,6 +260,8 @@ def _model(name: str, entry: Any, path: Path) -> Model:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
+    if name in {route.partition(".")[0] for route in SHARED}:
+        raise RegistryError(f"{where}: the queues of all models on demand are called so; choose another name.")
     _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
     reference = entry["reference"]
     if not isinstance(reference, str) or not reference:

@@ -269,6 +269,7 @@ def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: s
         ("[models.x]\npairs = []", "reference is missing"),
         ("other = 1\n" + MODELS, "other is not known"),
         ('[models."a.b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
+        ('[models.on-demand]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "choose another name"),
         ('[models."a b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
         ('[models.""]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
         ('[models.x]\nreference = ""\npairs = [{ source = "a", target = "b" }]', "reference is"),
