@@ -306,7 +306,7 @@ class LoadedModels(Generic[M, F]):
 
     def _give_back(self, used: _Model[M, F]) -> None:
         used.users -= 1
-        if used.is_idle:
+        if used.is_idle and (self._coming or self._leaving or self._taken() > self._budget):
             self._make_room()
 
     def _forget(self, name: str) -> None:
@@ -395,13 +395,15 @@ class LoadedModels(Generic[M, F]):
             fetched, size, error = None, 0, None
             try:
                 fetched = self._fetch(coming.name)
-                size = self._estimate(coming.name, fetched)
+                with self._lock:
+                    known = self._sizes.get(coming.name)
+                size = self._estimate(coming.name, fetched) if known is None else known
             except Exception as raised:  # noqa: BLE001 - whatever it is, this thread goes on
                 error = _explained(coming.name, raised)
             with self._lock:
                 if fetched is not None:
                     coming.fetched, coming.is_fetched = fetched, True
-                coming.size = self._sizes.get(coming.name, size)
+                coming.size = size
                 if (is_wanted := coming in self._coming) and error is not None:
                     self._fail(coming, error)
                 self._make_room()

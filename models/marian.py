@@ -324,9 +324,8 @@ class Marian(nn.Module):
         self.register_buffer("positions", sinusoids(config.max_position_embeddings, d), persistent=False)
 
     @classmethod
-    def load(cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype | None = torch.float32) -> Marian:
-        """The model of a MarianMT directory, in `dtype` on `device`, ready for inference. Without a dtype it is that of
-        the file, which may change from tensor to tensor: to be read, not run.
+    def load(cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Marian:
+        """The model of a MarianMT directory, in `dtype` on `device`, ready for inference.
 
         Raises UnknownModel, which names the file or the tensor, for a directory that lacks something, holds something
         unknown or of another shape, or is of another architecture.
