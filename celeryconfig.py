@@ -27,7 +27,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
 from tasks import broker
-from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, suspects_name
+from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, queue_names, suspects_name
 from tasks.registry import PRECISIONS, RegistryError, RegistryFile
 
 KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
@@ -49,6 +49,11 @@ def translation_queue(route: str, priority: Priority) -> Queue:
     return Queue(name, Exchange(EXCHANGE, "direct"), routing_key=name, queue_arguments=arguments)
 
 
+def translation_queues(route: str) -> list[Queue]:
+    """Interactive work, then bulk."""
+    return [translation_queue(route, priority) for priority in get_args(Priority)]
+
+
 def suspects_queue(route: str) -> Queue:
     """Where requests wait that came back too often: a warm model's, or those for all models on demand.
 
@@ -57,7 +62,7 @@ def suspects_queue(route: str) -> Queue:
     puts here.
     """
     routes = SHARED if route in SHARED else (route,)
-    queues = [queue_name(each, priority) for each in routes for priority in get_args(Priority)]
+    queues = [name for each in routes for name in queue_names(each)]
     return Queue(
         suspects_name(route),
         bindings=[_died("delivery_limit", **{"x-first-death-queue": queue}) for queue in queues],
@@ -147,8 +152,7 @@ result_backend = "tasks.replies:Replies"
 result_persistent = False
 
 imports = ("tasks.translate",)
-routes = tolk_models.current().routes
-task_queues = [translation_queue(route, priority) for route in routes for priority in get_args(Priority)]
+task_queues = [queue for route in tolk_models.current().routes for queue in translation_queues(route)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False
 task_acks_late = True

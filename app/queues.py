@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
 
 from kombu import Queue
 
-from tasks.contract import Code, Priority, TolkError, TranslateRequest
+from tasks.contract import Code, TolkError, TranslateRequest
 from tasks.registry import RegistryFile
 
 
@@ -19,6 +18,7 @@ class Queues:
 
         self._models = models
         self._translation_queue = celeryconfig.translation_queue
+        self._translation_queues = celeryconfig.translation_queues
         self._suspects_queue = celeryconfig.suspects_queue
 
     def of(self, request: TranslateRequest) -> Queue:
@@ -30,8 +30,7 @@ class Queues:
 
     def for_translation(self) -> Iterator[Queue]:
         for route in self._models.current().routes:
-            for priority in get_args(Priority):
-                yield self._translation_queue(route, priority)
+            yield from self._translation_queues(route)
 
     def for_suspects(self) -> Iterator[Queue]:
         """Of all models on demand it is one."""

@@ -11,7 +11,17 @@ from enum import StrEnum
 from functools import cached_property
 from typing import get_args
 
-from tasks.contract import SHARED, Code, LoadedModel, Priority, WorkerStatus, queue_name, suspects_name
+from tasks.contract import (
+    ON_DEMAND,
+    SHARED,
+    Code,
+    LoadedModel,
+    Priority,
+    WorkerStatus,
+    queue_name,
+    queue_names,
+    suspects_name,
+)
 from tasks.registry import Model, Registry, Way
 
 WINDOW = 60  # minutes that an error counts as recent
@@ -101,7 +111,7 @@ class Status:
         """Interactive work, bulk, and suspects; none of a model that shares its queues."""
         if not model.warm:
             return []
-        names = [queue_name(model.route, priority) for priority in get_args(Priority)]
+        names = queue_names(model.route)
         return [self.queues[name] for name in (*names, suspects_name(model.route)) if name in self.queues]
 
     def shared_queues(self) -> list[QueueStatus]:
@@ -111,7 +121,7 @@ class Status:
             names = [queue_name(route, priority) for route in SHARED]
             if shards := [self.queues[name] for name in names if name in self.queues]:
                 depth, workers = sum(each.depth for each in shards), min(each.workers for each in shards)
-                shared.append(QueueStatus(queue_name("on-demand.*", priority), depth, workers))
+                shared.append(QueueStatus(queue_name(f"{ON_DEMAND}.*", priority), depth, workers))
         suspects = self.queues.get(suspects_name(SHARED[0]))
         return shared if suspects is None else [*shared, suspects]
 

@@ -23,7 +23,8 @@ DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk
 DELIVERIES = 3  # of a message, at most, before it is a dead letter: the last one by itself
 STATUS = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header that says when it was published, in Unix seconds
-SHARED = tuple(f"on-demand.{shard}" for shard in range(16))  # the routes of the models on demand
+ON_DEMAND = "on-demand"  # what the routes of all models on demand, and their one queue of suspects, are called after
+SHARED = tuple(f"{ON_DEMAND}.{shard}" for shard in range(16))  # these routes
 MESSAGE_BYTES = 4 * 2**20  # of a request's message, at most: the web tier lets in what makes no longer one
 
 Priority = Literal["interactive", "bulk"]
@@ -71,6 +72,11 @@ def shared_route(model: str) -> str:
 def queue_name(route: str, priority: Priority) -> str:
     """The queue that holds a route's work: `tolk.translate.fr-en.interactive`, `tolk.translate.on-demand.7.bulk`."""
     return f"{EXCHANGE}.{route}.{priority}"
+
+
+def queue_names(route: str) -> list[str]:
+    """Interactive work, then bulk."""
+    return [queue_name(route, priority) for priority in get_args(Priority)]
 
 
 def suspects_name(route: str) -> str:

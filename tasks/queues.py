@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from celery.app import amqp
 from kombu.utils.functional import maybe_list
 
-from tasks.contract import Priority, queue_name
+from tasks.contract import queue_names
 
 
 class Queues(amqp.Queues):
@@ -34,8 +34,9 @@ class Queues(amqp.Queues):
 
     def of(self, route: str) -> list[str]:
         """The queues of a route that may be consumed, as soon as there is such a route."""
-        names = [queue_name(route, priority) for priority in get_args(Priority)]
-        return [name for name in names if (self.told is None or name in self.told) and name not in self.shunned]
+        return [
+            name for name in queue_names(route) if (self.told is None or name in self.told) and name not in self.shunned
+        ]
 
     def named(self, name: str) -> list[str]:
         """Those that it begins, or else itself."""

@@ -14,7 +14,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.contract import SHARED, Code, Options, TolkError, shared_route
+from tasks.contract import ON_DEMAND, SHARED, Code, Options, TolkError, shared_route
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 PIVOT = "en"  # the language to go through before any other
@@ -88,7 +88,7 @@ class Registry:
 
     models: Mapping[str, Model]
 
-    @property
+    @cached_property
     def routes(self) -> tuple[str, ...]:
         """The routes that lead to them; all of the shared ones as soon as there is a model on demand."""
         warm = tuple(name for name, model in self.models.items() if model.warm)
@@ -260,7 +260,7 @@ def _model(name: str, entry: Any, path: Path) -> Model:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
-    if name in {route.partition(".")[0] for route in SHARED}:
+    if name == ON_DEMAND:
         raise RegistryError(f"{where}: the queues of all models on demand are called so; choose another name.")
     _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
     reference = entry["reference"]

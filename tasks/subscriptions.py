@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from hashlib import blake2s
-from typing import Any, get_args
+from typing import Any
 
 from celery import bootsteps
 from celery.worker import state
@@ -14,7 +14,7 @@ from kombu import Consumer as QueueConsumer
 from kombu import Queue
 from kombu.common import ignore_errors
 
-from tasks.contract import SHARED, Priority, queue_name, suspects_name
+from tasks.contract import SHARED, queue_names, suspects_name
 from tasks.registry import LOOK
 
 LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
@@ -74,7 +74,7 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def consume(self, consumer: Any, route: str) -> None:
         conf, receive = consumer.app.conf, consumer.create_task_handler()
-        for queue in [conf.translation_queue(route, priority) for priority in get_args(Priority)]:
+        for queue in conf.translation_queues(route):
             if queue.name not in self.queues.of(route):
                 continue
             if route in SHARED:
@@ -102,7 +102,7 @@ class Subscriptions(bootsteps.StartStopStep):
     def cancel(self, consumer: Any, route: str) -> None:
         self.consumed.discard(route)
         needed = {suspects_name(other) for other in self.consumed}  # those of models on demand
-        for name in [*(queue_name(route, priority) for priority in get_args(Priority)), suspects_name(route)]:
+        for name in [*queue_names(route), suspects_name(route)]:
             if name in self.queues.consume_from:
                 del self.queues.consume_from[name]
                 consumer.task_consumer.cancel_by_queue(name)

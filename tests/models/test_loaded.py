@@ -234,9 +234,17 @@ def test_larger_than_estimated(models: Models, shelf: Shelf, eventually: Eventua
     assert names(models) == ["c", "d"]
     with models.use("c", math.inf), models.use("d", math.inf), pytest.raises(Overloaded):
         touch(models, "liar", seconds=SHORT)  # whose size is known by now
+    assert shelf.begun.count("estimate liar") == 1
     models.drop("liar")  # and may be another
     with models.use("c", math.inf), models.use("d", math.inf):
         touch(models, "liar")
+
+
+def test_what_exceeds_the_budget_goes_as_soon_as_it_may(models: Models, shelf: Shelf, eventually: Eventually) -> None:
+    shelf.sizes["liar"], shelf.estimates["liar"] = 2 * SIZE, SIZE
+    with models.use("a", math.inf), models.use("b", math.inf), models.use("liar", math.inf):
+        assert shelf.taken() == 4 * SIZE
+    eventually(lambda: shelf.taken() == 2 * SIZE)
 
 
 def test_larger_than_the_budget(models: Models, shelf: Shelf, eventually: Eventually) -> None:
