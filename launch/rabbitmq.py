@@ -24,7 +24,7 @@ PACKAGE = "rabbitmq-server"
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's /usr/sbin one insists on its own user and directory
 ADVICE = (
     "Install RabbitMQ (on Debian: apt-get install rabbitmq-server), set CELERY_BROKER_URL to one that runs,"
-    " or use Docker Compose."
+    " or run `docker compose up` instead."
 )
 
 CONFIGURATION = """\
@@ -47,6 +47,7 @@ RIGHTS = {
     "write": f"^({NAMES}|amq\\.default)$",  # a reply goes through the default exchange
     "read": f"^({NAMES})$",
 }
+NO_RIGHTS = dict.fromkeys(RIGHTS, "^$")
 
 
 class RabbitMQError(Exception):
@@ -227,9 +228,10 @@ def definitions(password: str, *, monitor: str | None = None, lock_guest: bool =
     permissions = [{"user": NAME, "vhost": NAME, **RIGHTS}]
     if monitor is not None:
         users.append(_user(MONITOR, monitor, "monitoring"))
+        permissions.append({"user": MONITOR, "vhost": NAME, **NO_RIGHTS})  # without which it would not see the vhost
     if lock_guest:
         users.append({**_user("guest", ""), "password_hash": ""})
-        permissions.append({"user": "guest", "vhost": "/", **dict.fromkeys(RIGHTS, "^$")})
+        permissions.append({"user": "guest", "vhost": "/", **NO_RIGHTS})
     return {"vhosts": [{"name": NAME}], "users": users, "permissions": permissions}
 
 

@@ -101,7 +101,8 @@ class Stack:
     def compose(self, *arguments: str, **how: Any) -> bytes:
         """Returns what it writes to standard output. Raises Failure with the last of what it says."""
         files = [option for file in self.files for option in ("--file", file)]
-        return run([*self.command, "--project-name", PROJECT, *files, *arguments], env=self.environ, **how)
+        options = ("--env-file", os.devnull, "--project-name", PROJECT, *files)
+        return run([*self.command, *options, *arguments], env=self.environ, **how)
 
     def services(self) -> list[str]:
         return self.compose("--profile", "*", "config", "--services").decode().split()
@@ -175,7 +176,7 @@ def run(command: list[str], **how: Any) -> bytes:
 
 
 def build(stack: Stack) -> str:
-    stack.compose("build", *BUILT)
+    stack.compose("--profile", "tests", "build", *BUILT)
     run(["docker", "run", "--rm", "--network=none", f"tolk-web:{TAG}", "python", "-c", NO_TORCH])
     base, *sizes = (
         int(run(["docker", "image", "inspect", "--format={{.Size}}", name]))
@@ -378,10 +379,8 @@ def composer() -> list[str]:
         run(["docker", "version"])
     except Failure as error:
         raise Failure(f"No Docker Engine answers: {str(error).splitlines()[-1]}") from error
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]) and not subprocess.run([*command, "version"], capture_output=True).returncode:
-            return command
-    raise Failure("There is no Docker Compose (https://docs.docker.com/compose/install/).")
+    has_compose = not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    return ["docker", "compose"] if has_compose else [str(Path(sys.executable).with_name("docker-compose"))]
 
 
 def main() -> int:
@@ -404,7 +403,7 @@ def main() -> int:
         except Failure as error:
             failed = True
             rows.append((name, time.monotonic() - began, f"FAILED: {error}"))
-            say(stack.compose("logs", "--tail=30", stderr=subprocess.STDOUT).decode(errors="replace"))
+            say(stack.compose("logs", "--tail=30").decode(errors="replace"))
         finally:
             stack.remove()
     say("\n| step | s | seen |\n| --- | ---: | --- |")
