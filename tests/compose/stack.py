@@ -110,6 +110,14 @@ class Stack:
     def remove(self) -> None:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
 
+    def lacks(self, name: str) -> str:
+        """Why a service's image cannot be had; nothing where it can."""
+        try:
+            self.compose("pull", "--policy=missing", name)
+        except Failure as error:
+            return f"MISSING: its image cannot be had: {str(error).splitlines()[-1]}"
+        return ""
+
     def containers(self, service: str | None = None, *, every: bool = False) -> list[dict[str, Any]]:
         """What the engine tells of those that run; of all, if `every`."""
         label = f"label=com.docker.compose.project={PROJECT}"
@@ -173,6 +181,11 @@ def run(command: list[str], **how: Any) -> bytes:
         said = (done.stdout + done.stderr).decode(errors="replace").splitlines()
         raise Failure("\n".join([f"`{' '.join(command)}` ended with {done.returncode}:", *said[-20:]]))
     return done.stdout
+
+
+def basic(login: str) -> dict[str, str]:
+    """Headers with a name and a password."""
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
 def build(stack: Stack) -> str:
@@ -244,8 +257,7 @@ def open_flower(stack: Stack) -> str:
     address = f"http://127.0.0.1:{stack.ports['TOLK_FLOWER_PORT']}"
     status, _ = stack.get(f"{address}/api/workers")
     check(status == 401, f"without a login Flower answers {status}")
-    login = base64.b64encode(stack.compose("exec", "-T", "flower", "cat", "/run/secrets/login")).decode()
-    headers = {"Authorization": f"Basic {login}"}
+    headers = basic(stack.compose("exec", "-T", "flower", "cat", "/run/secrets/login").decode())
 
     def workers() -> int:
         status, found = stack.get(f"{address}/workers?json=1", headers)
@@ -319,21 +331,31 @@ def back_up(stack: Stack) -> str:
     return f"{len(dump)} bytes: keys made before it hold, those made after are gone"
 
 
-def monitor(stack: Stack) -> str:
-    try:
-        stack.compose("--profile", "monitoring", "pull", "--policy=missing", "prometheus", "grafana")
-    except Failure as error:
-        return f"MISSING: the images cannot be had: {str(error).splitlines()[-1]}"
-    stack.compose("--profile", "monitoring", "up", "--detach", "--no-recreate", "--wait", "prometheus", "grafana")
-    address = f"http://127.0.0.1:{stack.ports['TOLK_PROMETHEUS_PORT']}"
+def open_prometheus(stack: Stack) -> str:
+    if why := stack.lacks("prometheus"):
+        return why
+    stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "prometheus")
+    address = f"http://127.0.0.1:{stack.ports['TOLK_PROMETHEUS_PORT']}/api/v1/query?query=up==1"
 
-    def up() -> set[str]:
-        _, found = stack.get(f"{address}/api/v1/query?query=up==1")
-        return {each["metric"]["job"] for each in found["data"]["result"]}
+    def reached() -> Counter[str]:
+        status, found = stack.get(address)
+        return Counter(each["metric"]["job"] for each in found["data"]["result"]) if status == 200 else Counter()
 
-    jobs = {"tolk-web", "tolk-worker", "rabbitmq", "flower"}
-    eventually(lambda: up() >= jobs, f"Prometheus sees {jobs}")
-    return f"Prometheus sees {', '.join(sorted(jobs))}"
+    wanted = Counter({"tolk-web": 1, "tolk-worker": WORKERS, "rabbitmq": 1, "flower": 1})
+    eventually(lambda: reached() >= wanted, f"Prometheus reaches {dict(wanted)}")
+    return f"it reaches {', '.join(f'{number} {name}' for name, number in sorted(wanted.items()))}"
+
+
+def open_grafana(stack: Stack) -> str:
+    if why := stack.lacks("grafana"):
+        return why
+    stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "grafana")
+    address = f"http://127.0.0.1:{stack.ports['TOLK_GRAFANA_PORT']}/api/search?type=dash-db"
+    check(stack.get(address)[0] == 401, "Grafana wants no login")
+    password = stack.compose("exec", "-T", "grafana", "cat", "/run/secrets/password").decode()
+    status, dashboards = stack.get(address, basic(f"admin:{password}"))
+    check(status == 200 and dashboards, f"Grafana's dashboards: {status} {dashboards}")
+    return ", ".join(each["title"] for each in dashboards)
 
 
 def run_tests(stack: Stack) -> str:
@@ -365,7 +387,8 @@ STEPS = {
     "restart of the broker": restart_broker,
     "roll of the workers": roll,
     "backup and restore": back_up,
-    "monitoring": monitor,
+    "Prometheus": open_prometheus,
+    "Grafana": open_grafana,
     "tests in a container": run_tests,
     "down": stop,
 }
