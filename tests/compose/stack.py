@@ -166,9 +166,8 @@ class Stack:
             last = time.monotonic()
             eventually(lambda: load.answered_since(last + AFTERWARDS), "a later answer")
         fates = Counter(each.fate for each in load.outcomes)
-        unclean = [
-            each for each in load.outcomes if each.fate != "answered" and not (may_fail and each.fate == "failed")
-        ]
+        clean = {"answered", "failed"} if may_fail else {"answered"}
+        unclean = [each for each in load.outcomes if each.fate not in clean]
         seconds = recovery(load.outcomes, ended)
         check(not unclean, f"{len(unclean)} of {len(load.outcomes)} requests, such as {unclean[:2]}")
         check(seconds <= RECOVERY, f"all is answered again only {seconds:.0f} s after")
