@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak check lint types imports schema bench-quality bench-engine bench-path bench-overload bench-models
-.PHONY: lock environment clean
+.PHONY: help run test test-faults test-soak test-compose check lint types imports schema
+.PHONY: bench-quality bench-engine bench-path bench-overload bench-models lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -26,6 +26,9 @@ test-faults: ## make every fault happen to a whole service, ten minutes; prints 
 test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
+
+test-compose: environment ## docker-compose.yml in a Docker Engine, from nothing to nothing, ten minutes; prints what was seen
+	@$(ENV) tests.compose.stack
 
 check: lint types imports ## all three
 

@@ -24,7 +24,7 @@ PACKAGE = "rabbitmq-server"
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's /usr/sbin one insists on its own user and directory
 ADVICE = (
     "Install RabbitMQ (on Debian: apt-get install rabbitmq-server), set CELERY_BROKER_URL to one that runs,"
-    " or use Docker Compose."
+    " or run `docker compose up` instead."
 )
 
 CONFIGURATION = """\
@@ -39,6 +39,7 @@ max_message_size = 8388608
 raft.wal_max_size_bytes = 16000000
 """
 NAME = "tolk"  # of the vhost, and of its user
+MONITOR = "monitor"  # of the user who only looks
 # What Tolk, Celery's events and its remote control give to the queues and exchanges that they make.
 NAMES = r"tolk\..+|celeryev(\..+)?|(.+\.)?celery\.pidbox"
 RIGHTS = {
@@ -46,6 +47,7 @@ RIGHTS = {
     "write": f"^({NAMES}|amq\\.default)$",  # a reply goes through the default exchange
     "read": f"^({NAMES})$",
 }
+NO_RIGHTS = dict.fromkeys(RIGHTS, "^$")
 
 
 class RabbitMQError(Exception):
@@ -138,10 +140,10 @@ class PrivateRabbitMQ:
         return self.process
 
     def _configure(self, port: int) -> None:
-        definitions = self.directory / "definitions.json"
+        path = self.directory / "definitions.json"
         # The data of an earlier release have RabbitMQ's own user; definitions cannot remove it, but lock it out.
-        old = '"guest"' in definitions.read_text() if definitions.exists() else (self.directory / "data").exists()
-        definitions.write_text(json.dumps(_definitions(self._password(), lock_guest=old)))
+        old = '"guest"' in path.read_text() if path.exists() else (self.directory / "data").exists()
+        path.write_text(json.dumps(definitions(self._password(), lock_guest=old)))
         (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
         (self.directory / "enabled_plugins").write_text("[].")
         # It lets in whoever may do everything, and the one that Erlang would make can be guessed.
@@ -217,21 +219,28 @@ def _keep_secret(path: Path, secret: str) -> None:
     path.write_text(secret)
 
 
-def _definitions(password: str, *, lock_guest: bool) -> dict[str, object]:
-    """The vhost, and its user with the least rights, as RabbitMQ imports them; its password as a salted SHA-256."""
+def definitions(password: str, *, monitor: str | None = None, lock_guest: bool = False) -> dict[str, object]:
+    """The vhost, and its user with the least rights, as RabbitMQ imports them (https://www.rabbitmq.com/docs/definitions).
+
+    `monitor` is the password of another user, who may ask the management API how all does, and touch no message.
+    """
+    users = [_user(NAME, password)]
+    permissions = [{"user": NAME, "vhost": NAME, **RIGHTS}]
+    if monitor is not None:
+        users.append(_user(MONITOR, monitor, "monitoring"))
+        permissions.append({"user": MONITOR, "vhost": NAME, **NO_RIGHTS})  # without which it would not see the vhost
+    if lock_guest:
+        users.append({**_user("guest", ""), "password_hash": ""})
+        permissions.append({"user": "guest", "vhost": "/", **NO_RIGHTS})
+    return {"vhosts": [{"name": NAME}], "users": users, "permissions": permissions}
+
+
+def _user(name: str, password: str, *tags: str) -> dict[str, object]:
+    """The password as a salted SHA-256."""
     salt = secrets.token_bytes(4)
     digest = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
-    users = [{"name": NAME, "password_hash": digest}]
-    permissions = [{"user": NAME, "vhost": NAME, **RIGHTS}]
-    if lock_guest:
-        users.append({"name": "guest", "password_hash": ""})
-        permissions.append({"user": "guest", "vhost": "/", **dict.fromkeys(RIGHTS, "^$")})
-    algorithm = {"hashing_algorithm": "rabbit_password_hashing_sha256", "tags": []}
-    return {
-        "vhosts": [{"name": NAME}],
-        "users": [{**user, **algorithm} for user in users],
-        "permissions": permissions,
-    }
+    algorithm = "rabbit_password_hashing_sha256"
+    return {"name": name, "password_hash": digest, "hashing_algorithm": algorithm, "tags": list(tags)}
 
 
 def _free_ports() -> tuple[int, int, int]:

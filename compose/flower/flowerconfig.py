@@ -1,0 +1,11 @@
+"""Flower in Compose: https://flower.readthedocs.io/en/latest/config.html."""
+
+from pathlib import Path
+
+SECRETS = Path("/run/secrets")
+
+basic_auth = [(SECRETS / "login").read_text()]
+broker_api = (SECRETS / "broker-api").read_text()
+persistent = False
+max_tasks = 10_000
+tasks_columns = "name,uuid,state,args,result,received,started,runtime,worker"

@@ -1,0 +1,438 @@
+"""`make test-compose`: docker-compose.yml in a real Docker Engine, from nothing to nothing; what was seen is a table.
+
+    python -m tests.compose.stack
+
+Its project is `tolk-test`, on ports that are free; it touches no other. Exits with 1 where something is not as it
+should be, with 2 where no engine answers. COMPOSE_FILE names other files, as for Compose itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tests.faults.load import DOCUMENT, Load, recovery
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PROJECT = "tolk-test"
+TAG = "test"
+PORTS = ("TOLK_FLOWER_PORT", "TOLK_PROMETHEUS_PORT", "TOLK_GRAFANA_PORT")
+BASE = "python:3.11-slim-bookworm"
+BUILT = ("web", "worker", "tests")
+NO_TORCH = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'models'))))"
+AS_ROOT = ("secrets", "rabbitmq", "postgres")  # they start so; the latter two then become somebody else
+TESTED = ("tests/tasks/test_translate.py", "tests/launch/test_rabbitmq.py", "tests/app/test_database.py")
+WORKERS = 2
+RECOVERY = 30.0  # seconds from a fault's end until everything is answered again
+AFTERWARDS = 3.0  # seconds of load after that, in which nothing may fail
+
+
+class Failure(Exception):
+    """Something is not as it should be; the message says what."""
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def check(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise Failure(otherwise)
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
+    until = time.monotonic() + timeout
+    while not condition():
+        check(time.monotonic() < until, f"did not happen within {timeout:.0f} s: {what}")
+        time.sleep(0.2)
+
+
+def free_ports(number: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def service(container: dict[str, Any]) -> str:
+    name: str = container["Config"]["Labels"]["com.docker.compose.service"]
+    return name
+
+
+class Stack:
+    """The containers of the project, by `command`, which is Compose; `directory` is for files of our own."""
+
+    def __init__(self, directory: Path, command: list[str]) -> None:
+        self.directory = directory
+        self.command = command
+        self.files = os.environ.get("COMPOSE_FILE", "docker-compose.yml").split(os.pathsep)
+        self.init = True
+        self.secret = ""  # of a key
+        self.ports = dict(zip(("web", *PORTS), free_ports(1 + len(PORTS)), strict=True))
+        foreign = ("TOLK_", "COMPOSE_")
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            **{name: str(self.ports[name]) for name in PORTS},
+            "TOLK_PUBLISH": f"127.0.0.1:{self.ports['web']}",
+            "TOLK_TAG": TAG,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['web']}"
+
+    def compose(self, *arguments: str, **how: Any) -> bytes:
+        """Returns what it writes to standard output. Raises Failure with the last of what it says."""
+        files = [option for file in self.files for option in ("--file", file)]
+        options = ("--env-file", os.devnull, "--project-name", PROJECT, *files)
+        return run([*self.command, *options, *arguments], env=self.environ, **how)
+
+    def services(self) -> list[str]:
+        return self.compose("--profile", "*", "config", "--services").decode().split()
+
+    def remove(self) -> None:
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
+
+    def lacks(self, name: str) -> str:
+        """Why a service's image cannot be had; nothing where it can."""
+        try:
+            self.compose("pull", "--policy=missing", name)
+        except Failure as error:
+            return f"MISSING: its image cannot be had: {str(error).splitlines()[-1]}"
+        return ""
+
+    def containers(self, service: str | None = None, *, every: bool = False) -> list[dict[str, Any]]:
+        """What the engine tells of those that run; of all, if `every`."""
+        label = f"label=com.docker.compose.project={PROJECT}"
+        named = [f"--filter=label=com.docker.compose.service={service}"] if service else []
+        ids = run(["docker", "ps", "--quiet", f"--filter={label}", *named, *(["--all"] if every else [])]).split()
+        found: list[dict[str, Any]] = json.loads(run(["docker", "inspect", *map(bytes.decode, ids)])) if ids else []
+        return found
+
+    def healthy(self, service: str, number: int) -> bool:
+        states = [each["State"].get("Health", {}).get("Status") for each in self.containers(service)]
+        return states == ["healthy"] * number
+
+    def scale(self, workers: int) -> None:
+        self.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "--scale", f"worker={workers}", "worker")
+
+    def get(self, address: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> tuple[int, Any]:
+        """Status and body, of JSON where it is that; (0, reason) where nobody answers."""
+        try:
+            with urlopen(Request(address, body, headers or {}), timeout=15) as response:
+                status, text = response.status, response.read()
+        except HTTPError as error:
+            status, text = error.code, error.read()
+        except (OSError, HTTPException) as error:
+            return 0, str(error)
+        try:
+            return status, json.loads(text)
+        except ValueError:
+            return status, text.decode()
+
+    def translate(self, text: str, secret: str) -> tuple[int, Any]:
+        body = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [text], "target": "en"}}}).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {secret}"}
+        return self.get(f"{self.url}/graphql", headers, body)
+
+    def new_key(self, name: str) -> str:
+        return self.compose("exec", "-T", "web", "flask", "--app", "app", "keys", "create", name).decode().strip()
+
+    def under_load(self, name: str, fault: Callable[[], None], *, may_fail: bool = False) -> str:
+        """Makes a fault happen while somebody translates; nothing may be lost, nor told as failed unless it may be."""
+        began = time.monotonic()
+        with Load(self.url, self.secret, name, rate=10, exact=False) as load:
+            eventually(lambda: load.answered_since(began + 1), "an answer before the fault")
+            fault()
+            ended = time.monotonic()
+            eventually(lambda: load.answered_since(ended), "an answer after the fault", RECOVERY)
+            last = time.monotonic()
+            eventually(lambda: load.answered_since(last + AFTERWARDS), "a later answer")
+        fates = Counter(each.fate for each in load.outcomes)
+        clean = {"answered", "failed"} if may_fail else {"answered"}
+        unclean = [each for each in load.outcomes if each.fate not in clean]
+        seconds = recovery(load.outcomes, ended)
+        check(not unclean, f"{len(unclean)} of {len(load.outcomes)} requests, such as {unclean[:2]}")
+        check(seconds <= RECOVERY, f"all is answered again only {seconds:.0f} s after")
+        return f"{len(load.outcomes)} requests: {fates['answered']} answered, {fates['failed']} failed cleanly, 0 lost"
+
+
+def run(command: list[str], **how: Any) -> bytes:
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, **{"stdin": subprocess.DEVNULL, **how})
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode(errors="replace").splitlines()
+        raise Failure("\n".join([f"`{' '.join(command)}` ended with {done.returncode}:", *said[-20:]]))
+    return done.stdout
+
+
+def basic(login: str) -> dict[str, str]:
+    """Headers with a name and a password."""
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+
+def build(stack: Stack) -> str:
+    stack.compose("--profile", "tests", "build", *BUILT)
+    run(["docker", "run", "--rm", "--network=none", f"tolk-web:{TAG}", "python", "-c", NO_TORCH])
+    base, *sizes = (
+        int(run(["docker", "image", "inspect", "--format={{.Size}}", name]))
+        for name in (BASE, *(f"tolk-{name}:{TAG}" for name in BUILT))
+    )
+    said = [f"{name} {(size - base) / 1e6:.0f} MB" for name, size in zip(BUILT, sizes, strict=True)]
+    return f"over the {base / 1e6:.0f} MB of {BASE}: {', '.join(said)}"
+
+
+def use_init(stack: Stack) -> str:
+    """Compose's `init: true` needs a program that some engines come without."""
+    try:
+        run(["docker", "run", "--rm", "--init", "--network=none", "--entrypoint=true", f"tolk-web:{TAG}"])
+    except Failure as error:
+        check("docker-init" in str(error), str(error))
+        override = stack.directory / "no-init.yml"
+        override.write_text(json.dumps({"services": {name: {"init": False} for name in stack.services()}}))
+        stack.files.append(str(override))
+        stack.init = False
+        return "MISSING: this engine has no docker-init, so all runs without"
+    return "this engine has one"
+
+
+def start(stack: Stack) -> str:
+    stack.compose("up", "--detach", "--wait", "--scale", f"worker={WORKERS}")
+    running = Counter(service(each) for each in stack.containers())
+    check(running == Counter(rabbitmq=1, postgres=1, worker=WORKERS, web=1, flower=1), f"these run: {dict(running)}")
+    return f"healthy: {', '.join(f'{number} {name}' for name, number in sorted(running.items()))}"
+
+
+def harden(stack: Stack) -> str:
+    """What the engine made of the promises of docker-compose.yml."""
+    containers = stack.containers(every=True)
+    for each in containers:
+        name, host, user = service(each), each["HostConfig"], each["Config"]["User"]
+        check(host["ReadonlyRootfs"], f"{name} can write to its root file system")
+        check(host["CapDrop"] == ["ALL"], f"{name} keeps capabilities")
+        check(any(option.startswith("no-new-privileges") for option in host["SecurityOpt"]), f"{name} gets privileges")
+        check(host["Memory"] > 0 and host["PidsLimit"] > 0, f"{name} has no limits")
+        check(bool(host["Init"]) == stack.init, f"{name} has no init")
+        check(name in AS_ROOT or user == "10001:10001", f"{name} runs as {user or 'root'}")
+        for port, bindings in (host["PortBindings"] or {}).items():
+            check(name in ("web", "flower"), f"{name} is published")
+            check(all(bound["HostIp"] == "127.0.0.1" for bound in bindings), f"{name} publishes {port} off loopback")
+    for name in ("web", "worker", "flower"):
+        modes = stack.compose("exec", "-T", name, "sh", "-c", "stat --format=%a:%u /run/secrets/*").decode().split()
+        check(set(modes) == {"400:10001"}, f"the secrets of {name} are {modes}")
+    for network in ("broker", "database", "metrics"):
+        internal = run(["docker", "network", "inspect", "--format={{.Internal}}", f"{PROJECT}_{network}"]).strip()
+        check(internal == b"true", f"the network {network} leads out")
+    return f"{len(containers)} containers: read-only, no capabilities, limits, loopback; secrets 0400"
+
+
+def translate(stack: Stack) -> str:
+    eventually(lambda: stack.get(f"{stack.url}/readyz")[0] == 200, "the web tier is ready")
+    check(stack.translate("Il pleut.", "")[0] == 401, "a key is not asked for")
+    stack.secret = stack.new_key("load")
+    status, answer = stack.translate("Il pleut.", stack.secret)
+    check(status == 200 and not answer.get("errors"), f"{status} {answer}")
+    [translation] = answer["data"]["translate"]["translations"]
+    return f"Il pleut. → {translation['text']}"
+
+
+def open_flower(stack: Stack) -> str:
+    address = f"http://127.0.0.1:{stack.ports['TOLK_FLOWER_PORT']}"
+    status, _ = stack.get(f"{address}/api/workers")
+    check(status == 401, f"without a login Flower answers {status}")
+    headers = basic(stack.compose("exec", "-T", "flower", "cat", "/run/secrets/login").decode())
+
+    def workers() -> int:
+        status, found = stack.get(f"{address}/workers?json=1", headers)
+        return len(found["data"]) if status == 200 else 0
+
+    eventually(lambda: workers() == WORKERS, f"Flower shows {WORKERS} workers")
+    status, page = stack.get(f"{address}/broker", headers)
+    check(status == 200 and "tolk.translate.fr-en.interactive" in page, f"Flower's page of the broker: {status}")
+    return f"{WORKERS} workers, and the queues; nothing without a login"
+
+
+def scale(stack: Stack) -> str:
+    stack.scale(4)
+    names = {each["Id"] for each in stack.containers("worker")}
+    seen = stack.under_load("scaled", lambda: None)
+    stack.scale(WORKERS)
+    eventually(lambda: len(stack.containers("worker")) == WORKERS, "two workers have ended")
+    return f"{len(names)} healthy; {seen}"
+
+
+def kill(stack: Stack) -> str:
+    """As if a worker had crashed: its container ends, and the engine starts it again."""
+    victim = stack.containers("worker")[0]["Id"]
+
+    def fault() -> None:
+        if stack.init:
+            run(["docker", "exec", victim, "sh", "-c", "kill -9 -1"])
+        else:  # nobody inside can kill the first process, and the engine starts nothing again that it has killed
+            run(["docker", "kill", victim])
+            run(["docker", "start", victim])
+        eventually(lambda: stack.healthy("worker", WORKERS), "as many workers are healthy as before", 120)
+
+    seen = stack.under_load("killed", fault)
+    [restarts] = [each["RestartCount"] for each in stack.containers("worker") if each["Id"] == victim]
+    check(restarts or not stack.init, "it was not started again")
+    return seen
+
+
+def restart_broker(stack: Stack) -> str:
+    def fault() -> None:
+        stack.compose("restart", "rabbitmq")
+        eventually(lambda: stack.healthy("rabbitmq", 1), "the broker is healthy")
+
+    return stack.under_load("broker", fault, may_fail=True)
+
+
+def roll(stack: Stack) -> str:
+    """The new ones first, then the old ones end one after the other, as for a new image."""
+    old = [each["Id"] for each in stack.containers("worker")]
+
+    def fault() -> None:
+        stack.scale(2 * WORKERS)
+        for each in old:
+            run(["docker", "stop", each])
+            run(["docker", "rm", each])
+
+    seen = stack.under_load("rolled", fault)
+    check(stack.healthy("worker", WORKERS), "the new workers are not healthy")
+    return seen
+
+
+def back_up(stack: Stack) -> str:
+    dump = stack.compose("exec", "-T", "postgres", "pg_dump", "--username=tolk", "--format=custom", "tolk")
+    later = stack.new_key("later")
+    check(stack.translate("Il neige.", later)[0] == 200, "the later key is not taken")
+    options = ("--username=tolk", "--dbname=tolk", "--clean", "--if-exists", "--single-transaction", "--exit-on-error")
+    stack.compose("exec", "-T", "postgres", "pg_restore", *options, stdin=None, input=dump)
+    eventually(lambda: stack.translate("Il neige.", later)[0] == 401, "the later key is refused", 20)
+    status, answer = stack.translate("Il neige.", stack.secret)
+    check(status == 200 and not answer.get("errors"), f"the earlier key: {status} {answer}")
+    return f"{len(dump)} bytes: keys made before it hold, those made after are gone"
+
+
+def open_prometheus(stack: Stack) -> str:
+    if why := stack.lacks("prometheus"):
+        return why
+    stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "prometheus")
+    address = f"http://127.0.0.1:{stack.ports['TOLK_PROMETHEUS_PORT']}/api/v1/query?query=up==1"
+
+    def reached() -> Counter[str]:
+        status, found = stack.get(address)
+        return Counter(each["metric"]["job"] for each in found["data"]["result"]) if status == 200 else Counter()
+
+    wanted = Counter({"tolk-web": 1, "tolk-worker": WORKERS, "rabbitmq": 1, "flower": 1})
+    eventually(lambda: reached() >= wanted, f"Prometheus reaches {dict(wanted)}")
+    return f"it reaches {', '.join(f'{number} {name}' for name, number in sorted(wanted.items()))}"
+
+
+def open_grafana(stack: Stack) -> str:
+    if why := stack.lacks("grafana"):
+        return why
+    stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "grafana")
+    address = f"http://127.0.0.1:{stack.ports['TOLK_GRAFANA_PORT']}/api/search?type=dash-db"
+    check(stack.get(address)[0] == 401, "Grafana wants no login")
+    password = stack.compose("exec", "-T", "grafana", "cat", "/run/secrets/password").decode()
+    status, dashboards = stack.get(address, basic(f"admin:{password}"))
+    check(status == 200 and dashboards, f"Grafana's dashboards: {status} {dashboards}")
+    return ", ".join(each["title"] for each in dashboards)
+
+
+def run_tests(stack: Stack) -> str:
+    command = (".venv/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTED)
+    return stack.compose("run", "--rm", "tests", *command).decode().strip().splitlines()[-1]
+
+
+def stop(stack: Stack) -> str:
+    began = time.monotonic()
+    stack.compose("stop")
+    codes = {service(each): each["State"]["ExitCode"] for each in stack.containers(every=True)}
+    seconds = time.monotonic() - began
+    check(not any(codes.values()), f"exit codes {codes}")
+    stack.remove()
+    left = run(["docker", "volume", "ls", "--quiet", f"--filter=label=com.docker.compose.project={PROJECT}"]).split()
+    check(not left and not stack.containers(every=True), f"something is left: {left}")
+    return f"all ended by themselves within {seconds:.0f} s; nothing is left"
+
+
+STEPS = {
+    "build": build,
+    "init": use_init,
+    "up": start,
+    "hardening": harden,
+    "translate": translate,
+    "Flower": open_flower,
+    "scale to 4 workers": scale,
+    "kill -9 of a worker": kill,
+    "restart of the broker": restart_broker,
+    "roll of the workers": roll,
+    "backup and restore": back_up,
+    "Prometheus": open_prometheus,
+    "Grafana": open_grafana,
+    "tests in a container": run_tests,
+    "down": stop,
+}
+
+
+def composer() -> list[str]:
+    """How Compose is called here. Raises Failure where no engine answers."""
+    if shutil.which("docker") is None:
+        raise Failure("No Docker Engine answers: there is no docker command (https://docs.docker.com/engine/install/).")
+    try:
+        run(["docker", "version"])
+    except Failure as error:
+        raise Failure(f"No Docker Engine answers: {str(error).splitlines()[-1]}") from error
+    has_compose = not subprocess.run(["docker", "compose", "version"], capture_output=True).returncode
+    return ["docker", "compose"] if has_compose else [str(Path(sys.executable).with_name("docker-compose"))]
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command = composer()
+    except Failure as error:
+        say(str(error))
+        return 2
+    rows, failed = [], False
+    with tempfile.TemporaryDirectory() as directory:
+        stack = Stack(Path(directory), command)
+        stack.remove()  # what a run left that was killed
+        try:
+            for name, step in STEPS.items():
+                say(f"{name} ...")
+                began = time.monotonic()
+                seen = step(stack)
+                rows.append((name, time.monotonic() - began, seen))
+        except Failure as error:
+            failed = True
+            rows.append((name, time.monotonic() - began, f"FAILED: {error}"))
+            say(stack.compose("logs", "--tail=30").decode(errors="replace"))
+        finally:
+            stack.remove()
+    say("\n| step | s | seen |\n| --- | ---: | --- |")
+    for name, seconds, seen in rows:
+        say(f"| {name} | {seconds:.0f} | {seen} |")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
