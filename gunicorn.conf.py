@@ -1,7 +1,9 @@
 """Plain `gunicorn` serves the web tier; docs/api.md names the settings."""
 
 import os
+import shutil
 import sys
+import tempfile
 from typing import Any
 
 from app.admission import THREADS
@@ -30,13 +32,22 @@ def on_starting(server: Any) -> None:
     server.reload = reload_checked
 
 
+def on_exit(_server: Any) -> None:
+    if settings.metrics is not None:
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+
+
 try:  # here, once: a worker that cannot boot would be started again and again
     settings = load()
 except (SettingsError, RegistryError) as error:
     sys.exit(f"tolk: {error}")
 
 wsgi_app = "app:create_app()"
-bind = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+bind = [f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"]
+if settings.metrics is not None:
+    bind.append(settings.metrics)
+    if settings.metrics_files is None:  # a reload goes on with the same
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tolk-metrics-")
 
 # A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
 # what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
@@ -50,9 +61,7 @@ timeout = settings.max_timeout + 30
 graceful_timeout = settings.max_timeout + 10
 keepalive = 5
 
-# The path without its query: nothing that was sent is logged.
-accesslog = "-"
-access_log_format = '%(t)s %(h)s "%(m)s %(U)s" %(s)s %(B)s bytes %(M)s ms %({x-request-id}o)s'
+logconfig_dict = settings.log_config
 control_socket_disable = True
 
 sendfile = False  # it would wait for ever for a client that does not read

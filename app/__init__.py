@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import atexit
 import logging
+import logging.config
 import os
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flask import Flask
 
-from app import cli, errors, origins, views
+from app import access, cli, errors, origins, views
 from app.database import Database
 from app.settings import Settings, SettingsError
+from app.traces import Traces
 from app.translator import EchoTranslator, Translator
 from tasks.registry import RegistryError, RegistryFile
+from telemetry import tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +48,49 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
         atexit.register(translator.close)
     errors.register(app)
     app.extensions["database"] = database = Database(settings.database)
-    views.register(app, settings, models, translator, database)
-    for group in cli.GROUPS:
-        app.cli.add_command(group)
+    app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
+    metrics = _build_metrics(settings, translator) if settings.metrics else None
+    access.register(app, traces, metrics)
+    views.register(app, settings, models, translator, database, metrics)
+    for command in cli.COMMANDS:
+        app.cli.add_command(command)
     origins.register(app, settings.origins)
     return app
 
 
 def _create_from_environment(translator: Translator | None) -> Flask:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings.from_env(os.environ)
+        logging.config.dictConfig(settings.log_config)
         app = create_app(settings, translator)
     except (SettingsError, RegistryError) as error:
         sys.exit(f"tolk: {error}")
+    if settings.export_spans:
+        _export_spans(app)
     log.info("%s", settings)
     return app
+
+
+def _export_spans(app: Flask) -> None:
+    from opentelemetry.instrumentation.flask import FlaskInstrumentor
+    from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+
+    tracing.start("tolk-web", os.environ)
+    instrumentor: Any = FlaskInstrumentor()
+    instrumentor.instrument_app(app, request_hook=_conceal_query, excluded_urls="healthz,readyz,metrics,static")
+    SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # it knows no SQLAlchemy later than 2.0
+
+
+def _conceal_query(span: Span, environ: Mapping[str, str]) -> None:
+    """A query may hold texts."""
+    path = quote(environ.get("PATH_INFO", ""))
+    span.set_attributes({"http.target": path, "http.url": path, "url.query": "", "url.full": path})
+
+
+def _build_metrics(settings: Settings, translator: Translator) -> Metrics:
+    from app.metrics import Metrics  # prometheus_client reads the environment as soon as it is imported
+
+    return Metrics(translator, settings.metrics_files)
 
 
 def _build_translator(settings: Settings, models: RegistryFile) -> Translator:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
 from tasks.contract import Code, TolkError
+from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 CONNECTIONS = 8  # of a process, at most
@@ -58,7 +60,8 @@ class Database:
         patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.time()))
         given_up = threading.Event()
         try:
-            return self._start(work, patience, given_up).result(patience)
+            with tracing.span("database"):
+                return self._start(work, patience, given_up).result(patience)
         except TimeoutError:
             given_up.set()
             logger.warning("the database gave no answer within %.1f s", patience)
@@ -114,7 +117,7 @@ class Database:
                 future.set_exception(error)
 
         # A daemon: where a database hangs, a process still ends.
-        threading.Thread(target=resolve, name="database", daemon=True).start()
+        threading.Thread(target=copy_context().run, args=(resolve,), name="database", daemon=True).start()
         return future
 
     def _transact(self, work: Callable[[Connection], T], until: float, given_up: threading.Event) -> T:

@@ -13,6 +13,7 @@ from graphql import GraphQLError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from tasks.contract import Code, TolkError
+from telemetry import tracing
 
 MESSAGE_CHARACTERS = 500  # GraphQL's errors quote what they are about, a megabyte and more where that was sent
 
@@ -48,7 +49,11 @@ def domain_error(error: GraphQLError) -> TolkError:
 
 
 def extensions(error: TolkError) -> dict[str, Any]:
-    """The `extensions` of a GraphQL error: its code, the request's id, and seconds until a retry makes sense."""
+    """The `extensions` of a GraphQL error: its code, the request's id, and seconds until a retry makes sense.
+
+    To the log, the trace and the metrics this is what the request came to.
+    """
+    tracing.annotate(code=error.code.value)
     retry = {} if error.retry_after is None else {"retryAfter": error.retry_after}
     return {"code": error.code, "requestId": g.request_id, **retry}
 

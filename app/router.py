@@ -17,7 +17,7 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from app import survey
 from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
-from app.status import RecentErrors
+from app.status import RecentErrors, WebStatus
 from tasks.contract import Code, TolkError
 
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 class Waiting:
     """A request in flight, the task that is made for it just now, and why it was `ended` early, where it was.
 
-    Tasks have ids of their own: to workers, what was cancelled once is unwanted for good.
+    Tasks have ids of their own: to workers, what was cancelled once is unwanted for good. `since` when it waits for an
+    answer of `queue` is in Unix seconds.
     """
 
     request_id: str
@@ -40,6 +41,8 @@ class Waiting:
     task_id: str = ""
     reply: Future[Message] = field(default_factory=Future)
     ended: TolkError | None = None
+    queue: str = ""
+    since: float = 0.0
 
 
 class ReplyRouter:
@@ -87,12 +90,13 @@ class ReplyRouter:
         if waiting.ended is not None:
             raise waiting.ended
 
-    def expect(self, waiting: Waiting) -> None:
+    def expect(self, waiting: Waiting, queue: str = "") -> None:
         """The request's next task is about to be published. Raises TolkError where the request was ended."""
         with self._lock:
             if waiting.ended is not None:
                 raise waiting.ended
             waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
+            waiting.queue, waiting.since = queue, time.time()
             self._by_task[waiting.task_id] = waiting
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
@@ -102,6 +106,15 @@ class ReplyRouter:
             return False
         self._cancels.add(waiting.task_id)
         return True
+
+    def tell(self) -> WebStatus:
+        """What others want to know of this process."""
+        oldest: dict[str, float] = {}
+        with self._lock:
+            for waiting in self._by_task.values():
+                if waiting.queue:
+                    oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
+            return WebStatus(tuple(self._errors.counts()), len(self.waiting), oldest)
 
     def close(self) -> None:
         """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
@@ -154,7 +167,7 @@ class ReplyRouter:
         )
         with (
             Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]),
-            survey.answer(connection, self.queue, self._errors, partial(self._cancel_for_another, connection)),
+            survey.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
         ):
             self.ready.set()
             beat = 0.0

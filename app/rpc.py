@@ -43,6 +43,8 @@ from tasks.contract import (
     TranslateRequest,
 )
 from tasks.registry import RegistryFile
+from telemetry import tracing
+from telemetry.tracing import Span
 
 MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
 GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
@@ -110,21 +112,31 @@ class CeleryTranslator:
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
         queue = self._queues.of(request)
+        with tracing.span(f"translate by {request.model}", queue=queue.name) as span:
+            reply = self._reply(link, waiting, request, queue, span)
+        if reply.error is not None:
+            raise reply.error.error()
+        return reply
+
+    def _reply(
+        self, link: Link, waiting: Waiting, request: TranslateRequest, queue: Queue, span: Span
+    ) -> TranslateReply:
         admission = link.admission(queue, request.priority)
-        link.router.expect(waiting)
-        if link.router.ready.is_set() and admission.outdated():
-            _measure(link, queue, admission, request.deadline)
-        place = admission.enter(max(0.0, request.deadline - time.time()))
+        link.router.expect(waiting, queue.name)
+        with tracing.span("admission"):
+            if link.router.ready.is_set() and admission.outdated():
+                _measure(link, queue, admission, request.deadline)
+            place = admission.enter(max(0.0, request.deadline - time.time()))
         work = None
         try:
-            self._publish(link, queue, request, waiting, admission)
+            with tracing.span("publish"):
+                published = self._publish(link, queue, request, waiting, admission)
             reply = _decode(_result(waiting.reply, request.deadline), request)
+            _add_stages(span, published, reply)
             # A model that loads keeps nobody else from being taken out of the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
         finally:
             admission.leave(place, work)
-        if reply.error is not None:
-            raise reply.error.error()
         return reply
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
@@ -178,16 +190,16 @@ class CeleryTranslator:
     def known_status(self) -> Status:
         return self._link().surveys.known()
 
-    def _take_status(self, name: str) -> Status:
-        own = self.errors.counts()
+    def _take_status(self, router: ReplyRouter) -> Status:
+        own = router.tell()
         queues = [*self._queues.for_translation(), *self._queues.for_suspects()]
         try:
             with self._celery.connection_for_write() as connection:
                 connect(connection, CONNECT_TIMEOUT)
-                return survey.take(self._celery, connection, queues, name, own)
+                return survey.take(self._celery, connection, queues, router.queue, own)
         except BROKER_ERRORS as error:
             logger.warning("status: %s", reason(error))
-            return Status(broker=False, errors=tuple(own))
+            return Status(broker=False, errors=own.errors, in_flight=own.in_flight, oldest=own.oldest)
 
     @property
     def router(self) -> ReplyRouter:
@@ -211,18 +223,20 @@ class CeleryTranslator:
                 exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
                 cancels = Cancels(connections, exchange)
                 router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors, cancels)
-                surveys = Surveys(partial(self._take_status, router.queue))
+                surveys = Surveys(partial(self._take_status, router))
                 link = self._links[os.getpid()] = Link(connections, cancels, router, surveys)
             return link
 
     def _publish(
         self, link: Link, queue: Queue, request: TranslateRequest, waiting: Waiting, admission: Admission
-    ) -> None:
-        """Returns when the broker has the message, or when nobody waits for it any more.
+    ) -> float:
+        """When it was published, in Unix seconds; returns when the broker has the message, or when nobody waits for it
+        any more.
 
         A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
         """
         failures = 0
+        published = time.time()
         while not waiting.reply.done():
             remaining = request.deadline - time.time()
             if remaining <= 0:
@@ -231,20 +245,23 @@ class CeleryTranslator:
                 continue
             try:
                 with link.connections.producer(remaining) as producer:
-                    self._send(producer, queue, request, waiting.task_id, link.router.queue)
-                return
+                    published = time.time()
+                    self._send(producer, queue, request, waiting.task_id, link.router.queue, published)
+                break
             except Full:
                 raise admission.refusal() from None
             except BROKER_ERRORS as error:
                 logger.warning("publishing %s: %s", waiting.task_id, reason(error))
                 failures += 1
                 wait([waiting.reply], min(backoff(failures), remaining))
+        return published
 
-    def _send(self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, reply_to: str) -> None:
+    def _send(
+        self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, reply_to: str, now: float
+    ) -> None:
         connection: Any = producer.connection
         # Kombu would look there too, but only after it has made a copy of each.
         known = hash(queue) in connection.declared_entities
-        now = time.time()
         try:
             # Celery's task message as its protocol 2 has it: `send_task` takes longer for it than the broker does. No
             # header `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
@@ -259,9 +276,10 @@ class CeleryTranslator:
                     "root_id": task_id,
                     "parent_id": None,
                     "group": None,
-                    "argsrepr": f"<{len(request.texts)} texts for {request.model}>",  # people's texts go into no log
+                    "argsrepr": _describe(request),
                     "kwargsrepr": "{}",
                     PUBLISHED: now,
+                    **tracing.headers(),
                 },
                 serializer="json",
                 correlation_id=task_id,
@@ -318,6 +336,24 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
         logger.error("reply %s: %s", message.properties.get("correlation_id"), error)
         raise TolkError(Code.INTERNAL, "The service cannot read its worker's reply. Its log says why.") from error
     return reply
+
+
+def _describe(request: TranslateRequest) -> str:
+    """For monitors and logs, which people's texts do not go into."""
+    characters = sum(map(len, request.texts))
+    way = f"{request.source} to {request.target} by {request.model}, {request.priority}"
+    return f"<{len(request.texts)} texts, {characters} characters, {way}>"
+
+
+def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:
+    """What the worker says of its part, one stage after the other, and what is left of the time since: the way back."""
+    began = published
+    for stage in ("queue", "load", "wait", "prefill", "decode"):
+        duration = getattr(reply.timings, stage)
+        span.add(stage, began, duration)
+        began += duration
+    span.add("reply", began, max(0.0, time.time() - began))
+    span.attributes.update(worker=reply.worker, version=reply.version or "")
 
 
 def _no_broker() -> TolkError:

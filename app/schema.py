@@ -20,6 +20,7 @@ from app.translator import Translator
 from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
 from tasks.registry import Model as Entry
 from tasks.registry import Registry, Way
+from telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -355,6 +356,7 @@ def translate(
     idempotency_key: str | None = None,
 ) -> TranslatePayload:
     """The texts within the limits, translated; a failure for each of the others. Raises TolkError."""
+    tracing.annotate(texts=len(texts), characters=sum(map(len, texts)), principal=context.principal)
     auth.demand(context.key, Scope.TRANSLATE)
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
@@ -379,6 +381,7 @@ def translate(
         )
         for entry, pair in legs
     )
+    tracing.annotate(model="+".join(entry.name for entry, _ in legs), source=request.source, target=target)
     if accepted:
         answer = context.accounts.translate(request, context.request_id, context.key, once, *onward)
     else:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tasks.contract import MESSAGE_BYTES
+from telemetry import logs, tracing
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
 MEMORY = URL.create("sqlite")  # a database that ends with its process
+ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):([1-9][0-9]{0,4})")  # HOST:PORT
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
+
+
+C = TypeVar("C", bound=str)
 
 
 class SettingsError(Exception):
@@ -31,6 +36,9 @@ class Settings:
 
     `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
     memory unless the environment says otherwise.
+
+    `traces` is the directory of the last requests' traces, `metrics` where Prometheus asks, `metrics_files` where the
+    processes of one server share their counters, `export_spans` whether OpenTelemetry's variables ask for them.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -47,6 +55,21 @@ class Settings:
     graphiql: bool = True
     origins: tuple[str, ...] = ()
     log_texts: bool = False
+    log_format: logs.Form = "text"
+    log_level: str = "info"
+    traces: Path | None = None
+    metrics: str | None = None
+    metrics_files: Path | None = None
+    export_spans: bool = False
+
+    @property
+    def log_config(self) -> dict[str, Any]:
+        """For logging.config.dictConfig."""
+        return logs.config(self.log_format, self.log_level, {"gunicorn.error": self.log_level})
+
+    @property
+    def metrics_port(self) -> str | None:
+        return self.metrics and self.metrics.rpartition(":")[2]
 
     @property
     def max_body_bytes(self) -> int:
@@ -56,14 +79,11 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """An unset or empty variable leaves the default. Raises SettingsError."""
-        translator = environ.get("TOLK_TRANSLATOR") or cls().translator
-        if translator not in ("celery", "echo"):
-            raise SettingsError(f"TOLK_TRANSLATOR: celery or echo was expected, not {translator!r}.")
         flower = environ.get("TOLK_FLOWER_URL") or None
         if flower is not None and not flower.startswith(("http://", "https://")):
             raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
         settings = cls(
-            translator="echo" if translator == "echo" else "celery",
+            translator=_choice(environ, "TOLK_TRANSLATOR", ("celery", "echo"), cls().translator),
             models=Path(environ.get("TOLK_MODELS") or cls().models),
             max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
             max_text_characters=_integer(environ, "TOLK_MAX_TEXT_CHARACTERS", cls().max_text_characters),
@@ -77,7 +97,15 @@ class Settings:
             graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
             origins=_origins(environ, "TOLK_ORIGINS"),
             log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
+            log_format=_choice(environ, "TOLK_LOG_FORMAT", logs.FORMS, logs.default_form()),
+            log_level=_choice(environ, "TOLK_LOG_LEVEL", logs.LEVELS, cls().log_level),
+            traces=_traces(environ),
+            metrics=_address(environ, "TOLK_METRICS"),
+            metrics_files=Path(files) if (files := environ.get("PROMETHEUS_MULTIPROC_DIR")) else None,
+            export_spans=_export_spans(environ),
         )
+        if settings.metrics_port == str(settings.port):
+            raise SettingsError(f"TOLK_METRICS: another port than that of the service, {settings.port}, was expected.")
         if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
             raise SettingsError(
                 "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
@@ -124,11 +152,36 @@ def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int 
     return int(value)
 
 
+def _choice(environ: Mapping[str, str], name: str, choices: Sequence[C], default: C) -> C:
+    value = environ.get(name) or default
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise SettingsError(f"{name}: {', '.join(choices[:-1])} or {choices[-1]} was expected, not {value!r}.")
+
+
 def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
-    value = environ.get(name) or ("on" if default else "off")
-    if value not in ("on", "off"):
-        raise SettingsError(f"{name}: on or off was expected, not {value!r}.")
-    return value == "on"
+    return _choice(environ, name, ("on", "off"), "on" if default else "off") == "on"
+
+
+def _traces(environ: Mapping[str, str]) -> Path | None:
+    value = environ.get("TOLK_TRACES") or str(REPOSITORY / ".run" / "traces")
+    return None if value == "off" else Path(value)
+
+
+def _address(environ: Mapping[str, str], name: str) -> str | None:
+    value = environ.get(name) or None
+    found = value and ADDRESS.fullmatch(value)
+    if value and (not found or int(found[2]) > 65_535):
+        raise SettingsError(f"{name}: HOST:PORT was expected, such as 127.0.0.1:9100, not {value!r}.")
+    return value
+
+
+def _export_spans(environ: Mapping[str, str]) -> bool:
+    try:
+        return tracing.wanted(environ)
+    except tracing.TracingError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:

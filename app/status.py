@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 from tasks.contract import (
     ON_DEMAND,
@@ -55,12 +55,29 @@ class QueueStatus:
     workers: int
 
 
+@dataclass(frozen=True, slots=True)
+class WebStatus:
+    """What a web process tells others: its errors, how many translations it waits for, and since when, by queue."""
+
+    errors: tuple[ErrorCount, ...] = ()
+    in_flight: int = 0
+    oldest: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, payload: Any) -> WebStatus:
+        """Raises LookupError, TypeError and ValueError for what is none. An earlier release tells a list of errors."""
+        data: Any = {"errors": payload, "in_flight": 0, "oldest": {}} if isinstance(payload, list) else payload
+        errors = tuple(ErrorCount(**{**each, "code": Code(each["code"])}) for each in data["errors"])
+        return cls(errors, int(data["in_flight"]), {str(name): float(since) for name, since in data["oldest"].items()})
+
+
 @dataclass(frozen=True)
 class Status:
     """`broker` is whether it answers, None where none is used, or nothing is known yet; without it only errors of this
     process are known.
 
-    `queues` by name; `workers` by theirs; `dead_letters` wait for a look.
+    `queues` by name; `workers` by theirs; `dead_letters` wait for a look. Web processes wait for `in_flight`
+    translations, by queue since `oldest` (Unix seconds).
     """
 
     broker: bool | None = None
@@ -68,6 +85,8 @@ class Status:
     workers: Mapping[str, WorkerStatus] = field(default_factory=dict)
     dead_letters: int | None = None
     errors: tuple[ErrorCount, ...] = ()
+    in_flight: int = 0
+    oldest: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def holders(self) -> Mapping[str, list[LoadedModel]]:

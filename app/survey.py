@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -16,8 +16,8 @@ from celery import Celery
 from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.pidbox import Mailbox
 
-from app.status import ErrorCount, QueueStatus, RecentErrors, Status, total
-from tasks.contract import STATUS, Code, TolkError, WorkerStatus
+from app.status import QueueStatus, Status, WebStatus, total
+from tasks.contract import STATUS, TolkError, WorkerStatus
 
 PATIENCE = 0.5  # seconds until who has not answered is not there
 FRESH = 1.0  # seconds that a status stays good
@@ -59,17 +59,17 @@ class Surveys:
             pass
 
 
-def answer(connection: Connection, name: str, errors: RecentErrors, cancel: Callable[..., None]) -> Consumer:
+def answer(connection: Connection, name: str, tell: Callable[[], WebStatus], cancel: Callable[..., None]) -> Consumer:
     """What lets a web process answer others on this connection, as `name`; not yet consuming.
 
-    They ask for its errors, or to `cancel` a request, with the arguments that `ask_to_cancel` sends.
+    They ask for its WebStatus, or to `cancel` a request, with the arguments that `ask_to_cancel` sends.
     """
     mailbox: Any = WEB(connection)  # a Mailbox; to celery-types, a Node
     node = mailbox.Node(
         name,
         channel=connection.default_channel,
         handlers={
-            STATUS: lambda _state: [asdict(each) for each in errors.counts()],
+            STATUS: lambda _state: asdict(tell()),
             CANCEL: lambda _state, **arguments: cancel(**arguments),
         },
     )
@@ -84,20 +84,20 @@ def ask_to_cancel(producer: Producer, **arguments: str | None) -> None:
     producer.publish(question, exchange=exchange, declare=[exchange], serializer="json", retry=False)
 
 
-def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: str, own: list[ErrorCount]) -> Status:
-    """The status, with the `own` errors of this process, `name`. Raises kombu's errors of a lost broker."""
+def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: str, own: WebStatus) -> Status:
+    """The status, with the `own` one of this process, `name`. Raises kombu's errors of a lost broker."""
     channel: Any = connection.default_channel
     found = {}
     for queue in queues:
         declared: Any = queue(channel).queue_declare()
         found[queue.name] = QueueStatus(queue.name, declared.message_count, declared.consumer_count)
     dead_letters = celery.conf.tolk_dead_letters(channel).queue_declare().message_count
-    workers, errors = {}, {name: own}
+    workers, web = {}, {name: own}
     exchanges = [celery.control.mailbox.exchange, WEB.exchange]  # type: ignore[attr-defined]  # missing in celery-types
     for who, reply in _ask(connection, exchanges):
         try:
-            if isinstance(reply, list):
-                errors.setdefault(who, [ErrorCount(**{**each, "code": Code(each["code"])}) for each in reply])
+            if isinstance(reply, list) or "in_flight" in reply:
+                web.setdefault(who, WebStatus.decode(reply))
             else:
                 workers[who] = WorkerStatus.decode(reply)
         except (TolkError, LookupError, TypeError, ValueError) as error:  # of another release
@@ -107,11 +107,21 @@ def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: 
         queues=found,
         workers=dict(sorted(workers.items())),
         dead_letters=dead_letters,
-        errors=total(count for counts in errors.values() for count in counts),
+        errors=total(count for each in web.values() for count in each.errors),
+        in_flight=sum(each.in_flight for each in web.values()),
+        oldest=_oldest(each.oldest for each in web.values()),
     )
 
 
-def _ask(connection: Connection, exchanges: list[Any]) -> Iterator[tuple[str, object]]:
+def _oldest(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    oldest: dict[str, float] = {}
+    for each in told:
+        for queue, since in each.items():
+            oldest[queue] = min(since, oldest.get(queue, since))
+    return oldest
+
+
+def _ask(connection: Connection, exchanges: list[Any]) -> Iterator[tuple[str, Any]]:
     """(name, reply) of all that answer, with Celery's remote control; its own client would wait for a lost broker."""
     replies: list[Message] = []
     inbox = Queue(f"tolk.survey.{uuid4().hex}", exclusive=True, durable=False)

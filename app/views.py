@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, abort, render_template, request
 from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
@@ -28,7 +25,8 @@ from app.translator import Translator
 from tasks.contract import Code, TolkError
 from tasks.registry import RegistryFile
 
-REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
+if TYPE_CHECKING:
+    from app.metrics import Metrics
 
 # Pages hold no inline script and no eval, and load nothing from elsewhere.
 SECURITY_POLICY = {
@@ -52,7 +50,14 @@ HEADERS = {
 TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
-def register(app: Flask, settings: Settings, models: RegistryFile, translator: Translator, database: Database) -> None:
+def register(
+    app: Flask,
+    settings: Settings,
+    models: RegistryFile,
+    translator: Translator,
+    database: Database,
+    metrics: Metrics | None,
+) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
     accounts = Accounts(database, translator)
@@ -91,15 +96,21 @@ def register(app: Flask, settings: Settings, models: RegistryFile, translator: T
         database.run(lambda connection: connection.execute(select(1)))
         return {"status": "ready"}
 
-    @app.before_request
-    def arrive() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
-        g.arrival = time.time()
+    if metrics is not None:
+
+        @app.get("/metrics")
+        def scrape() -> Response:
+            return Response(metrics.text(), content_type=metrics.CONTENT_TYPE)
+
+        @app.before_request
+        def separate() -> None:
+            """Metrics have an address of their own, which need not be everybody's, and nothing else is there."""
+            is_theirs = request.environ.get("SERVER_PORT") == str(settings.metrics_port)
+            if is_theirs != (request.endpoint == "scrape"):
+                abort(404)
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        response.headers["X-Request-Id"] = g.request_id
         response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
         # Answers hold people's texts. Pages hold none, and files say what they allow.

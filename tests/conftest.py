@@ -214,6 +214,8 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
                     **os.environ,
                     "PYTHONUNBUFFERED": "1",
                     "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+                    "TOLK_LOG_FORMAT": "text",
+                    "TOLK_TRACES": str(directory / "traces"),
                     **environ,
                 },
                 stdin=subprocess.DEVNULL,

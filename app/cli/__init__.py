@@ -4,5 +4,6 @@ from app.cli.database import database
 from app.cli.dead_letters import dead_letters
 from app.cli.keys import keys
 from app.cli.schema import schema
+from app.cli.trace import trace
 
-GROUPS = (database, dead_letters, keys, schema)
+COMMANDS = (database, dead_letters, keys, schema, trace)

@@ -34,6 +34,8 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subproces
         "PORT": "0",
         "PYTHONUNBUFFERED": "1",
         "DATABASE_URL": f"sqlite:///{tmp_path}/tolk.sqlite",
+        "TOLK_LOG_FORMAT": "text",
+        "TOLK_TRACES": "off",
     }
     command = [sys.executable, "-m", *request.param.split()]
     with subprocess.Popen(
@@ -81,6 +83,8 @@ class Gunicorn:
             "TOLK_MODELS": str(self.models),
             "PORT": str(port),
             "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
+            "TOLK_LOG_FORMAT": "text",
+            "TOLK_TRACES": "off",
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -11,8 +12,13 @@ from sqlalchemy import make_url
 from app.settings import REPOSITORY, Settings, SettingsError
 
 
-def test_the_defaults_are_those_of_an_empty_environment() -> None:
-    defaults = Settings(database=make_url(f"sqlite:///{REPOSITORY}/.run/tolk.sqlite"))
+def test_the_defaults_are_those_of_an_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())  # nobody reads along
+    defaults = Settings(
+        database=make_url(f"sqlite:///{REPOSITORY}/.run/tolk.sqlite"),
+        log_format="json",
+        traces=REPOSITORY / ".run" / "traces",
+    )
     assert Settings.from_env({}) == defaults
     assert Settings.from_env({"TOLK_MAX_TEXTS": "", "TOLK_MODELS": "", "PORT": "", "DATABASE_URL": ""}) == defaults
 
@@ -34,6 +40,12 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_GRAPHIQL": "off",
             "TOLK_ORIGINS": "https://a.example, http://localhost:3000,",
             "TOLK_LOG_TEXTS": "on",
+            "TOLK_LOG_FORMAT": "text",
+            "TOLK_LOG_LEVEL": "debug",
+            "TOLK_TRACES": "/var/lib/tolk/traces",
+            "TOLK_METRICS": "[::1]:9100",
+            "PROMETHEUS_MULTIPROC_DIR": "/tmp/metrics",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     ) == Settings(
         translator="echo",
@@ -50,7 +62,17 @@ def test_every_variable_sets_its_field() -> None:
         graphiql=False,
         origins=("https://a.example", "http://localhost:3000"),
         log_texts=True,
+        log_format="text",
+        log_level="debug",
+        traces=Path("/var/lib/tolk/traces"),
+        metrics="[::1]:9100",
+        metrics_files=Path("/tmp/metrics"),
+        export_spans=True,
     )
+
+
+def test_no_traces_are_kept_where_that_is_off() -> None:
+    assert Settings.from_env({"TOLK_TRACES": "off"}).traces is None
 
 
 def test_a_secret_may_stand_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
@@ -93,6 +115,13 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path
         ("TOLK_GRAPHIQL", "Off"),
         ("TOLK_GRAPHIQL", "0"),
         ("TOLK_LOG_TEXTS", "true"),
+        ("TOLK_LOG_FORMAT", "xml"),
+        ("TOLK_LOG_LEVEL", "INFO"),
+        ("TOLK_METRICS", "9100"),
+        ("TOLK_METRICS", ":9100"),
+        ("TOLK_METRICS", "::1:9100"),
+        ("TOLK_METRICS", "127.0.0.1:65536"),
+        ("TOLK_METRICS", "127.0.0.1:8000"),  # where the service listens
         ("TOLK_ORIGINS", "*"),
         ("TOLK_ORIGINS", "null"),
         ("TOLK_ORIGINS", "a.example"),

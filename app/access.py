@@ -1,0 +1,60 @@
+"""What is told of every request: its id, a line in the log, its trace, its metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+
+from app.traces import Traces
+from telemetry import logs, tracing
+
+if TYPE_CHECKING:
+    from app.metrics import Metrics
+
+REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
+API = ("graphql", "predecessor")  # the endpoints whose requests are traced and counted
+PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged where everything is
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None:
+    """Gives every request its id, `g.request_id`, and the time of its arrival, `g.arrival` in Unix seconds; tells of it
+    once its answer is sent."""
+
+    @app.before_request
+    def arrive() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
+        logs.request_id.set(g.request_id)
+        g.trace = tracing.begin(f"{request.method} {quote(request.path)}")
+        g.arrival = g.trace.start
+
+    @app.after_request
+    def answer(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id = g.request_id
+        trace, endpoint = g.trace, request.endpoint
+        tracing.annotate(client=request.remote_addr, status=response.status_code)
+        tracing.export_attributes({"request_id": request_id, **trace.attributes})
+        began = time.perf_counter() - (time.time() - trace.start)
+
+        @response.call_on_close  # nobody waits for it
+        def tell() -> None:
+            trace.duration = time.perf_counter() - began
+            level = logging.DEBUG if endpoint in PROBES and response.status_code < 400 else logging.INFO
+            if logger.isEnabledFor(level):
+                fields = {**trace.attributes, "ms": round(1000 * trace.duration, 1)}
+                logger.log(level, "%s", trace.name, extra={"fields": fields})
+            if endpoint in API:
+                if metrics is not None:
+                    metrics.count(trace)
+                if traces is not None:
+                    traces.keep(request_id, trace)
+
+        return response

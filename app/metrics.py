@@ -1,0 +1,116 @@
+"""The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
+
+Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). How queues and
+workers are is asked of the broker when Prometheus asks. The names follow https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.status import Status
+from app.translator import Translator
+from tasks.contract import Code
+from telemetry.tracing import Span
+
+OK = "OK"
+# Parts of a translation: within the web tier, in the queue, in the worker, and on the way back.
+STAGES = ("admission", "publish", "queue", "load", "wait", "prefill", "decode", "reply")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Counts requests, and says it all in Prometheus' text format."""
+
+    CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+    def __init__(self, translator: Translator, directory: Path | None) -> None:
+        """`directory` is where the processes share what they counted; None for a process that is alone."""
+        self._survey = _Survey(translator)
+        self._directory = directory
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
+        self._seconds = Histogram("tolk_request_seconds", "A GraphQL request.", buckets=SECONDS, registry=registry)
+        self._stages = Histogram(
+            "tolk_stage_seconds", "A stage of a translation.", ["stage"], buckets=SECONDS, registry=registry
+        )
+        self._texts = Counter("tolk_texts", "Texts that were asked to be translated.", registry=registry)
+        self._characters = Counter("tolk_characters", "Characters of these.", registry=registry)
+        for code in (OK, *Code):  # a rate wants to have seen the zero
+            self._requests.labels(code)
+        for stage in STAGES:
+            self._stages.labels(stage)
+
+    def count(self, trace: Span) -> None:
+        """A request that is over."""
+        self._requests.labels(trace.attributes.get("code", OK)).inc()
+        self._seconds.observe(trace.duration)
+        self._texts.inc(float(trace.attributes.get("texts", 0)))
+        self._characters.inc(float(trace.attributes.get("characters", 0)))
+        for _, span in trace.walk():
+            if span.name in STAGES:
+                self._stages.labels(span.name).observe(span.duration)
+
+    def text(self) -> bytes:
+        """It takes as long as a status."""
+        registry = self._registry
+        if self._directory is not None:
+            registry = CollectorRegistry()
+            collector: Any = MultiProcessCollector
+            collector(registry, str(self._directory))
+        counted: bytes = generate_latest(registry)
+        shown = CollectorRegistry()
+        shown.register(self._survey)
+        return counted + generate_latest(shown)
+
+
+class _Survey:
+    """Queues and workers, as the status has them."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator = translator
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._translator.status()
+        yield _gauge("tolk_broker_up", "Whether the message broker answers.", float(bool(status.broker)))
+        yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
+        yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
+        if status.dead_letters is not None:
+            yield _gauge("tolk_dead_letters", "Messages that no worker could take or bear.", status.dead_letters)
+        yield _by_queue(
+            "tolk_queue_messages",
+            "Messages that wait for a worker.",
+            {name: queue.depth for name, queue in status.queues.items()},
+        )
+        yield _by_queue(
+            "tolk_queue_consumers",
+            "Workers that take a queue's messages.",
+            {name: queue.workers for name, queue in status.queues.items()},
+        )
+        yield _by_queue(
+            "tolk_queue_age_seconds", "Since when the oldest translation of a queue has no answer.", _ages(status)
+        )
+
+
+def _ages(status: Status) -> dict[str, float]:
+    """0 of every queue that is known and that nobody waits for."""
+    now = time.time()
+    return dict.fromkeys(status.queues, 0.0) | {name: max(0.0, now - since) for name, since in status.oldest.items()}
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _by_queue(name: str, documentation: str, values: dict[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=["queue"])
+    for queue, value in values.items():
+        family.add_metric([queue], value)
+    return family

@@ -1,0 +1,78 @@
+"""The traces of the last requests, in files of one directory that all web processes share: a JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from telemetry.tracing import Span
+
+FILE_BYTES = 4 * 2**20  # of a file, about: then its process begins another
+BYTES = 64 * 2**20  # of all files, about: then the oldest go
+PAUSE = 60.0  # seconds without traces after a disk that took none
+
+logger = logging.getLogger(__name__)
+
+
+class Traces:
+    """A directory of traces, some tens of thousands of them. Safe to use from many threads and processes at once."""
+
+    def __init__(self, directory: Path) -> None:
+        """It is made where it is missing: with the first trace."""
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._path = directory
+        self._room = 0  # bytes left in the file at `_path`
+        self._paused = -math.inf
+
+    def keep(self, request_id: str, trace: Span) -> None:
+        """Stores a trace; where that fails, the log says why, and those of the next minute are not stored either."""
+        line = json.dumps({"request_id": request_id, **trace.encode()}).encode() + b"\n"
+        with self._lock:
+            if time.monotonic() < self._paused:
+                return
+            try:
+                if self._room < len(line):
+                    self._begin()
+                # Opened each time: another process may have removed the file, the oldest of all.
+                with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb", 0) as file:
+                    file.write(line)
+                self._room -= len(line)
+            except OSError as error:
+                self._paused = time.monotonic() + PAUSE
+                logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
+
+    def find(self, request_id: str) -> list[Span]:
+        """All of that id, the latest last: several where a client sends an id again."""
+        wanted, found = request_id.encode(), []
+        for path in self._files():
+            for line in path.read_bytes().splitlines():
+                if wanted in line:
+                    try:
+                        data = json.loads(line)
+                        if data["request_id"] == request_id:
+                            found.append(Span.decode(data))
+                    except (LookupError, TypeError, ValueError) as error:  # of another release, or cut off
+                        logger.warning("%s: a line is no trace: %r", path, error)
+        return sorted(found, key=lambda trace: trace.start)
+
+    def _begin(self) -> None:
+        """The next file of this process, and room for it."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
+        self._room = FILE_BYTES
+        room = BYTES - FILE_BYTES
+        for path in reversed(self._files()):
+            room -= path.stat().st_size
+            if room < 0:
+                path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        """The oldest first."""
+        return sorted(self._directory.glob("*.jsonl"), key=lambda path: path.name.rpartition("-")[2])

@@ -1,0 +1,75 @@
+"""The log: a line for whatever happened, as JSON or for a terminal, with the id of the request that it happened to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, Literal
+
+from typing_extensions import override
+
+Form = Literal["json", "text"]
+FORMS: tuple[Form, ...] = ("json", "text")
+LEVELS = ("debug", "info", "warning", "error")
+
+# What is logged meanwhile belongs to this request.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+def default_form() -> Form:
+    """Text where somebody reads along."""
+    return "text" if sys.stderr.isatty() else "json"
+
+
+def config(form: Form, level: str, loggers: Mapping[str, str]) -> dict[str, Any]:
+    """For logging.config.dictConfig: what is said from `level` on goes to standard error; by `loggers`, from theirs on."""
+    formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {form: {"()": formatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
+        "root": {"level": level.upper(), "handlers": ["stderr"]},
+        "loggers": {
+            name: {"level": least.upper(), "handlers": [], "propagate": True} for name, least in loggers.items()
+        },
+    }
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: time (UTC), level, logger, message, request_id, and what is in the record's `fields`."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if (request := request_id.get()) is not None:
+            line["request_id"] = request
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same, to be read: `2026-11-25 21:00:00,123 INFO app: message name=value [request id]`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:  # before the traceback, where there is one
+        words = [super().formatMessage(record)]
+        words += [f"{name}={value}" for name, value in getattr(record, "fields", {}).items()]
+        if (request := request_id.get()) is not None:
+            words.append(f"[{request}]")
+        return " ".join(words)

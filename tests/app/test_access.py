@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.settings import Settings
+from app.traces import Traces
+from app.translator import EchoTranslator
+
+SECRET = "Nobody's business."
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> FlaskClient:
+    return create_app(Settings(traces=tmp_path), EchoTranslator()).test_client()
+
+
+@pytest.fixture
+def fields(caplog: pytest.LogCaptureFixture) -> Callable[[], dict[str, Any]]:
+    """What the one line of the log says since the last look."""
+    caplog.set_level(logging.INFO, "app.access")
+
+    def take() -> dict[str, Any]:
+        [record] = [record for record in caplog.records if record.name == "app.access"]
+        caplog.clear()
+        return {"message": record.getMessage(), **vars(record)["fields"]}
+
+    return take
+
+
+def test_a_translation_is_one_line_and_one_trace(
+    client: FlaskClient, fields: Callable[[], dict[str, Any]], mutation: str, tmp_path: Path
+) -> None:
+    request_id = str(uuid4())
+    variables = {"input": {"texts": [SECRET, "two"], "target": "en"}}
+    with client.post(
+        "/graphql", json={"query": mutation, "variables": variables}, headers={"X-Request-Id": request_id}
+    ) as answer:
+        assert answer.headers["X-Request-Id"] == request_id
+    line = fields()
+    assert line.pop("ms") >= 0
+    told = {"texts": 2, "characters": len(SECRET) + 3, "model": "fr-en", "source": "fr", "target": "en"}
+    assert line == {"message": "POST /graphql", "client": "127.0.0.1", "status": 200, **told}
+    [trace] = Traces(tmp_path).find(request_id)
+    assert (trace.name, trace.attributes) == ("POST /graphql", {**told, "client": "127.0.0.1", "status": 200})
+    assert trace.duration > 0
+    assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [("{ nonsense }", 400, "BAD_INPUT"), ("mutation { cancelTranslation { cancelled } }", 400, "BAD_INPUT")],
+)
+def test_a_refusal_says_its_code(
+    client: FlaskClient, fields: Callable[[], dict[str, Any]], query: str, status: int, code: str
+) -> None:
+    client.post("/graphql", json={"query": query}).close()
+    line = fields()
+    assert (line["status"], line["code"]) == (status, code)
+
+
+def test_nothing_that_was_sent_is_logged(client: FlaskClient, fields: Callable[[], dict[str, Any]]) -> None:
+    client.get("/graphql", query_string={"query": f"# {SECRET}"}).close()
+    assert SECRET not in str(fields())
+    client.get("/nowhere\x1b[31m").close()
+    assert fields()["message"] == "GET /nowhere%1B%5B31m"
+
+
+def test_probes_are_logged_where_everything_is(
+    client: FlaskClient, fields: Callable[[], dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    client.get("/healthz").close()
+    assert caplog.records == []
+    caplog.set_level(logging.DEBUG, "app.access")
+    client.get("/healthz").close()
+    assert fields()["message"] == "GET /healthz"
+
+
+def test_pages_leave_no_trace(client: FlaskClient, tmp_path: Path) -> None:
+    client.get("/").close()
+    assert list(tmp_path.iterdir()) == []

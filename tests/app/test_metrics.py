@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.metrics import STAGES, Metrics
+from app.status import QueueStatus, Status
+from app.translator import EchoTranslator
+from tasks.contract import WorkerStatus
+from telemetry.tracing import Span
+
+DOCUMENT = 'mutation { translate(input: {texts: ["Bonjour.", "Salut."], target: "en"}) { model } }'
+
+
+def samples(text: str) -> dict[str, float]:
+    """By name, with the value of its one label, if any."""
+    return {
+        ",".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+class Translator(EchoTranslator):
+    """Whose status is what it is told."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__()
+        self._status = status
+
+    def status(self) -> Status:
+        return self._status
+
+
+def test_a_request_is_counted_by_what_it_came_to_and_by_its_stages() -> None:
+    metrics = Metrics(EchoTranslator(), None)
+    trace = Span("POST /graphql", 1.0, 0.75, {"texts": 3, "characters": 120})
+    trace.children = [Span("translate by fr-en", 1.0, 0.5, children=[Span("admission", 1.0, 0.25)])]
+    metrics.count(trace)
+    metrics.count(Span("POST /graphql", 1.0, 0.25, {"texts": 1, "characters": 4, "code": "OVERLOADED"}))
+    found = samples(metrics.text().decode())
+    assert {name: value for name, value in found.items() if name.startswith("tolk_requests_total") and value} == {
+        "tolk_requests_total,OK": 1,
+        "tolk_requests_total,OVERLOADED": 1,
+    }
+    assert found["tolk_request_seconds_sum"] == 1.0
+    assert (found["tolk_request_seconds_bucket,0.25"], found["tolk_request_seconds_bucket,1.0"]) == (1, 2)
+    assert (found["tolk_texts_total"], found["tolk_characters_total"]) == (4, 124)
+    assert {stage: found[f"tolk_stage_seconds_sum,{stage}"] for stage in STAGES} == {
+        **dict.fromkeys(STAGES, 0.0),
+        "admission": 0.25,
+    }
+
+
+def test_what_has_not_happened_yet_is_0() -> None:
+    found = samples(Metrics(EchoTranslator(), None).text().decode())
+    assert found["tolk_requests_total,INTERNAL"] == 0
+    assert found["tolk_stage_seconds_count,decode"] == 0
+
+
+def test_queues_and_workers_are_as_the_status_says() -> None:
+    status = Status(
+        broker=True,
+        queues={"a": QueueStatus("a", 7, 2), "b": QueueStatus("b", 0, 1)},
+        workers={"w1": WorkerStatus((), active=1, processed=2, uptime=3.0)},
+        dead_letters=4,
+        in_flight=5,
+        oldest={"a": time.time() - 60, "gone": time.time() - 30},
+    )
+    found = samples(Metrics(Translator(status), None).text().decode())
+    assert found["tolk_broker_up"] == 1
+    assert (found["tolk_workers"], found["tolk_dead_letters"], found["tolk_in_flight"]) == (1, 4, 5)
+    assert (found["tolk_queue_messages,a"], found["tolk_queue_consumers,a"]) == (7, 2)
+    assert (found["tolk_queue_messages,b"], found["tolk_queue_consumers,b"]) == (0, 1)
+    assert 60 <= found["tolk_queue_age_seconds,a"] < 90
+    assert found["tolk_queue_age_seconds,b"] == 0
+    assert 30 <= found["tolk_queue_age_seconds,gone"] < 60
+
+
+def test_without_a_broker_the_oldest_is_known_still() -> None:
+    found = samples(Metrics(Translator(Status(broker=False, oldest={"a": 0.0})), None).text().decode())
+    assert found["tolk_broker_up"] == 0
+    assert found["tolk_queue_age_seconds,a"] > 1e9
+    assert "tolk_dead_letters" not in found
+
+
+def test_all_processes_count_together_at_an_address_of_its_own(
+    start_gunicorn: Callable[..., Any], free_port: Callable[[], int]
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    web = start_gunicorn(TOLK_METRICS=address)
+    for _ in range(40):  # each on a connection of its own, so that both processes have some
+        answer = requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
+        assert answer.json() == {"data": {"translate": {"model": "fr-en"}}}
+    for _ in range(4):
+        answer = requests.get(f"http://{address}/metrics", timeout=20)
+        found = samples(answer.text)
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        assert (found["tolk_requests_total,OK"], found["tolk_texts_total"]) == (40, 80)
+        assert found["tolk_request_seconds_count"] == 40
+    for url in (f"{web.url}/metrics", f"http://{address}/graphql", f"http://{address}/"):
+        assert requests.get(url, timeout=20).status_code == 404
+
+
+def test_metrics_are_nowhere_unless_they_are_wanted(start_gunicorn: Callable[..., Any]) -> None:
+    assert requests.get(f"{start_gunicorn().url}/metrics", timeout=20).status_code == 404
+
+
+@pytest.mark.parametrize("module", ["app", "app.views", "app.rpc"])
+def test_nothing_of_prometheus_is_loaded_before_it_is_wanted(module: str) -> None:
+    """Its client decides by the environment, as soon as it is imported, whether processes share files."""
+    code = f"import sys, {module}; sys.exit('prometheus_client' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
