@@ -75,7 +75,7 @@ def _export_spans(app: Flask) -> None:
     from opentelemetry.instrumentation.flask import FlaskInstrumentor
     from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 
-    tracing.start("tolk-web", os.environ)
+    tracing.start("tolk-web")
     instrumentor: Any = FlaskInstrumentor()
     instrumentor.instrument_app(app, request_hook=_conceal_query, excluded_urls="healthz,readyz,metrics,static")
     SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # it knows no SQLAlchemy later than 2.0

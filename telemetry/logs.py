@@ -25,15 +25,18 @@ def default_form() -> Form:
     return "text" if sys.stderr.isatty() else "json"
 
 
-def config(form: Form, level: str, loggers: Mapping[str, str]) -> dict[str, Any]:
-    """For logging.config.dictConfig: what is said from `level` on goes to standard error; by `loggers`, from theirs on."""
+def config(form: Form, level: str, loggers: Mapping[str, str], file: str | None = None) -> dict[str, Any]:
+    """For logging.config.dictConfig: what is said from `level` on, by `loggers` from theirs on, goes to standard error
+    or to a file."""
+    stderr = {"class": "logging.StreamHandler"}
+    output = stderr if file is None else {"class": "logging.handlers.WatchedFileHandler", "filename": file}
     formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {form: {"()": formatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
+        "handlers": {"output": {**output, "formatter": form}},
+        "root": {"level": level.upper(), "handlers": ["output"]},
         "loggers": {
             name: {"level": least.upper(), "handlers": [], "propagate": True} for name, least in loggers.items()
         },

@@ -143,17 +143,17 @@ def wanted(environ: Mapping[str, str]) -> bool:
     return exporter == "otlp"
 
 
-def start(service: str, environ: Mapping[str, str]) -> None:
+def start(service: str) -> None:
     """From now on this process exports its spans, the last ones at its end, as `service` unless OTEL_SERVICE_NAME says
     another name."""
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     global _tracer
-    resource = Resource.create({} if environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: service})
+    resource = Resource.create({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
