@@ -8,6 +8,7 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_GPU            a worker's --gpu: the number of a GPU, or none (default: the first one if any, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
+    TOLK_METRICS        a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: nothing listens)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
     TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: see tasks.memory.for_models)
     TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
@@ -27,6 +28,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
 from tasks import broker
+from tasks.address import Address
 from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, queue_names, suspects_name
 from tasks.registry import PRECISIONS, RegistryError, RegistryFile
 
@@ -111,6 +113,13 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
     return value
 
 
+def address(name: str, value: str | None) -> Address | None:
+    try:
+        return Address.parse(value) if value else None
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is {error}.") from None
+
+
 def size(name: str, value: str) -> int:
     """Bytes, of a whole number that may have a unit."""
     found = re.fullmatch(r"(\d+) ?(?:([KMGT])(i?))?B?", value)
@@ -122,6 +131,7 @@ def size(name: str, value: str) -> int:
 
 tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
 tolk_gpu = check("TOLK_GPU", os.environ.get("TOLK_GPU", ""), r"|none|\d+", "the number of a GPU, or none")
+tolk_metrics = address("TOLK_METRICS", os.environ.get("TOLK_METRICS"))
 tolk_precision = check(
     "TOLK_PRECISION",
     os.environ.get("TOLK_PRECISION") or "auto",

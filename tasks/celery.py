@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery
 
-from tasks import gpu, pool
+from tasks import address, gpu, pool
 from tasks.contract import LoadedModel, Priority
+
+if TYPE_CHECKING:
+    from tasks.watchdog import Watchdog
 
 
 class Engine(Protocol):
@@ -69,16 +72,18 @@ class Engines(Protocol):
 
 
 class Tolk(Celery):
-    """A Celery application with the models that its worker loaded, and the type of their decoding options."""
+    """A Celery application with the models that its worker loaded, who looks after them, and their decoding options'
+    type."""
 
     amqp_cls = "tasks.queues:AMQP"
     engines: Engines
+    watchdog: Watchdog
     decoding: Callable[..., Any]
 
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, pool.SIBLINGS, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, address.METRICS, pool.SIBLINGS, pool.SUPERVISOR}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.pool:Supervision")
 app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}

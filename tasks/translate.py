@@ -12,6 +12,7 @@ from celery import Task
 from celery.exceptions import Reject
 from celery.utils.log import get_task_logger
 from celery.worker import state
+from prometheus_client import Counter, Histogram
 
 from tasks.celery import app
 from tasks.contract import (
@@ -30,6 +31,17 @@ from tasks.contract import (
 )
 
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
+OK = "OK"  # the outcome of a task whose reply has no error
+
+
+TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"])
+TASK_SECONDS = Histogram(
+    "tolk_task_seconds",
+    "Seconds from a task's beginning to its reply.",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+)
+for outcome in (OK, *Code):
+    TASKS.labels(outcome)  # from the start, so that the first one is an increase
 
 logger = get_task_logger(__name__)
 
@@ -38,7 +50,7 @@ logger = get_task_logger(__name__)
 @app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.request:Request")
 def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
-    received = time.time()
+    received, began = time.time(), time.monotonic()
     reply = TranslateReply(model="", worker=self.request.hostname or "")
     took: dict[str, float] = {}
     try:
@@ -52,6 +64,8 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
         if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
             raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
         reply = replace(reply, error=failure)
+    TASKS.labels(OK if reply.error is None else reply.error.code).inc()
+    TASK_SECONDS.observe(time.monotonic() - began)
     return replace(reply, timings=Timings(**took)).encode()
 
 

@@ -19,6 +19,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
+from models.stats import EngineStats
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
 from tasks.worker import Models
@@ -48,7 +49,7 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     path = tmp_path / "models.toml"
     entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
     path.write_text(entry.format("old"))
-    made = SimpleNamespace(bytes=1, version="1", device="cpu", close=lambda grace: None)
+    made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
     loader: Any = SimpleNamespace(
         fetch=lambda model: SimpleNamespace(release=lambda: None),
         estimate=lambda model, fetched: 1,

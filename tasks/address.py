@@ -1,0 +1,49 @@
+"""Where a worker's metrics are served: HOST:PORT."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import click
+from celery.bin.base import CeleryOption
+
+
+class Address(NamedTuple):
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """`0.0.0.0:9101`, `localhost:9101`, `[::1]:9101`. Raises ValueError that says what is wanted."""
+        found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", text)
+        if found is None or not 0 < int(found[3]) < 2**16:
+            raise ValueError(f"HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not {text!r}")
+        return cls(found[1] or found[2], int(found[3]))
+
+    def after(self, places: int) -> Address:
+        """So many ports on. Raises ValueError where there is no such port."""
+        if self.port + places >= 2**16:
+            raise ValueError(f"no port is left for worker {places} after {self}: the last one is 65535")
+        return self._replace(port=self.port + places)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parsed(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Address | None:
+    """An option's callback."""
+    try:
+        return None if value is None else Address.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(f"wanted is {error}.") from None
+
+
+METRICS = CeleryOption(
+    ["--metrics"],
+    metavar="HOST:PORT",
+    callback=parsed,
+    help_group="Worker Options",
+    help="Serve /metrics, for Prometheus, and /healthz there; worker N of a pool takes PORT+N. Default: TOLK_METRICS, "
+    "else nothing listens.",
+)
