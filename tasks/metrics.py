@@ -28,6 +28,7 @@ from tasks import gpu, memory
 from tasks.address import Address
 from tasks.celery import Tolk
 from tasks.gpu import Gpu
+from tasks.watchdog import Watchdog
 from tasks.worker import Models, refuse
 
 # A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
@@ -130,13 +131,11 @@ class Health:
 
     def complaint(self) -> str | None:
         """What is wrong, in a sentence, if anything is."""
-        watchdog = getattr(self.worker.app, "watchdog", None)
-        if watchdog is None:
-            return "The worker is starting."
-        if (reason := watchdog.complaint()) is not None:
+        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
+        if watchdog is not None and (reason := watchdog.complaint()) is not None:
             return f"{reason}."
         if (seconds := time.monotonic() - self.connected) == math.inf:
-            return "The worker has not reached its broker yet."
+            return "The worker is starting: it has not reached its broker yet."
         return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
 
 
