@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-import click
-from celery.bin.base import CeleryOption
-
 
 class Address(NamedTuple):
     host: str
@@ -29,21 +26,3 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parsed(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Address | None:
-    """An option's callback."""
-    try:
-        return None if value is None else Address.parse(value)
-    except ValueError as error:
-        raise click.BadParameter(f"wanted is {error}.") from None
-
-
-METRICS = CeleryOption(
-    ["--metrics"],
-    metavar="HOST:PORT",
-    callback=parsed,
-    help_group="Worker Options",
-    help="Serve /metrics, for Prometheus, and /healthz there; worker N of a pool takes PORT+N. Default: TOLK_METRICS, "
-    "else nothing listens.",
-)

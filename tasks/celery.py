@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery
 
-from tasks import address, gpu, pool
+from tasks import gpu, pool
 from tasks.contract import LoadedModel, Priority
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Tolk(Celery):
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, address.METRICS, pool.SIBLINGS, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, pool.METRICS, pool.SIBLINGS, pool.SUPERVISOR}
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.pool:Supervision")
 app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}

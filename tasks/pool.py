@@ -25,7 +25,7 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # missing in celery-types
 
-from tasks.address import Address, parsed
+from tasks.address import Address
 from tasks.gpu import inventory, pick, visible
 
 FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again: the first time, doubled each time, and at most
@@ -234,10 +234,18 @@ def serve_metrics(workers: Sequence[Worker], first: Address) -> None:
             raise click.UsageError(f"--metrics: {error}.") from None
 
 
+def _address(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Address | None:
+    """An option's callback."""
+    try:
+        return None if value is None else Address.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(f"wanted is {error}.") from None
+
+
 @click.command(cls=CeleryCommand)
 @click.option("--gpus", metavar="all|N,N", help="A worker per GPU, of all, or of these (see worker --gpu).")
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="So many workers, on the CPU.")
-@click.option("--metrics", metavar="HOST:PORT", callback=parsed, help="Where worker 0 serves its; N takes PORT+N.")
+@click.option("--metrics", metavar="HOST:PORT", callback=_address, help="Where worker 0 serves its; N takes PORT+N.")
 @click.argument("worker_arguments", metavar="[-- WORKER ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def pool(
@@ -276,6 +284,14 @@ def pool(
     ctx.exit(supervisor.run())
 
 
+METRICS = CeleryOption(
+    ["--metrics"],
+    metavar="HOST:PORT",
+    callback=_address,
+    help_group="Worker Options",
+    help="Serve /metrics, for Prometheus, and /healthz there; worker N of a pool takes PORT+N. Default: TOLK_METRICS, "
+    "else nothing listens.",
+)
 SIBLINGS = CeleryOption(["--siblings"], type=int, default=1, hidden=True, help="Who divide this machine's memory.")
 SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="The descriptor of a pool's socket.")
 
