@@ -8,6 +8,10 @@ environment. It is read when a Celery application first asks for its configurati
     TOLK_GPU            a worker's --gpu: the number of a GPU, or none (default: the first one if any, else the CPU)
     TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
+    TOLK_LOG_FORMAT     json or text (default: text on a terminal)
+    TOLK_LOG_LEVEL      debug, info, warning or error (default: a worker's --loglevel)
+    OTEL_EXPORTER_OTLP_ENDPOINT  where a worker sends its spans (default: nowhere); OpenTelemetry's others hold, too
+    TOLK_METRICS        a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: nothing listens)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
     TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: see tasks.memory.for_models)
     TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
@@ -29,6 +33,8 @@ from kombu import Exchange, Queue, binding
 from tasks import broker
 from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, queue_names, suspects_name
 from tasks.registry import PRECISIONS, RegistryError, RegistryFile
+from telemetry import logs, tracing
+from telemetry.address import Address
 
 KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
 IDLE = 3600 * 1000  # milliseconds that a queue stays of which nobody takes messages and that nobody declares again
@@ -111,6 +117,20 @@ def check(name: str, value: str, pattern: str, wanted: str) -> str:
     return value
 
 
+def address(name: str, value: str | None) -> Address | None:
+    try:
+        return Address.parse(value) if value else None
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} is {error}.") from None
+
+
+def spans_are_wanted() -> bool:
+    try:
+        return tracing.wanted(os.environ)
+    except tracing.TracingError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
 def size(name: str, value: str) -> int:
     """Bytes, of a whole number that may have a unit."""
     found = re.fullmatch(r"(\d+) ?(?:([KMGT])(i?))?B?", value)
@@ -122,6 +142,14 @@ def size(name: str, value: str) -> int:
 
 tolk_models = load_models(Path(os.environ.get("TOLK_MODELS") or Path(__file__).with_name("models.toml")))
 tolk_gpu = check("TOLK_GPU", os.environ.get("TOLK_GPU", ""), r"|none|\d+", "the number of a GPU, or none")
+tolk_metrics = address("TOLK_METRICS", os.environ.get("TOLK_METRICS"))
+tolk_log_format = check(
+    "TOLK_LOG_FORMAT", os.environ.get("TOLK_LOG_FORMAT") or logs.default_form(), "|".join(logs.FORMS), "json or text"
+)
+tolk_log_level = check(
+    "TOLK_LOG_LEVEL", os.environ.get("TOLK_LOG_LEVEL", ""), "|" + "|".join(logs.LEVELS), "debug, info, warning or error"
+)
+tolk_export_spans = spans_are_wanted()
 tolk_precision = check(
     "TOLK_PRECISION",
     os.environ.get("TOLK_PRECISION") or "auto",

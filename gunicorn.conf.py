@@ -45,7 +45,7 @@ except (SettingsError, RegistryError) as error:
 wsgi_app = "app:create_app()"
 bind = [f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"]
 if settings.metrics is not None:
-    bind.append(settings.metrics)
+    bind.append(str(settings.metrics))
     if settings.metrics_files is None:  # a reload goes on with the same
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tolk-metrics-")
 

@@ -24,8 +24,6 @@ from telemetry import tracing
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from app.metrics import Metrics
-
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +47,11 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     errors.register(app)
     app.extensions["database"] = database = Database(settings.database)
     app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
-    metrics = _build_metrics(settings, translator) if settings.metrics else None
+    metrics = None
+    if settings.metrics is not None:
+        from app.metrics import Metrics  # its client reads the environment as soon as it is imported
+
+        metrics = Metrics(translator, settings.metrics, settings.metrics_files)
     access.register(app, traces, metrics)
     views.register(app, settings, models, translator, database, metrics)
     for command in cli.COMMANDS:
@@ -85,12 +87,6 @@ def _conceal_query(span: Span, environ: Mapping[str, str]) -> None:
     """A query may hold texts."""
     path = quote(environ.get("PATH_INFO", ""))
     span.set_attributes({"http.target": path, "http.url": path, "url.query": "", "url.full": path})
-
-
-def _build_metrics(settings: Settings, translator: Translator) -> Metrics:
-    from app.metrics import Metrics  # prometheus_client reads the environment as soon as it is imported
-
-    return Metrics(translator, settings.metrics_files)
 
 
 def _build_translator(settings: Settings, models: RegistryFile) -> Translator:

@@ -18,6 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from app.status import Status
 from app.translator import Translator
 from tasks.contract import Code
+from telemetry.address import Address
 from telemetry.tracing import Span
 
 OK = "OK"
@@ -31,8 +32,10 @@ class Metrics:
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(self, translator: Translator, directory: Path | None) -> None:
-        """`directory` is where the processes share what they counted; None for a process that is alone."""
+    def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
+        """`address` is where they are served, `directory` where processes share what they counted, None for one that is
+        alone."""
+        self.address = address
         self._survey = _Survey(translator)
         self._directory = directory
         self._registry = registry = CollectorRegistry()

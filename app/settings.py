@@ -13,12 +13,12 @@ from sqlalchemy.exc import ArgumentError
 
 from tasks.contract import MESSAGE_BYTES
 from telemetry import logs, tracing
+from telemetry.address import Address
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
 MEMORY = URL.create("sqlite")  # a database that ends with its process
-ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):([1-9][0-9]{0,4})")  # HOST:PORT
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
@@ -58,7 +58,7 @@ class Settings:
     log_format: logs.Form = "text"
     log_level: str = "info"
     traces: Path | None = None
-    metrics: str | None = None
+    metrics: Address | None = None
     metrics_files: Path | None = None
     export_spans: bool = False
 
@@ -66,10 +66,6 @@ class Settings:
     def log_config(self) -> dict[str, Any]:
         """For logging.config.dictConfig."""
         return logs.config(self.log_format, self.log_level, {"gunicorn.error": self.log_level})
-
-    @property
-    def metrics_port(self) -> str | None:
-        return self.metrics and self.metrics.rpartition(":")[2]
 
     @property
     def max_body_bytes(self) -> int:
@@ -104,7 +100,7 @@ class Settings:
             metrics_files=Path(files) if (files := environ.get("PROMETHEUS_MULTIPROC_DIR")) else None,
             export_spans=_export_spans(environ),
         )
-        if settings.metrics_port == str(settings.port):
+        if settings.metrics is not None and settings.metrics.port == settings.port:
             raise SettingsError(f"TOLK_METRICS: another port than that of the service, {settings.port}, was expected.")
         if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
             raise SettingsError(
@@ -169,12 +165,12 @@ def _traces(environ: Mapping[str, str]) -> Path | None:
     return None if value == "off" else Path(value)
 
 
-def _address(environ: Mapping[str, str], name: str) -> str | None:
-    value = environ.get(name) or None
-    found = value and ADDRESS.fullmatch(value)
-    if value and (not found or int(found[2]) > 65_535):
-        raise SettingsError(f"{name}: HOST:PORT was expected, such as 127.0.0.1:9100, not {value!r}.")
-    return value
+def _address(environ: Mapping[str, str], name: str) -> Address | None:
+    value = environ.get(name)
+    try:
+        return Address.parse(value) if value else None
+    except ValueError as error:
+        raise SettingsError(f"{name}: what was expected is {error}.") from error
 
 
 def _export_spans(environ: Mapping[str, str]) -> bool:

@@ -105,7 +105,7 @@ def register(
         @app.before_request
         def separate() -> None:
             """Metrics have an address of their own, which need not be everybody's, and nothing else is there."""
-            is_theirs = request.environ.get("SERVER_PORT") == str(settings.metrics_port)
+            is_theirs = request.environ.get("SERVER_PORT") == str(metrics.address.port)
             if is_theirs != (request.endpoint == "scrape"):
                 abort(404)
 

@@ -24,7 +24,8 @@ import torch
 
 from models.decoding import LARGEST_BEAM, Batch, Hypothesis, Model, Options
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
-from models.scheduler import SHORTEST, Priority, Scheduler
+from models.scheduler import SHORTEST, Priority, Scheduler, cost
+from models.stats import BATCH_SIZES, EngineStats
 
 logger = logging.getLogger(__name__)
 
@@ -47,17 +48,6 @@ class EngineSettings:
 
     def lanes_on(self, device: torch.device) -> int:
         return self.lanes or (cores() if device.type == "cpu" else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Sentences that wait and that are being decoded now; sentences finished, failed, and steps run so far."""
-
-    waiting: int
-    running: int
-    finished: int
-    failed: int
-    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +104,16 @@ class Engine:
     def __init__(self, model: Model, settings: EngineSettings) -> None:
         lanes = settings.lanes_on(model.device)
         self._model = model
+        self._token_budget = settings.token_budget
         self._scheduler: Scheduler[_Sentence] = Scheduler(
             settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
         )
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
         self._broken = False  # a lane has ended though nobody closed the engine
-        self._finished = self._failed = self._steps = 0
+        self._batches = [0] * (len(BATCH_SIZES) + 1)
+        self._batch_sentences = self._batch_tokens = 0
+        self._finished = self._failed = self._source_tokens = self._target_tokens = 0
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
         self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
         for lane in self._lanes:
@@ -175,8 +168,21 @@ class Engine:
 
     def stats(self) -> EngineStats:
         with self._changed:
-            running = sum(len(lane.running) for lane in self._lanes)
-            return EngineStats(len(self._scheduler), running, self._finished, self._failed, self._steps)
+            running = [sentence for lane in self._lanes for sentence in lane.running]
+            return EngineStats(
+                batches=tuple(self._batches),
+                batch_sentences=self._batch_sentences,
+                batch_tokens=self._batch_tokens,
+                finished=self._finished,
+                failed=self._failed,
+                source_tokens=self._source_tokens,
+                target_tokens=self._target_tokens,
+                waiting=len(self._scheduler),
+                running=len(running),
+                running_tokens=sum(map(cost, running)),
+                lanes=len(self._lanes) if self._closes_at is None else 0,
+                token_budget=self._token_budget,
+            )
 
     def stalled(self) -> float:
         """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
@@ -280,9 +286,10 @@ class Engine:
         outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
         now = time.monotonic()
         with self._changed:
-            self._steps += 1
+            self._count_step(lane, len(sentences))
             wanted = self._release(lane, outcomes)
-            self._finished += sum(isinstance(outcomes[sentence], list) for sentence in wanted)
+            for sentence in wanted:
+                self._count_outcome(sentence, outcomes[sentence])
         for sentence in wanted:
             outcome = outcomes[sentence]
             if isinstance(outcome, ModelError):
@@ -292,6 +299,19 @@ class Engine:
                 began, encoded = sentence.began, sentence.encoded
                 sentence.pending.timings = Timings(began - sentence.submitted, encoded - began, now - encoded)
                 sentence.pending.set_result(outcome)
+
+    # Whoever calls one of these holds the lock.
+
+    def _count_step(self, lane: _Lane, sentences: int) -> None:
+        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
+        self._batch_sentences += sentences
+        self._batch_tokens += self._scheduler.held(lane.number)
+
+    def _count_outcome(self, sentence: _Sentence, outcome: list[Hypothesis] | ModelError) -> None:
+        if isinstance(outcome, list):
+            self._finished += 1
+            self._source_tokens += len(sentence.tokens)
+            self._target_tokens += len(outcome[0].tokens)
 
     def _each_or_halves(
         self, lane: _Lane, sentences: Sequence[_Sentence], do: Callable[[_Lane, Sequence[_Sentence]], None]

@@ -26,10 +26,13 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from models import heap
 from models.background import in_background, lower_priority
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable
+from models.stats import EngineStats
 
 FORGET = 2.0  # seconds that a failed load is remembered, twice as long after each further one
 FORGET_AT_MOST = 60.0
 TRIM = 0.5  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
+NAMED = 50  # models whose work is told apart, the first that were loaded; that of all others is told under one name
+OTHER = "other"
 
 _CLOSING = "The models are being closed. Try again."
 
@@ -47,6 +50,7 @@ class Loadable(Protocol):
     def device(self) -> str: ...
     def cancel(self, group: str) -> int: ...
     def stalled(self) -> float: ...
+    def stats(self) -> EngineStats: ...
     def close(self, grace: float = 0.0) -> None: ...
 
 
@@ -72,7 +76,7 @@ class InMemory(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class LoadedStats:
     """Since the start: uses that found their model in memory, and that did not; loads, those that failed, and seconds
-    that they took; models that went to make room. Now: callers that wait, and bytes of what is in memory.
+    that they took; models that went to make room. Now: callers that wait, bytes of what is in memory, and the budget.
     """
 
     hits: int
@@ -83,6 +87,7 @@ class LoadedStats:
     evictions: int
     waiting: int
     bytes: int
+    budget: int
 
 
 @dataclass(eq=False, slots=True)
@@ -150,6 +155,9 @@ class LoadedModels(Generic[M, F]):
         self._kept: set[str] = set()
         self._failed: dict[str, _Failure] = {}
         self._sizes: dict[str, int] = {}  # of what was ever loaded
+        self._engines: dict[_Model[M, F], M] = {}  # all that are in memory, until what they did is part of the past
+        self._past: dict[str, EngineStats] = {}
+        self._named: set[str] = set()
         self._closing = False
         self._hits = self._misses = self._loads = self._failures = self._evictions = 0
         self._loading = 0.0
@@ -231,7 +239,19 @@ class LoadedModels(Generic[M, F]):
                 evictions=self._evictions,
                 waiting=self._waiting(),
                 bytes=self._taken(),
+                budget=self._budget,
             )
+
+    def engines(self) -> dict[str, EngineStats]:
+        """By model, what its engines are at, and did since the start: those that are closed, too, so no count ever
+        falls. Models beyond the first NAMED are added up as OTHER, or a thousand on demand would be a thousand names
+        for ever; a model never changes from one to the other, or its work would count twice."""
+        with self._lock:
+            total = dict(self._past)
+            engines = [(self._told_as(each.name), model) for each, model in self._engines.items()]
+        for name, model in engines:
+            total[name] = total.get(name, EngineStats()) + model.stats()
+        return total
 
     def close(self, grace: float = 0.0) -> None:
         """Ends everything: who waits gets Unavailable, what is in flight gets `grace` seconds for all together.
@@ -331,6 +351,9 @@ class LoadedModels(Generic[M, F]):
             self._failed[coming.name] = _Failure(error, self._clock() + seconds, seconds)
         self._settle(coming, error)
         self._leaving.append(coming)  # for what was fetched to be released
+
+    def _told_as(self, name: str) -> str:
+        return name if name in self._named else OTHER
 
     def _waiting(self) -> int:
         return sum(each.waiters for each in self._coming)
@@ -456,6 +479,10 @@ class LoadedModels(Generic[M, F]):
         with self._lock:
             self._in_hand = None
             self._loading += self._clock() - began
+            if coming.model is not None:
+                self._engines[coming] = coming.model
+                if len(self._named) < NAMED:
+                    self._named.add(coming.name)
             if is_wanted := coming in self._coming:
                 if error is None:
                     self._serve(coming, size)
@@ -469,11 +496,22 @@ class LoadedModels(Generic[M, F]):
         model, gone.model = gone.model, None
         try:
             if model is not None:
-                model.close(grace)
+                try:
+                    model.close(grace)
+                finally:
+                    self._remember(gone, model)
             if gone.is_fetched:
                 gone.fetched.release()
         except Exception:
             logger.exception("%s did not close", gone.name)
+
+    def _remember(self, gone: _Model[M, F], model: M) -> None:
+        """Makes what an engine did a part of the past, in one moment with its own end."""
+        stats = model.stats()
+        with self._lock:
+            del self._engines[gone]
+            name = self._told_as(gone.name)
+            self._past[name] = self._past.get(name, EngineStats()) + stats
 
 
 def _explained(name: str, error: Exception) -> ModelError:

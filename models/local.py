@@ -25,7 +25,7 @@ from models.background import in_background
 from models.characters import check, clean
 from models.decoding import Hypothesis, Model, Options
 from models.diskcache import Held
-from models.engine import Engine, EngineSettings, EngineStats, Pending, Timings
+from models.engine import Engine, EngineSettings, Pending, Timings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.files import quote, read_json
 from models.footprint import footprint
@@ -33,6 +33,7 @@ from models.precision import load
 from models.repetition import runs_away, shorten
 from models.scheduler import Priority
 from models.segment import Segmentation, fit, join, spans, split
+from models.stats import EngineStats
 from models.store import Store
 from models.surface import restore, soften
 from models.tokenizer import Tokenizer

@@ -84,7 +84,7 @@ class Scheduler(Generic[S]):
         """Takes out of the queue those who enter this lane's batch now; they hold their room until they `leave`."""
         entering: list[S] = []
         self._steps[lane] += 1
-        if self._steps[lane] < self._pace and any(self._running[lane].values()):
+        if self._steps[lane] < self._pace and self.held(lane):
             return entering
         while self._waiting:
             oldest = next(iter(self._waiting))
@@ -101,6 +101,10 @@ class Scheduler(Generic[S]):
     def leave(self, lane: int, sentence: S) -> None:
         """Gives back the room of one that was admitted to this lane."""
         self._running[lane][sentence.priority] -= cost(sentence)
+
+    def held(self, lane: int) -> int:
+        """What this lane's sentences cost together."""
+        return sum(self._running[lane].values())
 
     def expire(self, now: float) -> list[S]:
         """Takes out those in the queue whose deadline has come."""
@@ -122,10 +126,10 @@ class Scheduler(Generic[S]):
         return next(iter(next(iter(groups.values()))))
 
     def _fits(self, sentence: S, lane: int, *, aged: bool) -> bool:
-        own = sum(self._running[lane].values())
+        own = self.held(lane)
         if not own:
             return True
-        everywhere = sum(sum(costs.values()) for costs in self._running) + self._waiting_cost
+        everywhere = sum(map(self.held, range(len(self._running)))) + self._waiting_cost
         if own * len(self._running) >= everywhere:  # the lane has its share: another one is to take this sentence
             return False
         bulk = self._running[lane]["bulk"] + cost(sentence)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import Celery
+from celery.signals import setup_logging, worker_init
 
-from tasks import gpu, pool
+from tasks import gpu, logs, pool
 from tasks.contract import LoadedModel, Priority
+from telemetry import tracing
+
+if TYPE_CHECKING:
+    from tasks.watchdog import Watchdog
 
 
 class Engine(Protocol):
@@ -69,16 +74,35 @@ class Engines(Protocol):
 
 
 class Tolk(Celery):
-    """A Celery application with the models that its worker loaded, and the type of their decoding options."""
+    """A Celery application with the models that its worker loaded, who looks after them, and their decoding options'
+    type."""
 
     amqp_cls = "tasks.queues:AMQP"
     engines: Engines
+    watchdog: Watchdog
     decoding: Callable[..., Any]
 
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, pool.SIBLINGS, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, pool.METRICS, pool.SIBLINGS, pool.SUPERVISOR}
+
+
+@setup_logging.connect(weak=False)
+def set_up_log(loglevel: int | str, logfile: str | None, **_: Any) -> None:
+    logs.set_up(app.conf, loglevel, logfile)
+
+
+@worker_init.connect(weak=False)
+def export_spans(**_: Any) -> None:
+    if app.conf.tolk_export_spans:
+        from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+        tracing.start("tolk-worker")
+        instrumentor: Any = CeleryInstrumentor
+        instrumentor().instrument()
+
+
 app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.pool:Supervision")
 app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}

@@ -59,6 +59,18 @@ def visible() -> list[Gpu]:
         pynvml.nvmlShutdown()
 
 
+def memory_of(gpu: Gpu) -> tuple[int, int]:
+    """Bytes of a GPU that are in use, whoever uses them, and all of them. Raises pynvml.NVMLError."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        found = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid))
+        return found.used, found.total
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _look(handle: Any) -> Gpu:
     import pynvml
 

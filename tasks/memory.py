@@ -6,10 +6,12 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-CGROUP = "/sys/fs/cgroup/memory.max"
+CGROUPS = Path("/sys/fs/cgroup")
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
 
 
 def resident() -> int:
@@ -41,13 +43,34 @@ def for_models(siblings: int) -> int:
 
 
 def available() -> int:
-    """Bytes of the machine's memory that can be had without swapping, and at most what the control group allows.
-
-    That is MemAvailable of proc(5), and memory.max of control groups v2
-    (https://docs.kernel.org/admin-guide/cgroup-v2.html).
-    """
-    found = [os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()]
-    for path, number, unit in (("/proc/meminfo", r"MemAvailable: +(\d+) kB", 1024), (CGROUP, r"\d+", 1)):
-        with suppress(OSError):  # another system, or no limit
-            found += [unit * int(value) for value in re.findall(number, Path(path).read_text(encoding="ascii"))]
+    """Bytes of the machine's memory that can be had without swapping, MemAvailable of proc(5), and at most `limit`."""
+    found = [limit()]
+    with suppress(OSError):  # another system
+        meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+        found += [1024 * int(value) for value in re.findall(r"MemAvailable: +(\d+) kB", meminfo)]
     return min(found)
+
+
+def limit() -> int:
+    """Bytes that this process may have: the machine's, or less where its control group or one around that says so."""
+    found = [os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()]
+    for path in _limits():
+        with suppress(OSError, ValueError):  # no such file, as in a container the path outside of it; or "max"
+            found.append(int(path.read_text(encoding="ascii")))
+    return min(found)
+
+
+def _limits() -> Iterator[Path]:
+    """The files that may hold a limit: memory.max of control groups v2, memory.limit_in_bytes of v1.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
+    with suppress(OSError):
+        for line in PROCESS_CGROUPS.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            group = PurePosixPath(path.lstrip("/"))
+            for each in (group, *group.parents):
+                if not controllers:
+                    yield CGROUPS / each / "memory.max"
+                elif "memory" in controllers.split(","):
+                    yield CGROUPS / "memory" / each / "memory.limit_in_bytes"

@@ -26,6 +26,7 @@ from celery.utils.nodenames import gethostname
 from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # missing in celery-types
 
 from tasks.gpu import inventory, pick, visible
+from telemetry.address import Address
 
 FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again: the first time, doubled each time, and at most
 HEALTHY = 60.0  # seconds that a worker takes work for its end to be a first one again
@@ -224,12 +225,36 @@ def _worker(nickname: str, gpu: str, cores: set[int] | None = None, *arguments: 
     return Worker(name, ["--gpu", gpu, "--hostname", name, *arguments], cores)
 
 
+def serve_metrics(workers: Sequence[Worker], first: Address) -> None:
+    """Has each worker serve its metrics, one port after the other. Raises click.UsageError where there are too few."""
+    for place, worker in enumerate(workers):
+        try:
+            worker.arguments = [*worker.arguments, "--metrics", str(first.after(place))]
+        except ValueError as error:
+            raise click.UsageError(f"--metrics: {error}.") from None
+
+
+def _address(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Address | None:
+    """An option's callback."""
+    try:
+        return None if value is None else Address.parse(value)
+    except ValueError as error:
+        raise click.BadParameter(f"wanted is {error}.") from None
+
+
 @click.command(cls=CeleryCommand)
 @click.option("--gpus", metavar="all|N,N", help="A worker per GPU, of all, or of these (see worker --gpu).")
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="So many workers, on the CPU.")
+@click.option("--metrics", metavar="HOST:PORT", callback=_address, help="Where worker 0 serves its; N takes PORT+N.")
 @click.argument("worker_arguments", metavar="[-- WORKER ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arguments: Sequence[str]) -> None:
+def pool(
+    ctx: click.Context,
+    gpus: str | None,
+    processes: int | None,
+    metrics: Address | None,
+    worker_arguments: Sequence[str],
+) -> None:
     """Start several workers and keep them running.
 
     A worker that ends is started again. SIGTERM lets all finish what they hold; a second one makes them hand it back.
@@ -240,6 +265,8 @@ def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arg
     given, _, _ = worker_command.make_parser(ctx).parse_args(list(worker_arguments))
     if not given.keys().isdisjoint({"gpu", "hostname", "detach", "supervisor"}):
         raise click.UsageError("The pool itself says which GPU a worker has, and its name, and stays with it.")
+    if "metrics" in given:
+        raise click.UsageError("Say --metrics before the --: the workers share it out among them.")
     match gpus, processes:
         case str(), None:
             workers = on_gpus(gpus)
@@ -247,6 +274,8 @@ def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arg
             workers = on_cpu(processes)
         case _:
             raise click.UsageError("Say either --gpus or --processes.")
+    if (first := metrics or ctx.obj.app.conf.tolk_metrics) is not None:
+        serve_metrics(workers, first)
     ctx.obj.app.log.setup(loglevel="INFO")
     switches = [switch for switch in ("--quiet", "--no-color") if common[switch[2:].replace("-", "_")]]
     command = [sys.executable, "-m", "celery", "-A", common["app"], *switches, "worker", *worker_arguments]
@@ -255,6 +284,14 @@ def pool(ctx: click.Context, gpus: str | None, processes: int | None, worker_arg
     ctx.exit(supervisor.run())
 
 
+METRICS = CeleryOption(
+    ["--metrics"],
+    metavar="HOST:PORT",
+    callback=_address,
+    help_group="Worker Options",
+    help="Serve /metrics, for Prometheus, and /healthz there; worker N of a pool takes PORT+N. Default: TOLK_METRICS, "
+    "else nothing listens.",
+)
 SIBLINGS = CeleryOption(["--siblings"], type=int, default=1, hidden=True, help="Who divide this machine's memory.")
 SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="The descriptor of a pool's socket.")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Reject
-from celery.utils.log import get_task_logger
 from celery.worker import state
+from prometheus_client import Counter, Histogram
 
 from tasks.celery import app
 from tasks.contract import (
@@ -28,31 +30,49 @@ from tasks.contract import (
     TranslateReply,
     TranslateRequest,
 )
+from telemetry import logs, tracing
 
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
+OK = "OK"  # the outcome of a task whose reply has no error
 
-logger = get_task_logger(__name__)
+
+TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"])
+TASK_SECONDS = Histogram(
+    "tolk_task_seconds",
+    "Seconds from a task's beginning to its reply.",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+)
+for outcome in (OK, *Code):
+    TASKS.labels(outcome)  # from the start, so that the first one is an increase
+
+logger = logging.getLogger(__name__)
 
 
 # Celery logs and shows to monitors how a task's result looks. It would be people's texts: no character of them.
 @app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.request:Request")
 def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
-    received = time.time()
+    received, began = time.time(), time.monotonic()
     reply = TranslateReply(model="", worker=self.request.hostname or "")
     took: dict[str, float] = {}
+    task_id = self.request.id or ""
+    logs.request_id.set(task_id.partition(".")[0] or None)
+    request = None
     try:
         request = TranslateRequest.decode(payload)
         reply = replace(reply, model=request.model)
         published = (self.request.headers or {}).get(PUBLISHED, received)
         took["queue"] = max(0.0, received - published)
-        reply = _translated(request, self.request.id or "", reply, took)
+        reply = _translated(request, task_id, reply, took)
     except Exception as error:  # noqa: BLE001 - the edge of this tier: whatever happened becomes a reply
         failure = _failure(error)
         if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
             raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
         reply = replace(reply, error=failure)
-    return replace(reply, timings=Timings(**took)).encode()
+    reply = replace(reply, timings=Timings(**took))
+    _tell(task_id, request, reply, time.monotonic() - began)
+    _export_spans(reply.timings, received, self.request.headers or {})
+    return reply.encode()
 
 
 def _translated(
@@ -90,6 +110,30 @@ def _translated(
     timings = translated.timings
     took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
     return replace(reply, version=engine.version, results=tuple(_result(each) for each in translated.results))
+
+
+def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply, seconds: float) -> None:
+    """The metrics and the log of a task, and none of its texts."""
+    outcome = OK if reply.error is None else reply.error.code.value
+    TASKS.labels(outcome).inc()
+    TASK_SECONDS.observe(seconds)
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields: dict[str, Any] = {}
+    if request is not None:
+        fields |= {each: getattr(request, each) for each in ("model", "source", "target", "priority")}
+        fields |= {"texts": len(request.texts), "characters": sum(map(len, request.texts))}
+    fields["ms"] = round(1000 * seconds, 1)
+    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in asdict(reply.timings).items()}
+    logger.info("%s[%s] %s", TASK, task_id, outcome, extra={"fields": fields})
+
+
+def _export_spans(timings: Timings, received: float, headers: Mapping[str, Any]) -> None:
+    """The wait in the queue, beside the task's own span, and the task's stages, below it."""
+    tracing.export("queue", received - timings.queue, timings.queue, headers)
+    for stage in ("load", "wait", "prefill", "decode"):
+        tracing.export(stage, received, getattr(timings, stage))
+        received += getattr(timings, stage)
 
 
 def _result(translation: Any) -> Result:

@@ -40,15 +40,21 @@ class Watchdog:
             self.look()
 
     def look(self) -> None:
+        if (reason := self.complaint()) is not None:
+            end(reason)
+        if self.engines.loaded():  # to load the first ones may take longer
+            patience = self.limit if self.engines.loading() is None else LOAD * self.limit
+            faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
+
+    def complaint(self) -> str | None:
+        """Why the worker has to end, if it has to."""
         for name, seconds in self.engines.stalled():
             if seconds > self.limit:
-                end(f"Model {name} has been in one step for {seconds:.0f} s")
+                return f"Model {name} has been in one step for {seconds:.0f} s"
         loading = self.engines.loading()
         if loading is not None and loading[1] > LOAD * self.limit:
-            end(f"Model {loading[0]} has been loading for {loading[1]:.0f} s")
-        if self.engines.loaded():  # to load the first ones may take longer
-            patience = self.limit if loading is None else LOAD * self.limit
-            faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
+            return f"Model {loading[0]} has been loading for {loading[1]:.0f} s"
+        return None
 
 
 def end(reason: str) -> NoReturn:

@@ -18,6 +18,7 @@ from celery.worker.state import active_requests, revoked
 
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loaded import Fetched, Loadable, LoadedModels, LoadedStats
+from models.stats import EngineStats
 from tasks import memory
 from tasks.celery import Engine, app
 from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
@@ -59,7 +60,8 @@ class Engines(bootsteps.StartStopStep):
     """Loads and warms the warm models whose queues this worker consumes; a failure ends the worker with exit code 1."""
 
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
-    requires = ("celery.worker.components:Pool",)
+    # After the metrics, which tell of the start, and of a port that is taken before anything is loaded.
+    requires = ("celery.worker.components:Pool", "tasks.metrics:Metrics")
 
     def __init__(self, worker: Any, gpu: Gpu | None = None, siblings: int = 1, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -72,7 +74,7 @@ class Engines(bootsteps.StartStopStep):
         loader = self.loader(conf, device)
         budget = conf.tolk_memory or memory.for_models(self.siblings)
         app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
-        watchdog = Watchdog(models, conf.tolk_step_timeout)
+        app.watchdog = watchdog = Watchdog(models, conf.tolk_step_timeout)
         watchdog.start()
         offered = conf.tolk_models.current().models.values()
         for model in [each for each in offered if each.warm and queues.of(each.route)]:
@@ -228,6 +230,9 @@ class Models(Generic[F]):
 
     def stats(self) -> LoadedStats:
         return self._memory.stats()
+
+    def engines(self) -> dict[str, EngineStats]:
+        return self._memory.engines()
 
     def cancel(self, group: str) -> int:
         """Ends what waits or runs under `group`; says how many sentences that were."""

@@ -325,7 +325,7 @@ def test_cancelling_reaches_the_second_model(workers, translator, monkeypatch: p
         with pytest.raises(TolkError) as caught:
             waiting.result()
     assert caught.value.code is Code.CANCELLED
-    eventually(lambda: workers[1].logged(request_id, "succeeded"))  # with the news that it was cancelled
+    eventually(lambda: workers[1].logged(request_id, "CANCELLED"))  # with the news that it was cancelled
 
 
 @pytest.mark.broker
@@ -370,4 +370,4 @@ def test_a_worker_that_dies_in_the_second_leg_is_replaced(
     assert (payload["requestId"], payload["model"], payload["via"]) == (request_id, MODEL, ["en"])
     assert [each["text"] for each in payload["translations"]] == ["#sleep 2", "un"]
     assert third.logged(request_id, "received")
-    assert first.log.read_text().count(f"[{request_id}.") == 2  # received, and succeeded: once
+    assert first.log.read_text().count(f"[{request_id}.") == 2  # received, and answered: once

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.settings import REPOSITORY, Settings, SettingsError
+from telemetry.address import Address
 
 
 def test_the_defaults_are_those_of_an_empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_every_variable_sets_its_field() -> None:
         log_format="text",
         log_level="debug",
         traces=Path("/var/lib/tolk/traces"),
-        metrics="[::1]:9100",
+        metrics=Address("::1", 9100),
         metrics_files=Path("/tmp/metrics"),
         export_spans=True,
     )

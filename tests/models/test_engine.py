@@ -15,11 +15,12 @@ import torch
 
 from models.cache import Cache, Ints
 from models.decoding import Options
-from models.engine import Engine, EngineSettings, EngineStats, Pending
+from models.engine import Engine, EngineSettings, Pending
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
 from models.marian import Marian
-from models.scheduler import Priority
+from models.scheduler import SHORTEST, Priority
 from models.search import Doubles
+from models.stats import BATCH_SIZES, EngineStats
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -234,10 +235,53 @@ def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate)
     pendings += [submit(engine, long), submit(engine, long)]
     with pytest.raises(Overloaded):
         submit(engine, long)
-    assert engine.stats() == EngineStats(waiting=2, running=1, finished=0, failed=0, steps=0)
+    held = EngineStats(waiting=2, running=1, running_tokens=max(len(long), SHORTEST), lanes=1, token_budget=3072)
+    assert engine.stats() == held
     gate.open()
     for pending in pendings:
         pending.result(TIMEOUT)
+
+
+def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
+    start: Start, long: list[int], gate: Gate
+) -> None:
+    engine = start(token_budget=1000)
+    pendings = [submit(engine, long)]  # a step for every token; the first four of them alone
+    gate.reached()
+    pendings += [submit(engine, long, Options(beam=2, max_length=3)), submit(engine, long, Options(max_length=2))]
+    pendings.append(submit(engine, [POISON, 0]))  # its first step is its last
+    gate.open()
+    best = [pending.result(TIMEOUT)[0] for pending in pendings[:3]]
+    assert isinstance(pendings[3].exception(TIMEOUT), ModelError)
+    assert [len(found.tokens) for found in best[::2]] == [39, 1]
+    stats = engine.stats()
+    assert stats.batches[:3] == (37, 1, 1)
+    assert stats.steps == 39
+    assert stats.batch_sentences == 37 + 2 + 4
+    assert stats.batch_tokens == len(long) * (39 + 2 * 2 + 1) + SHORTEST
+    assert stats.source_tokens == 3 * len(long)
+    assert stats.target_tokens == sum(len(found.tokens) for found in best)
+    assert (stats.finished, stats.failed, stats.running_tokens, stats.occupancy) == (3, 1, 0, 0.0)
+
+
+def test_a_batch_counts_among_those_of_at_most_so_many_sentences(start: Start, long: list[int]) -> None:
+    engine = start()
+    [lane] = engine._lanes
+    for sentences in (1, 2, 3, 4, 5, 8, 9, 512, 513, 5000):
+        engine._count_step(lane, sentences)
+    assert dict(zip([*BATCH_SIZES, math.inf], engine.stats().batches, strict=True)) == {
+        1: 1, 2: 1, 4: 2, 8: 2, 16: 1, 32: 0, 64: 0, 128: 0, 256: 0, 512: 1, math.inf: 2
+    }  # fmt: skip
+
+
+def test_occupancy_is_the_share_of_all_lanes_budgets(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=4 * len(long), lanes=2)
+    pending = submit(engine, long, Options(beam=2))
+    gate.reached()
+    assert engine.stats().occupancy == pytest.approx(2 / (2 * 4))
+    gate.open()
+    pending.result(TIMEOUT)
+    assert EngineStats(running_tokens=20, lanes=1, token_budget=10).occupancy == 1.0
 
 
 def test_a_deadline_that_passes_in_the_queue(start: Start, long: list[int], gate: Gate) -> None:
@@ -351,7 +395,9 @@ def test_closing_leaves_a_lane_behind_that_does_not_come_back(
     [lane] = engine._lanes
     lane.thread.join(TIMEOUT)
     assert not lane.thread.is_alive()
-    assert engine.stats() == EngineStats(waiting=0, running=0, finished=0, failed=5, steps=1)
+    stats = engine.stats()
+    assert (stats.waiting, stats.running, stats.finished, stats.failed, stats.steps) == (0, 0, 0, 5, 1)
+    assert (stats.lanes, stats.occupancy) == (0, 0.0)
 
 
 def test_it_says_how_long_a_step_has_taken(

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from models import loaded
 from models.background import NICENESS
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.footprint import footprint
-from models.loaded import FORGET, FORGET_AT_MOST, LoadedModels
+from models.loaded import FORGET, FORGET_AT_MOST, OTHER, LoadedModels
 from models.local import LocalTranslator
+from models.stats import EngineStats
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -41,6 +43,7 @@ class Fake:
     is_loaded: bool = False
     grace: float | None = None  # that it was closed with
     is_released: bool = False
+    finished: int = 0  # sentences
 
     @property
     def is_closed(self) -> bool:
@@ -51,6 +54,9 @@ class Fake:
 
     def stalled(self) -> float:
         return float(self.version)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(finished=self.finished, lanes=0 if self.is_closed else 1)
 
     def close(self, grace: float = 0.0) -> None:
         assert self.is_loaded
@@ -186,6 +192,7 @@ def test_is_found_again(models: Models, shelf: Shelf) -> None:
     assert shelf.loads() == ["a"]
     stats = models.stats()
     assert (stats.hits, stats.misses, stats.loads, stats.waiting, stats.bytes) == (1, 1, 1, 0, SIZE)
+    assert stats.budget == 3 * SIZE
 
 
 def test_is_used_at_once_whatever_the_deadline(models: Models) -> None:
@@ -617,6 +624,54 @@ def test_asked_of_all(models: Models) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
+def test_what_engines_did_is_kept_when_they_go_and_come_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = touch(models, "a")
+    first.finished = 5
+    closing: list[int] = []
+
+    def close(grace: float = 0.0) -> None:
+        Fake.close(first, grace)
+        first.finished += 1  # what it still brings to its end
+        closing.append(models.engines()["a"].finished)
+
+    monkeypatch.setattr(first, "close", close)
+    touch(models, "b").finished = 7
+    touch(models, "c", "d")
+    assert models.engines()["a"] == EngineStats(finished=6)
+    touch(models, "a").finished = 10
+    assert closing == [6]
+    assert {name: (stats.finished, stats.lanes) for name, stats in models.engines().items()} == {
+        "a": (16, 1), "b": (7, 0), "c": (0, 1), "d": (0, 1)
+    }  # fmt: skip
+    models.close()
+    assert {name: (stats.finished, stats.lanes) for name, stats in models.engines().items()} == {
+        "a": (16, 0), "b": (7, 0), "c": (0, 0), "d": (0, 0)
+    }  # fmt: skip
+
+
+def test_old_and_new_are_added_up_while_both_are_there(models: Models) -> None:
+    touch(models, "a").finished = 1
+    with models.use("a", math.inf):
+        models.refresh("a")
+        touch(models, "a").finished = 2
+        assert models.engines() == {"a": EngineStats(finished=3, lanes=2)}
+
+
+def test_what_does_not_close_is_counted_all_the_same(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck = touch(models, "a")
+    stuck.finished = 5
+    monkeypatch.setattr(stuck, "close", lambda grace: 1 / 0)
+    touch(models, "b", "c", "d", "a")
+    assert models.engines()["a"].finished == 5
+
+
+def test_beyond_so_many_models_the_rest_is_told_as_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "NAMED", 2)
+    for name in "abcdeacb":
+        touch(models, name).finished += 1
+    assert {name: stats.finished for name, stats in models.engines().items()} == {"a": 2, "b": 2, OTHER: 4}
+
+
 def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_not(shelf: Shelf) -> None:
     found: dict[str, int] = {}
 
@@ -725,4 +780,8 @@ def test_real_models(make_model: MakeModel) -> None:
     assert stats.evictions == stats.loads - len(models.loaded()) > 0
     assert stats.bytes <= 2 * largest
     assert all(each.version and each.device == "cpu" for each in models.loaded())
+    finished = {name: stats.finished for name, stats in models.engines().items()}
+    assert finished.keys() == directories.keys()
+    assert sum(finished.values()) >= 20 * len(texts) + stats.loads  # with those that warm up
     models.close()
+    assert {name: stats.finished for name, stats in models.engines().items()} == finished

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
@@ -64,3 +66,18 @@ def ask(translator: CeleryTranslator) -> Callable[..., TranslateReply]:
         return translator.translate(request, request_id or str(uuid4()))
 
     return call
+
+
+@pytest.fixture
+def free_ports(free_port: Callable[[], int]) -> Callable[[int], int]:
+    """Finds so many ports in a row, and returns the first of them."""
+
+    def find(count: int) -> int:
+        while True:
+            first = free_port()
+            with ExitStack() as held, suppress(OSError, OverflowError):
+                for port in range(first, first + count):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                return first
+
+    return find

@@ -7,12 +7,13 @@ interpreter's lock, and neither heeds the deadline or the end.
 
 With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
 ECHO_PAUSE a pool starts a worker again after so many seconds, however often. With ECHO_LOOK a worker looks at its
-models.toml every so many seconds.
+models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds without its broker.
 """
 
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import re
 import signal
@@ -24,11 +25,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from celery.signals import celeryd_after_setup
 from celery.utils.log import get_logger
 
 from models.diskcache import Held
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
-from tasks import pool, registry, worker
+from models.stats import EngineStats
+from tasks import metrics, pool, registry, worker
 from tasks.celery import app
 from tasks.registry import Model
 
@@ -36,7 +39,14 @@ logger = get_logger(__name__)
 
 registry.LOOK = float(os.environ.get("ECHO_LOOK", registry.LOOK))
 pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
+metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
 app.steps["worker"] = {"echo:Engines", "tasks.pool:Supervision"}
+
+
+@celeryd_after_setup.connect(weak=False)
+def say_what_comes(**_: Any) -> None:
+    """Tests wait for a task to have come."""
+    logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)
 
 
 @dataclass
@@ -114,6 +124,9 @@ class Echo:
 
     def stalled(self) -> float:
         return 0.0 if self.hung is None else time.monotonic() - self.hung
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
 
     def close(self, grace: float = 0.0) -> None:
         with self.changed:

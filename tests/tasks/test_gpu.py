@@ -69,6 +69,11 @@ def test_one_is_chosen_by_its_number_among_the_visible(nvml: ModuleType, monkeyp
         assert caught.value.message == f"GPU {wanted} does not exist. CUDA_VISIBLE_DEVICES=2,0 leaves: {there}."
 
 
+def test_memory_is_that_of_the_one_that_was_chosen(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-77aa88bb99,1")
+    assert [gpu.memory_of(found) for found in gpu.visible()] == [(6 * 2**20, 10 * 2**30), (2 * 2**20, 24 * 2**30)]
+
+
 @pytest.mark.parametrize("error", ["LibraryNotFound", "DriverNotLoaded"])
 def test_without_a_driver_there_is_no_gpu(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch, error: str) -> None:
     monkeypatch.setattr(nvml, "nvmlInit", Mock(side_effect=getattr(nvml, f"NVMLError_{error}")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,58 @@ def test_half_of_what_is_available_is_for_models_and_divided_in_a_pool(monkeypat
     assert memory.for_models(4) == 1_000_000_000
 
 
-def test_what_is_available_is_what_the_machine_has_and_the_control_group_allows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.fixture
+def cgroups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str, str], None]:
+    """Puts this process into a control group, with a limit in a file."""
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "PROCESS_CGROUPS", tmp_path / "self")
+
+    def put(line: str, file: str, limit: str) -> None:
+        (tmp_path / "self").write_text(f"12:cpu,cpuacct:/elsewhere\n{line}\n")
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(f"{limit}\n")
+
+    return put
+
+
+MACHINE = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
+
+
+def test_without_a_control_group_the_machine_is_the_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(memory, "PROCESS_CGROUPS", tmp_path / "none")
+    assert memory.limit() == MACHINE
+    assert 4096 < memory.available() <= MACHINE
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("0::/", "memory.max"),
+        ("0::/system.slice/tolk.service", "system.slice/tolk.service/memory.max"),
+        ("0::/system.slice/tolk.service", "system.slice/memory.max"),
+        ("0::/../outside", "memory.max"),
+        ("4:memory:/", "memory/memory.limit_in_bytes"),
+        ("4:hugetlb,memory:/docker/1f", "memory/docker/1f/memory.limit_in_bytes"),
+        ("4:memory:/docker/1f", "memory/memory.limit_in_bytes"),  # in the container, where that path is not
+    ],
+)
+def test_a_control_group_limits_and_so_does_one_around_it(
+    cgroups: Callable[[str, str, str], None], line: str, file: str
 ) -> None:
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "CGROUP", str(limit))
-    here = memory.available()
-    assert 0 < here <= os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
-    limit.write_text("max\n")
-    assert memory.available() > 4096
-    limit.write_text("4096\n")
-    assert memory.available() == 4096
+    cgroups(line, file, "max")
+    assert memory.limit() == MACHINE
+    cgroups(line, file, str(2**63 - 4096))  # how v1 says that there is none
+    assert memory.limit() == MACHINE
+    cgroups(line, file, "4096")
+    assert memory.limit() == memory.available() == 4096
+
+
+def test_the_lowest_limit_counts(cgroups: Callable[[str, str, str], None]) -> None:
+    cgroups("0::/outer/inner", "outer/inner/memory.max", "8192")
+    cgroups("0::/outer/inner", "outer/memory.max", "4096")
+    assert memory.limit() == 4096
+
+
+def test_another_controllers_limit_is_not_memorys(cgroups: Callable[[str, str, str], None]) -> None:
+    cgroups("4:pids:/", "memory/memory.limit_in_bytes", "4096")
+    assert memory.limit() == MACHINE

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
+import requests
 from celery import signals
 from celery.bin.celery import celery
 from celery.bin.worker import worker
@@ -31,7 +32,8 @@ from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks import pool
 from tasks.contract import TranslateReply
-from tasks.pool import Backoff, Supervision, Supervisor, Worker, divide, usable_cores
+from tasks.pool import Backoff, Supervision, Supervisor, Worker, divide, serve_metrics, usable_cores
+from telemetry.address import Address
 from tests.conftest import Service, Spawn
 
 HOST = socket.gethostname()
@@ -91,6 +93,9 @@ def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         (["--processes", "2", "--nope"], "No such option '--nope'."),
         (["--processes", "2", "--", "--nope"], "No such option '--nope'."),
         (["--processes", "2", "--", "-nsame@%h"], "The pool itself says which GPU a worker has, and its name"),
+        (["--processes", "2", "--metrics", "9101"], "HOST:PORT with a port from 1 to 65535"),
+        (["--processes", "2", "--metrics", "h:65535"], "no port is left for worker 1 after h:65535: the last one is"),
+        (["--processes", "2", "--", "--metrics", "h:9101"], "Say --metrics before the --"),
         (["--gpus", "0,3"], "GPU 3 does not exist. This host has: 0 (NVIDIA A100, 80 GiB), 1 (NVIDIA L4, 24 GiB), 2"),
         (["--gpus", "1,1"], "--gpus 1,1 names a GPU twice."),
     ],
@@ -210,6 +215,29 @@ def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_reque
     assert [each.result().results[0].text for each in asked] == [f"#sleep 0.5{number:02}" for number in range(40)]
     assert translator.router.dropped == 0
     successor.stop()
+
+
+def test_every_worker_serves_its_metrics_on_a_port_of_its_own() -> None:
+    workers = [Worker(name, ["--gpu", "none"]) for name in "abc"]
+    serve_metrics(workers, Address("::1", 65533))
+    assert [each.arguments for each in workers] == [
+        ["--gpu", "none", "--metrics", f"[::1]:{port}"] for port in (65533, 65534, 65535)
+    ]
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_the_workers_of_a_pool_are_scraped_one_by_one(start_pool: Spawn, free_ports: Any, where: str) -> None:
+    first = free_ports(2)
+    arguments = ["--metrics", f"127.0.0.1:{first}"] if where == "argument" else []
+    environ = {"TOLK_METRICS": f"127.0.0.1:{first}"} if where == "environment" else {}
+    pool = start_pool("--processes", "2", *arguments, ready=2, **environ)
+    for place in range(2):
+        text = requests.get(f"http://127.0.0.1:{first + place}/metrics", timeout=30).text
+        [line] = [line for line in text.splitlines() if line.startswith("process_start_time_seconds")]
+        started = processes(pool)[f"cpu{place}@{HOST}"].create_time()
+        assert float(line.split()[1]) == pytest.approx(started, abs=0.02)
+    assert pool.stop() == 0
 
 
 @pytest.mark.broker

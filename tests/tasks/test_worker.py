@@ -19,6 +19,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
+from models.stats import EngineStats
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
 from tasks.worker import Models
@@ -48,7 +49,7 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     path = tmp_path / "models.toml"
     entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
     path.write_text(entry.format("old"))
-    made = SimpleNamespace(bytes=1, version="1", device="cpu", close=lambda grace: None)
+    made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
     loader: Any = SimpleNamespace(
         fetch=lambda model: SimpleNamespace(release=lambda: None),
         estimate=lambda model, fetched: 1,
@@ -121,7 +122,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
     try:
         for how in (signal.SIGTERM, signal.SIGQUIT):
             other = start_worker(broker.url, app="echo", **environ)
-            eventually(partial(other.says, "succeeded"))
+            eventually(partial(other.says, "] OK"))
             assert first.stop(how) == 0
             first = other
     finally:
@@ -196,7 +197,7 @@ def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, thr
     with pytest.raises(TolkError) as caught:
         asked.result()
     assert caught.value.code is Code.CANCELLED
-    eventually(lambda: worker.logged("cancelled", "succeeded"))
+    eventually(lambda: worker.logged("cancelled", "CANCELLED"))
     worker.stop()
 
 
@@ -233,7 +234,7 @@ def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, ask, e
         monitor = watch(connection)
         for name in ("first", "second"):
             ask("un", request_id=name)
-        eventually(lambda: worker.logged("second", "succeeded"))
+        eventually(lambda: worker.logged("second", "OK"))
         assert worker.stop() == 0
         succeeded = [event["uuid"] for event in heard(monitor) if event["type"] == "task-succeeded"]
         assert any(uuid.startswith("first.") for uuid in succeeded)

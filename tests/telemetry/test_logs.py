@@ -5,7 +5,7 @@ import logging
 import logging.config
 import sys
 from collections.abc import Iterator
-from contextvars import copy_context
+from contextvars import Context
 
 import pytest
 
@@ -13,13 +13,15 @@ from telemetry import logs
 
 
 @pytest.fixture(autouse=True)
-def root() -> Iterator[None]:
-    """The root logger is as it was after the test."""
+def nothing() -> Iterator[None]:
+    """Nothing is known of a request, and the root logger is as it was after the test."""
+    token = logs.request_id.set(None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logs.request_id.reset(token)
 
 
 def test_a_line_of_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,7 +33,7 @@ def test_a_line_of_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]
         logging.getLogger("tests.quiet").info("nothing")
         logging.getLogger("tests.one").debug("nothing")
 
-    copy_context().run(work)
+    Context().run(work)
     try:
         raise ValueError("wrong")
     except ValueError:
@@ -58,7 +60,7 @@ def test_a_line_of_text_is_to_be_read(capsys: pytest.CaptureFixture[str]) -> Non
         logs.request_id.set("r1")
         logging.getLogger("tests").debug("asked", extra={"fields": {"texts": 2}})
 
-    copy_context().run(work)
+    Context().run(work)
     logging.getLogger("tests").info("over")
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith(" DEBUG tests: asked texts=2 [r1]")

@@ -35,9 +35,10 @@ def nvmlDeviceGetHandleByIndex(index: int) -> Handle:
 
 
 def nvmlDeviceGetHandleByUUID(uuid: str) -> Handle:
-    if uuid != PART[1]:
-        raise NVMLError("Not Found")
-    return PART
+    for handle in (*GPUS, PART):
+        if handle[1] == uuid:
+            return handle
+    raise NVMLError("Not Found")
 
 
 def nvmlDeviceGetIndex(handle: Handle) -> int:
@@ -53,4 +54,4 @@ def nvmlDeviceGetName(handle: Handle) -> str:
 
 
 def nvmlDeviceGetMemoryInfo(handle: Handle) -> SimpleNamespace:
-    return SimpleNamespace(total=handle[3] * 2**30)
+    return SimpleNamespace(used=(handle[0] + 1) * 2**20, total=handle[3] * 2**30)

@@ -1,0 +1,17 @@
+"""A worker's log: as telemetry.logs has it, a line for each task, and none of Celery's two."""
+
+from __future__ import annotations
+
+import logging.config
+from typing import Any
+
+from telemetry import logs
+
+OTHERS = ("celery.app.trace", "celery.worker.strategy")  # by these Celery says that a task came, and went
+
+
+def set_up(conf: Any, loglevel: int | str, logfile: str | None) -> None:
+    """From TOLK_LOG_LEVEL on, else from what --loglevel says. What Celery says of a task is heard where all is."""
+    level = conf.tolk_log_level or logging.getLevelName(loglevel)
+    quiet = dict.fromkeys(() if level.upper() == "DEBUG" else OTHERS, "warning")
+    logging.config.dictConfig(logs.config(conf.tolk_log_format, level, quiet, logfile))

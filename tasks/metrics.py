@@ -1,0 +1,222 @@
+"""`/metrics` of a worker, for Prometheus, and `/healthz`, for whoever has to know whether it is well.
+
+The facts are those that the worker keeps anyway: what is served is read from them when it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from socketserver import ThreadingTCPServer
+from typing import Any
+
+from celery import bootsteps
+from celery.utils.log import get_logger
+from prometheus_client import REGISTRY, MetricsHandler
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from models.loaded import LoadedStats
+from models.stats import BATCH_SIZES, EngineStats
+from tasks import gpu, memory
+from tasks.celery import Tolk
+from tasks.gpu import Gpu
+from tasks.watchdog import Watchdog
+from tasks.worker import Models, refuse
+from telemetry.address import Address
+
+# A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
+# looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
+# well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
+PATIENCE = 90.0
+CLIENT_TIMEOUT = 10.0  # seconds until a client that says nothing is let go
+CLIENTS = 8  # at once; the next ones are turned away
+
+logger = get_logger(__name__)
+
+
+class WorkerMetrics(Collector):
+    """What is told of a worker's models and memory. What it knows of its tasks is in tasks.translate."""
+
+    def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
+        self._app, self._gpu = app, gpu
+
+    def collect(self) -> Iterator[Metric]:
+        models: Models[Any] | None = getattr(self._app, "engines", None)  # none yet while the worker starts
+        if models is not None:
+            yield from _of_engines(models.engines())
+            yield from _of_models(models.stats(), len(models.loaded()))
+        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", memory.resident())
+        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", memory.limit())
+        if self._gpu is not None:
+            yield from _of_gpu(self._gpu)
+
+
+def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
+    counters = {
+        "tolk_sentences_total": ("Sentences translated.", "finished"),
+        "tolk_source_tokens_total": ("Tokens of the sentences translated, their ends included.", "source_tokens"),
+        "tolk_target_tokens_total": ("Tokens of their translations.", "target_tokens"),
+        "tolk_steps_total": ("Steps that the model was run for.", "steps"),
+        "tolk_batch_tokens_total": ("What the batches held of their token budget, summed over steps.", "batch_tokens"),
+    }
+    for name, (text, fact) in counters.items():
+        family = CounterMetricFamily(name, text, labels=["model"])
+        for model, stats in engines.items():
+            family.add_metric([model], getattr(stats, fact))
+        yield family
+    gauges = {
+        "tolk_batch_budget_tokens": ("The token budget of a batch: source tokens x hypotheses.", "token_budget"),
+        "tolk_batch_occupancy": ("The share of the token budget that is held now, 0 to 1.", "occupancy"),
+        "tolk_sentences_waiting": ("Sentences that wait for a batch.", "waiting"),
+        "tolk_sentences_running": ("Sentences in a batch.", "running"),
+    }
+    for name, (text, fact) in gauges.items():
+        gauge = GaugeMetricFamily(name, text, labels=["model"])
+        for model, stats in engines.items():
+            gauge.add_metric([model], getattr(stats, fact))
+        yield gauge
+    histogram = HistogramMetricFamily("tolk_batch_sentences", "Sentences in a step's batch.", labels=["model"])
+    for model, stats in engines.items():
+        bounds = [f"{size:.1f}" for size in BATCH_SIZES] + ["+Inf"]
+        buckets = list(zip(bounds, accumulate(stats.batches), strict=True))
+        histogram.add_metric([model], buckets, stats.batch_sentences)
+    yield histogram
+
+
+def _of_models(stats: LoadedStats, models: int) -> Iterator[Metric]:
+    yield _gauge("tolk_models", "Models in memory.", models)
+    yield _gauge("tolk_model_bytes", "What they take.", stats.bytes)
+    yield _gauge("tolk_model_budget_bytes", "What models may take.", stats.budget)
+    yield CounterMetricFamily("tolk_model_hits_total", "Tasks that found their model in memory.", stats.hits)
+    yield CounterMetricFamily("tolk_model_loads_total", "Models loaded.", stats.loads)
+    yield CounterMetricFamily("tolk_model_evictions_total", "Models that went to make room.", stats.evictions)
+    yield CounterMetricFamily("tolk_model_failures_total", "Models that could not be loaded.", stats.failures)
+    yield CounterMetricFamily("tolk_model_load_seconds_total", "Seconds that loads took.", stats.loading)
+
+
+def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
+    import pynvml
+
+    try:
+        used, total = gpu.memory_of(chosen)
+    except pynvml.NVMLError as error:
+        logger.warning("the NVIDIA driver does not say how much memory is in use: %s", error)
+        return
+    yield _gauge("tolk_gpu_memory_bytes", "Memory of the GPU in use, by whatever process.", used)
+    yield _gauge("tolk_gpu_memory_limit_bytes", "Memory of the GPU.", total)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value)
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether a worker can do its work, as far as it knows itself."""
+
+    worker: Any
+    connected: float = -math.inf  # when it was seen to have its broker, the last time
+
+    def look(self) -> None:
+        connection = getattr(self.worker.consumer, "connection", None)
+        if connection is not None and connection.connected:
+            self.connected = time.monotonic()
+
+    def complaint(self) -> str | None:
+        """What is wrong, in a sentence, if anything is."""
+        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
+        if watchdog is not None and (reason := watchdog.complaint()) is not None:
+            return f"{reason}."
+        if (seconds := time.monotonic() - self.connected) == math.inf:
+            return "The worker is starting: it has not reached its broker yet."
+        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
+
+
+class Handler(MetricsHandler):
+    timeout = CLIENT_TIMEOUT
+    server: Server
+
+    def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                super().do_GET()
+            case "/healthz":
+                complaint = self.server.health.complaint()
+                self.answer(200 if complaint is None else 503, complaint or "The worker is well.")
+            case _:
+                self.answer(404, "There are /metrics and /healthz.")
+
+    def answer(self, status: int, sentence: str) -> None:
+        body = f"{sentence}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingTCPServer):
+    """Answers in threads, so that a slow client holds up no other one."""
+
+    allow_reuse_address = True  # what a worker before this one left behind, not what listens
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: Address, health: Health) -> None:
+        """Listens from here on. Raises OSError where it cannot."""
+        self.health = health
+        self._free = threading.BoundedSemaphore(CLIENTS)
+        [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+        super().__init__((str(bound[0]), address.port), Handler)
+
+    def service_actions(self) -> None:
+        """Called twice a second, and after every request."""
+        self.health.look()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
+        logger.warning("a request for metrics failed: %r", sys.exception())
+
+
+class Metrics(bootsteps.StartStopStep):
+    """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
+
+    def __init__(self, worker: Any, metrics: Address | None = None, gpu: Gpu | None = None, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self.address = metrics or worker.app.conf.tolk_metrics
+        self.gpu = gpu
+        self.enabled = self.address is not None
+
+    def start(self, worker: Any) -> None:
+        try:
+            self.server = Server(self.address, Health(worker))
+        except OSError as error:
+            refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
+        REGISTRY.register(WorkerMetrics(worker.app, self.gpu))
+        threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
+        logger.info("metrics are served on http://%s/metrics", self.address)
+
+    def stop(self, _worker: Any) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def terminate(self, worker: Any) -> None:
+        self.stop(worker)
