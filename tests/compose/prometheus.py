@@ -54,6 +54,14 @@ def queries() -> dict[str, tuple[str, set[str]]]:
     }
 
 
+def promtool(*arguments: object) -> None:
+    """Fails the test with what promtool says."""
+    if shutil.which("promtool") is None:
+        pytest.fail("There is no promtool: `make test` as root installs it.")
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 class Prometheus:
     """Debian's, on a port of loopback, with its data and its log in `directory`.
 

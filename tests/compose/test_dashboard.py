@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from tests.compose.metrics import names
-from tests.compose.prometheus import CONFIGURATION, DASHBOARD, panels, queries
-from tests.compose.test_prometheus import promtool
+from tests.compose.prometheus import CONFIGURATION, DASHBOARD, panels, promtool, queries
 from tests.conftest import REPOSITORY
 
 PROVISIONING = REPOSITORY / "compose" / "grafana" / "provisioning"
@@ -24,7 +23,7 @@ UNITS = {"bytes", "ops", "percentunit", "reqps", "s", "short"}
 def asked(expression: str) -> set[str]:
     """The metrics of a query: what is no function, label, keyword or duration."""
     bare = re.sub(r"{[^}]*}|\[[^]]*\]|by \([^)]*\)", "", expression)
-    return set(re.findall(r"[a-zA-Z_]\w*\b(?! ?\()", bare))
+    return set(re.findall(r"[a-zA-Z_]\w*\b(?!\s*\()", bare))
 
 
 def overlap(one: dict[str, int], other: dict[str, int]) -> bool:

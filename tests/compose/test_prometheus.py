@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 
 import pytest
 import yaml
 
 from tests.compose.metrics import names
-from tests.compose.prometheus import ALERTS, CONFIGURATION, alerts, jobs
+from tests.compose.prometheus import ALERTS, CONFIGURATION, alerts, jobs, promtool
 from tests.conftest import REPOSITORY
 
 CASES = ALERTS.with_name("alerts.test.yml")
 OPERATIONS = REPOSITORY / "docs" / "operations.md"
-
-
-def promtool(*arguments: object) -> None:
-    """Fails the test with what promtool says."""
-    if shutil.which("promtool") is None:
-        pytest.fail("There is no promtool: `make test` as root installs it.")
-    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_promtool_accepts_the_configuration() -> None:
@@ -44,7 +34,7 @@ def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not()
         name = case["name"].partition(":")[0]
         expected = [each for test in case["promql_expr_test"] for each in test.get("exp_samples", [])]
         outcomes[name].add(any(f'alertname="{name}", alertstate="firing"' in each["labels"] for each in expected))
-    assert outcomes == dict.fromkeys(alerts(), {True, False})
+    assert outcomes == {name: {True, False} for name in alerts()}
 
 
 @pytest.mark.parametrize("name", alerts())
