@@ -27,7 +27,6 @@ HEALTHY = {
     "tolk_gpu_memory_limit_bytes": 2.0,
 }
 
-
 Kind = type[Counter] | type[Gauge] | type[Histogram]
 # Of each job the metrics that Tolk has, and of others' those that are asked for: the kind, and the labels.
 METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
@@ -85,12 +84,11 @@ METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
 
 def names() -> set[str]:
     """Those that Tolk has, as they are asked for."""
-    suffixes = {Histogram: ("_bucket", "_count", "_sum")}
     return {
         name + suffix
         for job in ("tolk-web", "tolk-worker")
         for name, (kind, *_) in METRICS[job].items()
-        for suffix in suffixes.get(kind, ("",))
+        for suffix in (("_bucket", "_count", "_sum") if kind is Histogram else ("",))
     }
 
 
