@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -62,12 +62,27 @@ def promtool(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-class Prometheus:
-    """Debian's, on a port of loopback, with its data and its log in `directory`.
+def hurried(targets: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """Prometheus' two files, by their names, for tests that do not wait for minutes.
 
-    `targets` are those of each job of prometheus.yml, as {job: ["host:port"]}, in place of Compose's services. It is
-    in a hurry: it scrapes and looks at the rules every 200 ms, and alerts fire at once, whatever their `for`.
-    Everything else is as in the files.
+    It scrapes and looks at the rules every 200 ms, and alerts fire at once, without their `for`. `targets` stand in the
+    place of Compose's services. Everything else is as in the files.
+    """
+    configuration, rules = yaml.safe_load(CONFIGURATION.read_text()), yaml.safe_load(ALERTS.read_text())
+    configuration["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), INTERVAL)
+    for job in configuration["scrape_configs"]:
+        job.pop("dns_sd_configs", None)
+        job["static_configs"] = [{"targets": targets.get(job["job_name"], [])}]
+    for rule in itertools.chain.from_iterable(group["rules"] for group in rules["groups"]):
+        rule.pop("for", None)
+    return {CONFIGURATION.name: configuration, ALERTS.name: rules}
+
+
+class Prometheus:
+    """Debian's, on a port of loopback, with its data and its log in `directory`, and in a hurry.
+
+    `targets` are those of each job of prometheus.yml: {job: ["host:port"]}. What it is started for has to wait until
+    all of them are `up()`.
     """
 
     def __init__(self, directory: Path, port: int, targets: dict[str, list[str]]) -> None:
@@ -80,7 +95,8 @@ class Prometheus:
         program = shutil.which(PROMETHEUS)
         if program is None:
             pytest.fail(f"There is no {PROMETHEUS}: `make test` as root installs it.")
-        self._write()
+        for name, content in hurried(self.targets).items():
+            (self._directory / name).write_text(json.dumps(content))  # which is YAML
         log = LOGS[self._directory.name] = self._directory / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -94,7 +110,7 @@ class Prometheus:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={"PATH": os.defpath, "NO_PROXY": "*"},
+                env={},  # no proxy
                 start_new_session=True,
             )
         return self
@@ -133,16 +149,3 @@ class Prometheus:
         response = requests.get(f"{self.url}/api/v1/{what}", parameters, timeout=10)
         response.raise_for_status()
         return response.json()["data"]
-
-    def _write(self) -> None:
-        configuration = yaml.safe_load(CONFIGURATION.read_text())
-        configuration["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), INTERVAL)
-        for job in configuration["scrape_configs"]:
-            job.pop("dns_sd_configs", None)
-            job["static_configs"] = [{"targets": self.targets.get(job["job_name"], [])}]
-        rules = yaml.safe_load(ALERTS.read_text())
-        for group in rules["groups"]:
-            for rule in group["rules"]:
-                rule.pop("for", None)
-        for name, content in ((CONFIGURATION.name, configuration), (ALERTS.name, rules)):
-            (self._directory / name).write_text(json.dumps(content))  # which is YAML
