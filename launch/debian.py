@@ -21,3 +21,9 @@ def install(package: str, log: int | IO[bytes]) -> None:
     for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", package]):
         if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ).returncode:
             raise PackageError(f"`{' '.join(command)}` failed; its output says why.")
+
+
+def stop(service: str, log: int | IO[bytes]) -> None:
+    """Ends the service that Debian starts with a package, now and when the machine starts."""
+    for command in (["update-rc.d", service, "disable"], ["service", service, "stop"]):
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -80,9 +80,8 @@ class PrivateRabbitMQ:
             debian.install(PACKAGE, log)
         except debian.PackageError as error:
             raise RabbitMQError(f"{error} {ADVICE}") from error
-        # epmd stays where another node is registered with it.
-        for command in (["update-rc.d", PACKAGE, "disable"], ["service", PACKAGE, "stop"], ["epmd", "-kill"]):
-            subprocess.run(command, stdout=log, stderr=log)
+        debian.stop(PACKAGE, log)
+        subprocess.run(["epmd", "-kill"], stdout=log, stderr=log)  # it stays where another node is registered with it
 
     @property
     def url(self) -> str:

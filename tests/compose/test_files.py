@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -20,6 +21,8 @@ from kombu import Connection, Queue
 from app.settings import Settings
 from launch.rabbitmq import MONITOR, PrivateRabbitMQ
 from tasks.worker import GRACE
+from tests.compose.metrics import METRICS
+from tests.compose.prometheus import jobs
 from tests.conftest import REPOSITORY, Spawn
 
 COMPOSE = REPOSITORY / "compose"
@@ -187,9 +190,17 @@ def test_the_monitor_sees_queues_and_no_message(rabbitmq: ComposeRabbitMQ, direc
 
 
 @pytest.mark.broker
-def test_rabbitmq_tells_prometheus(rabbitmq: ComposeRabbitMQ) -> None:
-    metrics = requests.get(f"http://127.0.0.1:{rabbitmq.prometheus}/metrics", timeout=10)
-    assert "rabbitmq_queue_messages_ready" in metrics.text
+def test_rabbitmq_tells_prometheus_what_the_dashboard_asks_for(
+    rabbitmq: ComposeRabbitMQ, directory: Path, eventually: Callable[..., None]
+) -> None:
+    job = jobs()["rabbitmq"]
+    address = f"http://127.0.0.1:{rabbitmq.prometheus}{job['metrics_path']}"
+    url = rabbitmq.located((directory / "worker" / "broker-url").read_text())
+    with Connection(url) as connection:
+        Queue(QUEUE, queue_arguments={"x-expires": 60_000}).bind(connection.default_channel).declare()
+        for name, (_, *labels) in METRICS["rabbitmq"].items():
+            series = rf'^{name}{{.*queue="{QUEUE}"}} ' if labels else f"^{name} "
+            eventually(lambda s=series: re.search(s, requests.get(address, job["params"]).text, re.MULTILINE))
 
 
 @pytest.mark.broker

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launch import install
+from launch.debian import PackageError
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "launch")
@@ -116,6 +117,18 @@ def test_a_disk_too_full_for_the_broker_is_named(small_disk: Path, free_port: Ca
     done = subprocess.run(run, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"The disk of {small_disk} is full: make room" in done.stdout
+
+
+@pytest.mark.parametrize("program", [install.BROWSER, install.PROMETHEUS])
+def test_a_program_that_cannot_be_installed_is_named(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # which has no apt-get either
+    needed = {install.BROWSER: install.install_chromium, install.PROMETHEUS: install.install_prometheus}[program]
+    with pytest.raises(PackageError, match=f"There is no {program}, and only root can install it"):
+        needed()
+    (tmp_path / program).touch(mode=0o755)
+    needed()
 
 
 def test_no_network_is_named_and_the_environment_not_taken_for_complete(clone: Path) -> None:
