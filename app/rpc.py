@@ -29,7 +29,7 @@ from app.admission import IN_FLIGHT, LONGEST, Admission
 from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, backoff, connect, reason
 from app.queues import Queues
-from app.router import CANCELLED, HEARTBEAT, ReplyRouter, Waiting, closing
+from app.router import CANCELLED, HEARTBEAT, RepliesLost, ReplyRouter, Waiting, closing
 from app.status import RecentErrors, Status
 from app.survey import Surveys
 from tasks.contract import (
@@ -111,14 +111,12 @@ class CeleryTranslator:
             raise TolkError(Code.TIMEOUT, LATE)
         queue = self._queues.of(request)
         admission = link.admission(queue, request.priority)
-        link.router.expect(waiting)
         if link.router.ready.is_set() and admission.outdated():
             _measure(link, queue, admission, request.deadline)
         place = admission.enter(max(0.0, request.deadline - time.time()))
         work = None
         try:
-            self._publish(link, queue, request, waiting, admission)
-            reply = _decode(_result(waiting.reply, request.deadline), request)
+            reply = _decode(self._exchange(link, queue, request, waiting, admission), request)
             # A model that loads keeps nobody else from being taken out of the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
         finally:
@@ -126,6 +124,16 @@ class CeleryTranslator:
         if reply.error is not None:
             raise reply.error.error()
         return reply
+
+    def _exchange(
+        self, link: Link, queue: Queue, request: TranslateRequest, waiting: Waiting, admission: Admission
+    ) -> Message:
+        """The reply to a request, which is published once more where its reply queue was lost."""
+        while True:
+            link.router.expect(waiting)
+            self._publish(link, queue, request, waiting, admission)
+            with suppress(RepliesLost):
+                return _result(waiting.reply, request.deadline)
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()
@@ -211,7 +219,7 @@ class CeleryTranslator:
                 exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
                 cancels = Cancels(connections, exchange)
                 router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors, cancels)
-                surveys = Surveys(partial(self._take_status, router.queue))
+                surveys = Surveys(lambda: self._take_status(router.queue))
                 link = self._links[os.getpid()] = Link(connections, cancels, router, surveys)
             return link
 
