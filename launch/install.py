@@ -46,6 +46,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # elsewhere torch's build for Linux is the one for CUDA
 QUIET_SECONDS = 20.0
 BROWSER = "chromium"
+ANALYZER = "systemd-analyze"
 
 FULL = "The disk is full: make room in {} and in {}, and run the same command again."
 OFFLINE = "The package index cannot be reached: check the network (or HTTPS_PROXY), and run the same command again."
@@ -56,7 +57,7 @@ class SetupError(Exception):
 
 
 def main(purpose: str) -> None:
-    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a PostgreSQL and a browser too."""
+    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a PostgreSQL and more programs, too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()
@@ -72,6 +73,7 @@ def main(purpose: str) -> None:
         if purpose == "test":
             install_postgresql()
             install_chromium()
+            install_systemd()
         install(ENVIRONMENT)
     except (SetupError, StartError, RabbitMQError, PackageError) as error:
         sys.exit(str(error))
@@ -192,6 +194,13 @@ def install_chromium() -> None:
     """The browser that the tests drive: Debian's package, where there is none and we are root. Raises PackageError."""
     if shutil.which(BROWSER) is None:
         install_package("Chromium", lambda log: debian.install(BROWSER, log))
+
+
+def install_systemd() -> None:
+    """What reads the units of compose/systemd: Debian's package, where there is none and we are root, which starts
+    nothing. Raises PackageError."""
+    if shutil.which(ANALYZER) is None:
+        install_package("systemd", lambda log: debian.install("systemd", log))
 
 
 def install_package(name: str, install: Callable[[IO[bytes]], None]) -> None:
