@@ -57,7 +57,7 @@ class SetupError(Exception):
 
 
 def main(purpose: str) -> None:
-    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a PostgreSQL and more programs, too."""
+    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" a PostgreSQL and more, too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()

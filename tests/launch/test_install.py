@@ -94,7 +94,7 @@ def test_a_missing_python3_venv_is_named(clone: Path, module: str) -> None:
 def test_what_the_tests_lack_and_who_installs_it_is_named(clone: Path, program: str, package: str) -> None:
     before = (
         "import os, shutil; which = shutil.which; os.geteuid = lambda: 1;"
-        f" shutil.which = lambda name: None if name == '{program}' else which(name)"
+        f" shutil.which = lambda name: None if name == '{program}' else which(name) or name"
     )
     said = sentence(make(clone, "test", before=before))
     assert said == f"There is no {package}, and only root can install it (on Debian)."
