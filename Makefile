@@ -21,7 +21,7 @@ test: ## set up what is missing and run every test; ARGS go to pytest
 
 test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest --all-faults tests/faults/test_faults.py $(ARGS)
+	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
 
 test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
 	@$(PYTHON) -m launch.install test

@@ -57,13 +57,21 @@ class Connections:
 
 
 def connect(connection: Any, timeout: float) -> None:
-    """Connects where it is not connected, at the first attempt.
+    """Connects where it is not connected, with one attempt at each of the broker's nodes.
 
-    No answer may then take longer than what is left of `timeout`.
+    No answer may then take longer than what is left of `timeout`. Raises one of BROKER_ERRORS: the last node's.
     """
     until = time.monotonic() + timeout
-    connection.connect_timeout = min(CONNECT_TIMEOUT, max(timeout, LEAST))
-    connection.ensure_connection(max_retries=0)
+    for others in reversed(range(len(connection.alt) or 1)):
+        # Each has its share of the time, and is set here, for kombu forgets it when it goes on to the next.
+        connection.connect_timeout = min(CONNECT_TIMEOUT, max((until - time.monotonic()) / (others + 1), LEAST))
+        try:
+            connection.ensure_connection(max_retries=0)
+            break
+        except BROKER_ERRORS:
+            connection.maybe_switch_next()
+            if not others:
+                raise
     connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
 
 

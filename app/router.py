@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from kombu import Connection, Consumer, Message, Producer, Queue
@@ -45,15 +46,23 @@ class Waiting:
     since: float = 0.0
 
 
+class RepliesLost(TolkError):
+    """What ends the wait for a reply whose queue is lost. The task may be expected, and published, once more."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.UNAVAILABLE, "The message broker lost the answer. Try again in a moment.", 1.0)
+
+
 class ReplyRouter:
     """Consumes this process's reply queue and hands each reply to the Future of its request.
 
-    It comes back by itself when the broker does; `ready` is set while replies can arrive. `waiting` holds the requests
-    in flight, and `dropped` counts the replies that nobody waited for: late, cancelled, or delivered twice.
+    It comes back by itself when the broker does, with another `queue` where that is lost; `ready` is set while replies
+    can arrive. `waiting` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
+    cancelled, or delivered twice.
     """
 
     def __init__(self, connection: Connection, errors: RecentErrors, cancels: Cancels) -> None:
-        self.queue = f"tolk.reply.{uuid4().hex}"
+        self.queue = _queue_name()
         self.ready = threading.Event()
         self.dropped = 0
         self._connection = connection
@@ -159,14 +168,20 @@ class ReplyRouter:
         # Durable and not exclusive, so that replies wait here while this process or the broker comes back. A connection
         # that was lost before the broker noticed still takes replies: each new consumer has precedence over the last.
         self._consumers += 1
-        queue = Queue(
+        unbound: Any = Queue(
             self.queue,
             durable=True,
             expires=REPLY_QUEUE_EXPIRES,
             consumer_arguments={"x-priority": self._consumers},
         )
+        queue = unbound(connection.default_channel)
+        try:
+            queue.declare()
+        except BROKER_ERRORS:
+            self._move()
+            raise
         with (
-            Consumer(connection, [queue], on_message=self._deliver, no_ack=True, accept=["json"]),
+            Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
             survey.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
         ):
             self.ready.set()
@@ -177,7 +192,15 @@ class ReplyRouter:
                     beat = time.monotonic() + HEARTBEAT / 4
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=0.5)
-        queue(connection.default_channel).delete()
+        queue.delete()
+
+    def _move(self) -> None:
+        """Leaves a queue that cannot be used, as when it is on a node of the broker that is down, and what is in it."""
+        with self._lock:
+            self.queue = _queue_name()
+            lost, self._by_task = list(self._by_task.values()), {}
+            for waiting in lost:
+                waiting.reply.set_exception(RepliesLost())
 
     def _deliver(self, message: Message) -> None:
         with self._lock:
@@ -192,6 +215,10 @@ class ReplyRouter:
         if self.cancel(request_id, principal):
             producer = Producer(connection, serializer="json")
             producer.publish(True, routing_key=asks["reply_to"], correlation_id=asks["ticket"], retry=False)
+
+
+def _queue_name() -> str:
+    return f"tolk.reply.{uuid4().hex}"
 
 
 def closing() -> TolkError:

@@ -29,7 +29,7 @@ from app.admission import IN_FLIGHT, LONGEST, Admission
 from app.cancels import Cancels
 from app.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, backoff, connect, reason
 from app.queues import Queues
-from app.router import CANCELLED, HEARTBEAT, ReplyRouter, Waiting, closing
+from app.router import CANCELLED, HEARTBEAT, RepliesLost, ReplyRouter, Waiting, closing
 from app.status import RecentErrors, Status
 from app.survey import Surveys
 from tasks.contract import (
@@ -122,22 +122,32 @@ class CeleryTranslator:
         self, link: Link, waiting: Waiting, request: TranslateRequest, queue: Queue, span: Span
     ) -> TranslateReply:
         admission = link.admission(queue, request.priority)
-        link.router.expect(waiting, queue.name)
         with tracing.span("admission"):
             if link.router.ready.is_set() and admission.outdated():
                 _measure(link, queue, admission, request.deadline)
             place = admission.enter(max(0.0, request.deadline - time.time()))
         work = None
         try:
-            with tracing.span("publish"):
-                published = self._publish(link, queue, request, waiting, admission)
-            reply = _decode(_result(waiting.reply, request.deadline), request)
+            message, published = self._exchange(link, queue, request, waiting, admission)
+            reply = _decode(message, request)
             _add_stages(span, published, reply)
             # A model that loads keeps nobody else from being taken out of the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
         finally:
             admission.leave(place, work)
         return reply
+
+    def _exchange(
+        self, link: Link, queue: Queue, request: TranslateRequest, waiting: Waiting, admission: Admission
+    ) -> tuple[Message, float]:
+        """The reply to a request, which is published once more where its reply queue was lost, and when it was, in Unix
+        seconds."""
+        while True:
+            link.router.expect(waiting, queue.name)
+            with tracing.span("publish"):
+                published = self._publish(link, queue, request, waiting, admission)
+            with suppress(RepliesLost):
+                return _result(waiting.reply, request.deadline), published
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()

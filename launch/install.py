@@ -47,6 +47,7 @@ CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # elsewhere torch's build f
 QUIET_SECONDS = 20.0
 BROWSER = "chromium"
 PROMETHEUS = "prometheus"
+ANALYZER = "systemd-analyze"
 
 FULL = "The disk is full: make room in {} and in {}, and run the same command again."
 OFFLINE = "The package index cannot be reached: check the network (or HTTPS_PROXY), and run the same command again."
@@ -74,6 +75,7 @@ def main(purpose: str) -> None:
             install_postgresql()
             install_chromium()
             install_prometheus()
+            install_systemd()
         install(ENVIRONMENT)
     except (SetupError, StartError, RabbitMQError, PackageError) as error:
         sys.exit(str(error))
@@ -205,6 +207,13 @@ def install_prometheus() -> None:
 
     if shutil.which(PROMETHEUS) is None:
         install_package("Prometheus", install_stopped)
+
+
+def install_systemd() -> None:
+    """What reads the units of compose/systemd: Debian's package, where there is none and we are root, which starts
+    nothing. Raises PackageError."""
+    if shutil.which(ANALYZER) is None:
+        install_package("systemd", lambda log: debian.install("systemd", log))
 
 
 def install_package(name: str, install: Callable[[IO[bytes]], None]) -> None:

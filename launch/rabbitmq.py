@@ -61,6 +61,8 @@ class PrivateRabbitMQ:
     `start()` brings it back on the same port with the same data.
     """
 
+    node = "tolk@localhost"
+
     def __init__(self, directory: Path, log: int | IO[bytes], *, timeout: float = 60) -> None:
         self.directory = directory.resolve()
         self.process: subprocess.Popen[bytes] | None = None
@@ -112,7 +114,7 @@ class PrivateRabbitMQ:
             "HOME": str(self.directory),
             "ERL_EPMD_PORT": str(names),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": "tolk@localhost",
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(distribution),
             "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
             "RABBITMQ_LOG_BASE": str(self.directory),

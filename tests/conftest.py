@@ -144,10 +144,10 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], PrivateRabbitMQ]:
-    """Makes another RabbitMQ, not yet started. It is installed where it is missing."""
+def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PrivateRabbitMQ]:
+    """Makes another RabbitMQ, which is a `kind` of one, not yet started. It is installed where it is missing."""
 
-    def make() -> PrivateRabbitMQ:
+    def make(kind: Callable[[Path, int], PrivateRabbitMQ] = PrivateRabbitMQ) -> PrivateRabbitMQ:
         directory = tmp_path_factory.mktemp("rabbitmq")
         log = LOGS[directory.name] = directory / "log"
         with log.open("ab") as output:
@@ -156,7 +156,7 @@ def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Private
                     PrivateRabbitMQ.install(output)
                 except RabbitMQError as error:
                     pytest.fail(str(error))
-            return PrivateRabbitMQ(directory, os.dup(output.fileno()))
+            return kind(directory, os.dup(output.fileno()))
 
     return make
 

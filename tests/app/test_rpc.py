@@ -332,6 +332,34 @@ def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
         assert ask(translator, "trois", model="silent", timeout=10).results[0].text == "trois"
 
 
+def take_away(url: str, name: str) -> Connection:
+    """A connection that holds a queue of this name, which nobody else can use."""
+    while True:
+        connection = Connection(url)
+        queue: Any = Queue(name, exclusive=True)(connection.default_channel)
+        with suppress(AMQPError):  # its owner was quicker to make it anew
+            queue.delete()
+            queue.declare()
+            return connection
+        connection.collect()
+
+
+def test_a_reply_queue_that_cannot_be_used_is_left_and_its_requests_are_sent_again(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "moved")
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(ask, translator, str(number), model="moved") for number in range(2)]
+        eventually(lambda: length(broker.url, "moved") == 2)
+        lost = translator.router.queue
+        with take_away(broker.url, lost):
+            eventually(lambda: length(broker.url, "moved") == 4)
+        assert translator.router.queue != lost
+        with Worker(broker.url, "moved"):
+            assert [each.result().results[0].text for each in asked] == ["0", "1"]
+            assert ask(translator, "deux", model="moved").results[0].text == "deux"
+            assert translator.status().broker
+    assert translator.router.waiting == {}
+
+
 def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
     translator = connect(fragile.url, "hung")
     with ThreadPoolExecutor(8) as threads:

@@ -36,7 +36,6 @@ METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
         "tolk_stage_seconds": (Histogram, "stage"),
         "tolk_texts_total": (Counter,),
         "tolk_characters_total": (Counter,),
-        "tolk_refused_total": (Counter, "code"),
         "tolk_in_flight": (Gauge,),
         "tolk_broker_up": (Gauge,),
         "tolk_workers": (Gauge,),

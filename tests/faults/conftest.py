@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ import pytest
 from app.settings import REPOSITORY
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
+from tests.faults.cluster import Cluster
 from tests.faults.house import House
+from tests.faults.load import Load, Row
+
+RECOVERY = 10.0  # seconds from a fault's end until everything is answered again
+AFTERWARDS = 2.0  # seconds of load after that, in which nothing may fail
+
+Fault = Callable[[Load], None]  # makes the fault happen, and returns when it has ended
 
 
 @pytest.fixture
@@ -32,11 +40,12 @@ def build(
     await_web: Callable[..., None],
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., House]]:
-    """Builds a house of so many workers, whose Celery application is `app` in `directory`."""
+    """Builds a house of so many workers, whose Celery application is `app` in `directory`; of its broker, too."""
     with ExitStack() as stack:
 
-        def build(app: str, directory: Path, workers: int) -> House:
-            broker, postgresql = stack.enter_context(new_broker()), stack.enter_context(new_postgresql())
+        def build(app: str, directory: Path, workers: int, broker: Cluster | None = None) -> House:
+            broker = stack.enter_context(broker or new_broker())
+            postgresql = stack.enter_context(new_postgresql())
             port = str(free_port())
             web = {"CELERY_BROKER_URL": broker.url, "DATABASE_URL": postgresql.url, "PORT": port}
             worker = {"CELERY_BROKER_URL": broker.url, "TOLK_STEP_TIMEOUT": "2"}
@@ -68,3 +77,43 @@ def house(build: Callable[..., House]) -> House:
 def real_house(build: Callable[..., House]) -> House:
     """With the embedded model."""
     return build("tasks", REPOSITORY, workers=1)
+
+
+@pytest.fixture
+def trial(
+    house: House,
+    record_property: Callable[[str, object], None],
+    eventually: Callable[..., None],
+    request: pytest.FixtureRequest,
+) -> Callable[..., Row]:
+    """Makes a fault happen under load, and adds its line to the table. Nothing may be lost or seen twice."""
+
+    def run(name: str, fault: Fault, *, retry: bool = True, timeout: float = 4.0) -> Row:
+        charged, kept = house.counted()
+        began = time.monotonic()
+        rate = 40.0 if request.config.getoption("--all-faults") else 15.0
+        with Load(house.url, house.secret, request.node.name, rate, timeout, retry) as load:
+            eventually(lambda: load.answered_since(began + 1))
+            fault(load)
+            ended = time.monotonic()
+            eventually(lambda: load.answered_since(ended), RECOVERY)
+            last = time.monotonic()
+            eventually(lambda: load.answered_since(last + AFTERWARDS))
+
+        def twice() -> int:
+            """Requests that are paid for, or kept, beyond those that were answered."""
+            characters, answers = house.counted()
+            answered = [each for each in load.outcomes if each.fate == "answered"]
+            paid = round((characters - charged) / len(load.outcomes[0].text))
+            return max(0, paid - len(answered)) + max(0, answers - kept - len(answered))
+
+        eventually(lambda: twice() == 0 or time.monotonic() > last + 20)
+        row = Row.of(name, load, ended, twice())
+        record_property("fault", astuple(row))
+        unclean = [each for each in load.outcomes if each.fate in ("lost", "wrong")]
+        assert not unclean, unclean[:5]
+        assert row.twice == 0
+        assert row.recovery <= RECOVERY
+        return row
+
+    return run

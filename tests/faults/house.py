@@ -19,6 +19,7 @@ from app.keys import Scope
 from app.tables import idempotent_request
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
+from tests.faults.cluster import Cluster
 
 SUPERVISION = 0.1  # seconds between two looks at the workers
 
@@ -27,7 +28,7 @@ SUPERVISION = 0.1  # seconds between two looks at the workers
 class House:
     """What runs. `start_worker` returns a process that has only begun to start."""
 
-    broker: PrivateRabbitMQ
+    broker: PrivateRabbitMQ | Cluster
     postgresql: PrivatePostgreSQL
     start_worker: Callable[[], Any]
     eventually: Callable[..., None]

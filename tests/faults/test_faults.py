@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -13,51 +12,7 @@ from tasks.contract import EXCHANGE, TASK, queue_name
 from tests.faults.house import House
 from tests.faults.load import Load, Row
 
-RECOVERY = 10.0  # seconds from a fault's end until everything is answered again
-AFTERWARDS = 2.0  # seconds of load after that, in which nothing may fail
-
-Fault = Callable[[Load], None]  # makes the fault happen, and returns when it has ended
 Trial = Callable[..., Row]
-
-
-@pytest.fixture
-def trial(
-    house: House,
-    record_property: Callable[[str, object], None],
-    eventually: Callable[..., None],
-    request: pytest.FixtureRequest,
-) -> Trial:
-    """Makes a fault happen under load, and adds its line to the table. Nothing may be lost or seen twice."""
-
-    def run(name: str, fault: Fault, *, retry: bool = True, timeout: float = 4.0) -> Row:
-        charged, kept = house.counted()
-        began = time.monotonic()
-        rate = 40.0 if request.config.getoption("--all-faults") else 15.0
-        with Load(house.url, house.secret, request.node.name, rate, timeout, retry) as load:
-            eventually(lambda: load.answered_since(began + 1))
-            fault(load)
-            ended = time.monotonic()
-            eventually(lambda: load.answered_since(ended), RECOVERY)
-            last = time.monotonic()
-            eventually(lambda: load.answered_since(last + AFTERWARDS))
-
-        def twice() -> int:
-            """Requests that are paid for, or kept, beyond those that were answered."""
-            characters, answers = house.counted()
-            answered = [each for each in load.outcomes if each.fate == "answered"]
-            paid = round((characters - charged) / len(load.outcomes[0].text))
-            return max(0, paid - len(answered)) + max(0, answers - kept - len(answered))
-
-        eventually(lambda: twice() == 0 or time.monotonic() > last + 20)
-        row = Row.of(name, load, ended, twice())
-        record_property("fault", astuple(row))
-        unclean = [each for each in load.outcomes if each.fate in ("lost", "wrong")]
-        assert not unclean, unclean[:5]
-        assert row.twice == 0
-        assert row.recovery <= RECOVERY
-        return row
-
-    return run
 
 
 def test_a_worker_is_killed(house: House, trial: Trial) -> None:

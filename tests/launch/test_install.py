@@ -91,6 +91,18 @@ def test_a_missing_python3_venv_is_named(clone: Path, module: str) -> None:
     assert said.startswith("python3-venv is missing:")
 
 
+@pytest.mark.parametrize(
+    ("program", "package"), [("chromium", "chromium"), ("prometheus", "prometheus"), ("systemd-analyze", "systemd")]
+)
+def test_what_the_tests_lack_and_who_installs_it_is_named(clone: Path, program: str, package: str) -> None:
+    before = (
+        "import os, shutil; which = shutil.which; os.geteuid = lambda: 1;"
+        f" shutil.which = lambda name: None if name == '{program}' else which(name) or name"
+    )
+    said = sentence(make(clone, "test", before=before))
+    assert said == f"There is no {package}, and only root can install it (on Debian)."
+
+
 @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "80.5", "８０"])
 def test_a_port_that_is_none_is_named(clone: Path, port: str) -> None:
     assert sentence(make(clone, "run", f"PORT={port}")).endswith(

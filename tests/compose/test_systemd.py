@@ -1,0 +1,91 @@
+"""The units for hosts without containers: systemd takes them, their rights are few, and they start what there is."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from launch.install import ANALYZER
+from tasks.worker import GRACE
+from tests.conftest import REPOSITORY
+
+UNITS = sorted((REPOSITORY / "compose" / "systemd").glob("*.service"))
+BINARIES = "/srv/tolk/.venv/bin"
+EXPOSURE = 25  # tenths, of 100: up to 50 is what systemd calls OK
+
+each = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+
+
+def installed(text: str) -> str:
+    """As if Tolk were installed where it is here."""
+    return text.replace(BINARIES, str(Path(sys.executable).parent)).replace("/srv/tolk", str(REPOSITORY))
+
+
+def analyze(unit: Path, directory: Path, *command: str) -> str:
+    """What systemd-analyze says of it, and only with exit code 0 does it say it."""
+    if shutil.which(ANALYZER) is None:
+        pytest.fail(f"There is no {ANALYZER}: `make test` as root installs it.")
+    copy = directory / unit.name
+    copy.write_text(installed(unit.read_text()))
+    done = subprocess.run([ANALYZER, *command, copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def read(unit: Path) -> configparser.SectionProxy:
+    """Its [Service]; of what is said several times, the last."""
+    parser = configparser.RawConfigParser(strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(unit)
+    return parser["Service"]
+
+
+@each
+def test_systemd_finds_nothing_to_complain_about(unit: Path, tmp_path: Path) -> None:
+    assert analyze(unit, tmp_path, "verify", "--man=no", "--recursive-errors=no") == ""
+
+
+@each
+def test_a_unit_has_few_rights(unit: Path, tmp_path: Path) -> None:
+    analyze(unit, tmp_path, "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}")
+
+
+@each
+def test_what_a_unit_starts_there_is_and_takes_its_options(unit: Path) -> None:
+    service = read(unit)
+    for name in ("ExecStartPre", "ExecStart"):
+        if name not in service:
+            continue
+        program, *arguments = shlex.split(installed(service[name]))
+        pool, separator, worker = " ".join(arguments).partition(" -- ")
+        commands = [f"{pool} --help"]
+        if separator:  # what follows goes to the workers
+            commands.append(f"-A tasks worker {worker} --help")
+        if program.endswith("gunicorn"):
+            commands = [f"{pool} --check-config"]
+        for command in commands:
+            done = subprocess.run([program, *command.split()], cwd=REPOSITORY, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_whoever_is_stopped_has_time_to_finish() -> None:
+    seconds = {unit.stem: int(read(unit)["TimeoutStopSec"]) for unit in UNITS}
+    assert seconds["tolk-web"] == Settings().max_timeout + 15
+    assert seconds["tolk-pool"] >= GRACE + 15
+    assert {read(unit)["KillMode"] for unit in UNITS} == {"mixed"}  # workers that are told twice finish nothing
+
+
+@each
+def test_no_secret_is_in_the_environment(unit: Path) -> None:
+    text = unit.read_text()
+    assert "LoadCredential=broker-url:" in text
+    assert "CELERY_BROKER_URL_FILE=%d/broker-url" in text
+    assert "CELERY_BROKER_URL=" not in text
+    assert "DATABASE_URL=" not in text
