@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 LABELS = {
     "code": ("OK", "BAD_INPUT", "RATE_LIMITED", "OVERLOADED", "TIMEOUT", "UNAVAILABLE", "INTERNAL"),
-    "stage": ("admission", "queue", "load", "wait", "prefill", "decode", "reply"),
+    "stage": ("admission", "publish", "queue", "load", "wait", "prefill", "decode", "reply"),
     "queue": ("tolk.translate.fr-en.interactive", "tolk.translate.fr-en.bulk"),
     "model": ("fr-en",),
     "worker": ("celery@one",),
