@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,13 @@ class Tolk:
     url: str
     worker: Any
     prometheus: Prometheus
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.session.trust_env = False  # which pytest writes into while a thread of ours would read it
 
     def ask(self, document: str = MUTATION) -> Any:
-        return requests.post(f"{self.url}/graphql", json={"query": document}, timeout=30).json()
+        return self.session.post(f"{self.url}/graphql", json={"query": document}, timeout=30).json()
 
 
 @pytest.fixture(scope="module")
