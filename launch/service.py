@@ -113,16 +113,7 @@ class Service:
         commands = {
             "worker": ("celery", "-A", "tasks", "worker", "--loglevel=INFO", *self.worker_metrics()),
             "web": ("gunicorn",),
-            "flower": (
-                "celery",
-                "-A",
-                "tasks",
-                "flower",
-                "--logging=warning",
-                f"--address={host}",
-                f"--port={port}",
-                COLUMNS,
-            ),
+            "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
         self.keep(self.start_broker() if name == "broker" else self.spawn(name, *commands[name]))
 
