@@ -113,10 +113,14 @@ def test_a_translation_is_one_trace_from_http_to_the_decoder(tolk: Tolk, eventua
     assert b"Quetzalcoatl" not in tolk.collector.received
 
 
+def read(data: dict[str, Any]) -> Span:
+    return Span(**{**data, "children": [read(child) for child in data["children"]]})
+
+
 def test_the_web_tier_shows_the_same_trace_without_a_collector(tolk: Tolk) -> None:
     request_id = str(uuid4())
     began = tolk.translate(request_id)
-    [root] = [Span.decode(json.loads(line)) for line in tolk.trace(request_id, "--json").splitlines()]
+    [root] = [read(json.loads(line)) for line in tolk.trace(request_id, "--json").splitlines()]
     *_, leg = root.children  # after a look at the keys, perhaps
     assert (root.name, leg.name) == ("POST /graphql", "translate by fr-en")
     assert [each.name for each in leg.children if each.name in STAGES] == STAGES
