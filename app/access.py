@@ -42,11 +42,10 @@ def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None
         trace, endpoint = g.trace, request.endpoint
         tracing.annotate(client=request.remote_addr, status=response.status_code)
         tracing.export_attributes({"request_id": request_id, **trace.attributes})
-        began = time.perf_counter() - (time.time() - trace.start)
 
         @response.call_on_close  # nobody waits for it
         def tell() -> None:
-            trace.duration = time.perf_counter() - began
+            trace.duration = time.time() - trace.start
             level = logging.DEBUG if endpoint in PROBES and response.status_code < 400 else logging.INFO
             if logger.isEnabledFor(level):
                 fields = {"status": response.status_code, "ms": round(1000 * trace.duration, 1), **trace.attributes}

@@ -389,6 +389,7 @@ def translate(
     reply = answer.reply
     translated = iter(reply.results)
     results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    tracing.annotate(failed=sum(result.error is not None for result in results) or None)
     _log_texts(context, "gets", [result.text for result in results])
     return TranslatePayload(
         request_id=answer.request_id,

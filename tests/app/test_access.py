@@ -86,3 +86,10 @@ def test_probes_are_logged_where_everything_is(
 def test_pages_leave_no_trace(client: FlaskClient, tmp_path: Path) -> None:
     client.get("/").close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_that_fail_are_counted(client: FlaskClient, fields: Callable[[], dict[str, Any]], mutation: str) -> None:
+    variables = {"input": {"texts": ["x" * 20_001, "two"], "target": "en"}}
+    client.post("/graphql", json={"query": mutation, "variables": variables}).close()
+    line = fields()
+    assert (line["status"], line["texts"], line["failed"]) == (200, 2, 1)

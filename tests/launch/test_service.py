@@ -271,7 +271,7 @@ def test_without_a_broker_it_waits_and_a_second_interrupt_hurries(
         port = taken.getsockname()[1]
         run = start(FLOWER_PORT=str(port), CELERY_BROKER_URL=f"amqp://guest:guest@127.0.0.1:{free_port()}//")
         run.until(f"port {port} is in use: Flower takes [0-9]+ ")
-    run.until("web .*/readyz.* 503")
+    run.until("web .*/readyz status=503")
     web = next(child for child in psutil.Process(run.process.pid).children() if "gunicorn" in child.cmdline())
     web.suspend()  # it will not hear SIGTERM
     run.process.send_signal(signal.SIGINT)

@@ -247,7 +247,7 @@ def test_a_worker_is_well_without_its_broker_for_a_while_and_not_for_ever(
         workers = [
             spawn(
                 *("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", "--without-mingle"),
-                *("--hostname", f"{port}@%h", "--metrics", f"127.0.0.1:{port}"),
+                *("--loglevel=INFO", "--hostname", f"{port}@%h", "--metrics", f"127.0.0.1:{port}"),
                 **environ,
                 ECHO_PATIENCE=patience,
             )
@@ -258,6 +258,7 @@ def test_a_worker_is_well_without_its_broker_for_a_while_and_not_for_ever(
         assert health(patient) == health(impatient) == starting
         broker.start()
         eventually(lambda: health(patient)[0] == health(impatient)[0] == 200, 60)
+        eventually(lambda: all(worker.says(" ready.") for worker in workers))
         broker.stop()
         eventually(lambda: health(impatient)[0] == 503)
         assert health(impatient)[1].startswith("The worker has been without its broker for ")
