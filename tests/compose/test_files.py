@@ -148,7 +148,7 @@ def test_a_pool_sees_all_gpus() -> None:
     worker = services("docker-compose.yml", "docker-compose.gpu.yml")["worker"]
     [device] = worker["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["count"]) == ("nvidia", -1)
-    assert worker["command"][:6] == ["celery", "-A", "tasks", "pool", "--gpus", "all"]
+    assert worker["command"][:7] == ["celery", "--quiet", "-A", "tasks", "pool", "--gpus", "all"]
     assert worker["build"]["args"]["COMPUTE"].startswith("cu")
     assert worker["image"] != services("docker-compose.yml")["worker"]["image"]
 
