@@ -8,4 +8,4 @@ basic_auth = [(SECRETS / "login").read_text()]
 broker_api = (SECRETS / "broker-api").read_text()
 persistent = False
 max_tasks = 10_000
-tasks_columns = "name,uuid,state,args,result,received,started,runtime,worker"
+tasks_columns = "uuid,state,args,received,runtime,worker"  # all have one name, and no result is shown
