@@ -295,9 +295,8 @@ def follow(stack: Stack) -> str:
         lines = stack.compose("logs", "--no-log-prefix", "--no-color", name).decode().splitlines()
         foreign = [line for line in lines if not line.startswith("{")]
         check(not foreign, f"the log of {name} has lines that are not JSON: {foreign[:3]}")
-        check(
-            any(json.loads(line).get("request_id") == request_id for line in lines), f"{name} does not log the request"
-        )
+        told = [line for line in lines if json.loads(line).get("request_id") == request_id]
+        check(told, f"{name} does not log the request")
         texts = [line for line in lines if TEXT in line or translation in line]
         check(not texts, f"the log of {name} tells what was translated: {texts[:1]}")
     return f"{', '.join(f'{name} {ms:.0f} ms' for name, ms in took.items() if name in STAGES)}; in both logs, textless"
