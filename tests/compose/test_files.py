@@ -236,4 +236,4 @@ def test_flower_wants_a_login(
     assert get("workers", auth=("tolk", "tolk")).status_code == 401
     assert get("workers", auth=login).status_code == 200
     columns = re.findall(r'data-column="(\w+)"', get("tasks", auth=login).text)
-    assert columns == ["uuid", "state", "args", "received", "runtime", "worker"]
+    assert columns == ["state", "args", "received", "runtime", "worker", "uuid"]
