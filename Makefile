@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-quality bench-engine bench-path bench-overload bench-models lock environment clean
+.PHONY: bench-quality bench-engine bench-path bench-overload bench-models bench-observability lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -60,6 +60,9 @@ bench-overload: environment ## three times the load that the workers can bear, a
 
 bench-models: environment ## a thousand models on demand in one worker that has memory for a hundred, some minutes
 	@$(ENV) benchmarks.models
+
+bench-observability: environment ## what logs, traces and metrics cost a translation, six minutes
+	@$(ENV) benchmarks.observability
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock

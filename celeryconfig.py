@@ -168,7 +168,8 @@ tolk_dead_letters = dead_letter_queue()
 
 broker_url = broker.address(os.environ)
 broker_use_ssl = broker.tls(broker_url, os.environ)
-broker_transport_options = {"confirm_publish": True}
+broker_connection_timeout = 2  # seconds for each node of the broker: one that is gone may not even refuse
+broker_transport_options = {"confirm_publish": True, "connect_retries_timeout": 10}  # seconds for all of them
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_heartbeat = 30

@@ -71,9 +71,10 @@ class Database:
 
     def settle(self, work: Callable[[Connection], object]) -> None:
         """Writes what is decided already: waits SETTLE seconds at most, then it goes on by itself. Logs failure."""
-        future = self._start(work, PATIENCE, threading.Event())
-        future.add_done_callback(_log_failure)
-        wait([future], SETTLE)
+        with tracing.span("database"):
+            future = self._start(work, PATIENCE, threading.Event())
+            future.add_done_callback(_log_failure)
+            wait([future], SETTLE)
 
     def upgrade(self, revision: str = "head") -> None:
         """Brings the tables up to a revision of app/migrations; who comes second waits for the first."""

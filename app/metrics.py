@@ -39,27 +39,26 @@ class Metrics:
         self._survey = _Survey(translator)
         self._directory = directory
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
+        requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
         self._seconds = Histogram("tolk_request_seconds", "A GraphQL request.", buckets=SECONDS, registry=registry)
-        self._stages = Histogram(
+        stages = Histogram(
             "tolk_stage_seconds", "A stage of a translation.", ["stage"], buckets=SECONDS, registry=registry
         )
         self._texts = Counter("tolk_texts", "Texts that were asked to be translated.", registry=registry)
         self._characters = Counter("tolk_characters", "Characters of these.", registry=registry)
-        for code in (OK, *Code):  # a rate wants to have seen the zero
-            self._requests.labels(code)
-        for stage in STAGES:
-            self._stages.labels(stage)
+        # All from the start, for a rate wants to have seen the zero.
+        self._by_code = {str(code): requests.labels(code) for code in (OK, *Code)}
+        self._by_stage = {stage: stages.labels(stage) for stage in STAGES}
 
     def count(self, trace: Span) -> None:
         """A request that is over."""
-        self._requests.labels(trace.attributes.get("code", OK)).inc()
+        self._by_code[str(trace.attributes.get("code", OK))].inc()
         self._seconds.observe(trace.duration)
         self._texts.inc(float(trace.attributes.get("texts", 0)))
         self._characters.inc(float(trace.attributes.get("characters", 0)))
         for _, span in trace.walk():
-            if span.name in STAGES:
-                self._stages.labels(span.name).observe(span.duration)
+            if (stage := self._by_stage.get(span.name)) is not None:
+                stage.observe(span.duration)
 
     def text(self) -> bytes:
         """It takes as long as a status."""

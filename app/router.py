@@ -69,6 +69,7 @@ class ReplyRouter:
         self._errors = errors
         self._cancels = cancels
         self._consumers = 0
+        self._node: str | None = None  # of the broker, that was connected to last
         self._lock = threading.Lock()
         self.waiting: dict[tuple[str, str | None], Waiting] = {}
         self._by_task: dict[str, Waiting] = {}
@@ -168,6 +169,9 @@ class ReplyRouter:
         # Durable and not exclusive, so that replies wait here while this process or the broker comes back. A connection
         # that was lost before the broker noticed still takes replies: each new consumer has precedence over the last.
         self._consumers += 1
+        if self._node not in (None, connection.host):  # and with it the queue, which is on one node
+            self._move()
+        self._node = connection.host
         unbound: Any = Queue(
             self.queue,
             durable=True,
@@ -179,6 +183,7 @@ class ReplyRouter:
             queue.declare()
         except BROKER_ERRORS:
             self._move()
+            connection.collect()  # politely it would be left to the same that did not answer
             raise
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
@@ -195,7 +200,7 @@ class ReplyRouter:
         queue.delete()
 
     def _move(self) -> None:
-        """Leaves a queue that cannot be used, as when it is on a node of the broker that is down, and what is in it."""
+        """Leaves a queue that cannot be used, or may be on a node of the broker that is down, and what is in it."""
         with self._lock:
             self.queue = _queue_name()
             lost, self._by_task = list(self._by_task.values()), {}

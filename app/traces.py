@@ -1,4 +1,4 @@
-"""The traces of the last requests, in files of one directory that all web processes share: a JSON object a line."""
+"""The traces of the last requests, in files of one directory that all web processes share: a JSON array a line."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ class Traces:
         """It is made where it is missing: with the first trace."""
         self._directory = directory
         self._lock = threading.Lock()
-        self._path = directory
-        self._room = 0  # bytes left in the file at `_path`
+        self._file: int | None = None  # a descriptor
+        self._room = 0  # bytes left in it
         self._paused = -math.inf
 
     def keep(self, request_id: str, trace: Span) -> None:
         """Stores a trace; where that fails, the log says why, and those of the next minute are not stored either."""
-        line = json.dumps({"request_id": request_id, **trace.encode()}).encode() + b"\n"
+        line = json.dumps([request_id, trace.encode()]).encode() + b"\n"
         with self._lock:
             if time.monotonic() < self._paused:
                 return
             try:
-                if self._room < len(line):
-                    self._begin()
-                # Opened each time: another process may have removed the file, the oldest of all.
-                with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb", 0) as file:
-                    file.write(line)
-                self._room -= len(line)
+                file = self._file
+                # Another process may have removed it: the oldest of all.
+                if file is None or self._room < len(line) or not os.fstat(file).st_nlink:
+                    file = self._begin()
+                self._room -= os.write(file, line)
             except OSError as error:
                 self._paused = time.monotonic() + PAUSE
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
@@ -55,23 +54,28 @@ class Traces:
             for line in path.read_bytes().splitlines():
                 if wanted in line:
                     try:
-                        data = json.loads(line)
-                        if data["request_id"] == request_id:
+                        whose, data = json.loads(line)
+                        if whose == request_id:
                             found.append(Span.decode(data))
-                    except (LookupError, TypeError, ValueError) as error:  # of another release, or cut off
+                    except (TypeError, ValueError) as error:  # of another release, or cut off
                         logger.warning("%s: a line is no trace: %r", path, error)
         return sorted(found, key=lambda trace: trace.start)
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
         """The next file of this process, and room for it."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
-        self._room = FILE_BYTES
         room = BYTES - FILE_BYTES
         for path in reversed(self._files()):
             room -= path.stat().st_size
             if room < 0:
                 path.unlink(missing_ok=True)
+        path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._room = FILE_BYTES
+        return self._file
 
     def _files(self) -> list[Path]:
         """The oldest first."""

@@ -46,11 +46,6 @@ TEXT = "Je vais dormir."
 DOCUMENT = """mutation($input: TranslateInput!) {
   translate(input: $input) { requestId model version translations { text score flags error { code message } } }
 }"""
-BODY = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [TEXT], "source": "fr", "target": "en"}}})
-HEAD = (
-    "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    f"Content-Length: {len(BODY)}\r\n\r\n"
-)
 PROCESSES = ("client", "web", "worker", "broker")
 
 Load = Callable[[int, float], list[float]]  # clients, seconds -> how long each request took, in seconds
@@ -146,9 +141,11 @@ def running(command: Sequence[str], environ: dict[str, str], log: IO[bytes]) -> 
             process.wait()
 
 
-def http_load(port: int) -> Load:
-    """Each client keeps its connection and asks again when it has its answer."""
-    request = (HEAD + BODY).encode()
+def http_load(port: int, text: str = TEXT, translation: str = TEXT) -> Load:
+    """Each client keeps its connection and asks again when it has its answer, which has to be that translation."""
+    body = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [text], "source": "fr", "target": "en"}}})
+    head = "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
     def load(clients: int, seconds: float) -> list[float]:
         took: list[float] = []
@@ -164,7 +161,7 @@ def http_load(port: int) -> Load:
             while begun:
                 for key, _ in selector.select():
                     each: Any = key.fileobj
-                    receive(each)
+                    receive(each, translation)
                     now = time.perf_counter()
                     took.append(now - begun.pop(each))
                     if now < until:
@@ -177,8 +174,8 @@ def http_load(port: int) -> Load:
     return load
 
 
-def receive(connection: socket.socket) -> None:
-    """Reads one answer, which has to be a translation."""
+def receive(connection: socket.socket, translation: str) -> None:
+    """Reads one answer."""
     data = connection.recv(65536)
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -186,7 +183,7 @@ def receive(connection: socket.socket) -> None:
     length = int(head.lower().partition(b"content-length:")[2].split()[0])
     while len(body) < length:
         body += connection.recv(65536)
-    if not head.startswith(b"HTTP/1.1 200") or TEXT.encode() not in body:
+    if not head.startswith(b"HTTP/1.1 200") or translation.encode() not in body:
         raise RuntimeError(data.decode(errors="replace"))
 
 

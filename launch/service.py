@@ -40,6 +40,8 @@ GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
 # Left to itself, Flower sends the broker's password to whoever listens on the broker's host at port 15672.
 NO_BROKER_API = "http://none:none@127.0.0.1:1/"
+# Of its page of tasks: all have one name, and no worker tells their results, which are people's texts.
+FLOWER = ("--logging=warning", "--tasks_columns=state,args,received,runtime,worker,uuid")
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
 HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
@@ -109,11 +111,16 @@ class Service:
         """Raises StartError, RabbitMQError, OSError."""
         host, port = self.flower
         commands = {
-            "worker": ("celery", "-A", "tasks", "worker"),
+            "worker": ("celery", "-A", "tasks", "worker", "--loglevel=INFO", *self.worker_metrics()),
             "web": ("gunicorn",),
-            "flower": ("celery", "-A", "tasks", "flower", "--logging=warning", f"--address={host}", f"--port={port}"),
+            "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
         self.keep(self.start_broker() if name == "broker" else self.spawn(name, *commands[name]))
+
+    def worker_metrics(self) -> tuple[str, ...]:
+        """The port after the web tier's, for the worker's."""
+        host, colon, port = os.environ.get("TOLK_METRICS", "").rpartition(":")
+        return (f"--metrics={host}:{int(port) + 1}",) if colon and port.isdecimal() else ()
 
     def start_broker(self) -> Child:
         if shutil.disk_usage(self.directory).free < DISK:
@@ -147,6 +154,8 @@ class Service:
         """Of the children: ours, and where they find each other."""
         host, port = self.flower
         environ = {**os.environ, "PORT": str(self.web[1]), "PYTHONUNBUFFERED": "1", MARK: str(self.directory)}
+        environ["TOLK_LOG_FORMAT"] = os.environ.get("TOLK_LOG_FORMAT") or "text"  # it goes through us to a terminal
+        environ["TOLK_TRACES"] = os.environ.get("TOLK_TRACES") or str(self.directory / "traces")
         environ["FLOWER_BROKER_API"] = os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API
         environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/"
         if not given(os.environ, "DATABASE_URL"):

@@ -27,6 +27,7 @@ from models.stats import BATCH_SIZES, EngineStats
 from tasks import gpu, memory
 from tasks.celery import Tolk
 from tasks.gpu import Gpu
+from tasks.translate import TASK_SECONDS, TASKS
 from tasks.watchdog import Watchdog
 from tasks.worker import Models, refuse
 from telemetry.address import Address
@@ -210,7 +211,8 @@ class Metrics(bootsteps.StartStopStep):
             self.server = Server(self.address, Health(worker))
         except OSError as error:
             refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
-        REGISTRY.register(WorkerMetrics(worker.app, self.gpu))
+        for collector in (TASKS, TASK_SECONDS, WorkerMetrics(worker.app, self.gpu)):
+            REGISTRY.register(collector)
         threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         logger.info("metrics are served on http://%s/metrics", self.address)
 

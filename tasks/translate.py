@@ -35,12 +35,13 @@ from telemetry import logs, tracing
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
 OK = "OK"  # the outcome of a task whose reply has no error
 
-
-TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"])
+# Workers register these, in tasks.metrics. Others have this module, too, such as Flower, and serve their own metrics.
+TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"], registry=None)
 TASK_SECONDS = Histogram(
     "tolk_task_seconds",
     "Seconds from a task's beginning to its reply.",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+    registry=None,
 )
 for outcome in (OK, *Code):
     TASKS.labels(outcome)  # from the start, so that the first one is an increase

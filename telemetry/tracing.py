@@ -47,20 +47,16 @@ class Span:
         for child in sorted(self.children, key=lambda each: each.start):
             yield from child.walk(depth + 1)
 
-    def encode(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "start": round(self.start, 6),
-            "duration": round(self.duration, 6),
-            "attributes": self.attributes,
-            "children": [child.encode() for child in self.children],
-        }
+    def encode(self) -> list[Any]:
+        """For JSON, in a form that is written fast: times are whole microseconds."""
+        children = [child.encode() for child in self.children]
+        return [self.name, int(self.start * 1e6), int(self.duration * 1e6), self.attributes, children]
 
     @classmethod
-    def decode(cls, data: Mapping[str, Any]) -> Span:
-        """Raises LookupError and TypeError for what is none."""
-        children = [cls.decode(child) for child in data["children"]]
-        return cls(data["name"], data["start"], data["duration"], data["attributes"], children)
+    def decode(cls, data: Any) -> Span:
+        """Raises TypeError and ValueError for what is none."""
+        name, start, duration, attributes, children = data
+        return cls(name, start / 1e6, duration / 1e6, attributes, [cls.decode(child) for child in children])
 
 
 def begin(name: str) -> Span:

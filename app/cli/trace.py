@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from uuid import UUID
 
 import click
@@ -26,7 +27,7 @@ def trace(request_id: UUID, *, as_json: bool) -> None:
     if not found:
         raise click.ClickException(f"There is no trace of {request_id} here: it is too old, or another host's.")
     for each in found:
-        click.echo(json.dumps(each.encode()) if as_json else _tree(each))
+        click.echo(json.dumps(asdict(each)) if as_json else _tree(each))
 
 
 def _tree(trace: Span) -> str:

@@ -473,6 +473,21 @@ def test_a_killed_broker_comes_back_and_the_request_in_flight_is_answered(fragil
             assert [each.result(60).results[0].text for each in waiting] == ["0", "1", "2", "3"]
 
 
+def test_what_waits_at_a_node_that_is_lost_is_sent_again_to_another(fragile, broker, connect, eventually) -> None:
+    translator = connect(f"{fragile.url};{broker.url}", "elsewhere")
+    with ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(ask, translator, "un", model="elsewhere")
+        eventually(lambda: length(fragile.url, "elsewhere") == 1)
+        lost = translator.router.queue
+        fragile.kill()
+        try:
+            with Worker(broker.url, "elsewhere"):
+                assert asked.result().results[0].text == "un"
+        finally:
+            fragile.start()
+    assert translator.router.queue != lost
+
+
 def test_while_the_broker_is_down_requests_fail_in_time_and_work_again_after(fragile, connect, eventually) -> None:
     translator = connect(fragile.url, "down")
     with Worker(fragile.url, "down"):

@@ -62,14 +62,14 @@ def promtool(*arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def hurried(targets: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+def hurried(targets: dict[str, list[str]], interval: str = INTERVAL) -> dict[str, dict[str, Any]]:
     """Prometheus' two files, by their names, for tests that do not wait for minutes.
 
-    It scrapes and looks at the rules every 200 ms, and alerts fire at once, without their `for`. `targets` stand in the
-    place of Compose's services. Everything else is as in the files.
+    It scrapes and looks at the rules every `interval`, and alerts fire at once, without their `for`. `targets` stand in
+    the place of Compose's services. Everything else is as in the files.
     """
     configuration, rules = yaml.safe_load(CONFIGURATION.read_text()), yaml.safe_load(ALERTS.read_text())
-    configuration["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), INTERVAL)
+    configuration["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), interval)
     for job in configuration["scrape_configs"]:
         job.pop("dns_sd_configs", None)
         job["static_configs"] = [{"targets": targets.get(job["job_name"], [])}]
@@ -85,9 +85,10 @@ class Prometheus:
     all of them are `up()`.
     """
 
-    def __init__(self, directory: Path, port: int, targets: dict[str, list[str]]) -> None:
+    def __init__(self, directory: Path, port: int, targets: dict[str, list[str]], interval: str = INTERVAL) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.targets = targets
+        self.interval = interval
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -95,7 +96,7 @@ class Prometheus:
         program = shutil.which(PROMETHEUS)
         if program is None:
             pytest.fail(f"There is no {PROMETHEUS}: `make test` as root installs it.")
-        for name, content in hurried(self.targets).items():
+        for name, content in hurried(self.targets, self.interval).items():
             (self._directory / name).write_text(json.dumps(content))  # which is YAML
         log = LOGS[self._directory.name] = self._directory / "log"
         with log.open("wb") as output:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from launch.rabbitmq import MONITOR, PrivateRabbitMQ
 from tasks.worker import GRACE
 from tests.compose.metrics import METRICS
 from tests.compose.prometheus import jobs
+from tests.compose.rabbitmq import ComposeRabbitMQ
 from tests.conftest import REPOSITORY, Spawn
 
 COMPOSE = REPOSITORY / "compose"
@@ -62,33 +62,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(2):
         subprocess.run([sys.executable, "-m", "launch.secrets", made], cwd=REPOSITORY, check=True)
     return made
-
-
-class ComposeRabbitMQ(PrivateRabbitMQ):
-    """With the files of compose/rabbitmq, but listening elsewhere, on loopback, and with secrets from elsewhere."""
-
-    secrets: Path
-    management: int
-    prometheus: int
-
-    def _configure(self, port: int) -> None:
-        given = (COMPOSE / "rabbitmq" / "rabbitmq.conf").read_text().replace("/run/secrets", f"{self.secrets}/rabbitmq")
-        ours = f"""
-            listeners.tcp.local = 127.0.0.1:{port}
-            management.tcp.ip = 127.0.0.1
-            management.tcp.port = {self.management}
-            prometheus.tcp.ip = 127.0.0.1
-            prometheus.tcp.port = {self.prometheus}
-        """
-        (self.directory / "rabbitmq.conf").write_text(given + ours)
-        shutil.copy(COMPOSE / "rabbitmq" / "enabled_plugins", self.directory)
-
-    def located(self, secret: str) -> str:
-        """An address for the service `rabbitmq`, as it is here."""
-        ours = {"5672": self.url.rpartition(":")[2].partition("/")[0], "15672": str(self.management)}
-        before, _, after = secret.partition("@rabbitmq:")
-        port, _, path = after.partition("/")
-        return f"{before}@127.0.0.1:{ours[port]}/{path}"
 
 
 @pytest.fixture(scope="module")

@@ -128,11 +128,13 @@ def child(run: Run, word: str) -> psutil.Process:
 
 @pytest.mark.broker
 def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker(
-    start: Callable[..., Run], eventually: Callable[..., None]
+    start: Callable[..., Run], eventually: Callable[..., None], free_port: Callable[[], int]
 ) -> None:
-    run = start()
+    port = free_port()
+    run = start(TOLK_METRICS=f"127.0.0.1:{port}")
     url = run.url("GraphiQL")
     assert "sleep" in translate(url, "Je vais dormir.")
+    check_what_is_told(run, port)
 
     second = start()
     assert second.ended() == 1
@@ -160,6 +162,17 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     assert run.stops()[2:] == ["worker", "broker"]
     assert run.remains() == []
     assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def check_what_is_told(run: Run, port: int) -> None:
+    """Of a translation: metrics by the web tier and by the worker, a line of each, and a trace."""
+    for name, counter in (("web", "tolk_requests_total"), ("worker", "tolk_tasks_total")):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port + (name == 'worker')}/metrics", timeout=10) as metrics:
+            assert f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
+    request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.access: POST /graphql "))
+    assert request_id is not None
+    run.until(rf"^worker \| .* INFO tasks.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
+    assert any(request_id[1] in file.read_text() for file in (run.directory / "traces").iterdir())
 
 
 def check_password(run: Run) -> None:

@@ -27,7 +27,7 @@ from models.stats import BATCH_SIZES, EngineStats
 from tasks import contract, memory, metrics
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.gpu import Gpu
-from tasks.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
+from tasks.metrics import CLIENT_TIMEOUT, CLIENTS, PATIENCE, Health, Server, WorkerMetrics
 from tasks.watchdog import Watchdog
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -446,6 +446,7 @@ def test_clients_that_say_nothing_hold_up_nobody_and_are_so_many_at_most(
 
 
 def test_a_client_that_says_nothing_is_let_go(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert metrics.Handler.timeout == CLIENT_TIMEOUT
     monkeypatch.setattr(metrics.Handler, "timeout", 0.1)
     with socket.create_connection(("localhost", served), timeout=30) as silent:
         assert silent.recv(1) == b""

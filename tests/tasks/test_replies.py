@@ -15,13 +15,32 @@ import celeryconfig
 @pytest.mark.broker
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_reply_arrives_though_its_connection_was_lost(broker, lost: bool) -> None:
-    celery = Celery(broker=broker.url, set_as_current=False)
-    celery.config_from_object(celeryconfig)
+    celery = application(broker.url)
     with celery.amqp.producer_pool.acquire() as producer:
         used = producer.channel.connection.sock
     if lost:
         used.shutdown(socket.SHUT_RDWR)
-    with Connection(broker.url) as connection:
+    send(celery, broker.url)
+    celery.close()
+
+
+@pytest.mark.broker
+def test_a_reply_arrives_though_a_node_of_the_broker_does_not_answer(broker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        celery = application(f"amqp://guest:guest@127.0.0.1:{gone.getsockname()[1]}//;{broker.url}")
+        send(celery, broker.url)
+        celery.close()
+
+
+def application(url: str) -> Celery:
+    celery = Celery(broker=url, set_as_current=False)
+    celery.config_from_object(celeryconfig)
+    return celery
+
+
+def send(celery: Celery, url: str) -> None:
+    """Sends a reply, which arrives."""
+    with Connection(url) as connection:
         queue = Queue("tolk.reply", exclusive=True)(connection.default_channel)
         queue.declare()
         request = SimpleNamespace(reply_to="tolk.reply", correlation_id="r1", group=None)
@@ -33,4 +52,3 @@ def test_a_reply_arrives_though_its_connection_was_lost(broker, lost: bool) -> N
         "status": "SUCCESS",
         "result": {"v": 1},
     }
-    celery.close()

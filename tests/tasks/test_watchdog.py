@@ -42,7 +42,7 @@ def test_a_worker_whose_model_hangs_ends_and_another_goes_on(
 
 
 def test_a_model_that_loads_for_ever_ends_its_worker(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    seconds = iter([None, ("a", 9.9), ("a", 10.1)])
+    seconds = iter([None, ("a", 9.4), ("a", 10.1)])
     engines: Any = SimpleNamespace(stalled=lambda: [("b", 0.9)], loading=lambda: next(seconds), loaded=lambda: ())
 
     def end(code: int) -> NoReturn:
