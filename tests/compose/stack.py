@@ -363,7 +363,12 @@ def scale(stack: Stack) -> str:
 
 def kill(stack: Stack) -> str:
     """As if a worker had crashed: its container ends, and the engine starts it again."""
-    victim = stack.containers("worker")[0]["Id"]
+    first = stack.containers("worker")[0]
+    victim, started = first["Id"], first["State"]["StartedAt"]
+
+    def is_back() -> bool:  # the engine calls a container healthy until it has seen its end
+        begun = {each["Id"]: each["State"]["StartedAt"] for each in stack.containers("worker")}
+        return begun.get(victim, started) != started and stack.healthy("worker", WORKERS)
 
     def fault() -> None:
         if stack.init:
@@ -371,7 +376,7 @@ def kill(stack: Stack) -> str:
         else:  # nobody inside can kill the first process, and the engine starts nothing again that it has killed
             run(["docker", "kill", victim])
             run(["docker", "start", victim])
-        eventually(lambda: stack.healthy("worker", WORKERS), "as many workers are healthy as before", 120)
+        eventually(is_back, "it is started again, and as many workers are healthy as before", 120)
 
     seen = stack.under_load("killed", fault)
     [restarts] = [each["RestartCount"] for each in stack.containers("worker") if each["Id"] == victim]
