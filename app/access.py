@@ -49,7 +49,7 @@ def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None
             trace.duration = time.perf_counter() - began
             level = logging.DEBUG if endpoint in PROBES and response.status_code < 400 else logging.INFO
             if logger.isEnabledFor(level):
-                fields = {**trace.attributes, "ms": round(1000 * trace.duration, 1)}
+                fields = {"status": response.status_code, "ms": round(1000 * trace.duration, 1), **trace.attributes}
                 logger.log(level, "%s", trace.name, extra={"fields": fields})
             if endpoint in API:
                 if metrics is not None:

@@ -65,7 +65,7 @@ class Settings:
     @property
     def log_config(self) -> dict[str, Any]:
         """For logging.config.dictConfig."""
-        return logs.config(self.log_format, self.log_level, {"gunicorn.error": self.log_level})
+        return logs.config(self.log_format, self.log_level, {"gunicorn.error": self.log_level, "alembic": "warning"})
 
     @property
     def max_body_bytes(self) -> int:

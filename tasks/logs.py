@@ -13,5 +13,5 @@ OTHERS = ("celery.app.trace", "celery.worker.strategy")  # by these Celery says 
 def set_up(conf: Any, loglevel: int | str, logfile: str | None) -> None:
     """From TOLK_LOG_LEVEL on, else from what --loglevel says. What Celery says of a task is heard where all is."""
     level = conf.tolk_log_level or logging.getLevelName(loglevel)
-    quiet = dict.fromkeys(() if level.upper() == "DEBUG" else OTHERS, "warning")
+    quiet = dict.fromkeys(OTHERS if level.upper() == "INFO" else (), "warning")
     logging.config.dictConfig(logs.config(conf.tolk_log_format, level, quiet, logfile))

@@ -120,12 +120,11 @@ def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply,
     TASK_SECONDS.observe(seconds)
     if not logger.isEnabledFor(logging.INFO):
         return
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"ms": round(1000 * seconds, 1)}
+    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in asdict(reply.timings).items()}
     if request is not None:
         fields |= {each: getattr(request, each) for each in ("model", "source", "target", "priority")}
         fields |= {"texts": len(request.texts), "characters": sum(map(len, request.texts))}
-    fields["ms"] = round(1000 * seconds, 1)
-    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in asdict(reply.timings).items()}
     logger.info("%s[%s] %s", TASK, task_id, outcome, extra={"fields": fields})
 
 

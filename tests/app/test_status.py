@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from werkzeug.test import TestResponse
 from app import create_app, survey
 from app.rpc import CeleryTranslator
 from app.settings import Settings
-from app.status import WINDOW, ErrorCount, QueueStatus, RecentErrors, Status, total
+from app.status import WINDOW, ErrorCount, QueueStatus, RecentErrors, Status, WebStatus, total
 from app.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import SHARED, Code, LoadedModel, TolkError, TranslateRequest, WorkerStatus, queue_name
@@ -309,10 +310,14 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
             waiting = thread.submit(one.translate, request("waits"), "waits")
             depth = {"name": "tolk.translate.fr-en.interactive", "depth": 1, "workers": 0}
             eventually(lambda: status()["models"][0]["queues"][0] == depth)
+            eventually(lambda: other.status().in_flight == 1)  # which is `one`'s
+            [(queue, since)] = other.status().oldest.items()
+            assert (queue, 0 < time.time() - since < 60) == (depth["name"], True)
             one.cancel("waits", None)
             with pytest.raises(TolkError):
                 waiting.result()
         assert available() == [False, False]
+        eventually(lambda: (other.status().in_flight, other.status().oldest) == (0, {}))
 
         broker.kill()
         eventually(lambda: status()["broker"] is False)
@@ -352,6 +357,13 @@ def test_a_process_that_only_ever_refused_is_heard_too(
     eventually(lambda: [each.request_id for each in asked.status().errors] == ["first"])
     refusing.close()
     refusing.told(Code.UNKNOWN_MODEL, "last")
+
+
+def test_a_web_process_of_an_earlier_release_tells_its_errors_alone() -> None:
+    error = ErrorCount(Code.TIMEOUT, 2, 3.0, "r1")
+    assert WebStatus.decode(json.loads(json.dumps([asdict(error)]))) == WebStatus((error,))
+    now = WebStatus((error,), 4, {"a queue": 5.0})
+    assert WebStatus.decode(json.loads(json.dumps(asdict(now)))) == now
 
 
 @pytest.mark.broker
