@@ -42,11 +42,11 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
-def queries() -> dict[str, tuple[str, set[str]]]:
+def queries(rate_interval: str = RATE_INTERVAL) -> dict[str, tuple[str, set[str]]]:
     """What the dashboard asks, by panel, and the labels that its legend shows."""
     return {
         f"{panel['title']}: {target['legendFormat']}": (
-            target["expr"].replace("$__rate_interval", RATE_INTERVAL),
+            target["expr"].replace("$__rate_interval", rate_interval),
             set(re.findall(r"{{(\w+)}}", target["legendFormat"])),
         )
         for panel in panels()

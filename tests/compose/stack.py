@@ -18,14 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.compose.prometheus import jobs, queries
 from tests.faults.load import DOCUMENT, Load, recovery
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -34,16 +38,28 @@ TAG = "test"
 PORTS = ("TOLK_FLOWER_PORT", "TOLK_PROMETHEUS_PORT", "TOLK_GRAFANA_PORT")
 BASE = "python:3.11-slim-bookworm"
 BUILT = ("web", "worker", "tests")
+FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 NO_TORCH = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'models'))))"
 AS_ROOT = ("secrets", "rabbitmq", "postgres")  # they start so; the latter two then become somebody else
 TESTED = ("tests/tasks/test_translate.py", "tests/launch/test_rabbitmq.py", "tests/app/test_database.py")
 WORKERS = 2
+TEXT = "La grenouille chante sous la lune."  # nobody else asks for it
+STAGES = {"publish", "queue", "wait", "prefill", "decode", "reply"}  # which no trace of a translation lacks
+EMPTY = {"GPU memory", "Load duration"}  # panels, where there is no GPU and no model is loaded on demand
 RECOVERY = 30.0  # seconds from a fault's end until everything is answered again
 AFTERWARDS = 3.0  # seconds of load after that, in which nothing may fail
 
 
 class Failure(Exception):
     """Something is not as it should be; the message says what."""
+
+
+class Answer(NamedTuple):
+    """A body that is JSON is decoded; where nobody answers the status is 0, and the body says why."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
 
 
 def say(line: str) -> None:
@@ -133,27 +149,45 @@ class Stack:
     def scale(self, workers: int) -> None:
         self.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "--scale", f"worker={workers}", "worker")
 
-    def get(self, address: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> tuple[int, Any]:
-        """Status and body, of JSON where it is that; (0, reason) where nobody answers."""
+    def get(self, address: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
         try:
             with urlopen(Request(address, body, headers or {}), timeout=15) as response:
-                status, text = response.status, response.read()
+                status, text, said = response.status, response.read(), response.headers
         except HTTPError as error:
-            status, text = error.code, error.read()
+            status, text, said = error.code, error.read(), error.headers
         except (OSError, HTTPException) as error:
-            return 0, str(error)
+            return Answer(0, str(error), {})
         try:
-            return status, json.loads(text)
+            return Answer(status, json.loads(text), said)
         except ValueError:
-            return status, text.decode()
+            return Answer(status, text.decode(), said)
 
-    def translate(self, text: str, secret: str) -> tuple[int, Any]:
+    def translate(self, text: str, secret: str) -> Answer:
         body = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [text], "target": "en"}}}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {secret}"}
         return self.get(f"{self.url}/graphql", headers, body)
 
     def new_key(self, name: str) -> str:
         return self.compose("exec", "-T", "web", "flask", "--app", "app", "keys", "create", name).decode().strip()
+
+    def translation(self, text: str) -> tuple[str, str]:
+        """Its translation, and the request's id."""
+        answer = self.translate(text, self.secret)
+        check(answer.status == 200 and not answer.body.get("errors"), f"{answer.status} {answer.body}")
+        [translation] = answer.body["data"]["translate"]["translations"]
+        return translation["text"], answer.headers["X-Request-Id"]
+
+    def metrics(self) -> dict[str, float]:
+        """What the web tier and all workers tell on the network of metrics, summed over the workers."""
+        network = f"{PROJECT}_metrics"
+        workers = [each["NetworkSettings"]["Networks"][network]["IPAddress"] for each in self.containers("worker")]
+        found: defaultdict[str, float] = defaultdict(float)
+        for address in ("web:9100", *(f"{worker}:9101" for worker in workers)):
+            text = self.compose("exec", "-T", "web", "python", "-c", FETCH, f"http://{address}/metrics").decode()
+            for family in text_string_to_metric_families(text):
+                for name, labels, value, *_ in family.samples:
+                    found[" ".join((name, *labels.values()))] += value
+        return found
 
     def under_load(self, name: str, fault: Callable[[], None], *, may_fail: bool = False) -> str:
         """Makes a fault happen while somebody translates; nothing may be lost, nor told as failed unless it may be."""
@@ -243,27 +277,77 @@ def harden(stack: Stack) -> str:
 
 
 def translate(stack: Stack) -> str:
-    eventually(lambda: stack.get(f"{stack.url}/readyz")[0] == 200, "the web tier is ready")
-    check(stack.translate("Il pleut.", "")[0] == 401, "a key is not asked for")
+    eventually(lambda: stack.get(f"{stack.url}/readyz").status == 200, "the web tier is ready")
+    check(stack.translate("Il pleut.", "").status == 401, "a key is not asked for")
     stack.secret = stack.new_key("load")
-    status, answer = stack.translate("Il pleut.", stack.secret)
-    check(status == 200 and not answer.get("errors"), f"{status} {answer}")
-    [translation] = answer["data"]["translate"]["translations"]
-    return f"Il pleut. → {translation['text']}"
+    translation, _ = stack.translation("Il pleut.")
+    return f"Il pleut. → {translation}"
+
+
+def spans(trace: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield trace
+    for child in trace["children"]:
+        yield from spans(child)
+
+
+def follow(stack: Stack) -> str:
+    """One request by its id: its trace, and its lines in the logs of both tiers."""
+    translation, request_id = stack.translation(TEXT)
+    said = stack.compose("exec", "-T", "web", "flask", "--app", "app", "trace", "--json", request_id)
+    took = {span["name"]: 1000 * span["duration"] for span in spans(json.loads(said))}
+    check(took.keys() >= STAGES, f"the trace has {', '.join(took)}")
+    for name in ("web", "worker"):
+        lines = stack.compose("logs", "--no-log-prefix", "--no-color", name).decode().splitlines()
+        foreign = [line for line in lines if not line.startswith("{")]
+        check(not foreign, f"the log of {name} has lines that are not JSON: {foreign[:3]}")
+        told = [line for line in lines if json.loads(line).get("request_id") == request_id]
+        check(told, f"{name} does not log the request")
+        texts = [line for line in lines if TEXT in line or translation in line]
+        check(not texts, f"the log of {name} tells what was translated: {texts[:1]}")
+    return f"{', '.join(f'{name} {ms:.0f} ms' for name, ms in took.items() if name in STAGES)}; in both logs, textless"
+
+
+def measure(stack: Stack) -> str:
+    """What the metrics count is what was asked for, by whichever process and worker; nobody else sees them."""
+    before = stack.metrics()
+    number = 20
+    for _ in range(number):
+        stack.translation(TEXT)
+    check(stack.translate(TEXT, "").status == 401, "a key is not asked for")
+    wanted = {
+        **dict.fromkeys(("tolk_requests_total OK", "tolk_texts_total", "tolk_request_seconds_count"), number),
+        **{f"tolk_stage_seconds_count {stage}": number for stage in STAGES},
+        **dict.fromkeys(("tolk_tasks_total OK", "tolk_task_seconds_count", "tolk_sentences_total fr-en"), number),
+        "tolk_characters_total": number * len(TEXT),
+        "tolk_requests_total UNAUTHENTICATED": 1,
+        "tolk_requests_total INTERNAL": 0,
+    }
+    wanted["tolk_request_seconds_count"] += 1
+
+    def counted() -> dict[str, float]:
+        now = stack.metrics()
+        return {name: now[name] - before[name] for name in wanted}
+
+    eventually(lambda: counted() == wanted, f"these have grown by so much: {wanted}")
+    check(stack.metrics()["tolk_workers"] == WORKERS, f"the web tier does not see {WORKERS} workers")
+    for headers in ({}, {"Host": "web:9100"}):
+        status = stack.get(f"{stack.url}/metrics", headers).status
+        check(status == 404, f"/metrics is open to everybody: {status}")
+    return f"{number} translations, and {len(wanted)} counters of both tiers say so; 404 from outside"
 
 
 def open_flower(stack: Stack) -> str:
     address = f"http://127.0.0.1:{stack.ports['TOLK_FLOWER_PORT']}"
-    status, _ = stack.get(f"{address}/api/workers")
+    status = stack.get(f"{address}/api/workers").status
     check(status == 401, f"without a login Flower answers {status}")
     headers = basic(stack.compose("exec", "-T", "flower", "cat", "/run/secrets/login").decode())
 
     def workers() -> int:
-        status, found = stack.get(f"{address}/workers?json=1", headers)
+        status, found, _ = stack.get(f"{address}/workers?json=1", headers)
         return len(found["data"]) if status == 200 else 0
 
     eventually(lambda: workers() == WORKERS, f"Flower shows {WORKERS} workers")
-    status, page = stack.get(f"{address}/broker", headers)
+    status, page, _ = stack.get(f"{address}/broker", headers)
     check(status == 200 and "tolk.translate.fr-en.interactive" in page, f"Flower's page of the broker: {status}")
     return f"{WORKERS} workers, and the queues; nothing without a login"
 
@@ -279,7 +363,12 @@ def scale(stack: Stack) -> str:
 
 def kill(stack: Stack) -> str:
     """As if a worker had crashed: its container ends, and the engine starts it again."""
-    victim = stack.containers("worker")[0]["Id"]
+    first = stack.containers("worker")[0]
+    victim, started = first["Id"], first["State"]["StartedAt"]
+
+    def is_back() -> bool:  # the engine calls a container healthy until it has seen its end
+        begun = {each["Id"]: each["State"]["StartedAt"] for each in stack.containers("worker")}
+        return begun.get(victim, started) != started and stack.healthy("worker", WORKERS)
 
     def fault() -> None:
         if stack.init:
@@ -287,7 +376,7 @@ def kill(stack: Stack) -> str:
         else:  # nobody inside can kill the first process, and the engine starts nothing again that it has killed
             run(["docker", "kill", victim])
             run(["docker", "start", victim])
-        eventually(lambda: stack.healthy("worker", WORKERS), "as many workers are healthy as before", 120)
+        eventually(is_back, "it is started again, and as many workers are healthy as before", 120)
 
     seen = stack.under_load("killed", fault)
     [restarts] = [each["RestartCount"] for each in stack.containers("worker") if each["Id"] == victim]
@@ -321,12 +410,11 @@ def roll(stack: Stack) -> str:
 def back_up(stack: Stack) -> str:
     dump = stack.compose("exec", "-T", "postgres", "pg_dump", "--username=tolk", "--format=custom", "tolk")
     later = stack.new_key("later")
-    check(stack.translate("Il neige.", later)[0] == 200, "the later key is not taken")
+    check(stack.translate("Il neige.", later).status == 200, "the later key is not taken")
     options = ("--username=tolk", "--dbname=tolk", "--clean", "--if-exists", "--single-transaction", "--exit-on-error")
     stack.compose("exec", "-T", "postgres", "pg_restore", *options, stdin=None, input=dump)
-    eventually(lambda: stack.translate("Il neige.", later)[0] == 401, "the later key is refused", 20)
-    status, answer = stack.translate("Il neige.", stack.secret)
-    check(status == 200 and not answer.get("errors"), f"the earlier key: {status} {answer}")
+    eventually(lambda: stack.translate("Il neige.", later).status == 401, "the later key is refused", 20)
+    stack.translation("Il neige.")
     return f"{len(dump)} bytes: keys made before it hold, those made after are gone"
 
 
@@ -334,15 +422,35 @@ def open_prometheus(stack: Stack) -> str:
     if why := stack.lacks("prometheus"):
         return why
     stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "prometheus")
-    address = f"http://127.0.0.1:{stack.ports['TOLK_PROMETHEUS_PORT']}/api/v1/query?query=up==1"
+    address = f"http://127.0.0.1:{stack.ports['TOLK_PROMETHEUS_PORT']}/api/v1"
 
-    def reached() -> Counter[str]:
-        status, found = stack.get(address)
-        return Counter(each["metric"]["job"] for each in found["data"]["result"]) if status == 200 else Counter()
+    def ask(what: str) -> Any:
+        status, found, _ = stack.get(f"{address}/{what}")
+        check(status == 200, f"Prometheus' {what}: {status} {found}")
+        return found["data"]
 
-    wanted = Counter({"tolk-web": 1, "tolk-worker": WORKERS, "rabbitmq": 1, "flower": 1})
-    eventually(lambda: reached() >= wanted, f"Prometheus reaches {dict(wanted)}")
-    return f"it reaches {', '.join(f'{number} {name}' for name, number in sorted(wanted.items()))}"
+    def targets() -> Counter[tuple[str, str]]:
+        return Counter((each["labels"]["job"], each["health"]) for each in ask("targets?state=active")["activeTargets"])
+
+    def empty() -> set[str]:
+        """The dashboard's panels with a query that shows nothing."""
+        return {
+            name.partition(":")[0]
+            for name, (expression, _) in queries(rate_interval="1m").items()
+            if all(each["value"][1] == "NaN" for each in ask(f"query?query={quote(expression)}")["result"])
+        }
+
+    def told() -> set[str]:
+        return {each["labels"]["alertname"] for each in ask("alerts")["alerts"] if each["state"] == "firing"}
+
+    wanted = Counter({(job, "up"): WORKERS if job == "tolk-worker" else 1 for job in jobs()})
+    eventually(lambda: targets() == wanted, f"Prometheus reaches {dict(wanted)}")
+    seen = stack.under_load("watched", lambda: eventually(lambda: empty() <= EMPTY, "every panel shows something", 120))
+    stack.compose("stop", "worker")
+    eventually(lambda: "TolkNoWorker" in told(), "TolkNoWorker fires without a worker", 180)
+    stack.scale(WORKERS)
+    eventually(lambda: "TolkNoWorker" not in told(), "TolkNoWorker ends with a worker", 120)
+    return f"{wanted.total()} targets are up; every panel shows something, under {seen}; TolkNoWorker fires, and ends"
 
 
 def open_grafana(stack: Stack) -> str:
@@ -350,9 +458,9 @@ def open_grafana(stack: Stack) -> str:
         return why
     stack.compose("up", "--detach", "--no-recreate", "--no-deps", "--wait", "grafana")
     address = f"http://127.0.0.1:{stack.ports['TOLK_GRAFANA_PORT']}/api/search?type=dash-db"
-    check(stack.get(address)[0] == 401, "Grafana wants no login")
+    check(stack.get(address).status == 401, "Grafana wants no login")
     password = stack.compose("exec", "-T", "grafana", "cat", "/run/secrets/password").decode()
-    status, dashboards = stack.get(address, basic(f"admin:{password}"))
+    status, dashboards, _ = stack.get(address, basic(f"admin:{password}"))
     check(status == 200 and dashboards, f"Grafana's dashboards: {status} {dashboards}")
     return ", ".join(each["title"] for each in dashboards)
 
@@ -380,6 +488,8 @@ STEPS = {
     "up": start,
     "hardening": harden,
     "translate": translate,
+    "trace and logs": follow,
+    "metrics": measure,
     "Flower": open_flower,
     "scale to 4 workers": scale,
     "kill -9 of a worker": kill,
