@@ -352,7 +352,7 @@ def _describe(request: TranslateRequest) -> str:
     """For monitors and logs, which people's texts do not go into."""
     characters = sum(map(len, request.texts))
     way = f"{request.source} to {request.target} by {request.model}, {request.priority}"
-    return f"<{len(request.texts)} texts, {characters} characters, {way}>"
+    return f"<{len(request.texts)} text{'s' * (len(request.texts) > 1)}, {characters} characters, {way}>"
 
 
 def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:

@@ -1,4 +1,4 @@
-"""What it costs to see inside: the same requests to services that tell nothing, all, and all to a collector as well.
+"""What it costs to see inside: the same requests to services that tell nothing, all, and all to a collector, too.
 
 python -m benchmarks.observability
 
@@ -38,7 +38,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16)
-ROUNDS = 20
+ROUNDS = 30
 WANTED = 1.03
 TEXT, TRANSLATION = "Je voudrais savoir à quelle heure part le train.", "train"
 COLLECTOR = """
@@ -65,10 +65,13 @@ def main() -> None:
         collector = free_port()
         stack.enter_context(running([sys.executable, "-c", COLLECTOR.format(port=collector)], {**os.environ}, log))
         told = {"TOLK_LOG_LEVEL": "info", "TOLK_LOG_FORMAT": "json"}
+        exported = told | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"}
+        sampled = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.05"}
         settings = {
             "nothing": {"TOLK_LOG_LEVEL": "warning", "TOLK_TRACES": "off"},
             "all": told,
-            "all, and OTLP": told | {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}"},
+            "all, and OTLP": exported,
+            "all, and OTLP of one in 20": exported | sampled,
         }
         try:
             sides = {
