@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
@@ -39,6 +39,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16)
 ROUNDS = 30
+ATTEMPTS = 5
 WANTED = 1.03
 TEXT, TRANSLATION = "Je voudrais savoir à quelle heure part le train.", "train"
 COLLECTOR = """
@@ -82,8 +83,8 @@ def main() -> None:
             log.seek(0)
             sys.exit(f"{error}\n{log.read().decode(errors='replace')}")
         for side in sides.values():
-            for clients in (1, 4, *CLIENTS):  # by and by: of what is new, little is expected
-                side.stage.load(clients, 2.0)
+            for clients in CLIENTS:
+                measure_again(side, clients)
         rounds = [measure_round(sides, number) for number in range(ROUNDS)]
     print(report(list(sides), rounds))
 
@@ -112,9 +113,15 @@ def start(directory: Path, environ: dict[str, str], stack: ExitStack, log: IO[by
 def measure_round(sides: dict[str, Side], number: int) -> dict[tuple[str, int], Sample]:
     """Who is first changes from round to round."""
     names = [*sides][number % len(sides) :] + [*sides][: number % len(sides)]
-    return {
-        (name, clients): measure(sides[name].stage, clients, sides[name].node) for clients in CLIENTS for name in names
-    }
+    return {(name, clients): measure_again(sides[name], clients) for clients in CLIENTS for name in names}
+
+
+def measure_again(side: Side, clients: int) -> Sample:
+    """A process that was idle knows little of its pace, and may refuse some who come at once: then once more."""
+    for _ in range(ATTEMPTS - 1):
+        with suppress(RuntimeError):
+            return measure(side.stage, clients, side.node)
+    return measure(side.stage, clients, side.node)
 
 
 def report(names: list[str], rounds: list[dict[tuple[str, int], Sample]]) -> str:
