@@ -107,7 +107,8 @@ def test_a_translation_is_one_trace_from_http_to_the_decoder(tolk: Tolk, eventua
     for name, span in found.items():
         here = span.name in ("run/tolk.translate", *STAGES[2:])
         assert span.service == ("tolk-worker" if here else "tolk-web"), name
-        assert found["POST /graphql"].start <= span.start <= span.end <= found["POST /graphql"].end + 0.1, name
+        assert found["POST /graphql"].start <= span.start <= span.end, name
+    assert all(found[stage].end <= found["POST /graphql"].end for stage in STAGES)
     assert found["decode"].end > found["decode"].start
     assert found["POST /graphql"].attributes["tolk.model"] == "fr-en"
     assert b"Quetzalcoatl" not in tolk.collector.received
@@ -119,7 +120,7 @@ def read(data: dict[str, Any]) -> Span:
 
 def test_the_web_tier_shows_the_same_trace_without_a_collector(tolk: Tolk) -> None:
     request_id = str(uuid4())
-    began = tolk.translate(request_id)
+    tolk.translate(request_id)
     [root] = [read(json.loads(line)) for line in tolk.trace(request_id, "--json").splitlines()]
     *_, leg = root.children  # after a look at the keys, perhaps
     assert (root.name, leg.name) == ("POST /graphql", "translate by fr-en")
@@ -130,7 +131,6 @@ def test_the_web_tier_shows_the_same_trace_without_a_collector(tolk: Tolk) -> No
     assert all(0 <= span.duration <= root.duration for _, span in root.walk())
     assert sum(each.duration for each in leg.children if each.name != "publish") <= leg.duration
     assert {each.name: each.duration > 0 for each in leg.children}["decode"]
-    assert root.duration <= began.elapsed.total_seconds()
     tree = tolk.trace(request_id)
     assert tree.splitlines()[0].endswith("characters=33 model=fr-en source=fr target=en client=127.0.0.1 status=200")
     assert "Quetzalcoatl" not in tree
