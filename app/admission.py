@@ -25,7 +25,9 @@ THREADS = REQUESTS + 16  # of a process: some are left to refuse, and to tell ho
 LONGEST: dict[Priority, float] = {"interactive": 2.0, "bulk": math.inf}
 DEPTH_AGE = 0.25  # seconds that a queue's length stays good
 MEMORY = 1.0  # seconds in which what replies say fades to a third
+LEAP = 0.15  # seconds that a reply counts for at most which came out of a silence
 FORGOTTEN = 60.0  # seconds without a reply after which nothing is known
+GUESS = 200.0  # requests per second, until replies say better
 RETRY_AFTER = (1, 30)  # seconds
 
 
@@ -57,7 +59,8 @@ class Admission:
         self._depth = 0
         self._since = 0  # entered since the depth was measured
         self._outdated = -math.inf
-        self._pace = 0.0  # the logarithm of requests per second: one odd sample must not outweigh the others
+        # The logarithm of requests per second: one odd sample must not outweigh the others.
+        self._pace = math.log(GUESS)
         self._learnt = -math.inf
         self._replies: deque[float] = deque()  # when they came, in the last second
 
@@ -99,7 +102,12 @@ class Admission:
                 return
             now = self._clock()
             waited = max(now - place.entered - work, 0.001)
-            weight = 1 - math.exp((self._learnt - now) / MEMORY)
+            silence = now - self._learnt
+            if silence > FORGOTTEN:
+                self._pace = math.log(GUESS)
+            if silence > 0.75 * waited:  # hardly anything moved meanwhile: it tells of a standstill, not of a pace
+                silence = min(silence, LEAP)
+            weight = 1 - math.exp(-silence / MEMORY)
             self._pace += weight * (math.log((place.ahead + 1) / waited) - self._pace)
             self._learnt = now
             self._replies.append(now)

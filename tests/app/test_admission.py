@@ -61,7 +61,7 @@ class Line:
 
 
 @pytest.mark.parametrize(("processes", "held"), [(1, 0), (1, 64), (4, 0), (4, 64)])
-@pytest.mark.parametrize("pace", [20.0, 40.0, 300.0])
+@pytest.mark.parametrize("pace", [5.0, 20.0, 40.0, 300.0])
 def test_of_three_times_the_load_what_can_be_done_is_done_in_time(pace: float, processes: int, held: int) -> None:
     line = Line(pace=pace, processes=processes)
     line.offer(3 * pace, 20, held=held)
@@ -107,6 +107,24 @@ def test_after_a_standstill_nobody_is_refused_for_long() -> None:
     assert line.refused == 0
 
 
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("clients", [16, 48, 80])
+@pytest.mark.parametrize("standstill", [0.3, 1.6, 5.0])
+def test_who_waited_for_a_worker_may_come_again_at_once(standstill: float, clients: int, known: bool) -> None:
+    """Clients that always have one request each, while the only worker starts."""
+    line = Line(pace=200)
+    if known:
+        line.offer(20, 10)
+    for _ in range(clients):
+        line.arrive(10, held=64)
+    line.now += standstill
+    for _ in range(500):
+        line.serve()
+        line.arrive(10, held=64)
+        line.now += 1 / line.pace
+    assert line.refused == 0
+
+
 def test_whoever_has_less_time_waits_less() -> None:
     line = Line(pace=40)
     line.offer(120, 20, timeout=1)
@@ -128,9 +146,11 @@ def admission(*, chances: Iterable[float] = (0.0,)) -> tuple[Admission, list[flo
     """One that knows a pace of 10 requests a second, and its clock."""
     clock, values = [0.0], iter(chances)
     made = Admission(2.0, lambda: clock[0], lambda: next(values))
-    place = made.enter(60)
-    clock[0] += 0.3
-    made.leave(place, work=0.2)
+    for _ in range(100):
+        place = made.enter(60)
+        clock[0] += 0.3
+        made.leave(place, work=0.2)
+    clock[0] += 2.0
     return made, clock
 
 
@@ -184,13 +204,13 @@ def test_the_depth_is_measured_by_one_caller_at_a_time() -> None:
 
 @pytest.mark.parametrize(("work", "refused"), [(WORK, True), (5.0 + WORK, False)])
 def test_a_model_that_loads_keeps_none_of_its_neighbours_out(work: float, refused: bool) -> None:
-    """Five requests wait five seconds for their model. Then others come, two at a time, into the same queue."""
+    """Again and again, one waits five seconds for its model. Then others come, two at a time, into the same queue."""
     clock = [0.0]
     made = Admission(2.0, lambda: clock[0], lambda: 0.0)
-    loading = [made.enter(60) for _ in range(5)]
-    clock[0] += 5.0 + 2 * WORK
-    for place in loading:
-        made.leave(place, work)
+    for _ in range(30):
+        loading = made.enter(60)
+        clock[0] += 5.0 + 2 * WORK
+        made.leave(loading, work)
     clock[0] += 2.0
     made.enter(60)
     if refused:  # as if loading were waiting in line
