@@ -19,7 +19,7 @@ test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
-test-faults: ## make every fault happen to a whole service, ten minutes; prints what became of the requests
+test-faults: ## make every fault happen to a whole service, four minutes; prints what became of the requests
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
 
