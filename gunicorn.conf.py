@@ -54,6 +54,7 @@ if settings.metrics is not None:
 worker_class = "app.server.Worker"  # gthread's, with deadlines for slow clients
 workers = 2
 threads = THREADS
+worker_connections = 800  # of a process, idle ones too: with the broker's and the database's, within 1024 files
 preload_app = False
 
 # Both outlast the longest request that is allowed.

@@ -15,12 +15,13 @@ from tests.compose.prometheus import Prometheus, alerts, queries
 FAULTS: dict[str, tuple[str, dict[str, float], str]] = {
     "TolkBrokerDown": ("tolk-web", {"tolk_broker_up": 0}, "RabbitMQ does not answer 127.0.0.1:"),
     "TolkNoWorker": ("tolk-web", {"tolk_workers": 0}, "No worker answers."),
+    "TolkWorkerLost": ("tolk-web", {"tolk_workers": 1}, "Only 1 of the workers answer"),
     "TolkErrors": ("tolk-web", {"tolk_requests_total{INTERNAL}": 1000}, "% of the requests fail."),
     "TolkRefusing": ("tolk-web", {"tolk_requests_total{OVERLOADED}": 1000}, "% of the requests are refused"),
     "TolkBacklog": ("tolk-web", {"tolk_queue_age_seconds": 61}, "for 1m 1s in tolk.translate.fr-en."),
     "TolkSlow": ("tolk-web", {"tolk_request_seconds": 7}, "takes longer than "),
     "TolkDeadLetters": ("tolk-web", {"tolk_dead_letters": 3}, "3 messages are in the dead-letter queue."),
-    "TolkMemory": ("tolk-worker", {"tolk_memory_bytes": 1.9}, "uses 95% of the memory"),
+    "TolkMemory": ("tolk-worker", {"tolk_memory_bytes": 1.9}, "use 95% of the memory"),
     "TolkGpuMemory": ("tolk-worker", {"tolk_gpu_memory_bytes": 1.96}, "uses 98% of its GPU's memory."),
 }
 
