@@ -34,26 +34,28 @@ def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None
         g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
         logs.request_id.set(g.request_id)
         g.trace = tracing.begin(f"{request.method} {quote(request.path)}")
-        g.arrival = g.trace.start
+        g.arrival, g.began = g.trace.start, time.perf_counter()
 
     @app.after_request
     def answer(response: Response) -> Response:
         response.headers["X-Request-Id"] = request_id = g.request_id
-        trace, endpoint = g.trace, request.endpoint
+        trace, began, endpoint = g.trace, g.began, request.endpoint
+        page = response.mimetype == "text/html"  # GraphiQL
+        asks = endpoint in API and request.method in ("GET", "POST") and not page
         tracing.annotate(client=request.remote_addr, status=response.status_code)
         tracing.export_attributes({"request_id": request_id, **trace.attributes})
 
         @response.call_on_close  # nobody waits for it
         def tell() -> None:
-            trace.duration = time.time() - trace.start
+            trace.duration = time.perf_counter() - began
             level = logging.DEBUG if endpoint in PROBES and response.status_code < 400 else logging.INFO
             if logger.isEnabledFor(level):
                 fields = {"status": response.status_code, "ms": round(1000 * trace.duration, 1), **trace.attributes}
                 logger.log(level, "%s", trace.name, extra={"fields": fields})
-            if endpoint in API:
-                if metrics is not None:
-                    metrics.count(trace)
-                if traces is not None:
-                    traces.keep(request_id, trace)
+            if asks and metrics is not None:
+                metrics.count(trace)
+            if asks and traces is not None:
+                traces.keep(request_id, trace)
+            logs.request_id.set(None)  # what this thread logs next is not of this request
 
         return response

@@ -53,7 +53,7 @@ def extensions(error: TolkError) -> dict[str, Any]:
 
     To the log, the trace and the metrics this is what the request came to.
     """
-    tracing.annotate(code=error.code.value)
+    tracing.annotate_first(code=error.code.value)
     retry = {} if error.retry_after is None else {"retryAfter": error.retry_after}
     return {"code": error.code, "requestId": g.request_id, **retry}
 

@@ -124,7 +124,8 @@ class ReplyRouter:
             for waiting in self._by_task.values():
                 if waiting.queue:
                     oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
-            return WebStatus(tuple(self._errors.counts()), len(self.waiting), oldest)
+            translations = sum(bool(waiting.queue) for waiting in self.waiting.values())  # others ask to cancel
+            return WebStatus(tuple(self._errors.counts()), translations, oldest)
 
     def close(self) -> None:
         """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""

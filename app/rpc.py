@@ -360,7 +360,8 @@ def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:
     began = published
     for stage in ("queue", "load", "wait", "prefill", "decode"):
         duration = getattr(reply.timings, stage)
-        span.add(stage, began, duration)
+        if duration or reply.error is None:  # what failed did not come to all of them
+            span.add(stage, began, duration)
         began += duration
     span.add("reply", began, max(0.0, time.time() - began))
     span.attributes.update(worker=reply.worker, version=reply.version or "")

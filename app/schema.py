@@ -12,6 +12,7 @@ import graphene
 from graphql import GraphQLResolveInfo
 
 from app import auth, idempotency, limits, pivot
+from app.access import REQUEST_ID
 from app.accounts import Accounts, Answer, Once
 from app.keys import Key, Scope
 from app.settings import DEFAULT_TIMEOUT, Settings
@@ -342,6 +343,8 @@ class Mutation(graphene.ObjectType):
     def resolve_cancel_translation(_root: None, info: GraphQLResolveInfo, *, request_id: str) -> CancelPayload:
         context: Context = info.context
         auth.demand(context.key, Scope.TRANSLATE)
+        if not REQUEST_ID.fullmatch(request_id):  # no request has it
+            return CancelPayload(cancelled=False)
         return CancelPayload(cancelled=context.translator.cancel(request_id.lower(), context.principal))
 
 

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from telemetry.tracing import Span
@@ -42,17 +43,19 @@ class Traces:
                 # Another process may have removed it: the oldest of all.
                 if file is None or self._room < len(line) or not os.fstat(file).st_nlink:
                     file = self._begin()
-                self._room -= os.write(file, line)
+                whole = os.write(file, line) == len(line)
+                self._room = self._room - len(line) if whole else 0  # nothing goes behind half a line
             except OSError as error:
                 self._paused = time.monotonic() + PAUSE
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
-        """All of that id, the latest last: several where a client sends an id again."""
+        """All of that id, the latest last: several where a client sends an id again. Raises OSError."""
         wanted, found = request_id.encode(), []
         for path in self._files():
-            for line in path.read_bytes().splitlines():
-                if wanted in line:
+            with suppress(FileNotFoundError):  # it was the oldest
+                lines = path.read_bytes().splitlines()
+                for line in (line for line in lines if wanted in line):
                     try:
                         whose, data = json.loads(line)
                         if whose == request_id:
@@ -69,9 +72,10 @@ class Traces:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = BYTES - FILE_BYTES
         for path in reversed(self._files()):
-            room -= path.stat().st_size
-            if room < 0:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has removed it
+                room -= path.stat().st_size
+                if room < 0:
+                    path.unlink()
         path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._room = FILE_BYTES

@@ -74,6 +74,13 @@ def annotate(**attributes: Attribute | None) -> None:
         root.attributes.update({name: value for name, value in attributes.items() if value is not None})
 
 
+def annotate_first(**attributes: Attribute) -> None:
+    """The same, where nothing was said of it before."""
+    root = _root.get()
+    if root is not None:
+        root.attributes = attributes | root.attributes
+
+
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[Span]:
     """A part of what this thread does now."""
@@ -133,9 +140,10 @@ def wanted(environ: Mapping[str, str]) -> bool:
     exporter = environ.get("OTEL_TRACES_EXPORTER") or "otlp"
     if exporter not in ("otlp", "none"):
         raise TracingError(f"OTEL_TRACES_EXPORTER: otlp or none was expected, not {exporter!r}.")
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-        if (protocol := environ.get(name) or "http/protobuf") != "http/protobuf":
-            raise TracingError(f"{name}: http/protobuf was expected, not {protocol!r}.")
+    names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first that is set counts
+    name, protocol = next(((name, said) for name in names if (said := environ.get(name))), ("", "http/protobuf"))
+    if protocol != "http/protobuf":
+        raise TracingError(f"{name}: http/protobuf was expected, not {protocol!r}.")
     return exporter == "otlp"
 
 

@@ -23,7 +23,10 @@ def trace(request_id: UUID, *, as_json: bool) -> None:
     traces = current_app.extensions["traces"]
     if traces is None:
         raise click.ClickException("No traces are kept: TOLK_TRACES is off.")
-    found = traces.find(str(request_id))
+    try:
+        found = traces.find(str(request_id))
+    except PermissionError as error:
+        raise click.ClickException(f"{error.filename}: only the user as whom the web tier runs may read it.") from error
     if not found:
         raise click.ClickException(f"There is no trace of {request_id} here: it is too old, or another host's.")
     for each in found:

@@ -9,10 +9,12 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 
-from app import create_app
+from app import create_app, errors
 from app.settings import Settings
 from app.traces import Traces
 from app.translator import EchoTranslator
+from tasks.contract import Code, TolkError
+from telemetry import logs
 
 SECRET = "Nobody's business."
 
@@ -66,6 +68,32 @@ def test_a_refusal_says_its_code(
     assert (line["status"], line["code"]) == (status, code)
 
 
+def test_of_several_errors_the_first_counts(client: FlaskClient, fields: Callable[[], dict[str, Any]]) -> None:
+    @client.application.get("/several")
+    def several() -> str:
+        for code in (Code.OVERLOADED, Code.UNAVAILABLE):
+            errors.extensions(TolkError(code, "No."))
+        return ""
+
+    client.get("/several").close()
+    assert fields()["code"] == "OVERLOADED"
+
+
+def test_a_clock_that_is_set_back_makes_nothing_take_less_than_no_time(
+    client: FlaskClient, fields: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter(range(2_000_000_000, 0, -3_600))
+    monkeypatch.setattr("time.time", lambda: float(next(times)))
+    client.post("/graphql", json={"query": "{ __typename }"}).close()
+    assert 0 <= fields()["ms"] < 60_000
+
+
+def test_what_comes_after_a_request_is_not_logged_as_of_it(client: FlaskClient) -> None:
+    with client.post("/graphql", json={"query": "{ __typename }"}) as answer:
+        assert logs.request_id.get() == answer.headers["X-Request-Id"]
+    assert logs.request_id.get() is None
+
+
 def test_nothing_that_was_sent_is_logged(client: FlaskClient, fields: Callable[[], dict[str, Any]]) -> None:
     client.get("/graphql", query_string={"query": f"# {SECRET}"}).close()
     assert SECRET not in str(fields())
@@ -83,8 +111,10 @@ def test_probes_are_logged_where_everything_is(
     assert fields()["message"] == "GET /healthz"
 
 
-def test_pages_leave_no_trace(client: FlaskClient, tmp_path: Path) -> None:
+def test_what_asks_for_nothing_leaves_no_trace(client: FlaskClient, tmp_path: Path) -> None:
     client.get("/").close()
+    client.get("/graphql", headers={"Accept": "text/html"}).close()
+    client.options("/graphql").close()
     assert list(tmp_path.iterdir()) == []
 
 

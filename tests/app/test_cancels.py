@@ -68,7 +68,7 @@ def test_wherever_a_request_is_it_can_be_cancelled(
 
 
 def test_what_is_not_in_flight_is_not_cancelled_and_soon_told(webs: tuple[str, str]) -> None:
-    for request_id in (str(uuid4()), "nonsense", ""):
+    for request_id in (str(uuid4()), "nonsense\n\x1b[31m", ""):
         began = time.monotonic()
         assert not cancel(webs[0], request_id)
         assert time.monotonic() - began < 5

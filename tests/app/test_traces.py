@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
@@ -59,6 +60,24 @@ def test_a_file_that_was_removed_is_made_again(tmp_path: Path) -> None:
     assert len(kept.find("second")) == 1
 
 
+def test_half_a_line_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, write = Traces(tmp_path), os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:20]))
+    kept.keep("first", Span("GET /", 1.0))
+    monkeypatch.undo()
+    kept.keep("second", Span("GET /", 2.0))
+    assert (len(kept.find("first")), len(kept.find("second"))) == (0, 1)
+
+
+def test_processes_that_remove_the_same_files_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Traces(tmp_path)
+    kept.keep(ID, Span("GET /", 1.0))
+    monkeypatch.setattr(Traces, "_files", lambda _: [tmp_path / "gone-1.jsonl", *files(tmp_path)])
+    monkeypatch.setattr(traces, "BYTES", 0)
+    kept.keep("again", Span("GET /", 2.0))
+    assert len(kept.find("again")) == 1
+
+
 def test_what_is_no_trace_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = Traces(tmp_path)
     kept.keep(ID, Span("GET /", 1.0))
@@ -110,3 +129,16 @@ def test_the_command_says_what_it_lacks(app: Flask) -> None:
     without = create_app(Settings(), EchoTranslator())
     result = without.test_cli_runner().invoke(args=["trace", ID])
     assert (result.exit_code, result.output) == (1, "Error: No traces are kept: TOLK_TRACES is off.\n")
+
+
+def test_the_command_says_who_may_read_traces(app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Traces(tmp_path).keep(ID, Span("GET /", 1.0))
+    [file] = files(tmp_path)
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
+    result = app.test_cli_runner().invoke(args=["trace", ID])
+    said = f"Error: {file}: only the user as whom the web tier runs may read it.\n"
+    assert (result.exit_code, result.output) == (1, said)
