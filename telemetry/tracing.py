@@ -141,8 +141,8 @@ def wanted(environ: Mapping[str, str]) -> bool:
     if exporter not in ("otlp", "none"):
         raise TracingError(f"OTEL_TRACES_EXPORTER: otlp or none was expected, not {exporter!r}.")
     names = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first that is set counts
-    name, protocol = next(((name, said) for name in names if (said := environ.get(name))), ("", "http/protobuf"))
-    if protocol != "http/protobuf":
+    name = next(filter(environ.get, names), names[0])
+    if (protocol := environ.get(name) or "http/protobuf") != "http/protobuf":
         raise TracingError(f"{name}: http/protobuf was expected, not {protocol!r}.")
     return exporter == "otlp"
 

@@ -27,6 +27,7 @@ from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Result, Timings, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import Model, Pair, Registry
+from telemetry import tracing
 
 pytestmark = pytest.mark.broker
 
@@ -198,6 +199,16 @@ def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.Mo
     with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
         ask(translator, "un", model="odd")
     assert worked == [28.0]
+
+
+def test_stages_that_a_failed_task_did_not_come_to_are_none(broker, connect) -> None:
+    failed = {"code": "TIMEOUT", "message": "late", "retry_after": None}
+    reply = {**replace(TranslateReply("odd"), timings=Timings(queue=1.0)).encode(), "error": failed}
+    translator = connect(broker.url, "odd")
+    root = tracing.begin("root")
+    with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}), suppress(TolkError):
+        ask(translator, "un", model="odd")
+    assert [each.name for each in root.children[0].children] == ["admission", "publish", "queue", "reply"]
 
 
 def test_the_message_says_when_it_expires_and_hides_the_texts(broker, connect) -> None:
@@ -408,6 +419,9 @@ def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight
         assert process.cancel("r2", "me") is False
     assert not waiting.done()
     assert translator.router.ready.is_set()
+    with translator.router.in_flight("r3", None) as cancelling:
+        translator.router.expect(cancelling)
+        assert translator.router.tell().in_flight == 1
     assert other.cancel("r1", "me") is True
     assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
     assert other.cancel("r1", "me") is False
