@@ -15,6 +15,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from kombu.exceptions import OperationalError
+from typing_extensions import override
 
 from tasks.contract import again
 
@@ -37,6 +38,11 @@ class Request(CeleryRequest):
     connection_errors: tuple[type[Exception], ...]
     acknowledged: bool
     begun = False
+
+    @override
+    def info(self, safe: bool = False) -> Any:
+        """What monitors such as Flower are shown of it: how its arguments are described, never people's texts."""
+        return super().info(safe=True)
 
     def on_accepted(self, pid: str, time_accepted: float) -> None:
         with _beginning:
