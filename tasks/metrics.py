@@ -20,6 +20,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from prometheus_client import REGISTRY, MetricsHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from models.loaded import LoadedStats
@@ -147,6 +148,10 @@ class Handler(MetricsHandler):
     def do_GET(self) -> None:  # noqa: N802 - http.server's name
         match self.path.partition("?")[0]:
             case "/metrics":
+                try:
+                    choose_encoder(self.headers.get("Accept", ""))
+                except TypeError:  # it compares versions, and cannot where one is no number
+                    del self.headers["Accept"]
                 super().do_GET()
             case "/healthz":
                 complaint = self.server.health.complaint()

@@ -424,6 +424,13 @@ def test_it_answers_what_it_is_for_and_nothing_else(served: int) -> None:
     assert requests.post(f"{address}/metrics", timeout=30).status_code == 501
 
 
+@pytest.mark.parametrize("accepted", ["text/plain; version=abc", "application/openmetrics-text;version=1.x"])
+def test_who_wants_a_format_that_there_is_not_has_the_usual_one(served: int, accepted: str) -> None:
+    answer = requests.get(f"http://localhost:{served}/metrics", headers={"Accept": accepted}, timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
 def test_clients_that_say_nothing_hold_up_nobody_and_are_so_many_at_most(
     served: int, eventually: Callable[..., None]
 ) -> None:
