@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -451,6 +452,18 @@ def test_clients_that_say_nothing_hold_up_nobody_and_are_so_many_at_most(
 
         eventually(full)
     eventually(answers)
+
+
+def test_clients_for_whom_there_is_no_thread_take_no_place(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socketserver, "threading", SimpleNamespace(Thread=fail))
+        for _ in range(CLIENTS):
+            with pytest.raises(requests.ConnectionError):
+                health(served)
+    assert health(served)[0] == 503
 
 
 def test_a_client_that_says_nothing_is_let_go(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
