@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from tasks.contract import again
+from telemetry import logs
 
 CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
 
@@ -49,6 +50,8 @@ class Request(CeleryRequest):
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
+        # From here on the thread is this request's. It is reset by nobody: the thread says nothing until its next one.
+        logs.request_id.set(self.id.partition(".")[0] or None)
         super().on_accepted(pid, time_accepted)
 
     def reject(self, requeue: bool = False) -> None:
