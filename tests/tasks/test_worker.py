@@ -243,8 +243,9 @@ def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, ask, e
 
 
 @pytest.mark.broker
-def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually, models: Path, level: str) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_LOG_LEVEL=level)
     events: list[dict[str, Any]] = []
     with Connection(broker.url) as connection:
         monitor = watch(connection)
