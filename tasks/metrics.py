@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from socketserver import ThreadingTCPServer
@@ -20,6 +21,7 @@ from celery import bootsteps
 from celery.utils.log import get_logger
 from prometheus_client import REGISTRY, MetricsHandler
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from models.loaded import LoadedStats
@@ -36,7 +38,7 @@ from telemetry.address import Address
 # looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
 # well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
 PATIENCE = 90.0
-CLIENT_TIMEOUT = 10.0  # seconds until a client that says nothing is let go
+CLIENT_TIMEOUT = 10.0  # seconds until a client is let go that has not had its answer, however much it says
 CLIENTS = 8  # at once; the next ones are turned away
 
 logger = get_logger(__name__)
@@ -141,12 +143,15 @@ class Health:
 
 
 class Handler(MetricsHandler):
-    timeout = CLIENT_TIMEOUT
     server: Server
 
     def do_GET(self) -> None:  # noqa: N802 - http.server's name
         match self.path.partition("?")[0]:
             case "/metrics":
+                try:
+                    choose_encoder(self.headers.get("Accept", ""))
+                except TypeError:  # it compares versions, and cannot where one is no number
+                    del self.headers["Accept"]
                 super().do_GET()
             case "/healthz":
                 complaint = self.server.health.complaint()
@@ -173,25 +178,34 @@ class Server(ThreadingTCPServer):
     def __init__(self, address: Address, health: Health) -> None:
         """Listens from here on. Raises OSError where it cannot."""
         self.health = health
-        self._free = threading.BoundedSemaphore(CLIENTS)
+        self._came: dict[Any, float] = {}  # the sockets of the clients, and since when they are there
         [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         super().__init__((str(bound[0]), address.port), Handler)
 
     def service_actions(self) -> None:
         """Called twice a second, and after every request."""
         self.health.look()
+        for request, came in self._came.copy().items():
+            if time.monotonic() - came > CLIENT_TIMEOUT:
+                with suppress(OSError):  # its thread has closed it meanwhile
+                    request.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if len(self._came) == CLIENTS:
             self.shutdown_request(request)
+            return
+        self._came[request] = time.monotonic()
+        try:
+            super().process_request(request, client_address)
+        except Exception:  # no thread could be started
+            del self._came[request]
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            del self._came[request]
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
         logger.warning("a request for metrics failed: %r", sys.exception())

@@ -15,8 +15,10 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from kombu.exceptions import OperationalError
+from typing_extensions import override
 
 from tasks.contract import again
+from telemetry import logs
 
 CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
 
@@ -38,11 +40,18 @@ class Request(CeleryRequest):
     acknowledged: bool
     begun = False
 
+    @override
+    def info(self, safe: bool = False) -> Any:
+        """What monitors such as Flower are shown of it: how its arguments are described, never people's texts."""
+        return super().info(safe=True)
+
     def on_accepted(self, pid: str, time_accepted: float) -> None:
         with _beginning:
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
+        # From here on the thread is this request's. It is reset by nobody: the thread says nothing until its next one.
+        logs.request_id.set(self.id.partition(".")[0] or None)
         super().on_accepted(pid, time_accepted)
 
     def reject(self, requeue: bool = False) -> None:

@@ -30,7 +30,7 @@ from tasks.contract import (
     TranslateReply,
     TranslateRequest,
 )
-from telemetry import logs, tracing
+from telemetry import tracing
 
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
 OK = "OK"  # the outcome of a task whose reply has no error
@@ -57,7 +57,6 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     reply = TranslateReply(model="", worker=self.request.hostname or "")
     took: dict[str, float] = {}
     task_id = self.request.id or ""
-    logs.request_id.set(task_id.partition(".")[0] or None)
     request = None
     try:
         request = TranslateRequest.decode(payload)

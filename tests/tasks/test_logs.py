@@ -12,6 +12,7 @@ from tasks import logs
 
 CELERYS = "celery.app.trace"
 OURS = "tasks.translate"
+POOLS = "celery.pool"
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def loggers() -> Iterator[None]:
     """Are as they were, after the test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in logs.OTHERS}
+    levels = {name: logging.getLogger(name).level for name in (*logs.OTHERS, POOLS)}
     yield
     root.handlers[:] = before[0]
     root.setLevel(before[1])
@@ -29,10 +30,10 @@ def loggers() -> Iterator[None]:
 
 def heard(path: Path, given: str, option: int) -> set[tuple[str, str]]:
     """Who is heard, and at which level, with TOLK_LOG_LEVEL and --loglevel."""
-    for name in logs.OTHERS:
+    for name in (*logs.OTHERS, POOLS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logs.set_up(SimpleNamespace(tolk_log_level=given, tolk_log_format="json"), option, str(path))
-    for name in (OURS, CELERYS):
+    for name in (OURS, CELERYS, POOLS):
         for level in (logging.DEBUG, logging.INFO, logging.WARNING):
             logging.getLogger(name).log(level, "something")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -41,11 +42,18 @@ def heard(path: Path, given: str, option: int) -> set[tuple[str, str]]:
 
 
 def test_of_a_task_celery_says_only_what_is_wrong(tmp_path: Path) -> None:
-    assert heard(tmp_path / "log", "", logging.INFO) == {(OURS, "info"), (OURS, "warning"), (CELERYS, "warning")}
+    assert heard(tmp_path / "log", "", logging.INFO) == {
+        (OURS, "info"),
+        (OURS, "warning"),
+        (CELERYS, "warning"),
+        (POOLS, "info"),
+        (POOLS, "warning"),
+    }
 
 
 def test_where_all_is_heard_celery_is(tmp_path: Path) -> None:
-    everything = {(name, level) for name in (OURS, CELERYS) for level in ("debug", "info", "warning")}
+    everything = {(name, level) for name in (OURS, CELERYS, POOLS) for level in ("debug", "info", "warning")}
+    everything.remove((POOLS, "debug"))  # it would quote texts
     assert heard(tmp_path / "log", "", logging.DEBUG) == everything
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from models.stats import BATCH_SIZES, EngineStats
 from tasks import contract, memory, metrics
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.gpu import Gpu
-from tasks.metrics import CLIENT_TIMEOUT, CLIENTS, PATIENCE, Health, Server, WorkerMetrics
+from tasks.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
 from tasks.watchdog import Watchdog
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -424,6 +425,13 @@ def test_it_answers_what_it_is_for_and_nothing_else(served: int) -> None:
     assert requests.post(f"{address}/metrics", timeout=30).status_code == 501
 
 
+@pytest.mark.parametrize("accepted", ["text/plain; version=abc", "application/openmetrics-text;version=1.x"])
+def test_who_wants_a_format_that_there_is_not_has_the_usual_one(served: int, accepted: str) -> None:
+    answer = requests.get(f"http://localhost:{served}/metrics", headers={"Accept": accepted}, timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+
+
 def test_clients_that_say_nothing_hold_up_nobody_and_are_so_many_at_most(
     served: int, eventually: Callable[..., None]
 ) -> None:
@@ -446,8 +454,34 @@ def test_clients_that_say_nothing_hold_up_nobody_and_are_so_many_at_most(
     eventually(answers)
 
 
-def test_a_client_that_says_nothing_is_let_go(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert metrics.Handler.timeout == CLIENT_TIMEOUT
-    monkeypatch.setattr(metrics.Handler, "timeout", 0.1)
-    with socket.create_connection(("localhost", served), timeout=30) as silent:
-        assert silent.recv(1) == b""
+def test_clients_for_whom_there_is_no_thread_take_no_place(served: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socketserver, "threading", SimpleNamespace(Thread=fail))
+        for _ in range(CLIENTS):
+            with pytest.raises(requests.ConnectionError):
+                health(served)
+    assert health(served)[0] == 503
+
+
+@pytest.mark.parametrize("said", [b"", b"y"])
+def test_a_client_is_let_go_whatever_it_says(
+    served: int, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None], said: bytes
+) -> None:
+    monkeypatch.setattr(metrics, "CLIENT_TIMEOUT", 0.1)
+    with socket.create_connection(("localhost", served)) as client:
+        client.setblocking(False)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nX-Header: " if said else b"")
+
+        def let_go() -> bool:
+            try:
+                client.sendall(said)
+                return client.recv(1) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+
+        eventually(let_go)

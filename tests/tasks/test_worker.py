@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,13 +15,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
 from models.stats import EngineStats
-from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
 from tasks.worker import Models
 
@@ -241,8 +243,9 @@ def test_monitors_hear_what_was_done_before_the_end(broker, start_worker, ask, e
 
 
 @pytest.mark.broker
-def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually, models: Path, level: str) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_LOG_LEVEL=level)
     events: list[dict[str, Any]] = []
     with Connection(broker.url) as connection:
         monitor = watch(connection)
@@ -260,4 +263,34 @@ def test_no_log_and_no_event_holds_a_text(broker, start_worker, ask, eventually,
     assert "secret" not in str(events)
     assert worker.says("translation failed with RuntimeError")
     assert not worker.says("secret")
+    worker.stop()
+
+
+@pytest.mark.broker
+def test_of_what_a_worker_holds_monitors_see_no_text(
+    broker, start_worker, translator, threads, eventually, models: Path
+) -> None:
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="1")
+    inspect = Celery(broker=broker.url).control.inspect(limit=1, timeout=10)
+
+    def begin(name: str, text: str, priority: Priority) -> Future[TranslateReply]:
+        request = TranslateRequest((text, "un secret"), "en", "a", time.time() + 60, "fr", priority=priority)
+        return threads.submit(translator.translate, request, name)
+
+    def shown(name: str) -> list[dict[str, Any]]:
+        return [task for tasks in (getattr(inspect, name)() or {}).values() for task in tasks]
+
+    active = begin("active", "#sleep 60", "interactive")
+    eventually(lambda: shown("active"))
+    reserved = begin("reserved", "un", "bulk")
+    eventually(lambda: shown("reserved"))
+    for name in ("active", "reserved"):
+        [task] = shown(name)
+        assert task["id"].startswith(f"{name}.")
+        assert task["args"].startswith("<2 texts, ")
+        assert "secret" not in str(task)
+    translator.cancel("active", None)
+    with pytest.raises(TolkError):
+        active.result()
+    reserved.result()
     worker.stop()
