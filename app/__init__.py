@@ -20,6 +20,9 @@ from app.translator import EchoTranslator, Translator
 from tasks.registry import RegistryError, RegistryFile
 from telemetry import tracing
 
+# Of whole URLs: it is the path that counts, for whoever asks chooses host and query. With a comma it would be two.
+UNTRACED = "^[^/?#]*//[^/?#]*/(?:(?:healthz|readyz|metrics)(?=[?]|$)|static/)"
+
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +78,7 @@ def _export_spans(app: Flask) -> None:
 
     tracing.start("tolk-web")
     instrumentor: Any = FlaskInstrumentor()
-    instrumentor.instrument_app(app, excluded_urls="healthz,readyz,metrics,static")
+    instrumentor.instrument_app(app, excluded_urls=UNTRACED)
     app.before_request(_conceal)  # after the instrumentation's own, which calls its hook too early
     SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # it knows no SQLAlchemy later than 2.0
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import requests
 
+from app import UNTRACED
 from tests.telemetry.collector import Collector
 
 SECRET = "Quetzalcoatl"
@@ -59,3 +61,30 @@ def test_a_query_string_is_told_nobody(web: str, collector: Collector, span: Cal
 def test_a_path_is_encoded_once_and_names_no_span_where_nothing_is_served(web: str, span: Callable[..., Any]) -> None:
     found = span(requests.get(f"{web}/traduit-à-part", timeout=20))
     assert (found.name, found.attributes["http.target"]) == ("GET", "/traduit-%C3%A0-part")
+
+
+@pytest.mark.parametrize(
+    ("path", "host"), [("/graphql?healthz", "tolk"), ("/graphql?a=//b/readyz", "tolk"), ("/graphql", "metrics.example")]
+)
+def test_only_a_path_keeps_a_request_from_being_traced(
+    web: str, span: Callable[..., Any], path: str, host: str
+) -> None:
+    answer = requests.post(f"{web}{path}", json={"query": DOCUMENT}, headers={"Host": host}, timeout=20)
+    assert span(answer).name == "POST /graphql"
+
+
+@pytest.mark.parametrize(
+    ("path", "traced"),
+    [
+        ("healthz", False),
+        ("readyz?verbose", False),
+        ("metrics", False),
+        ("static/index.js", False),
+        ("", True),
+        ("healthz/more", True),
+        ("static", True),
+        ("api/graphql", True),
+    ],
+)
+def test_probes_scrapes_and_files_are_not_traced(path: str, traced: bool) -> None:
+    assert (re.search(UNTRACED, f"https://tolk.example:8000/{path}") is None) is traced
