@@ -33,8 +33,10 @@ class Metrics:
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
     def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
-        """`address` is where they are served, `directory` where processes share what they counted, None for one that is
-        alone."""
+        """`address` is where they are served, `directory` where processes share what they counted, made where it is
+        missing; None for one that is alone."""
+        if directory is not None:  # who tidies up /tmp may have taken it
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.address = address
         self._survey = _Survey(translator)
         self._directory = directory
