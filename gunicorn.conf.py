@@ -1,9 +1,11 @@
 """Plain `gunicorn` serves the web tier; docs/api.md names the settings."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from app.admission import THREADS
@@ -32,9 +34,25 @@ def on_starting(server: Any) -> None:
     server.reload = reload_checked
 
 
+def when_ready(_server: Any) -> None:
+    """No worker runs yet, and a reload comes after. A successor (SIGUSR2) may have inherited the directory of its
+    predecessor, which ends with that one."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if settings.metrics is not None and (not directory or maker(directory) is not None):
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"tolk-metrics-{os.getpid()}-")
+
+
 def on_exit(_server: Any) -> None:
-    if settings.metrics is not None:
-        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
+    """What an operator's own directory holds is not ours to delete."""
+    directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
+    if maker(directory) == os.getpid():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def maker(directory: str) -> int | None:
+    """The master that made a directory of metrics; None of an operator's own."""
+    found = re.match(r"tolk-metrics-(\d+)-", Path(directory).name)
+    return int(found[1]) if found else None
 
 
 try:  # here, once: a worker that cannot boot would be started again and again
@@ -46,8 +64,6 @@ wsgi_app = "app:create_app()"
 bind = [f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"]
 if settings.metrics is not None:
     bind.append(str(settings.metrics))
-    if settings.metrics_files is None:  # a reload goes on with the same
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="tolk-metrics-")
 
 # A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
 # what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.

@@ -7,11 +7,10 @@ import logging
 import logging.config
 import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from flask import Flask
+from flask import Flask, request
 
 from app import access, cli, errors, origins, views
 from app.database import Database
@@ -21,8 +20,8 @@ from app.translator import EchoTranslator, Translator
 from tasks.registry import RegistryError, RegistryFile
 from telemetry import tracing
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+# Of whole URLs: it is the path that counts, for whoever asks chooses host and query. With a comma it would be two.
+UNTRACED = "^[^/?#]*//[^/?#]*/(?:(?:healthz|readyz|metrics)(?=[?]|$)|static/)"
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +78,20 @@ def _export_spans(app: Flask) -> None:
 
     tracing.start("tolk-web")
     instrumentor: Any = FlaskInstrumentor()
-    instrumentor.instrument_app(app, request_hook=_conceal_query, excluded_urls="healthz,readyz,metrics,static")
+    instrumentor.instrument_app(app, excluded_urls=UNTRACED)
+    app.before_request(_conceal)  # after the instrumentation's own, which calls its hook too early
     SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # it knows no SQLAlchemy later than 2.0
 
 
-def _conceal_query(span: Span, environ: Mapping[str, str]) -> None:
-    """A query may hold texts."""
-    path = quote(environ.get("PATH_INFO", ""))
+def _conceal() -> None:
+    """A query may hold texts. And where nothing is served a path may be anything, so it is no name of a span."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    span, path = trace.get_current_span(), quote(request.path)
     span.set_attributes({"http.target": path, "http.url": path, "url.query": "", "url.full": path})
+    if request.url_rule is None and isinstance(span, ReadableSpan):
+        span.update_name(span.name.partition(" ")[0])  # of which the method is left
 
 
 def _build_translator(settings: Settings, models: RegistryFile) -> Translator:

@@ -1,17 +1,22 @@
 """The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
 
-Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). How queues and
-workers are is asked of the broker when Prometheus asks. The names follow https://prometheus.io/docs/practices/naming/.
+Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). A process goes
+on with the files of one that has ended, so that there are no more of them than processes at a time, and nothing that
+was counted is lost. How queues and workers are is asked of the broker when Prometheus asks. The names follow
+https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -33,8 +38,11 @@ class Metrics:
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
     def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
-        """`address` is where they are served, `directory` where processes share what they counted, None for one that is
-        alone."""
+        """`address` is where they are served, `directory` where processes share what they counted, made where it is
+        missing; None for one that is alone."""
+        if directory is not None:  # who tidies up /tmp may have taken it
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _share(directory)
         self.address = address
         self._survey = _Survey(translator)
         self._directory = directory
@@ -71,6 +79,21 @@ class Metrics:
         shown = CollectorRegistry()
         shown.register(self._survey)
         return counted + generate_latest(shown)
+
+
+def _share(directory: Path) -> None:
+    """From now on what is counted is counted in files of the first number that no process has; this one keeps it until
+    it ends, however it does."""
+    for number in count():
+        held = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+        else:
+            break
+    of_numbers: Any = values.MultiProcessValue
+    values.ValueClass = of_numbers(lambda: number)
 
 
 class _Survey:

@@ -86,6 +86,8 @@ class Worker(ThreadWorker):
     @override
     def init_process(self) -> None:
         self.log.error_log.addFilter(conceal)
+        if not self.log.access_log.hasHandlers():
+            self.log.access = lambda *_: None  # or it would put together a line of every request, for nobody
         super().init_process()
 
     @override

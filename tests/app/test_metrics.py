@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -109,6 +113,70 @@ def test_all_processes_count_together_at_an_address_of_its_own(
         assert found["tolk_request_seconds_count"] == 40
     for url in (f"{web.url}/metrics", f"http://{address}/graphql", f"http://{address}/"):
         assert requests.get(url, timeout=20).status_code == 404
+
+
+def begun(web: Any) -> int:
+    """How many workers have, and so end when they are told."""
+    return int(web.service.log.read_text().count("INFO app: Settings"))
+
+
+def test_a_process_goes_on_with_what_a_dead_one_has_counted(
+    start_gunicorn: Callable[..., Any],
+    free_port: Callable[[], int],
+    eventually: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    web = start_gunicorn(TOLK_METRICS=address, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+
+    def counts(number: int) -> bool:
+        found = samples(requests.get(f"http://{address}/metrics", timeout=20).text)
+        return found["tolk_requests_total,OK"] == found["tolk_request_seconds_count"] == number
+
+    eventually(lambda: begun(web) == 2)
+    for number, end in enumerate([psutil.Process.kill, psutil.Process.terminate] * 2, 1):
+        requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
+        eventually(partial(counts, number))  # it is counted after the answer
+        end(min(web.workers, key=psutil.Process.create_time))
+        eventually(partial(lambda workers: begun(web) == workers, 2 + number))
+    assert counts(number)
+    assert len(list(tmp_path.glob("*.db"))) == 4  # two of each of two processes
+
+
+def test_metrics_outlive_their_directory(
+    start_gunicorn: Callable[..., Any],
+    free_port: Callable[[], int],
+    eventually: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """Who tidies up /tmp takes it. Then a worker dies."""
+    address = f"127.0.0.1:{free_port()}"
+    web = start_gunicorn(TOLK_METRICS=address, TMPDIR=str(tmp_path))
+    eventually(lambda: begun(web) == 2)
+    [directory] = tmp_path.glob("tolk-metrics-*")
+    shutil.rmtree(directory)
+    web.workers[0].kill()
+    eventually(lambda: begun(web) == 3)
+    assert requests.get(f"http://{address}/metrics", timeout=20).ok
+    assert web.answers()
+    assert web.service.stop() == 0
+    assert not directory.exists()
+
+
+def test_an_operators_own_directory_is_made_and_left_alone(
+    start_gunicorn: Callable[..., Any],
+    free_port: Callable[[], int],
+    eventually: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "run" / "metrics"
+    address = f"127.0.0.1:{free_port()}"
+    web = start_gunicorn(TOLK_METRICS=address, PROMETHEUS_MULTIPROC_DIR=str(directory))
+    eventually(lambda: begun(web) == 2)
+    (directory / "theirs").touch()
+    assert requests.get(f"http://{address}/metrics", timeout=20).ok
+    assert web.service.stop() == 0
+    assert {path.suffix for path in directory.iterdir()} >= {"", ".db"}
 
 
 def test_metrics_are_nowhere_unless_they_are_wanted(start_gunicorn: Callable[..., Any]) -> None:

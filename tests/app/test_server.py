@@ -189,6 +189,17 @@ def test_a_body_longer_than_it_was_said_to_be_is_not_logged(web: Any) -> None:
     assert not web.service.says("secret")
 
 
+@pytest.mark.parametrize(("arguments", "wanted"), [("", False), ("--access-logfile -", True)])
+def test_an_access_log_is_put_together_where_somebody_wants_it(
+    start_gunicorn: Callable[..., Any], eventually: Callable[..., None], arguments: str, wanted: bool
+) -> None:
+    """At this level gunicorn says so when it looks for the user of a request that names none, before we log it."""
+    web = start_gunicorn(GUNICORN_CMD_ARGS=arguments, TOLK_LOG_LEVEL="debug")
+    requests.get(f"{web.url}/static/nothing", headers={"Authorization": "Basic x"}, timeout=20)
+    eventually(lambda: web.service.says("GET /static/nothing status=404"))
+    assert web.service.says("Couldn't get username") is wanted
+
+
 @pytest.mark.parametrize("name", ["X-Forwarded-Proto", "X-Forwarded-Ssl", "Script-Name", "SCRIPT_NAME", "PATH_INFO"])
 def test_no_header_changes_scheme_or_path(web: Any, name: str) -> None:
     answer = requests.get(f"{web.url}/healthz", headers={name: "https" if "Proto" in name else "on"}, timeout=20)

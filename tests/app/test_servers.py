@@ -72,8 +72,10 @@ def test_a_server_serves_and_ends_when_it_is_told(server: subprocess.Popen[str])
 class Gunicorn:
     """The installed command, which a process can replace itself with, and its log."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, metrics: str) -> None:
+        self.directory = directory
         self.port = port
+        self.metrics = metrics
         self.log = directory / "log"
         self.models = directory / "models.toml"
         shutil.copy(REPOSITORY / "models.toml", self.models)
@@ -85,6 +87,8 @@ class Gunicorn:
             "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
             "TOLK_LOG_FORMAT": "text",
             "TOLK_TRACES": "off",
+            "TOLK_METRICS": metrics,
+            "TMPDIR": str(directory),
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -111,10 +115,24 @@ class Gunicorn:
             return repr(error)
         return str(answer.status)
 
+    def counted(self) -> float:
+        """Translations, by the metrics."""
+        answer = requests.get(f"http://{self.metrics}/metrics", timeout=20)
+        answer.raise_for_status()
+        return float(re.findall(r'^tolk_requests_total{code="OK"} (.+)$', answer.text, re.MULTILINE)[0])
+
+    def masters(self) -> list[int]:
+        """Those that have served, by the order of their start."""
+        return [int(pid) for pid in self.logged(r"Listening at: .* \((\d+)\)")]
+
+    def metrics_of(self) -> list[int]:
+        """The masters that have a directory of metrics."""
+        return sorted(int(path.name.split("-")[2]) for path in self.directory.glob("tolk-metrics-*"))
+
 
 @pytest.fixture
 def gunicorn(tmp_path: Path, free_port: Callable[[], int], eventually: Callable[..., None]) -> Iterator[Gunicorn]:
-    server = Gunicorn(tmp_path, free_port())
+    server = Gunicorn(tmp_path, free_port(), f"127.0.0.1:{free_port()}")
     try:
         eventually(lambda: len(server.logged("INFO app: Settings")) == 2)
         yield server
@@ -147,15 +165,26 @@ def test_no_request_fails_while_the_server_is_replaced(gunicorn: Gunicorn, event
             eventually(lambda: gunicorn.logged("Not reloaded: .*is not TOML"))
 
             gunicorn.models.write_text(good)
+            counted = gunicorn.counted()
             gunicorn.process.send_signal(signal.SIGHUP)
             eventually(lambda: len(gunicorn.logged("Worker exiting")) == 2)
+            assert gunicorn.counted() >= counted > 0
 
             gunicorn.process.send_signal(signal.SIGUSR2)
             eventually(lambda: len(gunicorn.logged("INFO app: Settings")) == 6)
             assert gunicorn.process.poll() is None
+            assert gunicorn.metrics_of() == sorted(gunicorn.masters())
             gunicorn.process.terminate()
             gunicorn.process.wait(30)
             time.sleep(0.5)  # of the successor alone
+            counted = gunicorn.counted()
+
+            successor = gunicorn.masters()[-1]
+            os.kill(successor, signal.SIGHUP)
+            eventually(lambda: len(gunicorn.logged("INFO app: Settings")) == 8)
+            eventually(lambda: len(gunicorn.logged("Worker exiting")) == 6)
+            assert gunicorn.counted() >= counted > 0
+            assert gunicorn.metrics_of() == [successor]
         finally:
             done.set()
         outcomes = sum((each.result() for each in loads), Counter[str]())
