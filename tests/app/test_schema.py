@@ -259,7 +259,7 @@ def test_cancelling_names_the_request_in_lower_case(recorder: Recorder, cancelle
         return cancelled
 
     recorder.cancel = cancel
-    document = 'mutation { cancelTranslation(requestId: "0D0A4B3C") { cancelled } }'
+    document = 'mutation { cancelTranslation(requestId: "0D0A4B3C-6DFD-4C6C-9A0A-3D3D4B0F8B5E") { cancelled } }'
     answer = create_app(Settings(), recorder).test_client().post("/graphql", json={"query": document})
     assert answer.json == {"data": {"cancelTranslation": {"cancelled": cancelled}}}
-    assert named == [("0d0a4b3c", None)]
+    assert named == [("0d0a4b3c-6dfd-4c6c-9a0a-3d3d4b0f8b5e", None)]

@@ -22,6 +22,7 @@ FAILED = ("RATE_LIMITED", "OVERLOADED", "TIMEOUT", "UNAVAILABLE", "INTERNAL")
 HEALTHY = {
     **{f"tolk_requests_total{{{code}}}": 0.0 for code in FAILED},
     "tolk_dead_letters": 0.0,
+    "tolk_workers": 2.0,
     "tolk_model_budget_bytes": 2.0,
     "tolk_memory_limit_bytes": 2.0,
     "tolk_gpu_memory_limit_bytes": 2.0,
