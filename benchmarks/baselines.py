@@ -20,6 +20,8 @@ from kombu import Connection, Consumer, Message, Queue
 from kombu.pools import ProducerPool
 from typing_extensions import override
 
+from app.accounts import Accounts
+from app.database import Database
 from app.schema import Context, build_schema
 from app.settings import Settings
 from app.translator import EchoTranslator
@@ -47,12 +49,13 @@ def graphql_app() -> Flask:
     """Tolk's schema behind graphql-server's own view, which parses and validates every document."""
     app = Flask("graphql")
     settings, translator = Settings(), EchoTranslator()
+    accounts = Accounts(Database(settings.database), translator)
     registry = Registry.load(Path("models.toml"))
 
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, str(uuid4()), time.time())
+            return Context(settings, registry, translator, str(uuid4()), time.time(), None, accounts)
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app
