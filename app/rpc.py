@@ -8,6 +8,7 @@ thread that consumes it, and one Future for each request in flight.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -47,6 +48,7 @@ from telemetry import tracing
 from telemetry.tracing import Span
 
 MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
+STANDS = 60.0  # seconds that a queue is believed to be there; the broker removes one of which nobody takes for an hour
 GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
 
 LATE = "No translation came in time. Allow more time, or try again."
@@ -67,6 +69,7 @@ class Link:
     router: ReplyRouter
     surveys: Surveys
     admissions: dict[str, Admission] = field(default_factory=dict)
+    declared: dict[str, float] = field(default_factory=dict)  # when a queue was, in the monotonic clock's seconds
 
     def admission(self, queue: Queue, priority: Priority) -> Admission:
         return self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
@@ -256,7 +259,7 @@ class CeleryTranslator:
             try:
                 with link.connections.producer(remaining) as producer:
                     published = time.time()
-                    self._send(producer, queue, request, waiting.task_id, link.router.queue, published)
+                    self._send(link, producer, queue, request, waiting.task_id, published)
                 break
             except Full:
                 raise admission.refusal() from None
@@ -267,11 +270,12 @@ class CeleryTranslator:
         return published
 
     def _send(
-        self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, reply_to: str, now: float
+        self, link: Link, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, now: float
     ) -> None:
+        # Kombu keeps these of each connection too, but not of queues that expire; it forgets them with the connection.
         connection: Any = producer.connection
-        # Kombu would look there too, but only after it has made a copy of each.
-        known = hash(queue) in connection.declared_entities
+        there: set[int] = connection.declared_entities
+        known = hash(queue) in there and time.monotonic() - link.declared.get(queue.name, -math.inf) < STANDS
         try:
             # Celery's task message as its protocol 2 has it: `send_task` takes longer for it than the broker does. No
             # header `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
@@ -293,10 +297,13 @@ class CeleryTranslator:
                 },
                 serializer="json",
                 correlation_id=task_id,
-                reply_to=reply_to,
+                reply_to=link.router.queue,
                 expiration=max(0.0, request.deadline - now),
                 declare=[] if known else [self._celery.conf.tolk_dead_letters, queue],
             )
+            if not known:
+                there.add(hash(queue))
+                link.declared[queue.name] = time.monotonic()
         except MessageNacked as error:
             if _is_full(queue, producer.channel):
                 raise Full from error
@@ -310,6 +317,7 @@ def _measure(link: Link, queue: Queue, admission: Admission, deadline: float) ->
             channel: Any = producer.channel
             bound: Any = queue(channel)
             bound.declare()
+            link.declared[queue.name] = time.monotonic()
             admission.measured(bound.queue_declare(passive=True).message_count)
     except BROKER_ERRORS as error:  # the publisher has the patience that this takes
         logger.warning("measuring %s: %s", queue.name, reason(error))

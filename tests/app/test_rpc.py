@@ -21,6 +21,7 @@ from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
 import celeryconfig
+from app import rpc
 from app.admission import IN_FLIGHT, Admission
 from app.connections import CONNECT_TIMEOUT
 from app.rpc import CeleryTranslator
@@ -330,6 +331,24 @@ def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> Non
         eventually(lambda: passive_length(broker.url, "gone") == 1)
         with Worker(broker.url, "gone"):
             assert found.result().results[0].text == "trois"
+
+
+@pytest.mark.parametrize(("stands", "times"), [(60.0, 0), (0.0, 5)])
+def test_a_queue_that_is_known_is_declared_again_when_it_may_have_expired(
+    broker, connect, monkeypatch: pytest.MonkeyPatch, stands: float, times: int
+) -> None:
+    declared: list[str] = []
+    declare = Queue.declare
+    monkeypatch.setattr(Queue, "declare", lambda self, *a, **k: (declared.append(self.name), declare(self, *a, **k)))
+    monkeypatch.setattr(Admission, "outdated", lambda _: False)  # nor is it measured
+    monkeypatch.setattr(rpc, "STANDS", stands)
+    translator = connect(broker.url, "once")
+    with Worker(broker.url, "once"):
+        ask(translator, "un", model="once")
+        declared.clear()
+        for _ in range(5):
+            ask(translator, "un", model="once")
+    assert declared.count("tolk.translate.once.interactive") == times
 
 
 def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
