@@ -97,43 +97,52 @@ def test_without_a_broker_the_oldest_is_known_still() -> None:
     assert "tolk_dead_letters" not in found
 
 
-def test_all_processes_count_together_at_an_address_of_its_own(
-    start_gunicorn: Callable[..., Any], free_port: Callable[[], int]
-) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    web = start_gunicorn(TOLK_METRICS=address)
-    for _ in range(40):  # each on a connection of its own, so that both processes have some
-        answer = requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
-        assert answer.json() == {"data": {"translate": {"model": "fr-en"}}}
-    for _ in range(4):
-        answer = requests.get(f"http://{address}/metrics", timeout=20)
-        found = samples(answer.text)
-        assert answer.headers["Content-Type"].startswith("text/plain; version=")
-        assert (found["tolk_requests_total,OK"], found["tolk_texts_total"]) == (40, 80)
-        assert found["tolk_request_seconds_count"] == 40
-    for url in (f"{web.url}/metrics", f"http://{address}/graphql", f"http://{address}/"):
-        assert requests.get(url, timeout=20).status_code == 404
-
-
 def begun(web: Any) -> int:
     """How many workers have, and so end when they are told."""
     return int(web.service.log.read_text().count("INFO app: Settings"))
 
 
-def test_a_process_goes_on_with_what_a_dead_one_has_counted(
-    start_gunicorn: Callable[..., Any],
-    free_port: Callable[[], int],
-    eventually: Callable[..., None],
-    tmp_path: Path,
+@pytest.fixture
+def measured(
+    start_gunicorn: Callable[..., Any], free_port: Callable[[], int], eventually: Callable[..., None]
+) -> Callable[..., tuple[Any, str]]:
+    """Starts a web tier whose two processes have begun, and says where its metrics are."""
+
+    def start(**environ: str) -> tuple[Any, str]:
+        address = f"127.0.0.1:{free_port()}"
+        web = start_gunicorn(TOLK_METRICS=address, **environ)
+        eventually(lambda: begun(web) == 2)
+        return web, f"http://{address}"
+
+    return start
+
+
+def test_all_processes_count_together_at_an_address_of_its_own(
+    measured: Callable[..., tuple[Any, str]],
 ) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    web = start_gunicorn(TOLK_METRICS=address, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    web, address = measured()
+    for _ in range(40):  # each on a connection of its own, so that both processes have some
+        answer = requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
+        assert answer.json() == {"data": {"translate": {"model": "fr-en"}}}
+    for _ in range(4):
+        answer = requests.get(f"{address}/metrics", timeout=20)
+        found = samples(answer.text)
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        assert (found["tolk_requests_total,OK"], found["tolk_texts_total"]) == (40, 80)
+        assert found["tolk_request_seconds_count"] == 40
+    for url in (f"{web.url}/metrics", f"{address}/graphql", f"{address}/"):
+        assert requests.get(url, timeout=20).status_code == 404
+
+
+def test_a_process_goes_on_with_what_a_dead_one_has_counted(
+    measured: Callable[..., tuple[Any, str]], eventually: Callable[..., None], tmp_path: Path
+) -> None:
+    web, address = measured(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
 
     def counts(number: int) -> bool:
-        found = samples(requests.get(f"http://{address}/metrics", timeout=20).text)
+        found = samples(requests.get(f"{address}/metrics", timeout=20).text)
         return found["tolk_requests_total,OK"] == found["tolk_request_seconds_count"] == number
 
-    eventually(lambda: begun(web) == 2)
     for number, end in enumerate([psutil.Process.kill, psutil.Process.terminate] * 2, 1):
         requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
         eventually(partial(counts, number))  # it is counted after the answer
@@ -144,37 +153,27 @@ def test_a_process_goes_on_with_what_a_dead_one_has_counted(
 
 
 def test_metrics_outlive_their_directory(
-    start_gunicorn: Callable[..., Any],
-    free_port: Callable[[], int],
-    eventually: Callable[..., None],
-    tmp_path: Path,
+    measured: Callable[..., tuple[Any, str]], eventually: Callable[..., None], tmp_path: Path
 ) -> None:
     """Who tidies up /tmp takes it. Then a worker dies."""
-    address = f"127.0.0.1:{free_port()}"
-    web = start_gunicorn(TOLK_METRICS=address, TMPDIR=str(tmp_path))
-    eventually(lambda: begun(web) == 2)
+    web, address = measured(TMPDIR=str(tmp_path))
     [directory] = tmp_path.glob("tolk-metrics-*")
     shutil.rmtree(directory)
     web.workers[0].kill()
     eventually(lambda: begun(web) == 3)
-    assert requests.get(f"http://{address}/metrics", timeout=20).ok
+    assert requests.get(f"{address}/metrics", timeout=20).ok
     assert web.answers()
     assert web.service.stop() == 0
     assert not directory.exists()
 
 
 def test_an_operators_own_directory_is_made_and_left_alone(
-    start_gunicorn: Callable[..., Any],
-    free_port: Callable[[], int],
-    eventually: Callable[..., None],
-    tmp_path: Path,
+    measured: Callable[..., tuple[Any, str]], tmp_path: Path
 ) -> None:
     directory = tmp_path / "run" / "metrics"
-    address = f"127.0.0.1:{free_port()}"
-    web = start_gunicorn(TOLK_METRICS=address, PROMETHEUS_MULTIPROC_DIR=str(directory))
-    eventually(lambda: begun(web) == 2)
+    web, address = measured(PROMETHEUS_MULTIPROC_DIR=str(directory))
     (directory / "theirs").touch()
-    assert requests.get(f"http://{address}/metrics", timeout=20).ok
+    assert requests.get(f"{address}/metrics", timeout=20).ok
     assert web.service.stop() == 0
     assert {path.suffix for path in directory.iterdir()} >= {"", ".db"}
 
