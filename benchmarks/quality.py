@@ -17,9 +17,9 @@ import sacrebleu
 import torch
 from transformers import MarianMTModel
 
-from models.decoding import Options
-from models.engine import Engine, EngineSettings
-from models.marian import Marian
+from models.engine.batch import Options
+from models.engine.engine import Engine, EngineSettings
+from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
 HOUSE = Path(__file__).parents[1]

@@ -32,8 +32,8 @@ class Ours:
     """What `make run` runs, but for the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
-        from models.engine import Engine, EngineSettings
-        from models.precision import load
+        from models.engine.engine import Engine, EngineSettings
+        from models.network.precision import load
 
         self.engine = Engine(load(directory, precision=precision), EngineSettings())
         if static:
@@ -50,7 +50,7 @@ class Ours:
         return [self.tokenizer.decode(tokens) for tokens in found] if isinstance(sentences[0], str) else found
 
     def submit(self, sentence: str | list[int], beam: int, limit: int) -> Any:
-        from models.decoding import Options
+        from models.engine.batch import Options
 
         tokens = self.tokenizer.encode(sentence) if isinstance(sentence, str) else sentence
         return self.engine.submit(tokens, Options(beam=beam, max_length=limit + 1))
@@ -172,7 +172,7 @@ def tokenizer(directory: Path) -> Any:
 
 def static_scheduler(token_budget: int, max_waiting: int, engine: Any) -> Any:
     """Nobody enters a lane that still runs somebody."""
-    from models.scheduler import Scheduler
+    from models.engine.scheduler import Scheduler
 
     class Static(Scheduler[Any]):
         def admit(self, lane: int, now: float) -> list[Any]:

@@ -21,22 +21,22 @@ from uuid import uuid4
 import regex
 import torch
 
-from models.background import in_background
-from models.characters import check, clean
-from models.decoding import Hypothesis, Model, Options
-from models.diskcache import Held
-from models.engine import Engine, EngineSettings, Pending, Timings
+from models.checkpoint.files import quote, read_json
+from models.engine.batch import Hypothesis, Model, Options
+from models.engine.engine import Engine, EngineSettings, Pending, Timings
+from models.engine.scheduler import Priority
+from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.files import quote, read_json
-from models.footprint import footprint
-from models.precision import load
-from models.repetition import runs_away, shorten
-from models.scheduler import Priority
-from models.segment import Segmentation, fit, join, spans, split
-from models.stats import EngineStats
-from models.store import Store
-from models.surface import restore, soften
+from models.loading.background import in_background
+from models.loading.footprint import footprint
+from models.network.precision import load
+from models.store.diskcache import Held
+from models.store.store import Store
 from models.tokenizer import Tokenizer
+from models.translation.runaways import runs_away, shorten
+from text.characters import check, clean
+from text.segment import Segmentation, fit, join, spans, split
+from text.surface import restore, soften
 
 Tokens = tuple[int, ...]
 Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
@@ -140,7 +140,7 @@ class LocalTranslator:
         target_tokens: Mapping[str, str],
     ) -> None:
         """`longest`: a source sentence of more tokens, its end included, is translated in parts. `held` is where the
-        model lies, until `close`; `bytes` is its models.footprint."""
+        model lies, until `close`; `bytes` is its models.loading.footprint."""
         self.tokenizer = tokenizer
         self.model = model
         self.directory, self.checksum, self.version = held.directory, str(held.checksum), held.checksum.version
@@ -169,7 +169,7 @@ class LocalTranslator:
     ) -> LocalTranslator:
         """The model of an embedded name, of a directory, or from elsewhere (docs/models.md), with its engine started.
 
-        `precision` is float32, bfloat16, float16, int8, or auto (models.precision).
+        `precision` is float32, bfloat16, float16, int8, or auto (models.network.precision).
         `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
         that bring no options, and is by default the beam of the model's generation_config.json. `store` keeps what is
         fetched, by default in the user's cache; `checksum` is what the model has to have. `held` is a model that was

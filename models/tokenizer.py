@@ -14,9 +14,9 @@ from typing import Self
 import regex
 from sentencepiece import SentencePieceProcessor
 
-from models.characters import REFUSED
+from models.checkpoint.files import quote, read, read_json
 from models.errors import BadInput, UnknownModel
-from models.files import quote, read, read_json
+from text.characters import REFUSED
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _SPECIAL = ("</s>", "<unk>", "<pad>")

@@ -38,7 +38,7 @@ class Engine(Protocol):
 
 
 class Stats(Protocol):
-    """`models.loaded.LoadedStats`, what a worker tells of it."""
+    """`models.loading.loaded.LoadedStats`, what a worker tells of it."""
 
     @property
     def hits(self) -> int: ...

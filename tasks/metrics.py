@@ -24,8 +24,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from models.loaded import LoadedStats
-from models.stats import BATCH_SIZES, EngineStats
+from models.engine.stats import BATCH_SIZES, EngineStats
+from models.loading.loaded import LoadedStats
 from tasks import gpu, memory
 from tasks.celery import Tolk
 from tasks.gpu import Gpu

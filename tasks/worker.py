@@ -16,9 +16,9 @@ from celery.utils.log import get_logger
 from celery.worker.control import control_command, inspect_command
 from celery.worker.state import active_requests, revoked
 
+from models.engine.stats import EngineStats
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
-from models.loaded import Fetched, Loadable, LoadedModels, LoadedStats
-from models.stats import EngineStats
+from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
 from tasks import memory
 from tasks.celery import Engine, app
 from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
@@ -27,9 +27,9 @@ from tasks.registry import Model, RegistryFile
 from tasks.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from models.diskcache import Held
     from models.local import LocalTranslator
-    from models.store import Store
+    from models.store.diskcache import Held
+    from models.store.store import Store
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
@@ -88,14 +88,14 @@ class Engines(bootsteps.StartStopStep):
         watchdog.look()
 
     def loader(self, conf: Any, device: str) -> Loader[Any]:
-        from models.store import Store
+        from models.store.store import Store
 
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
         except ModelError as error:
             refuse(str(error))
         # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
-        from models.decoding import Options
+        from models.engine.batch import Options
         from models.local import LocalTranslator
 
         app.decoding = Options
@@ -121,7 +121,7 @@ class Local:
         return self.store.fetch(model.reference, model.checksum)
 
     def estimate(self, model: Model, held: Held) -> int:
-        from models.footprint import footprint
+        from models.loading.footprint import footprint
 
         return footprint(held.directory, device=self.device, precision=model.precision or self.precision)
 

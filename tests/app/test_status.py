@@ -35,7 +35,7 @@ pairs = [{ source = "de", target = "en" }, { source = "en", target = "fi" }]
 reference = "fr-en"
 pairs = [{ source = "it", target = "en" }]
 warm = false
-[models.loaded]
+[models.loading.loaded]
 reference = "fr-en"
 pairs = [{ source = "sv", target = "en" }]
 warm = false

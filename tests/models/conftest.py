@@ -16,7 +16,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
-from models.decoding import Batch, Hypothesis, Model, Options
+from models.engine.batch import Batch, Hypothesis, Model, Options
 
 DATA = Path(__file__).parents[1] / "data"
 PIECES = 150

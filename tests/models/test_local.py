@@ -22,14 +22,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.cache import Cache, Ints
-from models.decoding import Options
-from models.engine import EngineSettings
+from models.engine.batch import Options
+from models.engine.engine import EngineSettings
+from models.engine.search import Doubles
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator, Translation
-from models.reference import locate
-from models.repetition import runs_away
-from models.search import Doubles
+from models.network.cache import Cache, Ints
+from models.store.reference import locate
+from models.translation.runaways import runs_away
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -386,7 +386,7 @@ def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
         return step(cache, rows, count)
 
     monkeypatch.setattr(translator.model, "step", steps)
-    monkeypatch.setattr("models.engine.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("models.engine.engine.time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr("models.local.time", SimpleNamespace(monotonic=lambda: -TIMEOUT))
     short, long = translator.translate(["Oui.", "Je me lève tous les jours à six heures."], deadline=1.0).results
     assert short.text == "Yes."
@@ -560,7 +560,7 @@ def test_a_model_that_memory_has_no_room_for(make_model: MakeModel, monkeypatch:
     def fails(path: Path) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("models.marian.read_weights", fails)
+    monkeypatch.setattr("models.network.marian.read_weights", fails)
     with pytest.raises(Unavailable, match="device 'cpu': no memory is left"):
         LocalTranslator.load(str(make_model()))
 
@@ -575,7 +575,7 @@ def test_a_notebook_that_forgets_to_close_ends() -> None:
 
 def test_a_notebook_whose_model_hangs_ends() -> None:
     code = (
-        "import time, models.engine as e; from models.local import LocalTranslator as T; t = T.load('fr-en');"
+        "import time, models.engine.engine as e; from models.local import LocalTranslator as T; t = T.load('fr-en');"
         "e._LAST_STEP = 0.1; t.model.step = lambda *_: time.sleep(600);"
         "print(t.translate(['Il pleut.'], deadline=time.monotonic() + 0.1).results[0].error)"
     )

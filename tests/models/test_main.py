@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, get_args
 import pytest
 
 from models.__main__ import main
-from models.checksum import Checksum
-from models.precision import Precision
+from models.checkpoint.checksum import Checksum
+from models.network.precision import Precision
 from tests.models.elsewhere import Server, serving
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import MarianMTModel
 
-from models.decoding import Options
-from models.marian import Marian
+from models.engine.batch import Options
+from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

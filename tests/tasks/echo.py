@@ -28,9 +28,9 @@ from typing import Any
 from celery.signals import celeryd_after_setup
 from celery.utils.log import get_logger
 
-from models.diskcache import Held
+from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
-from models.stats import EngineStats
+from models.store.diskcache import Held
 from tasks import metrics, pool, registry, worker
 from tasks.celery import app
 from tasks.registry import Model

@@ -21,10 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from models import decoding
-from models.loaded import LoadedStats
+from models.engine import batch
+from models.engine.stats import BATCH_SIZES, EngineStats
+from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
-from models.stats import BATCH_SIZES, EngineStats
 from tasks import contract, memory, metrics
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
 from tasks.gpu import Gpu
@@ -126,7 +126,7 @@ def test_what_a_worker_did_is_counted_to_the_number(
 
     texts = ["Je vais dormir.", "Merci. Il pleut.", "Où est la gare ?"]
     with LocalTranslator.load("fr-en") as alone:
-        options = decoding.Options(**asdict(contract.Options()))
+        options = batch.Options(**asdict(contract.Options()))
         for text in texts:
             [translation] = alone.translate([text], options=options).results
             assert ask(text).results[0].text == translation.text

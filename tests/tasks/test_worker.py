@@ -21,7 +21,7 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
-from models.stats import EngineStats
+from models.engine.stats import EngineStats
 from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
 from tasks.worker import Models

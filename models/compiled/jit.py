@@ -1,0 +1,119 @@
+"""How functions are compiled: by Numba, at their first call, without the GIL, and kept on disk for the next process."""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the entries
+# bear in their names what they were compiled from.
+_MODELS = Path(__file__).parents[1]
+_SOURCES = (  # below models/
+    "compiled/gemm.py",
+    "compiled/jit.py",
+    "compiled/kernels.py",
+    "compiled/vectors.py",
+    "engine/search.py",
+    "network/int8.py",
+    "network/quantize.py",
+)
+
+
+def entry(function: F, *, exact: bool = False) -> F:
+    """What Python calls: as a kernel, and kept on disk where Numba finds a directory to write to."""
+    function.__qualname__ += f".{_sources():08x}"
+    try:
+        return _compiled(function, exact=exact, cache=True)
+    except RuntimeError:
+        return _compiled(function, exact=exact)
+
+
+def kernel(function: F, *, exact: bool = False) -> F:
+    """What entries call. Unless it is `exact`, sums may be in any order, and nobody asks for nan.
+
+    Who calls it has a copy of it, all of one piece. As functions of their own, those that were just compiled and those
+    from disk would sum in different orders, and two workers would not give the same answers.
+    """
+    return _compiled(function, exact=exact, forceinline=not exact)
+
+
+def inline(function: F) -> F:
+    """Compiled as a part of the kernels that call it."""
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: F, *, exact: bool = False, **options: Any) -> F:
+    _prefer_wide_vectors()
+    compiled: F = numba.njit(function, nogil=True, fastmath=not exact, error_model="numpy", **options)
+    return compiled
+
+
+def generated(result: types.Type, *kinds: types.Type | None) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a function that kernels may call of one that generates its LLVM code: (builder, *values) -> value.
+
+    `kinds` are the types of its arguments; None is a number written in the kernel's source, which comes as an int.
+    """
+
+    def decorate(generate: Callable[..., Any]) -> Any:
+        def typed(_context: Any, *arguments: Any) -> Any:
+            def lower(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                given = [
+                    value if kind else argument.literal_value
+                    for kind, argument, value in zip(kinds, signature.args, values, strict=True)
+                ]
+                found = generate(builder, *given)
+                return context.get_dummy_value() if found is None else found
+
+            return result(*(kind or argument for kind, argument in zip(kinds, arguments, strict=True))), lower
+
+        names = ["_context", *(f"a{i}" for i in range(len(kinds)))]
+        positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        typed.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])  # type: ignore[attr-defined]
+        return intrinsic(prefer_literal=True)(typed)
+
+    return decorate
+
+
+def llvm_function(builder: Any, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> Any:
+    """One of LLVM's own (https://llvm.org/docs/LangRef.html#intrinsic-functions), for generated code to call."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def splat(builder: Any, value: Any, kind: ir.VectorType) -> Any:
+    """A vector that holds the value everywhere."""
+    one = builder.insert_element(kind(ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), kind.count)(None))
+
+
+def has(feature: str) -> bool:
+    """Whether the processor that is compiled for has a feature, by LLVM's name."""
+    _prefer_wide_vectors()
+    return f"+{feature}" in numba.config.CPU_FEATURES.split(",")
+
+
+@cache
+def _prefer_wide_vectors() -> None:
+    """Of 512 bits where the processor has them: LLVM would take 256, for the clock's sake, which costs a tenth here.
+
+    It holds for all that Numba compiles in this process, unless NUMBA_CPU_FEATURES is set.
+    """
+    if numba.config.CPU_FEATURES is None:
+        numba.config.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
+
+
+@cache
+def _sources() -> int:
+    return zlib.crc32(b"".join((_MODELS / name).read_bytes() for name in _SOURCES))

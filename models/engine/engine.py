@@ -1,0 +1,366 @@
+"""Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
+
+Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
+at every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room and
+it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the
+same weights.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from models.engine.batch import LARGEST_BEAM, Batch, Hypothesis, Model, Options
+from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
+from models.engine.stats import BATCH_SIZES, EngineStats
+from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
+_REST = 1.0  # seconds without work after which a lane gives back what a large batch took
+_LAST_STEP = 5.0  # seconds that closing waits for the end of a step that is under way
+_FAILED = "The model failed on a sentence of this text."
+_CLOSING = "The engine is closing. Try again."
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`token_budget`: source tokens x hypotheses in a lane's batch. `max_waiting`: sentences in the queue, at most.
+    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU.
+    """
+
+    token_budget: int = 3072
+    max_waiting: int = 50_000
+    lanes: int | None = None
+
+    def lanes_on(self, device: torch.device) -> int:
+        return self.lanes or (cores() if device.type == "cpu" else 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
+    done."""
+
+    wait: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+class Pending(Future[list[Hypothesis]]):
+    """The hypotheses to come, best first; `timings` is set before they are."""
+
+    timings = Timings()
+
+
+@dataclass(eq=False, slots=True)
+class _Sentence:
+    tokens: Sequence[int]
+    options: Options
+    deadline: float
+    priority: Priority
+    group: str | None
+    submitted: float
+    pending: Pending
+    began: float = 0.0  # when it entered a batch
+    encoded: float = 0.0
+
+    @property
+    def beam(self) -> int:
+        return self.options.beam
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled.
+
+    `since` is when the model was asked for what it does now, None while it is not.
+    """
+
+    number: int
+    batch: Batch[_Sentence]
+    running: dict[_Sentence, None] = field(default_factory=dict)
+    unwanted: set[_Sentence] = field(default_factory=set)
+    since: float | None = None
+    thread: threading.Thread = field(init=False)
+
+
+class Engine:
+    """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
+
+    def __init__(self, model: Model, settings: EngineSettings) -> None:
+        lanes = settings.lanes_on(model.device)
+        self._model = model
+        self._token_budget = settings.token_budget
+        self._scheduler: Scheduler[_Sentence] = Scheduler(
+            settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
+        )
+        self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
+        self._closes_at: float | None = None  # monotonic; None while open
+        self._broken = False  # a lane has ended though nobody closed the engine
+        self._batches = [0] * (len(BATCH_SIZES) + 1)
+        self._batch_sentences = self._batch_tokens = 0
+        self._finished = self._failed = self._source_tokens = self._target_tokens = 0
+        rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
+        self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
+        for lane in self._lanes:
+            # Daemons with an exit handler: a process that forgets to close ends all the same, and not in mid-step.
+            lane.thread = threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane.number}", daemon=True)
+
+    def start(self) -> None:
+        atexit.register(self.close)
+        for lane in self._lanes:
+            lane.thread.start()
+
+    def submit(
+        self,
+        tokens: Sequence[int],
+        options: Options,
+        *,
+        deadline: float = math.inf,
+        priority: Priority = "interactive",
+        group: str | None = None,
+    ) -> Pending:
+        """Queues a sentence: source ids with the end. `deadline` is a time.monotonic(); `group` is what `cancel` names.
+
+        Raises Overloaded when the queue is full, Unavailable when the engine is closing, BadInput for a sentence that
+        is empty, longer than the model's positions, or not of its vocabulary. The Pending fails with DeadlineExceeded,
+        Cancelled, Unavailable, or ModelError where the model itself failed.
+        """
+        config = self._model.config
+        if not 1 <= len(tokens) <= config.max_position_embeddings:
+            raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
+        if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
+            raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
+        sentence = _Sentence(tokens, options, deadline, priority, group, time.monotonic(), Pending())
+        sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
+        with self._changed:
+            if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
+                raise Unavailable("The engine is not running. Try again.")
+            self._scheduler.add(sentence)
+            self._changed.notify_all()
+        return sentence.pending
+
+    def cancel(self, group: str) -> int:
+        """Ends what waits or runs under `group`, at the next step; says how many sentences that were."""
+        with self._changed:
+            waiting = self._scheduler.remove(lambda sentence: sentence.group == group)
+            running = 0
+            for lane in self._lanes:
+                unwanted = [sentence for sentence in lane.running if sentence.group == group]
+                running += len(unwanted)
+                lane.unwanted.update(unwanted)
+        self._fail(waiting, Cancelled, "The translation was cancelled.")
+        return len(waiting) + running
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            running = [sentence for lane in self._lanes for sentence in lane.running]
+            return EngineStats(
+                batches=tuple(self._batches),
+                batch_sentences=self._batch_sentences,
+                batch_tokens=self._batch_tokens,
+                finished=self._finished,
+                failed=self._failed,
+                source_tokens=self._source_tokens,
+                target_tokens=self._target_tokens,
+                waiting=len(self._scheduler),
+                running=len(running),
+                running_tokens=sum(map(cost, running)),
+                lanes=len(self._lanes) if self._closes_at is None else 0,
+                token_budget=self._token_budget,
+            )
+
+    def stalled(self) -> float:
+        """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
+
+        It takes no lock: who asks wants to know about an engine that may hang.
+        """
+        now = time.monotonic()
+        begun = [since for lane in self._lanes if (since := lane.since) is not None]
+        return math.inf if self._broken else max((now - since for since in begun), default=0.0)
+
+    def close(self, grace: float = 0.0) -> None:
+        """Takes no more work; what it holds is finished within `grace` seconds or fails with Unavailable.
+
+        A step that does not end soon after is not waited for: its lane is left behind, and does no harm if it returns.
+        """
+        until = time.monotonic() + grace
+        with self._changed:
+            self._closes_at = until
+            self._changed.notify_all()
+        for lane in self._lanes:
+            if lane.thread.is_alive():
+                lane.thread.join(max(0.0, until + _LAST_STEP - time.monotonic()))
+        if lost := sum(lane.thread.is_alive() for lane in self._lanes):
+            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + _LAST_STEP)
+            self._abandon()
+        atexit.unregister(self.close)
+
+    def _run(self, lane: _Lane) -> None:
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                while self._turn(lane):
+                    pass
+        except BaseException:
+            self._broken = True
+            raise
+        finally:  # where the engine itself fails, too, nobody shall wait for it
+            with self._changed:
+                self._closes_at = -math.inf
+                self._changed.notify_all()
+            self._sweep(lane)
+
+    def _turn(self, lane: _Lane) -> bool:
+        """Sweeps, admits, and runs a step; False when the engine is closed and nothing is left."""
+        self._sweep(lane)
+        entering = self._admit(lane)
+        if not lane.running:
+            if self._closes_at is not None:
+                return False
+            lane.batch.rest()
+            return True
+        self._each_or_halves(lane, entering, self._enter)
+        self._each_or_halves(lane, list(lane.running), self._step)
+        return True
+
+    def _sweep(self, lane: _Lane) -> None:
+        """Ends what is not wanted any more, waiting or running."""
+        now = time.monotonic()
+        with self._changed:
+            closed = self._closes_at is not None and now >= self._closes_at
+            refused = self._scheduler.remove(lambda _: True) if closed else []
+            expired = self._scheduler.expire(now)
+            cancelled, lane.unwanted = self._release(lane, lane.unwanted), set()
+            expired += self._release(lane, [sentence for sentence in lane.running if sentence.deadline <= now])
+            refused += self._release(lane, list(lane.running) if closed else [])
+        self._fail(expired, DeadlineExceeded, "The deadline passed before the translation was complete.")
+        self._fail(cancelled, Cancelled, "The translation was cancelled.")
+        self._fail(refused, Unavailable, _CLOSING)
+
+    def _abandon(self) -> None:
+        """Fails what is held, whatever the lanes are doing with it."""
+        with self._changed:
+            held = self._scheduler.remove(lambda _: True)
+            for lane in self._lanes:
+                held += lane.running
+                lane.running.clear()
+        self._fail(held, Unavailable, _CLOSING)
+
+    def _admit(self, lane: _Lane) -> list[_Sentence]:
+        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
+        batch took much memory, not for long."""
+        with self._changed:
+            while not (entering := self._scheduler.admit(lane.number, time.monotonic())):
+                if lane.running or self._closes_at is not None:
+                    break
+                if not self._changed.wait(_REST if lane.batch.is_large else None):
+                    break
+            now = time.monotonic()
+            for sentence in entering:
+                sentence.began = now
+                lane.running[sentence] = None
+        return entering
+
+    def _enter(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+        lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
+        now = time.monotonic()
+        for sentence in sentences:
+            sentence.encoded = now
+
+    def _step(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+        outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
+        now = time.monotonic()
+        with self._changed:
+            self._count_step(lane, len(sentences))
+            wanted = self._release(lane, outcomes)
+            for sentence in wanted:
+                self._count_outcome(sentence, outcomes[sentence])
+        for sentence in wanted:
+            outcome = outcomes[sentence]
+            if isinstance(outcome, ModelError):
+                logger.error("the model failed on %d tokens", len(sentence.tokens), exc_info=outcome)
+                self._fail([sentence], ModelError, _FAILED)
+            else:
+                began, encoded = sentence.began, sentence.encoded
+                sentence.pending.timings = Timings(began - sentence.submitted, encoded - began, now - encoded)
+                sentence.pending.set_result(outcome)
+
+    # Whoever calls one of these holds the lock.
+
+    def _count_step(self, lane: _Lane, sentences: int) -> None:
+        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
+        self._batch_sentences += sentences
+        self._batch_tokens += self._scheduler.held(lane.number)
+
+    def _count_outcome(self, sentence: _Sentence, outcome: list[Hypothesis] | ModelError) -> None:
+        if isinstance(outcome, list):
+            self._finished += 1
+            self._source_tokens += len(sentence.tokens)
+            self._target_tokens += len(outcome[0].tokens)
+
+    def _each_or_halves(
+        self, lane: _Lane, sentences: Sequence[_Sentence], do: Callable[[_Lane, Sequence[_Sentence]], None]
+    ) -> None:
+        """Does it for all of them together. Where the model fails, the halves are tried by themselves."""
+        attempts = [sentences]
+        while attempts:
+            if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
+                continue
+            try:
+                lane.since = time.monotonic()
+                do(lane, wanted)
+            except Exception as error:
+                self._sweep(lane)
+                half = len(wanted) // 2
+                if half:
+                    logger.warning("%d sentences failed, trying the halves: %s", len(wanted), type(error).__name__)
+                    attempts += [wanted[half:], wanted[:half]]
+                elif self._release(lane, wanted):
+                    logger.error("the model failed on %d tokens", len(wanted[0].tokens), exc_info=error)
+                    self._fail(wanted, ModelError, _FAILED)
+            finally:
+                lane.since = None
+
+    def _release(self, lane: _Lane, sentences: Iterable[_Sentence]) -> list[_Sentence]:
+        """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
+        with self._changed:
+            released = [sentence for sentence in sentences if sentence in lane.running]
+            for sentence in released:
+                del lane.running[sentence]
+                self._scheduler.leave(lane.number, sentence)
+        lane.batch.leave(released)
+        return released
+
+    def _fail(self, sentences: Collection[_Sentence], error: type[ModelError], message: str) -> None:
+        with self._changed:
+            self._failed += len(sentences)
+        for sentence in sentences:
+            sentence.pending.set_exception(error(message))
+
+
+def cores() -> int:
+    """How many cores this process may use: those it is bound to, and no more than its control group's quota.
+
+    The quota is that of control groups v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max): microseconds
+    of processor time in a period of so many.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or "max" for no quota
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(bound, int(quota) // int(period)))
+    return bound

@@ -1,0 +1,214 @@
+"""Greedy and beam search of all sentences of a batch: after each step every sentence chooses how it goes on.
+
+Greedy search takes the likeliest token each time. Beam search keeps the `beam` likeliest hypotheses; it has finished
+when it has as many ended ones, and the likeliest that goes on, ended now, would rank below them all. Results are those
+of transformers' `generate` with early_stopping=False (`_sample` and `_beam_search` of transformers 5).
+
+Compiled by Numba, so that the threads of other lanes need not wait for this one, as they would for Python.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled.jit import entry, inline
+from models.network.cache import Cache, Ints
+
+Doubles = NDArray[np.float64]
+
+GOING_ON, FINISHED, FAILED = 0, 1, 2
+NEVER = -1e30  # below any log-probability but those of banned tokens
+
+
+class Searches:
+    """What the sentences in a cache's rows have found. All are arrays over rows (r).
+
+    What is a sentence's is at its first row: `members` (r, most) its rows, `beams` how many they are, `widths` how many
+    of its hypotheses go on, `limits` its most target tokens, `penalties` the power of the length. Of a hypothesis that
+    goes on: `totals`, the sum of its log-probabilities, and `said` (r, t), the tokens that its row put at positions,
+    after the start. And in each row there is place for one that has ended: `ranks` (-inf is none), `sums`, `lengths`,
+    `forced`, `texts` (r, t).
+    """
+
+    def __init__(self, rows: int, most: int) -> None:
+        self.members: Ints = np.zeros((rows, most), np.int32)
+        self.beams: Ints = np.ones(rows, np.int32)
+        self.limits: Ints = np.ones(rows, np.int32)
+        self.widths: Ints = np.ones(rows, np.int32)
+        self.penalties: Doubles = np.ones(rows, np.float64)
+        self.totals: Doubles = np.zeros(rows, np.float64)
+        self.ranks: Doubles = np.zeros(rows, np.float64)
+        self.sums: Doubles = np.zeros(rows, np.float64)
+        self.lengths: Ints = np.zeros(rows, np.int32)
+        self.forced: NDArray[np.bool_] = np.zeros(rows, np.bool_)
+        self.said: Ints = np.zeros((rows, 0), np.int32)
+        self.texts: Ints = np.zeros((rows, 0), np.int32)
+
+    def reserve(self, targets: int) -> None:
+        """Makes room for so many positions; what is there stays."""
+        missing = targets - self.said.shape[1]
+        if missing > 0:
+            self.said, self.texts = (np.pad(each, ((0, 0), (0, missing))) for each in (self.said, self.texts))
+
+    def begin(self, rows: list[int], limit: int, penalty: float) -> None:
+        """A new sentence in these rows, of which the first goes on."""
+        first = rows[0]
+        self.members[first, : len(rows)] = rows
+        self.beams[first], self.limits[first], self.penalties[first] = len(rows), limit, penalty
+        self.widths[first], self.totals[first] = 1, 0.0
+        self.ranks[rows], self.lengths[rows] = -np.inf, 0
+
+    def rows(self, firsts: Ints) -> Ints:
+        """The rows of the hypotheses that go on, sentence by sentence."""
+        rows = np.empty(int(self.widths[firsts].sum()), np.int32)
+        _rows(firsts, self.widths, self.members, rows)
+        return rows
+
+    def choose(self, firsts: Ints, tokens: Ints, scores: Doubles, end: int, cache: Cache) -> NDArray[np.int8]:
+        """Goes on with the best candidates: of each of `rows(firsts)` the likeliest next tokens and their
+        log-probabilities, twice (n, count). Says of each sentence whether it is GOING_ON, FINISHED, or FAILED for nan.
+        """
+        states = np.empty(len(firsts), np.int8)
+        _choose(
+            firsts,
+            tokens,
+            scores,
+            end,
+            (self.members, self.beams, self.limits, self.penalties, self.widths, self.totals),
+            (self.ranks, self.sums, self.lengths, self.forced, self.texts, self.said),
+            (cache.tokens, cache.positions, cache.paths),
+            states,
+        )
+        return states
+
+    def hypothesis(self, row: int, cache: Cache) -> tuple[int, ...]:
+        """The tokens so far of one that goes on."""
+        so_far = np.arange(1, cache.positions[row] + 1)
+        return tuple(self.said[cache.paths[row, so_far], so_far].tolist())
+
+    def ended(self, first: int, count: int) -> list[tuple[tuple[int, ...], float, bool]]:
+        """The best ended hypotheses of a sentence, the best first: tokens, score, and whether the end was forced.
+
+        Tokens are without the end; the score is the mean log-probability per token, the end included.
+        """
+        rows = self.members[first, : self.beams[first]]
+        found = [row for row in rows[np.argsort(-self.ranks[rows], kind="stable")].tolist() if self.lengths[row]]
+        return [
+            (
+                tuple(self.texts[row, 1 : self.lengths[row]].tolist()),
+                float(self.sums[row] / self.lengths[row]),
+                bool(self.forced[row]),
+            )
+            for row in found[:count]
+        ]
+
+
+@partial(entry, exact=True)
+def _rows(firsts: Ints, widths: Ints, members: Ints, rows: Ints) -> None:
+    n = 0
+    for first in firsts:
+        for i in range(widths[first]):
+            rows[n] = members[first, i]
+            n += 1
+
+
+@partial(entry, exact=True)
+def _choose(
+    firsts: Ints,
+    tokens: Ints,
+    scores: Doubles,
+    end: int,
+    sentences: Any,
+    ended: Any,
+    cache: Any,
+    states: NDArray[np.int8],
+) -> None:
+    members, beams, limits, penalties, widths, totals = sentences
+    ranks, said = ended[0], ended[-1]
+    last, positions, paths = cache
+    count = tokens.shape[1]
+    most = members.shape[1]
+    best = np.empty(2 * most, np.float64)
+    parents, chosen = np.empty(2 * most, np.int64), np.empty(2 * most, np.int64)
+    copies = np.empty((most, paths.shape[1]), np.int32)
+    n = 0
+    for s in range(firsts.size):
+        first = firsts[s]
+        rows, beam, width = members[first], beams[first], widths[first]
+        length = positions[first] + 1  # of a hypothesis with the token that is chosen now
+        kept = 2 * beam if beam > 1 else 1  # where `beam` of them end, as many go on
+        if length == limits[first]:  # of one token, which is the end
+            _file(rows[:beam], first, 0.0, 1, 1.0, True, ended, paths)
+            states[s] = FINISHED
+            n += width
+            continue
+
+        found = 0
+        broken = False
+        for i in range(width):
+            broken |= math.isnan(scores[n + i, 0])
+            for c in range(count):
+                total = totals[rows[i]] + scores[n + i, c]
+                if scores[n + i, c] < NEVER or (found == kept and total <= best[found - 1]):
+                    continue
+                at = min(found, kept - 1)
+                while at > 0 and best[at - 1] < total:
+                    best[at], parents[at], chosen[at] = best[at - 1], parents[at - 1], chosen[at - 1]
+                    at -= 1
+                best[at], parents[at], chosen[at] = total, i, tokens[n + i, c]
+                found = min(found + 1, kept)
+        n += width
+        if broken or not found:
+            states[s] = FAILED
+            continue
+
+        going_on = 0
+        for c in range(found):
+            if chosen[c] == end:
+                if c < beam:  # those after them are only reserves
+                    _file(rows[:beam], rows[parents[c]], best[c], length, penalties[first], False, ended, paths)
+            elif going_on < beam:
+                best[going_on], parents[going_on], chosen[going_on] = best[c], parents[c], chosen[c]
+                going_on += 1
+        worst = np.inf
+        for i in range(beam):
+            worst = min(worst, ranks[rows[i]])
+        if not going_on or (worst > -np.inf and best[0] / float(length) ** penalties[first] <= worst):
+            states[s] = FINISHED
+            continue
+
+        for i in range(going_on):
+            copies[i, :length] = paths[rows[parents[i]], :length]
+        for i in range(going_on):
+            row = rows[i]
+            paths[row, :length] = copies[i, :length]
+            paths[row, length], said[row, length] = row, chosen[i]
+            last[row], positions[row], totals[row] = chosen[i], length, best[i]
+        widths[first] = going_on
+        states[s] = GOING_ON
+        if length + 1 == limits[first]:  # the end is forced, and counts as certain
+            for i in range(going_on):
+                _file(rows[:beam], rows[i], best[i], length + 1, penalties[first], True, ended, paths)
+            states[s] = FINISHED
+
+
+@inline
+def _file(
+    rows: Ints, row: int, total: float, length: int, penalty: float, is_forced: bool, ended: Any, paths: Ints
+) -> None:
+    """Keeps the hypothesis of a row, which has ended with `length` tokens, if it ranks among the best."""
+    ranks, sums, lengths, forced, texts, said = ended
+    rank = total / float(length) ** penalty
+    place = rows[0]
+    for other in rows:
+        if ranks[other] < ranks[place]:
+            place = other
+    if rank > ranks[place]:
+        ranks[place], sums[place], lengths[place], forced[place] = rank, total, length, is_forced
+        for t in range(1, length):
+            texts[place, t] = said[paths[row, t], t]

@@ -1,0 +1,61 @@
+"""What an engine counts. It knows no tensors: who reads it need not have torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import add
+
+BATCH_SIZES = tuple(2**power for power in range(10))  # sentences: 1 to 512
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done since its start, and what it is at now. Those of several engines can be added.
+
+    Since the start. `batches`: steps run, by the sentences in their batch: at most 1, at most 2, 4, ... (BATCH_SIZES),
+    and more. `batch_sentences`, `batch_tokens`: the sentences in a batch, and what it held of the token budget (source
+    tokens x hypotheses, models.engine.scheduler.cost), each summed over all steps. `finished`, `failed`: sentences;
+    `source_tokens` of those finished, with their ends, and `target_tokens` of the best hypothesis of each, without.
+
+    Now. `waiting`, `running`: sentences; `running_tokens`: what these hold of the budget. `lanes`: batches, 0 when
+    closed, each with `token_budget`.
+    """
+
+    batches: tuple[int, ...] = (0,) * (len(BATCH_SIZES) + 1)
+    batch_sentences: int = 0
+    batch_tokens: int = 0
+    finished: int = 0
+    failed: int = 0
+    source_tokens: int = 0
+    target_tokens: int = 0
+    waiting: int = 0
+    running: int = 0
+    running_tokens: int = 0
+    lanes: int = 0
+    token_budget: int = 0
+
+    @property
+    def steps(self) -> int:
+        return sum(self.batches)
+
+    @property
+    def occupancy(self) -> float:
+        """The share of all lanes' budget that is held now, 0 to 1: a sentence alone may take more than the budget."""
+        capacity = self.lanes * self.token_budget
+        return min(1.0, self.running_tokens / capacity) if capacity else 0.0
+
+    def __add__(self, other: EngineStats) -> EngineStats:
+        return EngineStats(
+            batches=tuple(map(add, self.batches, other.batches)),
+            batch_sentences=self.batch_sentences + other.batch_sentences,
+            batch_tokens=self.batch_tokens + other.batch_tokens,
+            finished=self.finished + other.finished,
+            failed=self.failed + other.failed,
+            source_tokens=self.source_tokens + other.source_tokens,
+            target_tokens=self.target_tokens + other.target_tokens,
+            waiting=self.waiting + other.waiting,
+            running=self.running + other.running,
+            running_tokens=self.running_tokens + other.running_tokens,
+            lanes=self.lanes + other.lanes,
+            token_budget=max(self.token_budget, other.token_budget),
+        )

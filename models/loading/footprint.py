@@ -1,0 +1,47 @@
+"""How much memory a model takes, from what its files say: known before it is loaded, and as true afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from models.engine.engine import EngineSettings
+from models.network.marian import Marian, MarianConfig
+from models.network.precision import choose
+
+# Measured, of a process that loads many models.
+_TOKENIZER = {"source.spm": 3, "target.spm": 3, "vocab.json": 8, "target_vocab.json": 8}  # times the file's size
+_HEAP = 1.1  # what lies between weights while models come and go, as a part of them
+_MODULES = 2_000_000  # bytes of what Python and torch keep of a model beside its weights
+_LANE = 300_000  # bytes of a thread, and of what it notes while it searches
+_POSITIONS = 128  # of hypotheses in a small batch, of which there are keys and values
+
+
+def footprint(
+    directory: Path, *, device: str = "cpu", precision: str = "auto", settings: EngineSettings | None = None
+) -> int:
+    """Bytes of the device's memory that the model of a directory takes once it is loaded, and has little to do.
+
+    On a CPU that is all of a LocalTranslator: the tokenizer, and its lanes with small batches, too. A large batch takes
+    more for as long as it lasts. Raises UnknownModel for a configuration that cannot be read, and BadInput for a
+    precision that the device does not have.
+    """
+    precision = choose(precision, device)
+    config = MarianConfig.load(directory)
+    with torch.device("meta"):
+        marian = Marian(config)
+    if precision == "int8":
+        from models.network import quantize
+
+        weights, width = quantize.size(marian), 2  # of a key's or value's number
+    else:
+        width = getattr(torch, precision).itemsize
+        weights = width * sum(tensor.numel() for tensor in (*marian.parameters(), *marian.buffers()))
+    if torch.device(device).type != "cpu":
+        return weights
+    files = ((directory / name, times) for name, times in _TOKENIZER.items())
+    tokenizer = sum(times * path.stat().st_size for path, times in files if path.is_file())
+    cache = _POSITIONS * config.decoder_layers * 2 * config.d_model * width
+    lanes = (settings or EngineSettings()).lanes_on(torch.device(device))
+    return int(_HEAP * weights) + tokenizer + _MODULES + lanes * (_LANE + cache)

@@ -1,0 +1,158 @@
+"""A model reference becomes a local directory: what is elsewhere is fetched once, checked, and kept on disk.
+
+with Store().fetch("hf:Helsinki-NLP/opus-mt-fr-de") as held:
+    print(held.directory, held.checksum)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from functools import cached_property, partial
+from pathlib import Path
+
+from models.checkpoint.archive import unpack
+from models.checkpoint.checksum import Checksum, check_syntax
+from models.checkpoint.files import keeping, weights_path
+from models.errors import BadInput, NoSpace, Unavailable, UnknownModel
+from models.store.diskcache import DiskCache, Held
+from models.store.download import TRIES, download, patiently
+from models.store.origin import Origin
+from models.store.progress import Progress
+from models.store.reference import Hosts, Remote, parse
+
+BUDGET = 20_000_000_000  # bytes on disk
+HOSTS = ("huggingface.co",)
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """Where models are kept; thread-safe, and shared with every process that names the same directory."""
+
+    def __init__(self, directory: Path | None = None, *, budget: int = BUDGET, hosts: Iterable[str] = HOSTS) -> None:
+        """Makes nothing yet. `directory` is by default `tolk` in the user's cache; `budget` is in bytes; from `hosts`
+        models may be fetched (models.store.reference.Hosts).
+
+        Raises BadInput.
+        """
+        if budget <= 0:
+            raise BadInput(f"The budget of the cache of models is {budget} bytes; more than 0 were expected.")
+        self._directory, self._budget, self._hosts = directory, budget, Hosts(hosts)
+
+    def fetch(self, reference: str, checksum: str | None = None) -> Held:
+        """The directory of a model, which nobody removes until it is released.
+
+        One that is in the cache is not asked for again. Raises UnknownModel for a reference that leads to no model, to
+        one that cannot be read, has another checksum, or is at a host that is not allowed; Unavailable where it cannot
+        be had now; BadInput for a checksum that is none.
+        """
+        check_syntax(checksum)
+        place = parse(reference)
+        if isinstance(place, Path):
+            own = Held(place)
+            if checksum is not None:
+                _compare(reference, own.checksum, checksum)
+            return own
+        key = _key(reference)
+        with keeping(self._cache.directory):  # errors of the origin are told apart in `patiently`
+            if held := self._held(key, checksum):
+                return held
+            with self._cache.claim(key) as parts:
+                return self._held(key, checksum) or self._fetch(place, key, parts, checksum)
+
+    @cached_property
+    def _cache(self) -> DiskCache:
+        """Made when it is needed, since a directory has to be found for it."""
+        try:
+            return DiskCache((self._directory or _user_cache()).expanduser().absolute(), self._budget)
+        except RuntimeError as error:
+            raise BadInput("There is no home to keep models in: name a directory (TOLK_MODEL_CACHE).") from error
+
+    def _held(self, key: str, checksum: str | None) -> Held | None:
+        held = self._cache.hold(key)
+        if held and checksum not in (None, str(held.checksum)):
+            logger.info("%s has checksum %s; it is fetched again", held.directory, held.checksum)
+            held.release()
+            return None
+        return held
+
+    def _fetch(self, remote: Remote, key: str, parts: Path, checksum: str | None) -> Held:
+        """What came of a download stays for the next one, unless it is to be refused, or has no room."""
+        try:
+            made = self._download(remote, parts)
+            found = Checksum.of(made)
+            if checksum is not None:
+                _compare(remote.reference, found, checksum)
+            _check(made)
+            for path in made.iterdir():
+                if path.name not in found.digests:  # the same weights in the other format
+                    path.unlink()
+            held = self._cache.place(made, key, found)
+        except (UnknownModel, NoSpace, OSError):
+            self._cache.remove(parts)
+            raise
+        self._cache.remove(parts)
+        self._cache.make_room(0)
+        return held
+
+    def _download(self, remote: Remote, parts: Path) -> Path:
+        """The directory with the files of the model, all of one state of the origin."""
+        directory = parts / "files"
+        for name in (directory, parts / "notes"):
+            name.mkdir(exist_ok=True)
+        origin = Origin(remote, self._hosts)
+        for _ in range(TRIES):
+            files = patiently(f"Looking at {remote.reference}", origin.files)
+            for path in directory.iterdir():
+                if path.name not in {file.name for file in files}:
+                    path.unlink()
+            total = sum(file.size or 0 for file in files)
+            there = sum(path.stat().st_size for path in directory.iterdir())
+            self._cache.make_room(max(0, total * (2 if origin.is_archive else 1) - there))
+            with Progress(remote.reference, total) as progress:
+                for file in files:
+                    fetch = partial(download, origin, file, parts, partial(progress.report, file.name))
+                    patiently(f"Fetching {file.name} of {remote.reference}", fetch)
+            if patiently(f"Looking at {remote.reference}", origin.files) == files:
+                break
+            logger.warning("%s changed while it was fetched", remote.reference)
+        else:
+            raise Unavailable(f"{remote.reference} changed again and again while it was fetched. Try again later.")
+        if not origin.is_archive:
+            return directory
+        unpacked = parts / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir()
+        unpack(directory / files[0].name, unpacked)
+        return unpacked
+
+
+def _compare(reference: str, found: Checksum, wanted: str) -> None:
+    if str(found) != wanted:
+        raise UnknownModel(f"{reference} has checksum {found}; {wanted} was expected.")
+
+
+def _check(directory: Path) -> None:
+    """Raises UnknownModel for files that no model can be loaded from, as far as that is seen without computing."""
+    from models.checkpoint.weights import read_weights
+    from models.tokenizer import Tokenizer  # these bring torch, and SentencePiece
+
+    Tokenizer.load(directory)
+    try:
+        read_weights(weights_path(directory))
+    except MemoryError as error:
+        raise Unavailable("No memory is left to look at the weights.") from error
+
+
+def _key(reference: str) -> str:
+    """A name for people, and made unique."""
+    return f"{re.sub('[^A-Za-z0-9.]+', '-', reference)[:80]}-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tolk"

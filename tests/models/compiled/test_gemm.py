@@ -1,0 +1,67 @@
+"""Products in our own machine code, against NumPy's, with the instructions of several processors."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.compiled import gemm
+
+PROCESSORS = {  # LLVM's names; none of them runs what this processor would not have
+    "AVX2": ("haswell", "+avx,+avx2,+fma"),
+    "AVX-VNNI": ("alderlake", "+avx,+avx2,+fma,+avxvnni"),
+    "none of them": ("x86-64", "+sse2"),
+}
+ROOT = Path(__file__).parents[3]
+
+
+def check(rows: int, outputs: int, inputs: int, *, tiles: bool) -> None:
+    chance = np.random.default_rng(rows)
+    room = -(-rows // gemm.ROWS) * gemm.ROWS
+    x = chance.integers(-128, 128, (room, inputs + 64), dtype=np.int8)  # rows lie apart
+    weights = chance.integers(-128, 128, (outputs, inputs), dtype=np.int8)
+    sums = np.full((room + 1, outputs), -1, np.int32)
+
+    gemm.product(x, inputs, gemm.pack(weights), sums, rows, tiles)
+
+    expected = x[:, :inputs].astype(np.int32) @ weights.T.astype(np.int32)
+    np.testing.assert_array_equal(sums[:rows], expected[:rows])
+    assert (sums[room] == -1).all()  # nothing is written behind the last row that there is memory for
+
+
+@pytest.mark.parametrize("tiles", [False, gemm.tiles_allowed()])
+@pytest.mark.parametrize("rows", [*range(1, 20), 32, 33, 64])
+@pytest.mark.parametrize(("outputs", "inputs"), [(64, 64), (128, 64), (64, 256), (192, 320)])
+def test_sums_are_exact(rows: int, outputs: int, inputs: int, tiles: bool) -> None:
+    check(rows, outputs, inputs, tiles=tiles)
+
+
+def test_a_group_of_packed_weights_is_packed_itself() -> None:
+    weights = np.random.default_rng(0).integers(-128, 128, (192, 64), dtype=np.int8)
+    begin = gemm.packed_size(64, 64)
+    np.testing.assert_array_equal(gemm.pack(weights)[begin : 2 * begin], gemm.pack(weights[64:128]))
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_sums_are_exact_with_the_instructions_of_other_processors(processor: str) -> None:
+    name, features = PROCESSORS[processor]
+    program = (
+        "from tests.models.compiled.test_gemm import check\n"
+        "for rows in (1, 2, 3, 17): check(rows, 128, 320, tiles=True)\n"
+        "print('exact')"
+    )
+    environment = {**os.environ, "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert ran.stdout == "exact\n", ran.stderr
+
+
+@pytest.mark.skipif(not gemm.is_fast(), reason="the processor has nothing for bytes")
+def test_a_processor_with_instructions_for_bytes_is_known() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert {"avx2", "avx512_vnni", "avx_vnni"} & set(flags)
+    assert not gemm.tiles_allowed() or "amx_int8" in flags
