@@ -13,7 +13,7 @@ environment. It is read when a Celery application first asks for its configurati
     OTEL_EXPORTER_OTLP_ENDPOINT  where a worker sends its spans (default: nowhere); OpenTelemetry's others hold, too
     TOLK_METRICS        a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: nothing listens)
     TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
-    TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: see tasks.memory.for_models)
+    TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: tasks.host.memory.for_models)
     TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
     TOLK_MODEL_CACHE_BYTES  what they may take there (default 20000000000)
     TOLK_MODEL_HOSTS    where models may come from: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET, separated by commas
@@ -30,8 +30,8 @@ from typing import Any, get_args
 from celery.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue, binding
 
-from tasks import broker
 from tasks.contract import DEAD_LETTERS, DELIVERIES, EXCHANGE, SHARED, Priority, queue_name, queue_names, suspects_name
+from tasks.queues import address as broker
 from tasks.registry import PRECISIONS, RegistryError, RegistryFile
 from telemetry import logs, tracing
 from telemetry.address import Address
@@ -177,10 +177,10 @@ broker_heartbeat = 30
 accept_content = ["json"]
 task_serializer = "json"
 result_serializer = "json"
-result_backend = "tasks.replies:Replies"
+result_backend = "tasks.worker.replies:Replies"
 result_persistent = False
 
-imports = ("tasks.translate",)
+imports = ("tasks.worker.translate",)
 task_queues = [queue for route in tolk_models.current().routes for queue in translation_queues(route)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False
@@ -188,7 +188,7 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 task_ignore_result = False
 
-worker_consumer = "tasks.consumer:Consumer"
+worker_consumer = "tasks.worker.consumer:Consumer"
 worker_pool = "threads"
 worker_concurrency = int(
     check("TOLK_CONCURRENCY", os.environ.get("TOLK_CONCURRENCY") or "64", r"[1-9]\d{0,3}", "a number from 1 to 9999")

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 
-from tasks import gpu, logs, pool
+from tasks import logs
 from tasks.contract import LoadedModel, Priority
+from tasks.host import gpu
+from tasks.pool import command
 from telemetry import tracing
 
 if TYPE_CHECKING:
-    from tasks.watchdog import Watchdog
+    from tasks.worker.watchdog import Watchdog
 
 
 class Engine(Protocol):
@@ -51,7 +53,7 @@ class Stats(Protocol):
 
 
 class Engines(Protocol):
-    """The models that a worker has in memory: `tasks.worker.Models`, which says more, without importing it."""
+    """The models that a worker has in memory: `tasks.worker.start.Models`, which says more, without importing it."""
 
     @property
     def warm(self) -> frozenset[str]: ...
@@ -77,7 +79,7 @@ class Tolk(Celery):
     """A Celery application with the models that its worker loaded, who looks after them, and their decoding options'
     type."""
 
-    amqp_cls = "tasks.queues:AMQP"
+    amqp_cls = "tasks.worker.selection:AMQP"
     engines: Engines
     watchdog: Watchdog
     decoding: Callable[..., Any]
@@ -85,7 +87,7 @@ class Tolk(Celery):
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, pool.METRICS, pool.SIBLINGS, pool.SUPERVISOR}
+app.user_options["worker"] |= {gpu.OPTION, command.METRICS, command.SIBLINGS, command.SUPERVISOR}
 
 
 @setup_logging.connect(weak=False)
@@ -103,6 +105,6 @@ def export_spans(**_: Any) -> None:
         instrumentor().instrument()
 
 
-app.steps["worker"].add("tasks.worker:Engines")  # a name, so that only a worker imports it
-app.steps["worker"].add("tasks.pool:Supervision")
-app.steps["consumer"] |= {"tasks.consumer:DeadLetters", "tasks.subscriptions:Subscriptions"}
+app.steps["worker"].add("tasks.worker.start:Engines")  # a name, so that only a worker imports it
+app.steps["worker"].add("tasks.pool.command:Supervision")
+app.steps["consumer"] |= {"tasks.worker.consumer:DeadLetters", "tasks.worker.subscriptions:Subscriptions"}

@@ -143,7 +143,7 @@ def test_a_request_is_one_line_and_a_task_is_one_line(tolk: Tolk, eventually: Ca
     eventually(lambda: tolk.lines(web, request_id) and tolk.lines(tolk.worker.log, request_id))
     [request], [task] = tolk.lines(web, request_id), tolk.lines(tolk.worker.log, request_id)
     assert (request["logger"], request["message"], request["status"]) == ("app.access", "POST /graphql", 200)
-    assert task["logger"] == "tasks.translate"
+    assert task["logger"] == "tasks.worker.translate"
     assert task["message"].startswith(f"tolk.translate[{request_id}.")
     assert task["message"].endswith("] OK")
     both = {"texts": 1, "characters": 33, "model": "fr-en", "source": "fr", "target": "en"}

@@ -19,7 +19,7 @@ from kombu import Connection, Queue
 
 from app.settings import Settings
 from launch.rabbitmq import MONITOR, PrivateRabbitMQ
-from tasks.worker import GRACE
+from tasks.worker.start import GRACE
 from tests.compose.metrics import METRICS
 from tests.compose.prometheus import jobs
 from tests.compose.rabbitmq import ComposeRabbitMQ

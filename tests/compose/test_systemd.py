@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import Settings
 from launch.install import ANALYZER
-from tasks.worker import GRACE
+from tasks.worker.start import GRACE
 from tests.conftest import REPOSITORY
 
 UNITS = sorted((REPOSITORY / "compose" / "systemd").glob("*.service"))

@@ -171,7 +171,7 @@ def check_what_is_told(run: Run, port: int) -> None:
             assert f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
     request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.access: POST /graphql "))
     assert request_id is not None
-    run.until(rf"^worker \| .* INFO tasks.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
+    run.until(rf"^worker \| .* INFO tasks.worker.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
     assert any(request_id[1] in file.read_text() for file in (run.directory / "traces").iterdir())
 
 

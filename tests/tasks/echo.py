@@ -31,16 +31,18 @@ from celery.utils.log import get_logger
 from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
-from tasks import metrics, pool, registry, worker
+from tasks import registry
 from tasks.celery import app
+from tasks.pool import command
 from tasks.registry import Model
+from tasks.worker import metrics, start
 
 logger = get_logger(__name__)
 
 registry.LOOK = float(os.environ.get("ECHO_LOOK", registry.LOOK))
-pool.FIRST = pool.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
+command.FIRST = command.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
 metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
-app.steps["worker"] = {"echo:Engines", "tasks.pool:Supervision"}
+app.steps["worker"] = {"echo:Engines", "tasks.pool.command:Supervision"}
 
 
 @celeryd_after_setup.connect(weak=False)
@@ -163,7 +165,7 @@ def told(reference: str, what: str, default: int) -> int:
     return int(found[1]) if found else default
 
 
-class Engines(worker.Engines):
+class Engines(start.Engines):
     def loader(self, conf: Any, device: str) -> Any:
         app.decoding = SimpleNamespace
         return EchoLoader()

@@ -11,7 +11,7 @@ import pytest
 from tasks import logs
 
 CELERYS = "celery.app.trace"
-OURS = "tasks.translate"
+OURS = "tasks.worker.translate"
 POOLS = "celery.pool"
 
 

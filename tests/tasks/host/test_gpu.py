@@ -16,8 +16,8 @@ import click
 import pynvml
 import pytest
 
-from tasks import gpu
-from tasks.gpu import Gpu
+from tasks.host import gpu
+from tasks.host.gpu import Gpu
 
 
 def test_the_pretence_has_only_what_nvml_has(nvml: ModuleType) -> None:

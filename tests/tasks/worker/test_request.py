@@ -13,8 +13,8 @@ import pytest
 from celery.worker import request, state
 
 from tasks.contract import TASK
-from tasks.request import Request
-from tasks.translate import translate
+from tasks.worker.request import Request
+from tasks.worker.translate import translate
 from telemetry import logs
 
 

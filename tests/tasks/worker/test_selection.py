@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from kombu import Queue
 
-from tasks.queues import Queues
+from tasks.worker.selection import Queues
 
 A, B = (["tolk.translate.a.interactive", "tolk.translate.a.bulk"], ["tolk.translate.b.interactive"])
 

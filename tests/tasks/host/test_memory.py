@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import memory
+from tasks.host import memory
 
 
 def test_half_of_what_is_available_is_for_models_and_divided_in_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:

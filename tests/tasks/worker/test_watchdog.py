@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tasks import watchdog
 from tasks.contract import Code, TolkError
-from tasks.watchdog import EXIT_CODE, Watchdog
+from tasks.worker import watchdog
+from tasks.worker.watchdog import EXIT_CODE, Watchdog
 
 
 @pytest.mark.broker

@@ -30,9 +30,9 @@ from kombu import Connection
 import celeryconfig
 from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks import pool
 from tasks.contract import TranslateReply
-from tasks.pool import Backoff, Supervision, Supervisor, Worker, divide, serve_metrics, usable_cores
+from tasks.pool import command
+from tasks.pool.command import Backoff, Supervision, Supervisor, Worker, divide, serve_metrics, usable_cores
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
 
@@ -58,11 +58,11 @@ def test_cores_are_divided_and_shared_where_they_lack(cores: list[int], count: i
 
 def test_a_quota_leaves_fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5, 6})
-    monkeypatch.setattr(pool, "cpu_budget", lambda: SimpleNamespace(count=4))
-    assert pool.usable_cores() == [3, 4, 5, 6]
-    monkeypatch.setattr(pool, "cpu_budget", lambda: SimpleNamespace(count=2))
-    assert {len(set(pool.usable_cores())) for _ in range(20)} == {2}
-    assert {core for _ in range(50) for core in pool.usable_cores()} == {3, 4, 5, 6}
+    monkeypatch.setattr(command, "cpu_budget", lambda: SimpleNamespace(count=4))
+    assert command.usable_cores() == [3, 4, 5, 6]
+    monkeypatch.setattr(command, "cpu_budget", lambda: SimpleNamespace(count=2))
+    assert {len(set(command.usable_cores())) for _ in range(20)} == {2}
+    assert {core for _ in range(50) for core in command.usable_cores()} == {3, 4, 5, 6}
 
 
 def test_the_pause_doubles_up_to_a_bound_and_begins_anew_after_a_healthy_while() -> None:

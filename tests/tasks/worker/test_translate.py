@@ -27,7 +27,7 @@ from tasks.contract import (
     TranslateReply,
     TranslateRequest,
 )
-from tasks.translate import WAY_BACK, translate
+from tasks.worker.translate import WAY_BACK, translate
 
 
 class Engine:

@@ -35,7 +35,7 @@ from telemetry import tracing
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
 OK = "OK"  # the outcome of a task whose reply has no error
 
-# Workers register these, in tasks.metrics. Others have this module, too, such as Flower, and serve their own metrics.
+# Workers register these, in tasks.worker.metrics. Others, such as Flower, have this module and other metrics.
 TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"], registry=None)
 TASK_SECONDS = Histogram(
     "tolk_task_seconds",
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 # Celery logs and shows to monitors how a task's result looks. It would be people's texts: no character of them.
-@app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.request:Request")
+@app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.worker.request:Request")
 def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
     """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
     received, began = time.time(), time.monotonic()

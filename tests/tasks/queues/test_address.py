@@ -15,7 +15,7 @@ from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks import broker
+from tasks.queues import address
 
 SECRET = "amqp://tolk:s3cret@127.0.0.1/tolk"
 TLS = "amqps://tolk:s3cret@rabbit/tolk"
@@ -24,9 +24,9 @@ TLS = "amqps://tolk:s3cret@rabbit/tolk"
 def test_the_address_is_in_a_variable_or_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text(f"{SECRET}\n")
-    assert broker.address({"CELERY_BROKER_URL": SECRET}) == SECRET
-    assert broker.address({"CELERY_BROKER_URL": "", "CELERY_BROKER_URL_FILE": str(file)}) == SECRET
-    assert broker.address({}) == broker.address({"CELERY_BROKER_URL": "", "CELERY_BROKER_URL_FILE": ""})
+    assert address.address({"CELERY_BROKER_URL": SECRET}) == SECRET
+    assert address.address({"CELERY_BROKER_URL": "", "CELERY_BROKER_URL_FILE": str(file)}) == SECRET
+    assert address.address({}) == address.address({"CELERY_BROKER_URL": "", "CELERY_BROKER_URL_FILE": ""})
 
 
 def test_an_address_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -35,9 +35,9 @@ def test_an_address_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         if content is not None:
             file.write_bytes(content)
         with pytest.raises(ImproperlyConfigured, match=f"^CELERY_BROKER_URL_FILE, {file}, .*{said}"):
-            broker.address({"CELERY_BROKER_URL_FILE": str(file)})
+            address.address({"CELERY_BROKER_URL_FILE": str(file)})
     with pytest.raises(ImproperlyConfigured, match="both set") as refused:
-        broker.address({"CELERY_BROKER_URL": SECRET, "CELERY_BROKER_URL_FILE": str(file)})
+        address.address({"CELERY_BROKER_URL": SECRET, "CELERY_BROKER_URL_FILE": str(file)})
     assert "s3cret" not in str(refused.value)
 
 
@@ -58,14 +58,14 @@ def test_an_address_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 )
 def test_what_would_not_be_safe_is_refused(url: str, environ: dict[str, str], said: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=said) as refused:
-        broker.tls(url, environ)
+        address.tls(url, environ)
     assert "s3cret" not in str(refused.value)
 
 
 def test_a_certificate_has_to_be_valid_for_the_host() -> None:
-    assert broker.tls(SECRET, {}) is None
+    assert address.tls(SECRET, {}) is None
     for url in (TLS, TLS.upper()):
-        options = broker.tls(url, {})
+        options = address.tls(url, {})
         assert options is not None
         assert (options["cert_reqs"], options["server_hostname"]) == (ssl.CERT_REQUIRED, "rabbit")
 
@@ -176,7 +176,7 @@ def test_nobody_is_spoken_to_whose_certificate_does_not_fit(
     tls_broker: PrivateRabbitMQ, certificates: Path, ca: str, host: str, client: bool, said: str | None
 ) -> None:
     url = tls_broker.url.replace("localhost", host)
-    options = broker.tls(url, trusting(certificates, ca, client=client))
+    options = address.tls(url, trusting(certificates, ca, client=client))
     with Celery(broker=url, set_as_current=False, broker_use_ssl=options).connection_for_write() as connection:
         if said is None:
             connection.ensure_connection(max_retries=0)

@@ -24,7 +24,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 from models.engine.stats import EngineStats
 from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
-from tasks.worker import Models
+from tasks.worker.start import Models
 
 QUEUE = "tolk.translate.a.interactive"
 

@@ -25,11 +25,13 @@ from models.engine import batch
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
-from tasks import contract, memory, metrics
+from tasks import contract
 from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
-from tasks.gpu import Gpu
-from tasks.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
-from tasks.watchdog import Watchdog
+from tasks.host import memory
+from tasks.host.gpu import Gpu
+from tasks.worker import metrics
+from tasks.worker.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
+from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
 

@@ -21,7 +21,7 @@ from app.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
 from tasks.registry import RegistryFile
-from tasks.subscriptions import preference
+from tasks.worker.subscriptions import preference
 from tests.conftest import Service
 
 COLD = {"warm": False}

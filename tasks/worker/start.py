@@ -19,12 +19,12 @@ from celery.worker.state import active_requests, revoked
 from models.engine.stats import EngineStats
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
-from tasks import memory
 from tasks.celery import Engine, app
 from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
-from tasks.gpu import Gpu, pin
+from tasks.host import memory
+from tasks.host.gpu import Gpu, pin
 from tasks.registry import Model, RegistryFile
-from tasks.watchdog import Watchdog
+from tasks.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from models.local import LocalTranslator
@@ -61,7 +61,7 @@ class Engines(bootsteps.StartStopStep):
 
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
     # After the metrics, which tell of the start, and of a port that is taken before anything is loaded.
-    requires = ("celery.worker.components:Pool", "tasks.metrics:Metrics")
+    requires = ("celery.worker.components:Pool", "tasks.worker.metrics:Metrics")
 
     def __init__(self, worker: Any, gpu: Gpu | None = None, siblings: int = 1, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)

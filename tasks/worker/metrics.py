@@ -26,12 +26,12 @@ from prometheus_client.registry import Collector
 
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.loading.loaded import LoadedStats
-from tasks import gpu, memory
 from tasks.celery import Tolk
-from tasks.gpu import Gpu
-from tasks.translate import TASK_SECONDS, TASKS
-from tasks.watchdog import Watchdog
-from tasks.worker import Models, refuse
+from tasks.host import gpu, memory
+from tasks.host.gpu import Gpu
+from tasks.worker.start import Models, refuse
+from tasks.worker.translate import TASK_SECONDS, TASKS
+from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 
 # A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
@@ -45,7 +45,7 @@ logger = get_logger(__name__)
 
 
 class WorkerMetrics(Collector):
-    """What is told of a worker's models and memory. What it knows of its tasks is in tasks.translate."""
+    """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
 
     def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
         self._app, self._gpu = app, gpu

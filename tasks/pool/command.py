@@ -25,7 +25,7 @@ from celery.utils.log import get_logger
 from celery.utils.nodenames import gethostname
 from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # missing in celery-types
 
-from tasks.gpu import inventory, pick, visible
+from tasks.host.gpu import inventory, pick, visible
 from telemetry.address import Address
 
 FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again: the first time, doubled each time, and at most
