@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.admission import THREADS
+from app.broker.admission import THREADS
 from app.settings import Settings, SettingsError
 from tasks.registry import Registry, RegistryError
 
@@ -67,7 +67,7 @@ if settings.metrics is not None:
 
 # A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
 # what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
-worker_class = "app.server.Worker"  # gthread's, with deadlines for slow clients
+worker_class = "app.web.server.Worker"  # gthread's, with deadlines for slow clients
 workers = 2
 threads = THREADS
 worker_connections = 800  # of a process, idle ones too: with the broker's and the database's, within 1024 files

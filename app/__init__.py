@@ -12,11 +12,12 @@ from urllib.parse import quote
 
 from flask import Flask, request
 
-from app import access, cli, errors, origins, views
-from app.database import Database
+from app import cli, routes
+from app.database.transactions import Database
+from app.monitoring.traces import Traces
 from app.settings import Settings, SettingsError
-from app.traces import Traces
-from app.translator import EchoTranslator, Translator
+from app.translation.translator import EchoTranslator, Translator
+from app.web import errors, origins, request_log
 from tasks.registry import RegistryError, RegistryFile
 from telemetry import tracing
 
@@ -48,11 +49,11 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
     metrics = None
     if settings.metrics is not None:
-        from app.metrics import Metrics  # its client reads the environment as soon as it is imported
+        from app.monitoring.metrics import Metrics  # its client reads the environment as soon as it is imported
 
         metrics = Metrics(translator, settings.metrics, settings.metrics_files)
-    access.register(app, traces, metrics)
-    views.register(app, settings, models, translator, database, metrics)
+    request_log.register(app, traces, metrics)
+    routes.register(app, settings, models, translator, database, metrics)
     for command in cli.COMMANDS:
         app.cli.add_command(command)
     origins.register(app, settings.origins)
@@ -97,6 +98,6 @@ def _conceal() -> None:
 def _build_translator(settings: Settings, models: RegistryFile) -> Translator:
     if settings.translator == "echo":
         return EchoTranslator()
-    from app.rpc import CeleryTranslator  # the echo needs no Celery
+    from app.broker.rpc import CeleryTranslator  # the echo needs no Celery
 
     return CeleryTranslator.from_config(models)

@@ -20,11 +20,11 @@ from kombu import Connection, Consumer, Message, Queue
 from kombu.pools import ProducerPool
 from typing_extensions import override
 
-from app.accounts import Accounts
-from app.database import Database
-from app.schema import Context, build_schema
+from app.accounts.ledger import Accounts
+from app.database.transactions import Database
+from app.graphql.schema import Context, build_schema
 from app.settings import Settings
-from app.translator import EchoTranslator
+from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options, translation_queue
 from tasks.contract import Result, TranslateReply
 from tasks.registry import Registry

@@ -30,7 +30,7 @@ import psutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from benchmarks.path import answers, describe, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Options, TolkError, TranslateRequest

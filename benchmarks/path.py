@@ -30,7 +30,7 @@ from uuid import uuid4
 
 import psutil
 
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import TranslateRequest

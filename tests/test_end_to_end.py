@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.errors import STATUS
+from app.web.errors import STATUS
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code
 

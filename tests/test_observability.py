@@ -142,7 +142,7 @@ def test_a_request_is_one_line_and_a_task_is_one_line(tolk: Tolk, eventually: Ca
     [web] = [log for name, log in LOGS.items() if name.startswith("gunicorn")]
     eventually(lambda: tolk.lines(web, request_id) and tolk.lines(tolk.worker.log, request_id))
     [request], [task] = tolk.lines(web, request_id), tolk.lines(tolk.worker.log, request_id)
-    assert (request["logger"], request["message"], request["status"]) == ("app.access", "POST /graphql", 200)
+    assert (request["logger"], request["message"], request["status"]) == ("app.web.request_log", "POST /graphql", 200)
     assert task["logger"] == "tasks.worker.translate"
     assert task["message"].startswith(f"tolk.translate[{request_id}.")
     assert task["message"].endswith("] OK")

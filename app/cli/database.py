@@ -11,7 +11,7 @@ from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
-from app.database import Database
+from app.database.transactions import Database
 from tasks.contract import TolkError
 
 database = AppGroup("database", help="The tables of DATABASE_URL.")

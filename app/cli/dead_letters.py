@@ -13,7 +13,7 @@ from app.cli.database import said
 from tasks.contract import TolkError
 
 if TYPE_CHECKING:
-    from app.dead_letters import DeadLetters, Letter
+    from app.broker.dead_letters import DeadLetters, Letter
 
 dead_letters = AppGroup("dead-letters", help="The messages that no worker could take or bear.")
 
@@ -86,7 +86,7 @@ def purge(letter_id: str | None, *, everything: bool, yes: bool) -> None:
 
 @contextmanager
 def _opened() -> Iterator[DeadLetters]:
-    from app import dead_letters  # other commands need no Celery
+    from app.broker import dead_letters  # other commands need no Celery
 
     with said(), dead_letters.opened() as letters:
         yield letters

@@ -10,10 +10,10 @@ import click
 from flask.cli import AppGroup
 from sqlalchemy import Connection
 
-from app import keys as stored
-from app import quotas
+from app.accounts import keys as stored
+from app.accounts import quotas
+from app.accounts.keys import Key, Scope
 from app.cli.database import said, the_database
-from app.keys import Key, Scope
 
 keys = AppGroup("keys", help="API keys: who may ask, for what, and how much.")
 LIMITS = (

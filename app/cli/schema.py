@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from flask.cli import AppGroup
 
-from app.schema import build_schema
+from app.graphql.schema import build_schema
 from app.settings import REPOSITORY
 
 schema = AppGroup("schema", help="The GraphQL schema as a file.")

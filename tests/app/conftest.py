@@ -15,9 +15,9 @@ from sqlalchemy import make_url
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.database import Database
+from app.database.transactions import Database
 from app.settings import Settings
-from app.translator import EchoTranslator
+from app.translation.translator import EchoTranslator
 
 MUTATION = """
 mutation Translate($input: TranslateInput!) {

@@ -2,7 +2,7 @@
 
 from gunicorn.app.wsgiapp import run
 
-from app import server
+from app.web import server
 
 server.RECEIVE_TIMEOUT /= 10
 server.SEND_TIMEOUT /= 30

@@ -25,8 +25,9 @@ from graphql import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app import create_app, predecessor, schema
-from app.rpc import CeleryTranslator
+from app import create_app
+from app.broker.rpc import CeleryTranslator
+from app.graphql import predecessor, schema
 from app.settings import Settings
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.registry import RegistryFile

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.admission import THREADS
+from app.broker.admission import THREADS
 from app.settings import REPOSITORY
 
 DOCUMENT = 'mutation { translate(input: {texts: ["Bonjour."], target: "en"}) { translations { text } } }'

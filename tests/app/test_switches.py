@@ -8,7 +8,7 @@ from graphql import get_introspection_query
 
 from app import create_app
 from app.settings import Settings
-from app.translator import EchoTranslator
+from app.translation.translator import EchoTranslator
 
 HTML = {"Accept": "text/html"}
 

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import make_url
 
-from app import keys
-from app.database import Database
-from app.keys import Scope
+from app.accounts import keys
+from app.accounts.keys import Scope
+from app.database.transactions import Database
 
 pytestmark = pytest.mark.browser
 

@@ -41,7 +41,11 @@ BUILT = ("web", "worker", "tests")
 FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 NO_TORCH = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'models'))))"
 AS_ROOT = ("secrets", "rabbitmq", "postgres")  # they start so; the latter two then become somebody else
-TESTED = ("tests/tasks/test_translate.py", "tests/launch/test_rabbitmq.py", "tests/app/test_database.py")
+TESTED = (
+    "tests/tasks/worker/test_translate.py",
+    "tests/launch/test_rabbitmq.py",
+    "tests/app/database/test_transactions.py",
+)
 WORKERS = 2
 TEXT = "La grenouille chante sous la lune."  # nobody else asks for it
 STAGES = {"publish", "queue", "wait", "prefill", "decode", "reply"}  # which no trace of a translation lacks

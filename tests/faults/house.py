@@ -13,10 +13,10 @@ import psutil
 import requests
 from sqlalchemy import func, make_url, select
 
-from app import keys
-from app.database import Database
-from app.keys import Scope
-from app.tables import idempotent_request
+from app.accounts import keys
+from app.accounts.keys import Scope
+from app.database.tables import idempotent_request
+from app.database.transactions import Database
 from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
 from tests.faults.cluster import Cluster

@@ -169,7 +169,7 @@ def check_what_is_told(run: Run, port: int) -> None:
     for name, counter in (("web", "tolk_requests_total"), ("worker", "tolk_tasks_total")):
         with urllib.request.urlopen(f"http://127.0.0.1:{port + (name == 'worker')}/metrics", timeout=10) as metrics:
             assert f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
-    request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.access: POST /graphql "))
+    request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.web.request_log: POST /graphql "))
     assert request_id is not None
     run.until(rf"^worker \| .* INFO tasks.worker.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
     assert any(request_id[1] in file.read_text() for file in (run.directory / "traces").iterdir())

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from tasks.contract import TranslateReply, TranslateRequest
 from tasks.registry import RegistryFile
 

@@ -28,7 +28,7 @@ from click.testing import CliRunner
 from kombu import Connection
 
 import celeryconfig
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import TranslateReply
 from tasks.pool import command

@@ -19,7 +19,7 @@ import requests
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from models.engine import batch
 from models.engine.stats import BATCH_SIZES, EngineStats

@@ -17,7 +17,7 @@ import pytest
 from kombu import Connection, Queue
 
 import celeryconfig
-from app.rpc import CeleryTranslator
+from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
 from tasks.registry import RegistryFile

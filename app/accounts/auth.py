@@ -1,0 +1,51 @@
+"""Who asks: API keys as bearer tokens (RFC 6750)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from flask import Request
+
+from app.accounts.keys import Key, KeyRing, Scope
+from tasks.contract import Code, TolkError
+
+MAKE_ONE = "An operator makes keys: flask --app app keys create NAME."
+
+
+def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
+    """The key that a request brings. None where it brings none and needs none: a request from this machine to a service
+    that is for it alone (`local`), as long as there are no keys.
+
+    Raises TolkError(UNAUTHENTICATED).
+    """
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        key = keys.find(secret.strip())
+        if key is None:
+            raise TolkError(Code.UNAUTHENTICATED, f"This API key is wrong, or was revoked. {MAKE_ONE}")
+        return key
+    if local and _is_local(request) and not keys.exist():
+        return None
+    raise TolkError(
+        Code.UNAUTHENTICATED, f"An API key is needed. Send it as the header Authorization: Bearer KEY. {MAKE_ONE}"
+    )
+
+
+def demand(key: Key | None, scope: Scope) -> None:
+    """Raises TolkError(FORBIDDEN) where a key is not for this."""
+    if key is not None and scope not in key.scopes:
+        raise TolkError(Code.FORBIDDEN, f"The API key {key.name!r} has no scope `{scope}`: take another key.")
+
+
+def _is_local(request: Request) -> bool:
+    """Whether it comes from this machine, and was meant for it: a page elsewhere can give its own name our address."""
+    name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
+    return is_loopback(request.remote_addr or "") and is_loopback(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is the machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

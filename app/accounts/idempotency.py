@@ -1,0 +1,133 @@
+"""Requests that are made once, however often they are sent: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+
+One row for each idempotency key of a principal, with a hash of its input. A row without an answer is a request that
+runs, or, once its deadline has passed, one that was abandoned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.database.tables import idempotent_request as table
+from tasks.contract import Code, TolkError
+
+KEPT = 24 * 3600.0  # seconds that an answer is given again
+ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
+MAX_CHARACTERS = 255  # of an idempotency key
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A request that this caller has to make by `deadline`, in Unix seconds; `charged` characters on `charged_day` were
+    paid for it, perhaps by the caller who abandoned it."""
+
+    principal: str
+    key: str
+    request_id: str
+    deadline: float
+    charged: int
+    charged_day: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The first answer, and the id of the request that it was given to."""
+
+    request_id: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Somebody else makes the request just now."""
+
+
+def check_key(key: str) -> None:
+    """Raises TolkError(BAD_INPUT)."""
+    if not 1 <= len(key) <= MAX_CHARACTERS or not key.isprintable():
+        raise TolkError(
+            Code.BAD_INPUT, f"idempotencyKey: 1 to {MAX_CHARACTERS} printable characters were expected, such as a UUID."
+        )
+
+
+def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None) -> str:
+    """Of what was asked; how long the caller would wait is no part of it."""
+    return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
+
+
+def claim(connection: Connection, wanted: Claim, input_hash: str) -> Claim | Answered | Running:
+    """`wanted` itself where the request is new, to be paid for; another claim where it was abandoned and is paid for.
+
+    Raises TolkError(BAD_INPUT) where the key was used with another input.
+    """
+    now = time.time()
+    row = connection.execute(select(table).where(_is(wanted), table.c.created > now - KEPT)).one_or_none()
+    if row is None:
+        return wanted if _insert(connection, wanted, input_hash, now) else Running()
+    if row.input_hash != input_hash:
+        raise TolkError(
+            Code.BAD_INPUT, "idempotencyKey: it was used with other texts or languages. A new request needs a new key."
+        )
+    if row.answer is not None:
+        return Answered(row.request_id, row.answer)
+    abandoned = update(table).where(_is(wanted), table.c.answer.is_(None), table.c.deadline <= now)
+    mine = abandoned.values(request_id=wanted.request_id, deadline=wanted.deadline)
+    if connection.execute(mine).rowcount:
+        return replace(wanted, charged=row.charged, charged_day=row.charged_day)
+    return Running()
+
+
+def _insert(connection: Connection, wanted: Claim, input_hash: str, now: float) -> bool:
+    """False where somebody else was faster."""
+    values = {
+        "principal": wanted.principal,
+        "idempotency_key": wanted.key,
+        "input_hash": input_hash,
+        "request_id": wanted.request_id,
+        "deadline": wanted.deadline,
+        "created": now,
+        "charged": wanted.charged,
+        "charged_day": wanted.charged_day,
+    }
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    inserted = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.scalar(inserted) is not None
+
+
+def sweep(connection: Connection) -> list[Claim]:
+    """Forgets answers that are not given again any more, and requests that were abandoned, which it returns."""
+    now = time.time()
+    connection.execute(delete(table).where(table.c.created <= now - KEPT))
+    abandoned = delete(table).where(table.c.answer.is_(None), table.c.deadline <= now - ABANDONED)
+    return [
+        Claim(row.principal, row.idempotency_key, row.request_id, row.deadline, row.charged, row.charged_day)
+        for row in connection.execute(abandoned.returning(table))
+    ]
+
+
+def store(connection: Connection, claimed: Claim, answer: str) -> bool:
+    """The answer is the request's for KEPT seconds; False where somebody else has taken the request over."""
+    mine = update(table).where(_is_held(claimed)).values(answer=answer)
+    return bool(connection.execute(mine).rowcount)
+
+
+def release(connection: Connection, claimed: Claim) -> bool:
+    """The request has failed, and who repeats it makes it anew; False where somebody else has taken it over."""
+    mine = delete(table).where(_is_held(claimed))
+    return bool(connection.execute(mine).rowcount)
+
+
+def _is(claimed: Claim) -> ColumnElement[bool]:
+    return (table.c.principal == claimed.principal) & (table.c.idempotency_key == claimed.key)
+
+
+def _is_held(claimed: Claim) -> ColumnElement[bool]:
+    """By this very claim: whoever took it over has another deadline, though perhaps the same request id."""
+    return _is(claimed) & (table.c.deadline == claimed.deadline)

@@ -1,0 +1,182 @@
+"""API keys: who may ask, for what, and how much. Only a hash of each is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, insert, or_, select, update
+
+from app.database.tables import api_key, usage
+from app.database.transactions import Database
+from tasks.contract import Code, TolkError
+
+FRESH = 2.0  # seconds that a key, once looked up, is good for: a revoked one is refused after them
+REMEMBERED = 10_000  # keys, at most
+NAME = re.compile(r"[\w.@+-]([\w .@+-]{0,98}[\w.@+-])?")
+SECRET = re.compile(r"tolk_[A-Za-z0-9_-]{43}")
+
+
+class Scope(StrEnum):
+    """What a key may be for."""
+
+    TRANSLATE = "translate"
+    STATUS = "status"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret. Limits are None where there are none; times are Unix seconds."""
+
+    id: int
+    name: str
+    scopes: frozenset[Scope]
+    requests_per_minute: int | None
+    characters_per_day: int | None
+    created: float
+    revoked: float | None = None
+    previous_until: float | None = None  # until when the secret before the last rotation still holds
+
+    @property
+    def principal(self) -> str:
+        """Who this is in messages and tables."""
+        return str(self.id)
+
+
+def create(
+    connection: Connection,
+    name: str,
+    scopes: Iterable[Scope],
+    requests_per_minute: int | None = None,
+    characters_per_day: int | None = None,
+) -> str:
+    """Makes a key and returns its secret, which nobody can learn again. Raises TolkError(BAD_INPUT)."""
+    if not NAME.fullmatch(name):
+        raise TolkError(
+            Code.BAD_INPUT,
+            "A name has 1 to 100 letters, digits, spaces, and . @ + - _; a space neither first nor last.",
+        )
+    if connection.scalar(select(exists().where(api_key.c.name == name))):
+        raise TolkError(Code.BAD_INPUT, f"There is, or was, a key {name!r} already. Choose another name.")
+    secret = _secret()
+    now = time.time()
+    values = {
+        "name": name,
+        "hash": _hash(secret),
+        "scopes": _joined(scopes),
+        "requests_per_minute": requests_per_minute,
+        "characters_per_day": characters_per_day,
+        "created": now,
+    }
+    key_id = connection.scalar(insert(api_key).values(values).returning(api_key.c.id))
+    connection.execute(insert(usage).values(key_id=key_id, next_request=now, day=0, characters=0))
+    return secret
+
+
+def rotate(connection: Connection, name: str, keep: float) -> str:
+    """The new secret of a key; the old one holds for `keep` more seconds. Raises TolkError(BAD_INPUT)."""
+    secret = _secret()
+    _update(
+        connection,
+        name,
+        hash=_hash(secret),
+        previous_hash=api_key.c.hash if keep else None,
+        previous_until=time.time() + keep if keep else None,
+    )
+    return secret
+
+
+def revoke(connection: Connection, name: str) -> None:
+    """Ends a key, for good. Raises TolkError(BAD_INPUT)."""
+    _update(connection, name, revoked=time.time())
+
+
+def limit(connection: Connection, name: str, **limits: int | None) -> None:
+    """Sets `requests_per_minute`, `characters_per_day`, or both. Raises TolkError(BAD_INPUT)."""
+    _update(connection, name, **limits)
+
+
+def listed(connection: Connection) -> list[Key]:
+    """All that were ever made, the oldest first."""
+    return [_key(row) for row in connection.execute(select(api_key).order_by(api_key.c.id)).mappings()]
+
+
+class KeyRing:
+    """Looks keys up in the database, and remembers for FRESH seconds what it found. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[float, Key]] = {}
+        self._any: tuple[float, bool] = (0.0, False)
+
+    def find(self, secret: str) -> Key | None:
+        """The key of this secret, unless it is revoked. Raises TolkError(UNAVAILABLE)."""
+        if not SECRET.fullmatch(secret):
+            return None
+        digest = _hash(secret)
+        now = time.monotonic()
+        with self._lock:
+            outdated, key = self._found.get(digest, (0.0, None))
+        if key is not None and now < outdated:
+            return key
+        key = self._database.run(lambda connection: _find(connection, digest))
+        with self._lock:
+            self._found.pop(digest, None)
+            if key is not None:  # what is no key is not remembered: anybody can make up as many as he likes
+                if len(self._found) >= REMEMBERED:
+                    self._found.clear()
+                self._found[digest] = (now + FRESH, key)
+        return key
+
+    def exist(self) -> bool:
+        """Whether a key was ever made: to revoke the last one lets nobody in. Raises TolkError(UNAVAILABLE)."""
+        now = time.monotonic()
+        outdated, any_key = self._any
+        if now >= outdated:
+            any_row = select(exists(select(api_key.c.id)))
+            any_key = bool(self._database.run(lambda connection: connection.scalar(any_row)))
+            self._any = (now + FRESH, any_key)
+        return any_key
+
+
+def _find(connection: Connection, digest: str) -> Key | None:
+    current = api_key.c.hash == digest
+    previous = and_(api_key.c.previous_hash == digest, api_key.c.previous_until > time.time())
+    found = connection.execute(select(api_key).where(or_(current, previous), api_key.c.revoked.is_(None)))
+    row = found.mappings().one_or_none()
+    return None if row is None else _key(row)
+
+
+def _update(connection: Connection, name: str, **values: Any) -> None:
+    changed = connection.execute(
+        update(api_key).where(api_key.c.name == name, api_key.c.revoked.is_(None)).values(**values)
+    )
+    if not changed.rowcount:
+        raise TolkError(Code.BAD_INPUT, f"There is no key {name!r} that is not revoked: flask --app app keys list.")
+
+
+def _key(row: Any) -> Key:
+    fields = {name: row[name] for name in Key.__dataclass_fields__ if name != "scopes"}
+    known = set(Scope)
+    return Key(**fields, scopes=frozenset(Scope(scope) for scope in row["scopes"].split() if scope in known))
+
+
+def _joined(scopes: Iterable[Scope]) -> str:
+    return " ".join(sorted(set(scopes)))
+
+
+def _secret() -> str:
+    """256 random bits, which need no slow hash: nobody can guess them."""
+    return f"tolk_{secrets.token_urlsafe(32)}"
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

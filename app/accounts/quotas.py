@@ -1,0 +1,90 @@
+"""How much a key may ask for: requests a minute, characters a day. One row a key, changed by one statement, so that
+all processes count together.
+
+Requests go by the generic cell rate algorithm (ITU-T I.371): a minute's worth may come at once, then one whenever
+its share of the minute has passed. Days are those of UTC.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, and_, case, select, update
+
+from app.accounts.keys import Key
+from app.database.tables import usage
+from tasks.contract import Code, TolkError
+
+MINUTE = 60.0
+DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Characters that were translated today; the limit, None where there is none; and when today ends, Unix seconds."""
+
+    characters: int
+    limit: int | None
+    resets_at: float
+
+
+def today() -> int:
+    """Days since 1970."""
+    return int(time.time() // DAY)
+
+
+def charge(connection: Connection, key: Key, characters: int, day: int, *, request: bool = True) -> None:
+    """Counts characters on a day, and a request unless that was counted already.
+
+    Raises TolkError, with nothing counted: RATE_LIMITED, or BAD_INPUT where no day would be long enough.
+    """
+    if key.characters_per_day is not None and characters > key.characters_per_day:
+        raise TolkError(
+            Code.BAD_INPUT,
+            f"The texts have {characters} characters, more than the {key.characters_per_day} that this key has a day.",
+        )
+    now = time.time()
+    used = case((usage.c.day >= day, usage.c.characters), else_=0)  # a later day: another host's clock is ahead
+    allowed: list[ColumnElement[bool]] = []
+    values = {"day": case((usage.c.day > day, usage.c.day), else_=day), "characters": used + characters}
+    if request and key.requests_per_minute is not None:
+        share = MINUTE / key.requests_per_minute
+        values["next_request"] = case((usage.c.next_request > now, usage.c.next_request), else_=now) + share
+        allowed.append(usage.c.next_request <= now + MINUTE - share)
+    if key.characters_per_day is not None:
+        allowed.append(used + characters <= key.characters_per_day)
+    changed = connection.execute(update(usage).where(usage.c.key_id == key.id, *allowed).values(values))
+    if not changed.rowcount:
+        raise _refusal(connection, key, characters, day, now)
+
+
+def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
+    """Takes back characters that a key was charged on a day, and that were not translated, while that day lasts."""
+    row = and_(usage.c.key_id == int(principal), usage.c.day == day)
+    connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
+
+
+def used(connection: Connection, key: Key) -> Usage:
+    """What a key has used today."""
+    day = today()
+    characters = connection.scalar(select(usage.c.characters).where(usage.c.key_id == key.id, usage.c.day == day))
+    return Usage(characters or 0, key.characters_per_day, (day + 1) * float(DAY))
+
+
+def _refusal(connection: Connection, key: Key, characters: int, day: int, now: float) -> TolkError:
+    row = connection.execute(select(usage).where(usage.c.key_id == key.id)).one()
+    spent = row.characters if row.day >= day else 0
+    if key.characters_per_day is not None and spent + characters > key.characters_per_day:
+        return TolkError(
+            Code.RATE_LIMITED,
+            f"{spent} of the {key.characters_per_day} characters that this key has a day are used, and these texts have"
+            f" {characters}. The day ends at midnight UTC.",
+            (day + 1) * DAY - now,
+        )
+    share = MINUTE / (key.requests_per_minute or 1)
+    return TolkError(
+        Code.RATE_LIMITED,
+        f"This key's {key.requests_per_minute} requests a minute are used up.",
+        max(0.0, row.next_request + share - MINUTE - now),
+    )

@@ -1,0 +1,220 @@
+"""The messages that no worker could take or bear: what is wrong with each, putting them back, and deleting them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from amqp.exceptions import MessageNacked, NotFound, ResourceLocked
+from celery import Celery
+from kombu import Producer
+
+from app.broker.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
+from tasks.contract import DEAD_LETTERS, DELIVERIES, PUBLISHED, Code, TolkError, TranslateRequest, again, defect
+from tasks.contract import body as body_of
+
+FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
+NAME_CHARACTERS = 80  # of what others chose, on one line
+QUOTING = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter. `request` is what is asked for in it, where that can be read."""
+
+    message: Any  # as kombu received it
+    body: bytes
+    request: TranslateRequest | None
+
+    @classmethod
+    def of(cls, message: Any) -> Letter:
+        message.accept = {"application/json"}
+        return cls(message, body_of(message), _request(message))
+
+    @property
+    def id(self) -> str:
+        """The request's id, or the message's; of one that has neither, the first digits of its body's SHA-256."""
+        properties = self.message.properties
+        named = properties.get("correlation_id") or properties.get("message_id") or self.message.headers.get("id")
+        return printable(named) if named else f"sha256-{hashlib.sha256(self.body).hexdigest()[:12]}"
+
+    @property
+    def died(self) -> str:
+        time_of_death = self._death.get("time")  # AMQP's times are in UTC
+        return f"{time_of_death:%Y-%m-%d %H:%M:%SZ}" if time_of_death else "unknown"
+
+    @property
+    def queue(self) -> str:
+        return printable(self._death.get("queue", "unknown"))
+
+    @property
+    def deliveries(self) -> int:
+        return DELIVERIES if self._exhausted else 1
+
+    @property
+    def reason(self) -> str:
+        """Why it is here. RabbitMQ knows no more than `rejected` or `delivery_limit`; the message shows the rest."""
+        if self._exhausted:
+            return "ended its worker, or was with one that ended, at every delivery"
+        return defect(self.message) or "Celery could not take it; the worker's log says why"
+
+    @property
+    def _exhausted(self) -> bool:
+        return bool(self._death.get("reason") == "delivery_limit")
+
+    @property
+    def _death(self) -> Any:
+        return (self.message.headers.get("x-death") or [{}])[0]
+
+    def describe(self) -> dict[str, object]:
+        """All that can be told of it without a text of the request's."""
+        known: dict[str, object] = {
+            "id": self.id,
+            "died": self.died,
+            "queue": self.queue,
+            "reason": self.reason,
+            "deliveries": self.deliveries,
+            "bytes": len(self.body),
+        }
+        if self.request is not None:
+            texts, now = self.request.texts, time.time()
+            left = self.request.deadline - now
+            known["asks for"] = (
+                f"{len(texts)} texts, {sum(map(len, texts))} characters, to {printable(self.request.target)}"
+            )
+            known["deadline"] = f"in {left:.0f} s" if left > 0 else f"{-left:.0f} s ago: nobody waits for the answer"
+        properties = {name: value for name, value in self.message.properties.items() if name != "application_headers"}
+        headers = {name: value for name, value in self.message.headers.items() if name not in QUOTING}
+        return known | {printable(name): printable(value) for name, value in (properties | headers).items()}
+
+    def readable(self) -> str:
+        """Its body, the texts included: JSON as such, anything else as Python writes bytes. Harmless to a terminal."""
+        try:
+            text = json.dumps(json.loads(self.body), indent=2, ensure_ascii=False)
+        except (ValueError, RecursionError):
+            return repr(self.body)
+        return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
+
+
+class DeadLetters:
+    """The dead-letter queue while nobody else looks. What is neither deleted nor put back stays in its place."""
+
+    def __init__(self, channel: Any, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._held = 0
+
+    def __len__(self) -> int:
+        return int(self._channel.queue_declare(self._queue, passive=True).message_count)
+
+    def __iter__(self) -> Iterator[Letter]:
+        """Those that are there now, the oldest first; once, for each is held until the end."""
+        for _ in range(len(self)):
+            if (raw := self._channel.basic_get(self._queue)) is None:
+                return
+            # Kombu would unpack what is compressed, however large that makes it.
+            packed = (raw.properties.get("application_headers") or {}).pop("compression", None)
+            message = self._channel.message_to_python(raw)
+            if packed is not None:
+                message.headers["compression"] = packed
+            self._held += 1
+            yield Letter.of(message)
+
+    def delete(self, letter: Letter) -> None:
+        letter.message.ack()
+        self._held -= 1
+
+    def requeue(self, letter: Letter, *, force: bool = False) -> None:
+        """Puts it back into its own queue as a new message.
+
+        Raises TolkError where nobody can be waiting for its answer any more, unless forced: a request then has a new
+        deadline, and is translated. Raises it where its queue is gone or full.
+        """
+        now = time.time()
+        publication = again(letter.message, now)
+        publication["headers"][PUBLISHED] = now
+        request = letter.request
+        if request is not None and request.deadline > now:
+            publication["expiration"] = request.deadline - now
+        elif not force:
+            raise TolkError(Code.TIMEOUT, f"{letter.id} stays: {_late(request, now)}, so nobody waits for its answer.")
+        elif request is not None:
+            [payload], *rest = letter.message.payload
+            deadline = now + FORCED_TIMEOUT
+            publication["body"] = json.dumps([[{**payload, "deadline": deadline}], *rest])
+            publication["expiration"] = FORCED_TIMEOUT
+        try:
+            with self._channel.connection.channel() as probe:  # the broker drops silently what leads nowhere
+                probe.queue_declare(letter.queue, passive=True)
+            Producer(self._channel).publish(routing_key=letter.queue, **publication)
+        except NotFound:
+            raise TolkError(Code.UNKNOWN_MODEL, f"{letter.id} stays: there is no queue {letter.queue}.") from None
+        except MessageNacked:
+            raise TolkError(Code.OVERLOADED, f"{letter.id} stays: {letter.queue} is full.") from None
+        self.delete(letter)
+
+    def close(self) -> None:
+        """Returns when all that stays is back in its place, which RabbitMQ sees to a moment after it has answered."""
+        whole, connection = len(self) + self._held, self._channel.connection
+        self._channel.close()
+        self._channel = connection.channel()
+        until = time.monotonic() + ANSWER_TIMEOUT
+        while len(self) < whole and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+@contextmanager
+def opened() -> Iterator[DeadLetters]:
+    """The dead letters on the broker that celeryconfig names.
+
+    Raises TolkError where it cannot be used, or somebody else has them open: who looks at the messages holds them, so
+    that a second one would see too few.
+    """
+    import celeryconfig  # it reads the environment, which importing this module must not
+
+    celery = Celery("tolk", set_as_current=False)
+    celery.config_from_object(celeryconfig)
+    connection: Any = celery.connection_for_write()
+    try:
+        connect(connection, ANSWER_TIMEOUT)
+        channel = connection.default_channel
+        channel.queue_declare(f"{DEAD_LETTERS}.lock", exclusive=True)
+        queue = celery.conf.tolk_dead_letters(channel)
+        queue.declare()
+        letters = DeadLetters(channel, queue.name)
+        try:
+            yield letters
+        finally:
+            letters.close()
+    except ResourceLocked:
+        raise TolkError(Code.UNAVAILABLE, "Somebody else has the dead letters open. Try again in a moment.") from None
+    except BROKER_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise TolkError(Code.UNAVAILABLE, f"The broker {connection.as_uri()} does not answer: {reason}") from error
+    finally:
+        connection.release()
+
+
+def printable(value: object) -> str:
+    """What others wrote, on one line, and harmless to a terminal."""
+    text = str(value)
+    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return shown if len(shown) <= NAME_CHARACTERS else f"{shown[:NAME_CHARACTERS]}…"
+
+
+def _request(message: Any) -> TranslateRequest | None:
+    if defect(message) is not None:
+        return None
+    try:
+        return TranslateRequest.decode(message.payload[0][0])
+    except TolkError:
+        return None
+
+
+def _late(request: TranslateRequest | None, now: float) -> str:
+    return "it has no deadline" if request is None else f"its deadline passed {now - request.deadline:.0f} s ago"

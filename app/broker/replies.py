@@ -1,0 +1,231 @@
+"""What listens for replies: one queue and one thread per process, and one Future for each request in flight."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from kombu import Connection, Consumer, Message, Producer, Queue
+
+from app.broker import survey
+from app.broker.cancels import Cancels
+from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
+from app.monitoring.status import RecentErrors, WebStatus
+from tasks.contract import Code, TolkError
+
+HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
+REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
+
+CANCELLED = "The request was cancelled."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request in flight, the task that is made for it just now, and why it was `ended` early, where it was.
+
+    Tasks have ids of their own: to workers, what was cancelled once is unwanted for good. `since` when it waits for an
+    answer of `queue` is in Unix seconds.
+    """
+
+    request_id: str
+    principal: str | None
+    task_id: str = ""
+    reply: Future[Message] = field(default_factory=Future)
+    ended: TolkError | None = None
+    queue: str = ""
+    since: float = 0.0
+
+
+class RepliesLost(TolkError):
+    """What ends the wait for a reply whose queue is lost. The task may be expected, and published, once more."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.UNAVAILABLE, "The message broker lost the answer. Try again in a moment.", 1.0)
+
+
+class ReplyRouter:
+    """Consumes this process's reply queue and hands each reply to the Future of its request.
+
+    It comes back by itself when the broker does, with another `queue` where that is lost; `ready` is set while replies
+    can arrive. `waiting` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
+    cancelled, or delivered twice.
+    """
+
+    def __init__(self, connection: Connection, errors: RecentErrors, cancels: Cancels) -> None:
+        self.queue = _queue_name()
+        self.ready = threading.Event()
+        self.dropped = 0
+        self._connection = connection
+        self._errors = errors
+        self._cancels = cancels
+        self._consumers = 0
+        self._node: str | None = None  # of the broker, that was connected to last
+        self._lock = threading.Lock()
+        self.waiting: dict[tuple[str, str | None], Waiting] = {}
+        self._by_task: dict[str, Waiting] = {}
+        self._closing = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
+        self.thread.start()
+
+    @contextmanager
+    def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
+        """A request for as long as it can be cancelled, between its tasks too.
+
+        Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
+        """
+        waiting = Waiting(request_id, principal)
+        with self._lock:
+            if self._closing.is_set():
+                raise closing()
+            if (request_id, principal) in self.waiting:
+                raise TolkError(
+                    Code.BAD_INPUT, "X-Request-Id: a request with this id is still in flight. Send another id, or none."
+                )
+            self.waiting[request_id, principal] = waiting
+        try:
+            yield waiting
+        finally:
+            with self._lock:
+                self._forget(waiting)
+        if waiting.ended is not None:
+            raise waiting.ended
+
+    def expect(self, waiting: Waiting, queue: str = "") -> None:
+        """The request's next task is about to be published. Raises TolkError where the request was ended."""
+        with self._lock:
+            if waiting.ended is not None:
+                raise waiting.ended
+            waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
+            waiting.queue, waiting.since = queue, time.time()
+            self._by_task[waiting.task_id] = waiting
+
+    def cancel(self, request_id: str, principal: str | None) -> bool:
+        """Ends a request with CANCELLED, and the work for it; says whether there was one."""
+        waiting = self.waiting.get((request_id, principal))
+        if waiting is None or not self._end(waiting, TolkError(Code.CANCELLED, CANCELLED)):
+            return False
+        self._cancels.add(waiting.task_id)
+        return True
+
+    def tell(self) -> WebStatus:
+        """What others want to know of this process."""
+        oldest: dict[str, float] = {}
+        with self._lock:
+            for waiting in self._by_task.values():
+                if waiting.queue:
+                    oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
+            translations = sum(bool(waiting.queue) for waiting in self.waiting.values())  # others ask to cancel
+            return WebStatus(tuple(self._errors.counts()), translations, oldest)
+
+    def close(self) -> None:
+        """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
+        with self._lock:
+            self._closing.set()
+        for waiting in list(self.waiting.values()):
+            self._end(waiting, closing())
+        self.thread.join()
+
+    def _end(self, waiting: Waiting, error: TolkError) -> bool:
+        """Whether it was in flight until now."""
+        with self._lock:
+            if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
+                return False
+            waiting.ended = error
+            if self._forget(waiting):
+                waiting.reply.set_exception(error)
+            return True
+
+    def _forget(self, waiting: Waiting) -> bool:
+        """Whether its task's reply was still to come. For who holds the lock."""
+        if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
+            del self.waiting[waiting.request_id, waiting.principal]
+        return self._by_task.pop(waiting.task_id, None) is not None
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._closing.is_set():
+            try:
+                with self._connection.clone() as connection:
+                    connect(connection, CONNECT_TIMEOUT)
+                    self._consume(connection)
+            except BROKER_ERRORS as error:
+                logger.warning("replies: %s", reason(error))
+            except Exception:  # every request depends on this thread: whatever it meets, it goes on
+                logger.exception("replies")
+            failures = 1 if self.ready.is_set() else failures + 1
+            self.ready.clear()
+            self._closing.wait(backoff(failures))
+
+    def _consume(self, connection: Connection) -> None:
+        # Durable and not exclusive, so that replies wait here while this process or the broker comes back. A connection
+        # that was lost before the broker noticed still takes replies: each new consumer has precedence over the last.
+        self._consumers += 1
+        if self._node not in (None, connection.host):  # and with it the queue, which is on one node
+            self._move()
+        self._node = connection.host
+        unbound: Any = Queue(
+            self.queue,
+            durable=True,
+            expires=REPLY_QUEUE_EXPIRES,
+            consumer_arguments={"x-priority": self._consumers},
+        )
+        queue = unbound(connection.default_channel)
+        try:
+            queue.declare()
+        except BROKER_ERRORS:
+            self._move()
+            connection.collect()  # politely it would be left to the same that did not answer
+            raise
+        with (
+            Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
+            survey.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
+        ):
+            self.ready.set()
+            beat = 0.0
+            while not self._closing.is_set():
+                if time.monotonic() >= beat:
+                    connection.heartbeat_check()
+                    beat = time.monotonic() + HEARTBEAT / 4
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=0.5)
+        queue.delete()
+
+    def _move(self) -> None:
+        """Leaves a queue that cannot be used, or may be on a node of the broker that is down, and what is in it."""
+        with self._lock:
+            self.queue = _queue_name()
+            lost, self._by_task = list(self._by_task.values()), {}
+            for waiting in lost:
+                waiting.reply.set_exception(RepliesLost())
+
+    def _deliver(self, message: Message) -> None:
+        with self._lock:
+            waiting = self._by_task.pop(str(message.properties.get("correlation_id")), None)
+        if waiting is None:
+            self.dropped += 1
+        else:
+            waiting.reply.set_result(message)
+
+    def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
+        """Answers another process, where the request was here."""
+        if self.cancel(request_id, principal):
+            producer = Producer(connection, serializer="json")
+            producer.publish(True, routing_key=asks["reply_to"], correlation_id=asks["ticket"], retry=False)
+
+
+def _queue_name() -> str:
+    return f"tolk.reply.{uuid4().hex}"
+
+
+def closing() -> TolkError:
+    return TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again in a moment.", 1.0)

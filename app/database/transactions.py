@@ -1,0 +1,224 @@
+"""What outlives a process: the tables, and transactions that end in time. SQLite, or PostgreSQL."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import StaticPool
+
+from tasks.contract import Code, TolkError
+from telemetry import tracing
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+CONNECTIONS = 8  # of a process, at most
+PATIENCE = 3.0  # seconds until a database that does not answer is unavailable
+SETTLE = 0.5  # seconds that an answer waits for what is written after it
+BACKOFF = (0.02, 0.5)  # seconds between attempts, at first and at most
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Database:
+    """Runs transactions in threads of its own, so that a database that hangs holds nobody for longer than it may.
+
+    It connects at first use. A file of SQLite, and a database in memory, bring themselves up to date; any other is
+    brought up to date by `upgrade`. Thread-safe.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._free = threading.BoundedSemaphore(1 if _in_memory(url) else CONNECTIONS)
+        self._current = False  # whether its tables are known to be there
+
+    def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
+        """What `work` returns for a transaction of its own; tried again where the connection was lost or contended.
+
+        Raises TolkError: UNAVAILABLE where there is no answer within PATIENCE, TIMEOUT where there is none by `until`
+        (Unix seconds); and what `work` raises. What was given up is not committed.
+        """
+        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.time()))
+        given_up = threading.Event()
+        try:
+            with tracing.span("database"):
+                return self._start(work, patience, given_up).result(patience)
+        except TimeoutError:
+            given_up.set()
+            logger.warning("the database gave no answer within %.1f s", patience)
+            if patience < PATIENCE:
+                raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
+            raise _unavailable() from None
+
+    def settle(self, work: Callable[[Connection], object]) -> None:
+        """Writes what is decided already: waits SETTLE seconds at most, then it goes on by itself. Logs failure."""
+        with tracing.span("database"):
+            future = self._start(work, PATIENCE, threading.Event())
+            future.add_done_callback(_log_failure)
+            wait([future], SETTLE)
+
+    def upgrade(self, revision: str = "head") -> None:
+        """Brings the tables up to a revision of migrations/; who comes second waits for the first."""
+        self._migrate(command.upgrade, revision)
+
+    def downgrade(self, revision: str) -> None:
+        """Takes the tables back to an earlier revision, or to `base`, which is none."""
+        self._migrate(command.downgrade, revision)
+
+    def revision(self) -> str | None:
+        """The revision that the tables are at."""
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    @property
+    def engine(self) -> Engine:
+        with self._lock:
+            if self._engine is None:
+                self._engine = _connect(self.url)
+            return self._engine
+
+    def close(self) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose()
+            self._engine = None
+
+    def _start(self, work: Callable[[Connection], T], patience: float, given_up: threading.Event) -> Future[T]:
+        future: Future[T] = Future()
+        until = time.monotonic() + patience
+
+        def resolve() -> None:
+            try:
+                if not self._free.acquire(timeout=patience):
+                    raise _unavailable()
+                try:
+                    future.set_result(self._transact(work, until, given_up))
+                finally:
+                    self._free.release()
+            except BaseException as error:  # noqa: BLE001 - it is raised again by who waits
+                future.set_exception(error)
+
+        # A daemon: where a database hangs, a process still ends.
+        threading.Thread(target=copy_context().run, args=(resolve,), name="database", daemon=True).start()
+        return future
+
+    def _transact(self, work: Callable[[Connection], T], until: float, given_up: threading.Event) -> T:
+        pause = BACKOFF[0]
+        while True:
+            try:
+                self._bring_up_to_date()
+                with self.engine.connect() as connection, connection.begin() as transaction:
+                    result = work(connection)
+                    if given_up.is_set():
+                        transaction.rollback()
+                    return result
+            except (OperationalError, InterfaceError, PoolTimeout) as error:
+                if until - time.monotonic() <= pause or given_up.is_set():
+                    logger.warning("database: %s", _reason(error))
+                    raise _unavailable() from error
+                given_up.wait(random.uniform(0, pause))  # noqa: S311 - spreads attempts, guards nothing
+                pause = min(2 * pause, BACKOFF[1])
+
+    def _bring_up_to_date(self) -> None:
+        if self._current:
+            return
+        if self.url.get_backend_name() == "sqlite":
+            self.upgrade()
+        elif self._lacks_tables():
+            logger.error("The database is not up to date: run `flask --app app database upgrade`.")
+            raise TolkError(
+                Code.UNAVAILABLE, "The service's database is not up to date. Its operator has to upgrade it."
+            )
+        self._current = True
+
+    def _lacks_tables(self) -> bool:
+        """Whether the tables are older than this release. What a later release has made of them is borne with."""
+        script = ScriptDirectory.from_config(_configuration())
+        revision, head = self.revision(), script.get_current_head()
+        if revision is None:
+            return True
+        try:
+            return revision != head and script.get_revision(revision) is not None
+        except CommandError:
+            return False
+
+    def _migrate(self, step: Callable[[Config, str], None], revision: str) -> None:
+        with self.engine.begin() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has the lock from its BEGIN
+                connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(0x746F6C6B)))
+            configuration = _configuration()
+            configuration.attributes["connection"] = connection
+            step(configuration, revision)
+        self._current = False
+
+
+def _configuration() -> Config:
+    configuration = Config()
+    configuration.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return configuration
+
+
+def _connect(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
+        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={PATIENCE * 1000:.0f}"}
+        return sqlalchemy.create_engine(
+            url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
+        )
+    options: dict[str, Any] = {}
+    if _in_memory(url):
+        options = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    elif url.database:
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds people's texts
+    engine = sqlalchemy.create_engine(url, hide_parameters=True, **options)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own
+        connection.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
+        connection.execute("PRAGMA synchronous = NORMAL")  # a process that dies loses nothing
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock that is taken later can fail where it is contended
+
+    return engine
+
+
+def _in_memory(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and not url.database
+
+
+def _log_failure(future: Future[object]) -> None:
+    if (error := future.exception()) is not None:
+        logger.error("could not write to the database: %s", _reason(error))
+
+
+def _unavailable() -> TolkError:
+    return TolkError(Code.UNAVAILABLE, "The service's database does not answer. Try again in a moment.", 1.0)
+
+
+def _reason(error: BaseException) -> str:
+    """Without the statement and its parameters, which may be people's."""
+    return str(error.orig).strip() if isinstance(error, DBAPIError) else str(error) or type(error).__name__

@@ -1,0 +1,80 @@
+"""The API of the service that Tolk replaces, for the clients that it left: one sentence, as a query, French to English.
+
+They send JSON or a form, with `variables` as an object or as a string of JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+import graphene
+from graphql import GraphQLResolveInfo
+from graphql_server.http import GraphQLRequestData
+from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
+from typing_extensions import override
+
+from app.graphql import schema
+from app.graphql.schema import Context
+from app.graphql.view import GraphQL
+
+SOURCE, TARGET = "fr", "en"
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class TranslatedString(graphene.ObjectType):
+    """A sentence in English."""
+
+    translated_string = graphene.String(required=True)
+    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
+
+
+class Query(schema.Query):
+    """What Tolk's own API can be asked, and a translation."""
+
+    translate = graphene.Field(
+        TranslatedString,
+        required=True,
+        sentence=graphene.String(required=True),
+        description="From French into English.",
+        deprecation_reason="Send the mutation `translate` to /graphql.",
+    )
+
+    @staticmethod
+    def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
+        context: Context = info.context
+        payload = schema.translate(context, [sentence], source=SOURCE, target=TARGET)
+        [translation] = payload.translations
+        if translation.error is not None:
+            raise translation.error.error()
+        return TranslatedString(translated_string=translation.text, via=payload.via)
+
+
+class PredecessorGraphQL(GraphQL):
+    """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
+
+    content_types = (*GraphQL.content_types, *FORMS)
+    queries_by_get = False  # a page elsewhere could have its readers' browsers translate
+
+    @override
+    def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
+        if flask.request.mimetype in FORMS:
+            _ = request.body  # to its end and in time, and kept for the form
+            return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
+        return super().parse_http_body(request, context)
+
+    @override
+    def get_graphql_request_data(
+        self, request: Any, context: Context, data: object, protocol: Any
+    ) -> GraphQLRequestData:
+        if isinstance(data, dict):
+            given = {name: value for name, value in data.items() if value != ""}  # a form's way to leave a field out
+            if isinstance(given.get("variables"), str):
+                given["variables"] = self.decode_json(given["variables"])
+            data = given
+        return super().get_graphql_request_data(request, context, data, protocol)
+
+
+def build_schema() -> graphene.Schema:
+    """The schema of these addresses; its resolvers expect a Context."""
+    return graphene.Schema(query=Query)

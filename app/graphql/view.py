@@ -1,0 +1,243 @@
+"""GraphQL over HTTP: graphql-server's view, with our errors, our limits and our own copy of GraphiQL."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any, Never
+
+from flask import Request, Response, abort, g, make_response, render_template, request
+from flask.typing import ResponseReturnValue
+from graphql import (
+    DocumentNode,
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
+    OperationType,
+    get_operation_ast,
+    parse,
+    specified_rules,
+    validate,
+)
+from graphql_server import execute_sync
+from graphql_server.exceptions import GraphQLValidationError, InvalidOperationTypeError
+from graphql_server.flask.views import FlaskHTTPRequestAdapter, GraphQLView
+from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
+from graphql_server.http.exceptions import HTTPException
+from graphql_server.http.types import HTTPMethod
+from typing_extensions import override
+from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException as WerkzeugException
+
+from app.accounts import auth
+from app.accounts.keys import KeyRing
+from app.accounts.ledger import Accounts
+from app.graphql.complexity import Complexity
+from app.graphql.schema import Context
+from app.settings import Settings
+from app.translation.translator import Translator
+from app.web import errors
+from app.web.hangups import Clients
+from tasks.contract import Code, TolkError
+from tasks.registry import RegistryFile
+
+CACHED_DOCUMENTS = 256
+CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in
+MAX_TOKENS = 1_000  # of a document, besides its texts; GraphiQL sends 180, and these take half a second to validate
+
+
+class RequestAdapter(FlaskHTTPRequestAdapter):
+    """Takes HEAD for the GET that it is, and the body as bytes: a wrong encoding is found where JSON is read."""
+
+    @property
+    @override
+    def method(self) -> HTTPMethod:
+        return "GET" if self.request.method == "HEAD" else super().method
+
+    @property
+    @override
+    def body(self) -> bytes:
+        try:
+            data = self.request.get_data()
+            self.request.stream.read(1)  # raises 413 where a chunked body goes on: Werkzeug only cuts it off there
+        except (BadRequest, RequestEntityTooLarge) as error:
+            if isinstance(error.__context__, TimeoutError):  # which Werkzeug takes for a lost connection
+                raise RequestTimeout("The request did not arrive in time. Send it faster, or in parts.") from error
+            raise
+        except Exception as error:  # each server has its own for broken chunks
+            raise BadRequest("The body could not be read to its end.") from error
+        return data
+
+
+class GraphQL(GraphQLView[Context, None]):
+    """`/graphql`: operations as JSON by POST, queries by GET too, and GraphiQL for browsers."""
+
+    init_every_request = False
+    request_adapter_class = RequestAdapter
+    content_types: tuple[str, ...] = ("application/json",)
+    queries_by_get = True
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        settings: Settings,
+        models: RegistryFile,
+        translator: Translator,
+        clients: Clients,
+        accounts: Accounts,
+        keys: KeyRing,
+    ) -> None:
+        super().__init__(schema, allow_queries_via_get=self.queries_by_get)
+        self.settings = settings
+        self.models = models
+        self.translator = translator
+        self.clients = clients
+        self.accounts = accounts
+        self.keys = keys
+        self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
+        self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
+
+    @override
+    def dispatch_request(self) -> ResponseReturnValue:
+        try:
+            return self._answer()
+        except TolkError as error:
+            self.translator.told(error.code, g.request_id)
+            raise
+        except WerkzeugException:
+            self.translator.told(Code.BAD_INPUT, g.request_id)
+            raise
+        except Exception:
+            self.translator.told(Code.INTERNAL, g.request_id)
+            raise
+
+    def _answer(self) -> ResponseReturnValue:
+        if request.method == "POST" and request.mimetype not in self.content_types:
+            abort(415, description="Send JSON, and say so: Content-Type: application/json.")
+        if request.content_encoding not in (None, "", "identity"):
+            abort(415, description="Send the body as it is, without Content-Encoding: nothing is unpacked here.")
+        try:
+            return self.run(request)
+        except HTTPException as error:
+            if isinstance(error.__cause__, InvalidOperationTypeError):
+                raise MethodNotAllowed(["POST"], "A GET only asks: send a mutation by POST.") from error
+            abort(error.status_code, description=error.reason)
+
+    @override
+    def get_context(self, request: Request, response: Response) -> Context:
+        key = None
+        if not self._asks_for_graphiql(request):
+            key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
+        registry = self.models.current()
+        return Context(
+            self.settings, registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
+        )
+
+    def _asks_for_graphiql(self, request: Request) -> bool:
+        adapter = self.request_adapter_class(request)
+        return adapter.method == "GET" and bool(self.graphql_ide) and self.should_render_graphql_ide(adapter)
+
+    @override
+    def decode_json(self, data: str | bytes) -> object:
+        try:
+            return json.loads(data, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, f"This is not JSON: {error}.") from error
+
+    @override
+    def encode_json(self, data: object) -> str:
+        """Text as it is, legible in a terminal; escaped where it holds a lone surrogate, which UTF-8 cannot."""
+        text = json.dumps(data, ensure_ascii=False)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return json.dumps(data)
+        return text
+
+    @override
+    def get_graphql_request_data(
+        self, request: Any, context: Context, data: object, protocol: Any
+    ) -> GraphQLRequestData:
+        if not isinstance(data, dict):
+            raise HTTPException(400, "A JSON object was expected.")
+        return super().get_graphql_request_data(request, context, data, protocol)
+
+    @override
+    def execute_operation(
+        self,
+        request_adapter: object,
+        request_data: GraphQLRequestData,
+        context: Context,
+        root_value: None,
+        allowed_operation_types: set[OperationType],
+    ) -> ExecutionResult:
+        query, operation = request_data.query, request_data.operation_name
+        if not isinstance(query, str) or not isinstance(operation, str | None):
+            raise HTTPException(
+                400, 'A GraphQL document in "query", and a name or nothing in "operationName", were expected.'
+            )
+        document = (self._parse_cached if len(query) <= CACHED_CHARACTERS else self._parse)(query)
+        if get_operation_ast(document, operation) is None:
+            raise GraphQLValidationError(
+                [GraphQLError("operationName: it must name one of the document's operations.")]
+            )
+        with self.clients.watched(request.environ, context.request_id, context.principal):
+            return execute_sync(
+                self.schema,
+                document,
+                variable_values=request_data.variables,
+                context_value=context,
+                operation_name=operation,
+                allowed_operation_types=allowed_operation_types,
+            )
+
+    def _parse(self, query: str) -> DocumentNode:
+        """The document, within the limits and valid against the schema. Raises GraphQLValidationError."""
+        tokens = MAX_TOKENS + self.settings.max_texts
+        # To say in which line of a megabyte each of a hundred errors stands would take seconds.
+        long = len(query) > CACHED_CHARACTERS
+        try:
+            document = parse(query, max_lexical_tokens=tokens, max_comments=tokens, no_location=long)
+        except GraphQLError as error:
+            raise GraphQLValidationError([error]) from error
+        problems = validate(self.schema, document, [Complexity]) or validate(
+            self.schema, document, self._rules, hide_suggestions=not self.settings.introspection
+        )
+        if problems:
+            raise GraphQLValidationError(problems)
+        return document
+
+    @override
+    def process_result(self, request: Request, result: ExecutionResult, strict: bool = False) -> GraphQLHTTPResponse:
+        response = super().process_result(request, result, strict)
+        if result.errors:
+            response["errors"] = [self._format(error) for error in result.errors]
+        return response
+
+    def _format(self, error: GraphQLError) -> dict[str, Any]:
+        domain = errors.domain_error(error)
+        self.translator.told(domain.code, g.request_id)
+        return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
+
+    @override
+    def create_response(self, response_data: GraphQLHTTPResponse, sub_response: Response, is_strict: bool) -> Response:
+        response = super().create_response(response_data, sub_response, is_strict)
+        problems: Any = response_data.get("errors")
+        if problems and response_data.get("data") is None:
+            first = problems[0]["extensions"]
+            errors.set_status(response, first["code"], first.get("retryAfter"))
+        return response
+
+    @override
+    def render_graphql_ide(self, request: Request, request_data: GraphQLRequestData) -> Response:
+        if not self.settings.graphiql:
+            abort(404, description="There is no GraphiQL here: it is switched off. Send operations by POST.")
+        response = make_response(render_template("graphiql.html"))
+        # CodeMirror and Radix, inside GraphiQL, write style elements.
+        response.content_security_policy.style_src = "'self' 'unsafe-inline'"
+        return response
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is not a number")

@@ -1,0 +1,141 @@
+"""The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
+
+Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). A process goes
+on with the files of one that has ended, so that there are no more of them than processes at a time, and nothing that
+was counted is lost. How queues and workers are is asked of the broker when Prometheus asks. The names follow
+https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from app.monitoring.status import Status
+from app.translation.translator import Translator
+from tasks.contract import Code
+from telemetry.address import Address
+from telemetry.tracing import Span
+
+OK = "OK"
+# Parts of a translation: within the web tier, in the queue, in the worker, and on the way back.
+STAGES = ("admission", "publish", "queue", "load", "wait", "prefill", "decode", "reply")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """Counts requests, and says it all in Prometheus' text format."""
+
+    CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+    def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
+        """`address` is where they are served, `directory` where processes share what they counted, made where it is
+        missing; None for one that is alone."""
+        if directory is not None:  # who tidies up /tmp may have taken it
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _share(directory)
+        self.address = address
+        self._survey = _Survey(translator)
+        self._directory = directory
+        self._registry = registry = CollectorRegistry()
+        requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
+        self._seconds = Histogram("tolk_request_seconds", "A GraphQL request.", buckets=SECONDS, registry=registry)
+        stages = Histogram(
+            "tolk_stage_seconds", "A stage of a translation.", ["stage"], buckets=SECONDS, registry=registry
+        )
+        self._texts = Counter("tolk_texts", "Texts that were asked to be translated.", registry=registry)
+        self._characters = Counter("tolk_characters", "Characters of these.", registry=registry)
+        # All from the start, for a rate wants to have seen the zero.
+        self._by_code = {str(code): requests.labels(code) for code in (OK, *Code)}
+        self._by_stage = {stage: stages.labels(stage) for stage in STAGES}
+
+    def count(self, trace: Span) -> None:
+        """A request that is over."""
+        self._by_code[str(trace.attributes.get("code", OK))].inc()
+        self._seconds.observe(trace.duration)
+        self._texts.inc(float(trace.attributes.get("texts", 0)))
+        self._characters.inc(float(trace.attributes.get("characters", 0)))
+        for _, span in trace.walk():
+            if (stage := self._by_stage.get(span.name)) is not None:
+                stage.observe(span.duration)
+
+    def text(self) -> bytes:
+        """It takes as long as a status."""
+        registry = self._registry
+        if self._directory is not None:
+            registry = CollectorRegistry()
+            collector: Any = MultiProcessCollector
+            collector(registry, str(self._directory))
+        counted: bytes = generate_latest(registry)
+        shown = CollectorRegistry()
+        shown.register(self._survey)
+        return counted + generate_latest(shown)
+
+
+def _share(directory: Path) -> None:
+    """From now on what is counted is counted in files of the first number that no process has; this one keeps it until
+    it ends, however it does."""
+    for number in count():
+        held = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(held)
+        else:
+            break
+    of_numbers: Any = values.MultiProcessValue
+    values.ValueClass = of_numbers(lambda: number)
+
+
+class _Survey:
+    """Queues and workers, as the status has them."""
+
+    def __init__(self, translator: Translator) -> None:
+        self._translator = translator
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._translator.status()
+        yield _gauge("tolk_broker_up", "Whether the message broker answers.", float(bool(status.broker)))
+        yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
+        yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
+        if status.dead_letters is not None:
+            yield _gauge("tolk_dead_letters", "Messages that no worker could take or bear.", status.dead_letters)
+        yield _by_queue(
+            "tolk_queue_messages",
+            "Messages that wait for a worker.",
+            {name: queue.depth for name, queue in status.queues.items()},
+        )
+        yield _by_queue(
+            "tolk_queue_consumers",
+            "Workers that take a queue's messages.",
+            {name: queue.workers for name, queue in status.queues.items()},
+        )
+        yield _by_queue(
+            "tolk_queue_age_seconds", "Since when the oldest translation of a queue has no answer.", _ages(status)
+        )
+
+
+def _ages(status: Status) -> dict[str, float]:
+    """0 of every queue that is known and that nobody waits for."""
+    now = time.time()
+    return dict.fromkeys(status.queues, 0.0) | {name: max(0.0, now - since) for name, since in status.oldest.items()}
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _by_queue(name: str, documentation: str, values: dict[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, documentation, labels=["queue"])
+    for queue, value in values.items():
+        family.add_metric([queue], value)
+    return family

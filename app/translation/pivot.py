@@ -1,0 +1,72 @@
+"""Translation through another language: what one model makes of the texts is translated further by the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+
+from app.translation.alignment import align, unite
+from tasks.contract import MESSAGE_BYTES, Code, Failure, Result, Timings, TranslateReply, TranslateRequest
+
+ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message for its texts
+
+Ask = Callable[[TranslateRequest], TranslateReply]
+
+
+def translate(request: TranslateRequest, onward: Iterable[TranslateRequest], ask: Ask) -> TranslateReply:
+    """The reply to `request`, translated further by each leg of `onward`, whose texts are what comes of the leg before.
+
+    A text that fails keeps its error and goes no further; where none goes, nobody is asked. Raises what `ask` raises.
+    """
+    reply = ask(request)
+    for leg in onward:
+        reply = _go_on(reply, request.texts, leg, ask)
+    return reply
+
+
+def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, ask: Ask) -> TranslateReply:
+    halfway = _fit(reply.results)
+    sent = tuple(result.text for result in halfway if result.text is not None)
+    further = ask(replace(leg, texts=sent)) if sent else TranslateReply(leg.model)
+    results = iter(further.results)
+    return TranslateReply(
+        model=f"{reply.model}+{further.model}",
+        version=f"{reply.version}+{further.version}" if sent else None,
+        via=(*reply.via, leg.source or ""),
+        worker=f"{reply.worker}+{further.worker}" if sent else reply.worker,
+        results=tuple(
+            result if result.text is None else _join(text, result, next(results))
+            for text, result in zip(texts, halfway, strict=True)
+        ),
+        timings=Timings(
+            *(getattr(reply.timings, each.name) + getattr(further.timings, each.name) for each in fields(Timings))
+        ),
+    )
+
+
+def _fit(results: Iterable[Result]) -> list[Result]:
+    """The results, but failures for those beyond what a message may hold: a translation may be longer than its text."""
+    fitting, room = [], ROOM
+    for result in results:
+        size = len(json.dumps(result.text)) + len(", ")
+        if result.text is not None and size > room:
+            message = "What was made of the text is too long to be translated further. Send the text in parts."
+            fitting.append(Result(error=Failure(Code.BAD_INPUT, message)))
+        else:
+            fitting.append(result)
+            room -= size
+    return fitting
+
+
+def _join(text: str, first: Result, second: Result) -> Result:
+    """What became of a text by both translations. The logarithms of their probabilities add."""
+    if second.text is None:
+        return second
+    scores = [score for score in (first.score, second.score) if score is not None]
+    return Result(
+        text=second.text,
+        score=sum(scores) if scores else None,
+        flags=unite([first.flags, second.flags]),
+        sentences=align(first.sentences, second.sentences, text, second.text),
+    )
