@@ -10,7 +10,8 @@ from typing import Any
 
 from app.broker.admission import THREADS
 from app.settings import Settings, SettingsError
-from tasks.registry import Registry, RegistryError
+from tasks.registry.entry import RegistryError
+from tasks.registry.ways import Registry
 
 
 def load() -> Settings:

@@ -18,7 +18,8 @@ from app.monitoring.traces import Traces
 from app.settings import Settings, SettingsError
 from app.translation.translator import EchoTranslator, Translator
 from app.web import errors, origins, request_log
-from tasks.registry import RegistryError, RegistryFile
+from tasks.registry.entry import RegistryError
+from tasks.registry.file import RegistryFile
 from telemetry import tracing
 
 # Of whole URLs: it is the path that counts, for whoever asks chooses host and query. With a comma it would be two.

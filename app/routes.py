@@ -22,8 +22,8 @@ from app.graphql.view import GraphQL
 from app.settings import Settings
 from app.translation.translator import Translator
 from app.web.hangups import Clients
-from tasks.contract import Code, TolkError
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.registry.file import RegistryFile
 
 if TYPE_CHECKING:
     from app.monitoring.metrics import Metrics

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from tasks.contract import MESSAGE_BYTES
+from tasks.contract.names import MESSAGE_BYTES
 from telemetry import logs, tracing
 from telemetry.address import Address
 

@@ -25,9 +25,10 @@ from app.database.transactions import Database
 from app.graphql.schema import Context, build_schema
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from celeryconfig import broker_transport_options, translation_queue
-from tasks.contract import Result, TranslateReply
-from tasks.registry import Registry
+from celeryconfig import broker_transport_options
+from tasks.contract.reply import Result, TranslateReply
+from tasks.queues.topology import translation_queue
+from tasks.registry.ways import Registry
 
 QUEUE = translation_queue("bare-kombu", "interactive")  # of the same kind, with the same arguments as a model's
 PUBLISHERS = 10  # connections, as the translator has them

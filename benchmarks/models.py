@@ -33,8 +33,9 @@ from safetensors.torch import load_file, save_file
 from app.broker.rpc import CeleryTranslator
 from benchmarks.path import answers, describe, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Options, TolkError, TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.errors import TolkError
+from tasks.contract.request import Options, TranslateRequest
+from tasks.registry.file import RegistryFile
 
 HOUSE = Path(__file__).parents[1]
 EMBEDDED = HOUSE / "models" / "embedded" / "fr-en"

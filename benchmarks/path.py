@@ -33,8 +33,8 @@ import psutil
 from app.broker.rpc import CeleryTranslator
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.request import TranslateRequest
+from tasks.registry.file import RegistryFile
 
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16, 64)

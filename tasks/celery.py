@@ -10,7 +10,8 @@ from celery import Celery
 from celery.signals import setup_logging, worker_init
 
 from tasks import logs
-from tasks.contract import LoadedModel, Priority
+from tasks.contract.names import Priority
+from tasks.contract.worker import LoadedModel
 from tasks.host import gpu
 from tasks.pool import command
 from telemetry import tracing

@@ -18,7 +18,7 @@ import requests
 
 from app.web.errors import STATUS
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code
+from tasks.contract.errors import Code
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from flask import Request
 
 from app.accounts.keys import Key, KeyRing, Scope
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 MAKE_ONE = "An operator makes keys: flask --app app keys create NAME."
 

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.database.tables import idempotent_request as table
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 KEPT = 24 * 3600.0  # seconds that an answer is given again
 ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat

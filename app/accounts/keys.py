@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 
 from app.database.tables import api_key, usage
 from app.database.transactions import Database
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 FRESH = 2.0  # seconds that a key, once looked up, is good for: a revoked one is refused after them
 REMEMBERED = 10_000  # keys, at most

@@ -15,7 +15,9 @@ from app.accounts.keys import Key
 from app.accounts.quotas import Usage
 from app.database.transactions import Database
 from app.translation.translator import Translator
-from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
 
 JOIN = (0.05, 0.25)  # seconds between two looks at a request that somebody else makes, at first and at most
 PASSING = {Code.TIMEOUT, Code.INTERNAL}  # a text's trouble that another try may not have

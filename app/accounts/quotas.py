@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, select, update
 
 from app.accounts.keys import Key
 from app.database.tables import usage
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 MINUTE = 60.0
 DAY = 86_400

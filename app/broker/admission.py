@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasks.contract import Code, Priority, TolkError
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import Priority
 
 IN_FLIGHT = 96  # translations that a process waits for at once
 REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up

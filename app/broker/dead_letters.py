@@ -15,8 +15,12 @@ from celery import Celery
 from kombu import Producer
 
 from app.broker.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
-from tasks.contract import DEAD_LETTERS, DELIVERIES, PUBLISHED, Code, TolkError, TranslateRequest, again, defect
-from tasks.contract import body as body_of
+from tasks.contract.delivery import again, defect
+from tasks.contract.delivery import body as body_of
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import DEAD_LETTERS, DELIVERIES, PUBLISHED
+from tasks.contract.request import TranslateRequest
+from tasks.queues.topology import dead_letter_queue
 
 FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
 NAME_CHARACTERS = 80  # of what others chose, on one line
@@ -184,7 +188,7 @@ def opened() -> Iterator[DeadLetters]:
         connect(connection, ANSWER_TIMEOUT)
         channel = connection.default_channel
         channel.queue_declare(f"{DEAD_LETTERS}.lock", exclusive=True)
-        queue = celery.conf.tolk_dead_letters(channel)
+        queue = dead_letter_queue()(channel)
         queue.declare()
         letters = DeadLetters(channel, queue.name)
         try:

@@ -6,33 +6,30 @@ from collections.abc import Iterator
 
 from kombu import Queue
 
-from tasks.contract import Code, TolkError, TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.request import TranslateRequest
+from tasks.queues.topology import suspects_queue, translation_queue, translation_queues
+from tasks.registry.file import RegistryFile
 
 
 class Queues:
     """Those of the models that models.toml offers just now, made as they are needed."""
 
     def __init__(self, models: RegistryFile) -> None:
-        import celeryconfig  # it reads the environment, which importing this module must not
-
         self._models = models
-        self._translation_queue = celeryconfig.translation_queue
-        self._translation_queues = celeryconfig.translation_queues
-        self._suspects_queue = celeryconfig.suspects_queue
 
     def of(self, request: TranslateRequest) -> Queue:
         """Where a request goes. Raises TolkError(UNKNOWN_MODEL) for a model that is not offered any more."""
         model = self._models.current().models.get(request.model)
         if model is None:
             raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {request.model!r} any more. Ask for another one.")
-        return self._translation_queue(model.route, request.priority)
+        return translation_queue(model.route, request.priority)
 
     def for_translation(self) -> Iterator[Queue]:
         for route in self._models.current().routes:
-            yield from self._translation_queues(route)
+            yield from translation_queues(route)
 
     def for_suspects(self) -> Iterator[Queue]:
         """Of all models on demand it is one."""
-        queues = map(self._suspects_queue, self._models.current().routes)
+        queues = map(suspects_queue, self._models.current().routes)
         yield from {queue.name: queue for queue in queues}.values()

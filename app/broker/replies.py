@@ -19,7 +19,7 @@ from app.broker import survey
 from app.broker.cancels import Cancels
 from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
 from app.monitoring.status import RecentErrors, WebStatus
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
 REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long

@@ -34,17 +34,12 @@ from app.broker.replies import CANCELLED, HEARTBEAT, RepliesLost, ReplyRouter, W
 from app.broker.survey import Surveys
 from app.monitoring.status import RecentErrors, Status
 from app.translation import pivot
-from tasks.contract import (
-    PUBLISHED,
-    TASK,
-    Code,
-    Failure,
-    Priority,
-    TolkError,
-    TranslateReply,
-    TranslateRequest,
-)
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import PUBLISHED, TASK, Priority
+from tasks.contract.reply import Failure, TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.queues.topology import dead_letter_queue
+from tasks.registry.file import RegistryFile
 from telemetry import tracing
 from telemetry.tracing import Span
 
@@ -89,6 +84,7 @@ class CeleryTranslator:
     def __init__(self, celery: Celery, queues: Queues) -> None:
         self._celery = celery
         self._queues = queues
+        self._dead_letters = dead_letter_queue()
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
         self._closed = False
@@ -300,7 +296,7 @@ class CeleryTranslator:
                 correlation_id=task_id,
                 reply_to=link.router.queue,
                 expiration=max(0.0, request.deadline - now),
-                declare=[] if known else [self._celery.conf.tolk_dead_letters, queue],
+                declare=[] if known else [self._dead_letters, queue],
             )
             if not known:
                 there.add(hash(queue))

@@ -17,7 +17,10 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.pidbox import Mailbox
 
 from app.monitoring.status import QueueStatus, Status, WebStatus, total
-from tasks.contract import STATUS, TolkError, WorkerStatus
+from tasks.contract.errors import TolkError
+from tasks.contract.names import STATUS
+from tasks.contract.worker import WorkerStatus
+from tasks.queues.topology import dead_letter_queue
 
 PATIENCE = 0.5  # seconds until who has not answered is not there
 FRESH = 1.0  # seconds that a status stays good
@@ -91,7 +94,8 @@ def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: 
     for queue in queues:
         declared: Any = queue(channel).queue_declare()
         found[queue.name] = QueueStatus(queue.name, declared.message_count, declared.consumer_count)
-    dead_letters = celery.conf.tolk_dead_letters(channel).queue_declare().message_count
+    letters: Any = dead_letter_queue()(channel)
+    dead_letters = letters.queue_declare().message_count
     workers, web = {}, {name: own}
     exchanges = [celery.control.mailbox.exchange, WEB.exchange]  # type: ignore[attr-defined]  # missing in celery-types
     for who, reply in _ask(connection, exchanges):

@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import DBAPIError
 
 from app.database.transactions import Database
-from tasks.contract import TolkError
+from tasks.contract.errors import TolkError
 
 database = AppGroup("database", help="The tables of DATABASE_URL.")
 

@@ -10,7 +10,7 @@ import click
 from flask.cli import AppGroup
 
 from app.cli.database import said
-from tasks.contract import TolkError
+from tasks.contract.errors import TolkError
 
 if TYPE_CHECKING:
     from app.broker.dead_letters import DeadLetters, Letter

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")

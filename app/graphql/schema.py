@@ -18,10 +18,12 @@ from app.monitoring.status import ErrorCount, Readiness, Status
 from app.settings import DEFAULT_TIMEOUT, Settings
 from app.translation import limits, pivot
 from app.translation.translator import Translator
-from app.web.request_log import REQUEST_ID
-from tasks.contract import Code, Flag, Result, TranslateReply, TranslateRequest
-from tasks.registry import Model as Entry
-from tasks.registry import Registry, Way
+from tasks.contract.errors import Code
+from tasks.contract.names import REQUEST_ID
+from tasks.contract.reply import Flag, Result, TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.registry.entry import Model as Entry
+from tasks.registry.ways import Registry, Way
 from telemetry import tracing
 
 log = logging.getLogger(__name__)

@@ -39,8 +39,8 @@ from app.settings import Settings
 from app.translation.translator import Translator
 from app.web import errors
 from app.web.hangups import Clients
-from tasks.contract import Code, TolkError
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.registry.file import RegistryFile
 
 CACHED_DOCUMENTS = 256
 CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in

@@ -22,7 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.monitoring.status import Status
 from app.translation.translator import Translator
-from tasks.contract import Code
+from tasks.contract.errors import Code
 from telemetry.address import Address
 from telemetry.tracing import Span
 

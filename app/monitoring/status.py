@@ -11,18 +11,11 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, get_args
 
-from tasks.contract import (
-    ON_DEMAND,
-    SHARED,
-    Code,
-    LoadedModel,
-    Priority,
-    WorkerStatus,
-    queue_name,
-    queue_names,
-    suspects_name,
-)
-from tasks.registry import Model, Registry, Way
+from tasks.contract.errors import Code
+from tasks.contract.names import ON_DEMAND, SHARED, Priority, queue_name, queue_names, suspects_name
+from tasks.contract.worker import LoadedModel, WorkerStatus
+from tasks.registry.entry import Model
+from tasks.registry.ways import Registry, Way
 
 WINDOW = 60  # minutes that an error counts as recent
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.contract import Flag, Sentence
+from tasks.contract.reply import Flag, Sentence
 
 Span = tuple[int, int]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from app.settings import Settings
-from tasks.contract import Code, Failure, TolkError
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Failure
 
 MAX_NAME_CHARACTERS = 100  # of a language or model name: errors repeat them
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 
 from app.translation.alignment import align, unite
-from tasks.contract import MESSAGE_BYTES, Code, Failure, Result, Timings, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code
+from tasks.contract.names import MESSAGE_BYTES
+from tasks.contract.reply import Failure, Result, Timings, TranslateReply
+from tasks.contract.request import TranslateRequest
 
 ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message for its texts
 

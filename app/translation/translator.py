@@ -7,7 +7,9 @@ from typing import Protocol
 
 from app.monitoring.status import RecentErrors, Status, total
 from app.translation import pivot
-from tasks.contract import Alternative, Code, Result, Sentence, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Alternative, Result, Sentence, TranslateReply
+from tasks.contract.request import TranslateRequest
 
 
 class Translator(Protocol):

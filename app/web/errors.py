@@ -12,7 +12,7 @@ from flask import Flask, Response, current_app, g
 from graphql import GraphQLError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 from telemetry import tracing
 
 MESSAGE_CHARACTERS = 500  # GraphQL's errors quote what they are about, a megabyte and more where that was sent

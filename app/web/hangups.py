@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from socket import socket
 from typing import Any
 
-from tasks.contract import TolkError
+from tasks.contract.errors import TolkError
 
 PAUSE = 0.02  # seconds between two looks while one that hung up is still in flight
 

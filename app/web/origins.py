@@ -7,7 +7,7 @@ from collections.abc import Collection
 from flask import Flask, Response, request
 from flask_cors import CORS
 
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110, section 9.2.1
 PREFLIGHT_SECONDS = 600  # that a browser need not ask again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -12,12 +11,12 @@ from uuid import uuid4
 from flask import Flask, Response, g, request
 
 from app.monitoring.traces import Traces
+from tasks.contract.names import REQUEST_ID
 from telemetry import logs, tracing
 
 if TYPE_CHECKING:
     from app.monitoring.metrics import Metrics
 
-REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
 API = ("graphql", "predecessor")  # the endpoints whose requests are traced and counted
 PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged where everything is
 

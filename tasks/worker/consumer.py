@@ -14,7 +14,10 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from tasks.contract import Code, Failure, TranslateReply, defect
+from tasks.contract.delivery import defect
+from tasks.contract.errors import Code
+from tasks.contract.reply import Failure, TranslateReply
+from tasks.queues.topology import dead_letter_queue
 
 EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
 EVENTS_LIMIT = 1_000  # in one message
@@ -113,4 +116,4 @@ class DeadLetters(bootsteps.StartStopStep):
     requires = ("celery.worker.consumer:Connection",)
 
     def start(self, consumer: Any) -> None:
-        consumer.app.conf.tolk_dead_letters(consumer.connection.default_channel).declare()
+        dead_letter_queue()(consumer.connection.default_channel).declare()

@@ -17,7 +17,7 @@ from celery.worker.request import Request as CeleryRequest
 from kombu.exceptions import OperationalError
 from typing_extensions import override
 
-from tasks.contract import again
+from tasks.contract.delivery import again
 from telemetry import logs
 
 CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again

@@ -8,7 +8,7 @@ from typing import Any
 from celery.app import amqp
 from kombu.utils.functional import maybe_list
 
-from tasks.contract import queue_names
+from tasks.contract.names import queue_names
 
 
 class Queues(amqp.Queues):

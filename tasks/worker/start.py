@@ -20,10 +20,13 @@ from models.engine.stats import EngineStats
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
 from tasks.celery import Engine, app
-from tasks.contract import STATUS, Code, LoadedModel, TolkError, WorkerStatus
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import STATUS
+from tasks.contract.worker import LoadedModel, WorkerStatus
 from tasks.host import memory
 from tasks.host.gpu import Gpu, pin
-from tasks.registry import Model, RegistryFile
+from tasks.registry.entry import Model
+from tasks.registry.file import RegistryFile
 from tasks.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from kombu import Consumer as QueueConsumer
 from kombu import Queue
 from kombu.common import ignore_errors
 
-from tasks.contract import SHARED, queue_names, suspects_name
-from tasks.registry import LOOK
+from tasks.contract.names import SHARED, queue_names, suspects_name
+from tasks.registry.file import LOOK
 
 LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
 PART = 8  # a shared queue has so many times fewer messages in flight than the worker has threads

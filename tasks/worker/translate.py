@@ -16,20 +16,10 @@ from celery.worker import state
 from prometheus_client import Counter, Histogram
 
 from tasks.celery import app
-from tasks.contract import (
-    PUBLISHED,
-    TASK,
-    Alternative,
-    Code,
-    Failure,
-    Flag,
-    Result,
-    Sentence,
-    Timings,
-    TolkError,
-    TranslateReply,
-    TranslateRequest,
-)
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import PUBLISHED, TASK
+from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
+from tasks.contract.request import TranslateRequest
 from telemetry import tracing
 
 WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time

@@ -30,7 +30,7 @@ from app.broker.rpc import CeleryTranslator
 from app.graphql import predecessor, schema
 from app.settings import Settings
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.registry import RegistryFile
+from tasks.registry.file import RegistryFile
 
 SCHEMAS = {"/graphql": schema.build_schema(), "/api/graphql": predecessor.build_schema()}
 NAMES = ["a", "source", "languages", "input", "__typename", "__schema", "F0", "é", "x" * 101, "$", "null"]

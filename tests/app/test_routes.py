@@ -17,7 +17,8 @@ from app.graphql import view
 from app.routes import HEADERS
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import TranslateReply, TranslateRequest
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
 
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kombu import Connection, Exchange
 
-from tasks.contract import EXCHANGE, TASK, queue_name
+from tasks.contract.names import EXCHANGE, TASK, queue_name
 from tests.faults.house import House
 from tests.faults.load import Load, Row
 

@@ -15,8 +15,9 @@ from uuid import uuid4
 import pytest
 
 from app.broker.rpc import CeleryTranslator
-from tasks.contract import TranslateReply, TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.registry.file import RegistryFile
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from models.store.diskcache import Held
 from tasks import registry
 from tasks.celery import app
 from tasks.pool import command
-from tasks.registry import Model
+from tasks.registry.entry import Model
 from tasks.worker import metrics, start
 
 logger = get_logger(__name__)

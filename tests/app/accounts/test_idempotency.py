@@ -19,7 +19,9 @@ from app.database.tables import idempotent_request
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import Code, Failure, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Failure, Result, TranslateReply
+from tasks.contract.request import TranslateRequest
 
 DOCUMENT = """mutation ($input: TranslateInput!) {
   translate(input: $input) { requestId model via translations { text error { code } } } }"""

@@ -19,7 +19,9 @@ from app.database.tables import usage
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
 
 USAGE = "{ usage { characters limit resetsAt } }"
 

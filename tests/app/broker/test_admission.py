@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from app.broker.admission import DEPTH_AGE, FORGOTTEN, Admission, Place
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 WORK = 0.02  # seconds
 

@@ -16,7 +16,9 @@ from app import create_app
 from app.broker.dead_letters import opened
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import PUBLISHED, TASK, TranslateRequest
+from tasks.contract.names import PUBLISHED, TASK
+from tasks.contract.request import TranslateRequest
+from tasks.queues import topology
 
 QUEUE = "tolk.translate.letters.interactive"
 SUSPECTS = "tolk.suspects.letters"
@@ -36,14 +38,14 @@ def channel(broker) -> Iterator[Any]:
     with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
         channel: Any = connection.default_channel
         for queue in (
-            celeryconfig.dead_letter_queue(),
-            celeryconfig.suspects_queue("letters"),
-            celeryconfig.translation_queue("letters", "interactive"),
+            topology.dead_letter_queue(),
+            topology.suspects_queue("letters"),
+            topology.translation_queue("letters", "interactive"),
         ):
             queue(channel).declare()
             queue(channel).purge()
         yield channel
-        celeryconfig.dead_letter_queue()(channel).purge()
+        topology.dead_letter_queue()(channel).purge()
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def bury(channel: Any, eventually: Callable[..., None]) -> Callable[..., None]:
     """Publishes a message to a queue, and makes a dead letter of it: rejected, or delivered too often."""
 
     def make(body: bytes, *, exhausted: bool = False, **properties: Any) -> None:
-        letters = celeryconfig.dead_letter_queue()(channel)
+        letters = topology.dead_letter_queue()(channel)
         before = letters.queue_declare().message_count
         published = {"content_type": "application/json", "content_encoding": "utf-8", **properties}
         queue = SUSPECTS if exhausted else QUEUE
@@ -70,7 +72,7 @@ def request(name: str, timeout: float) -> tuple[bytes, dict[str, Any]]:
 
 
 def depths(channel: Any) -> tuple[int, int]:
-    names = (QUEUE, celeryconfig.dead_letter_queue().name)
+    names = (QUEUE, topology.dead_letter_queue().name)
     found = [channel.queue_declare(name, passive=True).message_count for name in names]
     return found[0], found[1]
 

@@ -7,8 +7,10 @@ import pytest
 
 from app.broker.queues import Queues
 from tasks import registry
-from tasks.contract import Code, Priority, TolkError, TranslateRequest, shared_route
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import Priority, shared_route
+from tasks.contract.request import TranslateRequest
+from tasks.registry.file import RegistryFile
 
 ENTRY = '[models.{}]\nreference = "fr-en"\npairs = [{{ source = "fr", target = "en" }}]\nwarm = {}\n'
 

@@ -20,14 +20,17 @@ import pytest
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
-import celeryconfig
 from app.broker import rpc
 from app.broker.admission import IN_FLIGHT, Admission
 from app.broker.connections import CONNECT_TIMEOUT
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code, Result, Timings, TolkError, TranslateReply, TranslateRequest
-from tasks.registry import Model, Pair, Registry
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Result, Timings, TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.queues import topology
+from tasks.registry.entry import Model, Pair
+from tasks.registry.ways import Registry
 from telemetry import tracing
 
 pytestmark = pytest.mark.broker
@@ -62,14 +65,14 @@ def succeed(payload: dict[str, Any]) -> dict[str, Any]:
 def length(url: str, model: str) -> int:
     """How many messages wait in a model's queue."""
     with Connection(url) as connection:
-        queue = celeryconfig.translation_queue(model, "interactive")(connection.default_channel)
+        queue = topology.translation_queue(model, "interactive")(connection.default_channel)
         return queue.queue_declare().message_count
 
 
 def passive_length(url: str, model: str) -> int | None:
     """The same without declaring it; None where there is none."""
     with Connection(url) as connection:
-        queue = celeryconfig.translation_queue(model, "interactive")(connection.default_channel)
+        queue = topology.translation_queue(model, "interactive")(connection.default_channel)
         try:
             return queue.queue_declare(passive=True).message_count
         except NotFound:
@@ -79,7 +82,7 @@ def passive_length(url: str, model: str) -> int | None:
 def on_disk(broker: PrivateRabbitMQ, model: str) -> bool:
     """Whether the node has written down that it has the queue. It does so once a second; a queue that is younger when
     the node is killed never works again."""
-    name = celeryconfig.translation_queue(model, "interactive").name.encode()
+    name = topology.translation_queue(model, "interactive").name.encode()
     return any(name in path.read_bytes() for path in broker.directory.glob("**/names.dets"))
 
 
@@ -89,7 +92,7 @@ class Worker:
     def __init__(self, url: str, model: str, answer: Answer = succeed) -> None:
         self.answer = answer
         self.messages: list[Message] = []
-        self._queue = celeryconfig.translation_queue(model, "interactive")
+        self._queue = topology.translation_queue(model, "interactive")
         self._connection = Connection(url)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -253,11 +256,11 @@ def test_late_and_unknown_replies_are_dropped_and_counted(broker, connect, event
 
 def test_a_full_queue_is_overload_and_not_retried(broker, connect) -> None:
     translator = connect(broker.url, "full")
-    queue = celeryconfig.translation_queue("full", "interactive")
+    queue = topology.translation_queue("full", "interactive")
     with Connection(broker.url) as connection:
         producer = connection.Producer()
         producer.publish({}, routing_key=queue.name, declare=[queue])
-        for _ in range(celeryconfig.MAX_LENGTH["interactive"] + 50):
+        for _ in range(topology.MAX_LENGTH["interactive"] + 50):
             producer.publish({}, routing_key=queue.name)
         error = failure(lambda: ask(translator, "un", model="full", timeout=60))
         assert error.code is Code.OVERLOADED
@@ -277,8 +280,8 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
     with Worker(broker.url, "long", answer):
         for _ in range(3):
             ask(translator, "un", model="long")
-    queue = celeryconfig.translation_queue("long", "interactive")
-    others = celeryconfig.MAX_LENGTH["interactive"] // 4
+    queue = topology.translation_queue("long", "interactive")
+    others = topology.MAX_LENGTH["interactive"] // 4
     with Connection(broker.url) as connection:
         for _ in range(others):
             connection.Producer().publish({}, routing_key=queue.name)
@@ -323,7 +326,7 @@ def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> Non
     with Worker(broker.url, "gone"):
         ask(translator, "un", model="gone")
     with Connection(broker.url) as connection:
-        celeryconfig.translation_queue("gone", "interactive")(connection.default_channel).delete()
+        topology.translation_queue("gone", "interactive")(connection.default_channel).delete()
     with suppress(TolkError):  # one may be lost while it is believed to be there
         ask(translator, "deux", model="gone", timeout=1)
     with ThreadPoolExecutor(1) as threads:

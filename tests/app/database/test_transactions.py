@@ -21,7 +21,7 @@ from app.database.transactions import CONNECTIONS, Database
 from app.settings import REPOSITORY, Settings
 from app.translation.translator import EchoTranslator
 from launch.postgresql import PrivatePostgreSQL
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 
 
 def insert_key(connection: Connection, name: str = "ops") -> None:

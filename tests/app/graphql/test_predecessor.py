@@ -12,7 +12,9 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import Code, Failure, Result, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code
+from tasks.contract.reply import Failure, Result, TranslateReply
+from tasks.contract.request import TranslateRequest
 
 QUERY = "query Translate($sentence: String!) { translate(sentence: $sentence) { translatedString } }"
 ADDRESSES = ["/api/graphql", "/api/graphiql"]

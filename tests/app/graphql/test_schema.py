@@ -13,7 +13,9 @@ from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks import registry
-from tasks.contract import Code, Failure, Flag, Options, Result, Sentence, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code
+from tasks.contract.reply import Failure, Flag, Result, Sentence, TranslateReply
+from tasks.contract.request import Options, TranslateRequest
 
 TWO_MODELS = """
 [models.fr-en]

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.monitoring.metrics import STAGES, Metrics
 from app.monitoring.status import QueueStatus, Status
 from app.translation.translator import EchoTranslator
-from tasks.contract import WorkerStatus
+from tasks.contract.worker import WorkerStatus
 from telemetry.address import Address
 from telemetry.tracing import Span
 

@@ -21,8 +21,11 @@ from app.monitoring.status import WINDOW, ErrorCount, QueueStatus, RecentErrors,
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import SHARED, Code, LoadedModel, TolkError, TranslateRequest, WorkerStatus, queue_name
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import SHARED, queue_name
+from tasks.contract.request import TranslateRequest
+from tasks.contract.worker import LoadedModel, WorkerStatus
+from tasks.registry.file import RegistryFile
 
 REGISTRY = Path(__file__).parents[3] / "models.toml"
 MODELS = """

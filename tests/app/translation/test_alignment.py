@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.translation.alignment import align
-from tasks.contract import Flag, Sentence
+from tasks.contract.reply import Flag, Sentence
 
 Span = tuple[int, int]
 FLAGS = st.lists(st.sampled_from(Flag), max_size=2, unique=True).map(tuple)

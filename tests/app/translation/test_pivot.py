@@ -17,28 +17,18 @@ import pytest
 import requests
 from kombu import Connection
 
-import celeryconfig
 from app import create_app
 from app.broker.rpc import CeleryTranslator
 from app.settings import Settings
 from app.translation import pivot
 from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import (
-    MESSAGE_BYTES,
-    Alternative,
-    Code,
-    Failure,
-    Flag,
-    Options,
-    Result,
-    Sentence,
-    Timings,
-    TolkError,
-    TranslateReply,
-    TranslateRequest,
-)
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import MESSAGE_BYTES
+from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
+from tasks.contract.request import Options, TranslateRequest
+from tasks.queues import topology
+from tasks.registry.file import RegistryFile
 
 MODELS = """
 [models.pivot-fr-en]
@@ -335,11 +325,11 @@ def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, t
     with pytest.raises(TolkError) as caught:
         translator.translate(request, "late", replace(onward(request), deadline=time.time()))
     assert caught.value.code is Code.TIMEOUT
-    queue = celeryconfig.translation_queue("pivot-en-fi", "interactive")  # which nobody takes from
+    queue = topology.translation_queue("pivot-en-fi", "interactive")  # which nobody takes from
     with Connection(broker.url) as connection:
         producer = connection.Producer()
         producer.publish({}, routing_key=queue.name, declare=[queue])
-        for _ in range(celeryconfig.MAX_LENGTH["interactive"] + 50):
+        for _ in range(topology.MAX_LENGTH["interactive"] + 50):
             producer.publish({}, routing_key=queue.name)
         with pytest.raises(TolkError) as caught:
             translator.translate(request, "full", replace(onward(request), target="fi", model="pivot-en-fi"))

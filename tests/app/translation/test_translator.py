@@ -13,8 +13,10 @@ import pytest
 
 from app.broker.rpc import CeleryTranslator
 from app.translation.translator import EchoTranslator, Translator
-from tasks.contract import Code, Options, Result, Sentence, TolkError, TranslateReply, TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Result, Sentence, TranslateReply
+from tasks.contract.request import Options, TranslateRequest
+from tasks.registry.file import RegistryFile
 
 REGISTRY = Path(__file__).parents[3] / "models.toml"
 

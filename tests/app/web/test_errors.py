@@ -14,7 +14,9 @@ from app import create_app
 from app.settings import REPOSITORY, Settings
 from app.translation.translator import EchoTranslator
 from app.web.errors import STATUS
-from tasks.contract import Code, Flag, Result, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Flag, Result, TranslateReply
+from tasks.contract.request import TranslateRequest
 
 
 class Failing(EchoTranslator):

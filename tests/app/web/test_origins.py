@@ -12,7 +12,8 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks.contract import TranslateReply, TranslateRequest
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
 
 FRIEND, OTHER_FRIEND, STRANGER = "https://friend.example", "https://friend.example:8443", "https://stranger.example"
 TRANSLATE = {"query": 'mutation { translate(input: {texts: ["Un."], target: "en"}) { model } }'}

@@ -14,7 +14,7 @@ from app.monitoring.traces import Traces
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from app.web import errors
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 from telemetry import logs
 
 SECRET = "Nobody's business."

@@ -27,12 +27,12 @@ from celery.bin.worker import worker
 from click.testing import CliRunner
 from kombu import Connection
 
-import celeryconfig
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import TranslateReply
+from tasks.contract.reply import TranslateReply
 from tasks.pool import command
 from tasks.pool.command import Backoff, Supervision, Supervisor, Worker, divide, serve_metrics, usable_cores
+from tasks.queues import topology
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
 
@@ -301,5 +301,5 @@ def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     received = Counter(re.findall(r"\[(\S+)\] received", pool.log.read_text()))
     assert max(received.values()) > 1  # some came back
     with Connection(broker.url) as connection:
-        assert celeryconfig.dead_letter_queue()(connection.default_channel).queue_declare().message_count == 0
+        assert topology.dead_letter_queue()(connection.default_channel).queue_declare().message_count == 0
     assert pool.stop() == 0

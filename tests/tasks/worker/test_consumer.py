@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from kombu import Connection, Queue
 
-import celeryconfig
-from tasks.contract import MESSAGE_BYTES, TASK, Code, TolkError, TranslateReply, defect
-from tasks.contract import body as kept
+from tasks.contract.delivery import body as kept
+from tasks.contract.delivery import defect
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import MESSAGE_BYTES, TASK
+from tasks.contract.reply import TranslateReply
+from tasks.queues import topology
 
 QUEUE = "tolk.translate.a.interactive"
 CALL = json.dumps([[{"texts": ["a secret"]}], {}, {}]).encode()
@@ -62,7 +65,7 @@ def worker(broker, start_worker, models: Path) -> Any:
 def test_poison_is_a_dead_letter_at_once_and_does_no_harm(broker, worker, ask, eventually) -> None:
     with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
         channel = connection.default_channel
-        letters = celeryconfig.dead_letter_queue()(channel)
+        letters = topology.dead_letter_queue()(channel)
         replies = Queue("tolk.poisoned", exclusive=True)(channel)
         for declared in (letters, replies):
             declared.declare()
@@ -90,10 +93,10 @@ def test_poison_is_a_dead_letter_at_once_and_does_no_harm(broker, worker, ask, e
 def test_what_expired_is_no_dead_letter(broker, worker, ask, eventually) -> None:
     worker.stop()
     with Connection(broker.url) as connection:
-        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letters = topology.dead_letter_queue()(connection.default_channel)
         letters.purge()
         with pytest.raises(TolkError):
             ask("un", timeout=0.5)
-        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
+        queue = topology.translation_queue("a", "interactive")(connection.default_channel)
         eventually(lambda: queue.queue_declare().message_count == 0)
         assert letters.queue_declare().message_count == 0

@@ -26,7 +26,9 @@ from models.engine.stats import BATCH_SIZES, EngineStats
 from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
 from tasks import contract
-from tasks.contract import Code, TolkError, TranslateReply, TranslateRequest
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
 from tasks.worker import metrics

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery.worker import request, state
 
-from tasks.contract import TASK
+from tasks.contract.names import TASK
 from tasks.worker.request import Request
 from tasks.worker.translate import translate
 from telemetry import logs

@@ -19,11 +19,14 @@ from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
-import celeryconfig
 from launch.rabbitmq import PrivateRabbitMQ
 from models.engine.stats import EngineStats
-from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import Priority
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.queues import topology
+from tasks.registry.file import RegistryFile
 from tasks.worker.start import Models
 
 QUEUE = "tolk.translate.a.interactive"
@@ -160,7 +163,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
 def waiting(broker: PrivateRabbitMQ) -> int:
     """How many requests wait for a worker of model `a`."""
     with Connection(broker.url) as connection:
-        queue = celeryconfig.translation_queue("a", "interactive")(connection.default_channel)
+        queue = topology.translation_queue("a", "interactive")(connection.default_channel)
         return int(queue.queue_declare().message_count)
 
 
@@ -179,7 +182,7 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     assert [each.result().results[0].text for each in innocents] == [f"#sleep 0.{number}" for number in range(20)]
     assert worker.process.poll() is None
     with Connection(broker.url) as connection:
-        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letters = topology.dead_letter_queue()(connection.default_channel)
         letter = letters.get(no_ack=True)
         assert letter.headers["id"].startswith("fatal.")
         assert letter.headers["x-first-death-reason"] == "delivery_limit"

@@ -16,11 +16,14 @@ from uuid import uuid4
 import pytest
 from kombu import Connection, Queue
 
-import celeryconfig
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract import Code, Priority, TolkError, TranslateReply, TranslateRequest, queue_name, shared_route
-from tasks.registry import RegistryFile
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import Priority, queue_name, shared_route
+from tasks.contract.reply import TranslateReply
+from tasks.contract.request import TranslateRequest
+from tasks.queues import topology
+from tasks.registry.file import RegistryFile
 from tasks.worker.subscriptions import preference
 from tests.conftest import Service
 
@@ -302,7 +305,7 @@ def test_a_message_that_kills_workers_takes_no_other_model_on_demand_along(
     models.say(bad=COLD, good=COLD)
     client = client_of()
     with Connection(broker.url) as connection:
-        letters = celeryconfig.dead_letter_queue()(connection.default_channel)
+        letters = topology.dead_letter_queue()(connection.default_channel)
         letters.declare()
         fatal = client.begin("bad", "#die", request_id="fatal")
         environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models.path)}

@@ -15,18 +15,9 @@ from celery.worker import state
 
 from models import errors
 from tasks.celery import app
-from tasks.contract import (
-    Alternative,
-    Code,
-    Failure,
-    Flag,
-    Options,
-    Result,
-    Sentence,
-    Timings,
-    TranslateReply,
-    TranslateRequest,
-)
+from tasks.contract.errors import Code
+from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
+from tasks.contract.request import Options, TranslateRequest
 from tasks.worker.translate import WAY_BACK, translate
 
 

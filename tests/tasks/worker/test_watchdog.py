@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tasks.contract import Code, TolkError
+from tasks.contract.errors import Code, TolkError
 from tasks.worker import watchdog
 from tasks.worker.watchdog import EXIT_CODE, Watchdog
 

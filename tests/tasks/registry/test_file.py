@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import registry as registry_module
-from tasks.contract import SHARED, Code, Options, TolkError
-from tasks.registry import Model, Pair, Registry, RegistryError, RegistryFile, Way
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import SHARED
+from tasks.contract.request import Options
+from tasks.registry.entry import Model, Pair, RegistryError
+from tasks.registry.file import RegistryFile
+from tasks.registry.ways import Registry, Way
 
 MODELS = """
 [models.fr-en]

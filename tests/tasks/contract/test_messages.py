@@ -8,22 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.contract import (
-    Alternative,
-    Code,
-    Failure,
-    Flag,
-    LoadedModel,
-    Options,
-    Result,
-    Sentence,
-    Timings,
-    TolkError,
-    TranslateReply,
-    TranslateRequest,
-    WorkerStatus,
-    queue_name,
-)
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import queue_name
+from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
+from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.worker import LoadedModel, WorkerStatus
 
 texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 numbers = st.floats(allow_nan=False, allow_infinity=False)

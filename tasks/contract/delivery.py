@@ -1,0 +1,59 @@
+"""A message as kombu received it: what is wrong with it, and how it is published once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK
+
+
+def defect(message: Any) -> str | None:
+    """Why no worker can take a message, as kombu received it, for our task; None where one can. It quotes no texts."""
+    size = len(body(message))
+    if size > MESSAGE_BYTES:
+        return f"its {size} bytes are more than {MESSAGE_BYTES}"
+    if message.headers.get("compression"):
+        return "it is compressed"
+    if message.content_type != "application/json":
+        return f"content type {_quoted(message.content_type)} is not application/json"
+    if message.content_encoding != "utf-8":
+        return f"content encoding {_quoted(message.content_encoding)} is not utf-8"
+    try:
+        payload = message.payload
+    except Exception:  # noqa: BLE001 - kombu's DecodeError, a RecursionError, and whatever else a body can cause
+        return "its body is not JSON"
+    if message.headers.get("task") != TASK:
+        return f"there is no task {_quoted(message.headers.get('task'))}"
+    if not isinstance(message.headers.get("id"), str):
+        return "it has no id"
+    match payload:
+        case [[_], {}, {}] if not payload[1] and not any(payload[2].values()):
+            return None
+    return "its body is no call of the task"
+
+
+def body(message: Any) -> bytes:
+    """A message's body as it was published: py-amqp decodes it where the message names an encoding that it knows."""
+    return message.body.encode(message.content_encoding) if isinstance(message.body, str) else bytes(message.body)
+
+
+def again(message: Any, now: float) -> dict[str, Any]:
+    """How kombu publishes a message that was received once more, as a new one: what is left of its time at `now`
+    (Unix seconds), and nothing of what the broker wrote on it."""
+    published, left = message.headers.get(PUBLISHED), message.properties.get("expiration")
+    if left is not None:
+        left = max(0.0, int(left) / 1000 - (now - published if isinstance(published, int | float) else 0.0))
+    return {
+        "body": body(message),
+        "content_type": message.content_type or "application/octet-stream",
+        "content_encoding": message.content_encoding,
+        "headers": {name: value for name, value in message.headers.items() if not name.startswith("x-")},
+        "correlation_id": message.properties.get("correlation_id"),
+        "reply_to": message.properties.get("reply_to"),
+        "expiration": left,
+    }
+
+
+def _quoted(value: object) -> str:
+    """A name that somebody else chose: short, and without control characters."""
+    return repr(value if value is None else str(value)[:60])

@@ -1,0 +1,30 @@
+"""Why a text or a request has no translation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a text or a request has no translation."""
+
+    BAD_INPUT = "BAD_INPUT"
+    UNKNOWN_MODEL = "UNKNOWN_MODEL"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    RATE_LIMITED = "RATE_LIMITED"
+    OVERLOADED = "OVERLOADED"
+    TIMEOUT = "TIMEOUT"
+    CANCELLED = "CANCELLED"
+    UNAVAILABLE = "UNAVAILABLE"
+    INTERNAL = "INTERNAL"
+
+
+class TolkError(Exception):
+    """An error of the domain: a code, a message that tells the user what to do, seconds until a retry makes sense."""
+
+    def __init__(self, code: Code, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after = retry_after

@@ -1,0 +1,61 @@
+"""How a field of a message is read, and refused: TolkError with BAD_INPUT, which names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from sys import float_info
+from types import UnionType
+from typing import Any, get_args
+
+from tasks.contract.errors import Code, TolkError
+
+VERSION = 1
+
+
+def versioned(payload: object, what: str) -> Mapping[str, Any]:
+    data = mapping(payload, what)
+    if data.get("v") != VERSION:
+        raise TolkError(
+            Code.BAD_INPUT,
+            f"{what}: version {data.get('v')!r} is not {VERSION}, the one this release speaks.",
+        )
+    return data
+
+
+def mapping(payload: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(payload, Mapping):
+        raise TolkError(Code.BAD_INPUT, f"{what}: an object was expected, not {type(payload).__name__}.")
+    return payload
+
+
+def array(data: Mapping[str, Any], name: str) -> list[Any]:
+    found: list[Any] = value(data, name, list)
+    return found
+
+
+def strings(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    found = array(data, name)
+    if not all(isinstance(item, str) for item in found):
+        raise TolkError(Code.BAD_INPUT, f"{name}: a list of strings was expected.")
+    return tuple(found)
+
+
+def span(data: Mapping[str, Any], name: str) -> tuple[int, int]:
+    match array(data, name):
+        case [int(start), int(end)] if 0 <= start <= end:
+            return start, end
+    raise TolkError(Code.BAD_INPUT, f"{name}: a start and an end were expected.")
+
+
+def value(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
+    """The field `name`, of that kind; a whole number counts as a float, a bool never as a number, nor does infinity."""
+    found: Any = data.get(name)
+    kinds = get_args(kind) or (kind,)
+    if float in kinds and type(found) in (int, float):
+        if abs(found) <= float_info.max:
+            return float(found)
+        raise TolkError(Code.BAD_INPUT, f"{name}: a finite number was expected.")
+    if not isinstance(found, kinds) or (isinstance(found, bool) and bool not in kinds):
+        wanted = " or ".join("null" if k is type(None) else k.__name__ for k in kinds)
+        raise TolkError(Code.BAD_INPUT, f"{name}: {wanted} was expected, not {type(found).__name__}.")
+    return found

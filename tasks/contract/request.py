@@ -1,0 +1,68 @@
+"""The request: what the web tier asks a worker."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.fields import VERSION, mapping, strings, value, versioned
+from tasks.contract.names import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Decoding: beam width, how many alternatives (at most `beam`), exponent of the length in the beam's ranking."""
+
+    beam: int = 1
+    nbest: int = 1
+    length_penalty: float = 1.0
+
+    @classmethod
+    def decode(cls, payload: object) -> Options:
+        data = mapping(payload, "options")
+        options = cls(
+            beam=value(data, "beam", int),
+            nbest=value(data, "nbest", int),
+            length_penalty=value(data, "length_penalty", float),
+        )
+        if not 1 <= options.nbest <= options.beam <= 64:
+            raise TolkError(Code.BAD_INPUT, "options: 1 <= nbest <= beam <= 64 does not hold.")
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class TranslateRequest:
+    """One mutation, one message: all its texts. `deadline` is in Unix seconds."""
+
+    texts: tuple[str, ...]
+    target: str
+    model: str
+    deadline: float
+    source: str | None = None
+    version: str | None = None
+    options: Options = field(default_factory=Options)
+    priority: Priority = "interactive"
+    principal: str | None = None
+
+    def encode(self) -> dict[str, Any]:
+        return {"v": VERSION, **asdict(self), "texts": list(self.texts)}
+
+    @classmethod
+    def decode(cls, payload: object) -> TranslateRequest:
+        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        data = versioned(payload, "request")
+        priority = value(data, "priority", str)
+        if priority not in get_args(Priority):
+            raise TolkError(Code.BAD_INPUT, f"priority: {priority!r} is neither interactive nor bulk.")
+        return cls(
+            texts=strings(data, "texts"),
+            source=value(data, "source", str | None),
+            target=value(data, "target", str),
+            model=value(data, "model", str),
+            version=value(data, "version", str | None),
+            options=Options.decode(data.get("options")),
+            priority=priority,
+            deadline=value(data, "deadline", float),
+            principal=value(data, "principal", str | None),
+        )

@@ -1,0 +1,1 @@
+"""The models on offer, as models.toml has them. Standard library only."""

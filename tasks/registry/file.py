@@ -1,0 +1,164 @@
+"""models.toml: read, checked, and followed while it changes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from tasks.contract.errors import TolkError
+from tasks.contract.names import ON_DEMAND
+from tasks.contract.request import Options
+from tasks.registry.entry import PRECISIONS, Model, Pair, RegistryError
+from tasks.registry.ways import Registry
+
+LOOK = 1.0  # seconds until the file is looked at again
+_EMBEDDED = r"[A-Za-z0-9_-]+"
+_HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
+_ADDRESS = r"(https?|s3|gs)://[^\s/@?#%]+/[^\s?#%]+"  # without user or query, which may be secret
+_KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
+logger = logging.getLogger(__name__)
+
+
+def load_registry(path: Path) -> Registry:
+    """Raises RegistryError for a file that is missing, is not TOML, or does not say what is needed."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RegistryError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RegistryError(f"{path}: is not TOML: {error}.") from error
+    _check_keys(document, {"models"}, {"models"}, str(path))
+    entries = document["models"]
+    if not isinstance(entries, dict) or not entries:
+        raise RegistryError(f"{path}: has no [models.NAME] entry.")
+    return Registry({name: _model(name, entry, path) for name, entry in entries.items()})
+
+
+class RegistryFile:
+    """A models.toml that may change while it is in use. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RegistryError as load_registry does."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen = _identity(path)
+        self._registry = load_registry(path)
+        self._outdated = time.monotonic() + LOOK
+
+    def current(self) -> Registry:
+        """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
+        if time.monotonic() >= self._outdated and self._lock.acquire(blocking=False):
+            try:  # one caller looks: to read a thousand models takes a tenth of a second
+                self._look()
+                self._outdated = time.monotonic() + LOOK
+            finally:
+                self._lock.release()
+        return self._registry
+
+    def latest(self) -> Registry:
+        """As `current`, for which the file is looked at now."""
+        with self._lock:
+            self._look()
+        return self._registry
+
+    def _look(self) -> None:
+        seen = _identity(self.path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._registry = load_registry(self.path)
+        except RegistryError as error:
+            logger.error("%s What it said before still holds.", error)
+        else:
+            logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
+
+
+def _identity(path: Path) -> object:
+    """Differs when the file does, whether it was written or replaced; where links lead counts."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _model(name: str, entry: Any, path: Path) -> Model:
+    where = f"{path}: [models.{name}]"
+    if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
+        raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
+    if name == ON_DEMAND:
+        raise RegistryError(f"{where}: the queues of all models on demand are called so; choose another name.")
+    _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
+    reference = entry["reference"]
+    if not isinstance(reference, str) or not reference:
+        raise RegistryError(f"{where}: reference is a model's name, a directory, hf:ORG/NAME, or an address.")
+    precision, checksum, example = entry.get("precision"), entry.get("checksum"), entry.get("example")
+    if precision not in (None, *PRECISIONS):
+        raise RegistryError(f"{where}: precision is one of {', '.join(PRECISIONS)}.")
+    if type(entry.get("warm", True)) is not bool:
+        raise RegistryError(f"{where}: warm is true, or false for a model on demand.")
+    if checksum is not None and not (isinstance(checksum, str) and re.fullmatch("sha256:[0-9a-f]{64}", checksum)):
+        raise RegistryError(f"{where}: checksum is sha256: and 64 hexadecimal digits, as `python -m models info` says.")
+    if example is not None and not (isinstance(example, str) and example.strip()):
+        raise RegistryError(f"{where}: example is a text for the model to translate.")
+    pairs = entry["pairs"]
+    if not isinstance(pairs, list) or not pairs:
+        raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
+    return Model(
+        name=name,
+        reference=_locate(reference, path.parent, where),
+        pairs=tuple(_pair(pair, where) for pair in pairs),
+        decoding=_decoding(entry.get("decoding", {}), where),
+        precision=precision,
+        warm=entry.get("warm", True),
+        checksum=checksum,
+        example=example,
+    )
+
+
+def _locate(reference: str, base: Path, where: str) -> str:
+    """A directory has a slash, or starts with a dot, and is relative to models.toml; anything else is as it is."""
+    if any(re.fullmatch(form, reference, re.ASCII) for form in (_EMBEDDED, _HUB, _ADDRESS)):
+        return reference
+    if ":" in reference or (not reference.startswith(".") and "/" not in reference):
+        shown = reference.partition(":")[0] + ":…" if re.search("[@?#%]", reference) else reference
+        raise RegistryError(
+            f"{where}: reference {shown!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
+            "address of https://, s3:// or gs://."
+        )
+    try:
+        return str((base / reference).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, NUL
+        raise RegistryError(f"{where}: reference cannot be followed: {error}.") from error
+
+
+def _pair(pair: Any, where: str) -> Pair:
+    _check_keys(pair, {"source", "target"}, {"source", "target", "token"}, f"{where}: pairs")
+    if not all(isinstance(value, str) and value for value in pair.values()):
+        raise RegistryError(f"{where}: source, target and token of a pair are strings.")
+    return Pair(**pair)
+
+
+def _decoding(decoding: Any, where: str) -> Options:
+    _check_keys(decoding, set(), {"beam", "length_penalty"}, f"{where}: decoding")
+    try:
+        return Options.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
+    except TolkError as error:
+        raise RegistryError(f"{where}: decoding: {error.message}") from error
+
+
+def _check_keys(table: Any, required: set[str], allowed: set[str], where: str) -> None:
+    if not isinstance(table, dict):
+        raise RegistryError(f"{where}: a table was expected.")
+    if missing := required - table.keys():
+        raise RegistryError(f"{where}: {', '.join(sorted(missing))} is missing.")
+    if unknown := table.keys() - allowed:
+        raise RegistryError(
+            f"{where}: {', '.join(sorted(unknown))} is not known here; known are {', '.join(sorted(allowed))}."
+        )
