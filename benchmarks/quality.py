@@ -17,8 +17,8 @@ import sacrebleu
 import torch
 from transformers import MarianMTModel
 
-from models.engine.batch import Options
 from models.engine.engine import Engine, EngineSettings
+from models.engine.options import Options
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 

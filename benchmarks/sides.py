@@ -50,7 +50,7 @@ class Ours:
         return [self.tokenizer.decode(tokens) for tokens in found] if isinstance(sentences[0], str) else found
 
     def submit(self, sentence: str | list[int], beam: int, limit: int) -> Any:
-        from models.engine.batch import Options
+        from models.engine.options import Options
 
         tokens = self.tokenizer.encode(sentence) if isinstance(sentence, str) else sentence
         return self.engine.submit(tokens, Options(beam=beam, max_length=limit + 1))

@@ -22,19 +22,21 @@ import regex
 import torch
 
 from models.checkpoint.files import quote, read_json
-from models.engine.batch import Hypothesis, Model, Options
+from models.engine.batch import Hypothesis
 from models.engine.engine import Engine, EngineSettings, Pending, Timings
+from models.engine.options import Options
 from models.engine.scheduler import Priority
 from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.loading.background import in_background
 from models.loading.footprint import footprint
+from models.network.interface import Network
 from models.network.precision import load
 from models.store.diskcache import Held
 from models.store.store import Store
 from models.tokenizer import Tokenizer
 from models.translation.runaways import runs_away, shorten
-from text.characters import check, clean
+from text.characters import clean, refusal
 from text.segment import Segmentation, fit, join, spans, split
 from text.surface import restore, soften
 
@@ -128,7 +130,7 @@ class LocalTranslator:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        model: Model,
+        model: Network,
         engine: Engine,
         *,
         held: Held,
@@ -340,10 +342,8 @@ class LocalTranslator:
                 unknown not in encode(word) for word in _WORD.findall(sentence)
             )
 
-        try:
-            check(text)
-        except BadInput as error:
-            return error
+        if (reason := refusal(text)) is not None:
+            return BadInput(reason)
         segmentation = split(text, source, fits, knows)
         tokens = [encode(sentence) for sentence in segmentation.sentences]
         return _Draft(text, segmentation, tokens, any(unknown in tokens for tokens in encoded.values()))

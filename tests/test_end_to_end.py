@@ -42,7 +42,7 @@ numbers = itertools.count()
 def expected() -> dict[str, str]:
     """Short sentences and their translations, as far as the model is sure of them: where the runner-up is as good, or
     a repetition was mended, the batch or the deadline may decide."""
-    from models.engine.batch import Options
+    from models.engine.options import Options
     from models.local import LocalTranslator
 
     sentences = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if 12 < len(line) < 32]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import regex
 
-from models.errors import BadInput
-
 REFUSED = regex.compile(r"[\p{Cs}\x00]")  # NUL and lone surrogates
 
 _BREAKS = regex.compile(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
@@ -20,12 +18,14 @@ _HIDDEN = regex.compile(
 )
 
 
-def check(text: str) -> None:
-    """Raises BadInput for NUL and lone surrogates, the marks of binary or wrongly decoded data; says where."""
-    if found := REFUSED.search(text):
-        code, at = f"U+{ord(found.group()):04X}", found.start() + 1
-        what = "NUL" if found.group() == "\x00" else "half of a surrogate pair"
-        raise BadInput(f"Character {at} of the text is {what} ({code}): send well-formed Unicode without it.")
+def refusal(text: str) -> str | None:
+    """Why a text is refused, and where: NUL and lone surrogates are the marks of binary or wrongly decoded data."""
+    found = REFUSED.search(text)
+    if found is None:
+        return None
+    code, at = f"U+{ord(found.group()):04X}", found.start() + 1
+    what = "NUL" if found.group() == "\x00" else "half of a surrogate pair"
+    return f"Character {at} of the text is {what} ({code}): send well-formed Unicode without it."
 
 
 def clean(translation: str, source: str) -> str:

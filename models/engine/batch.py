@@ -9,49 +9,20 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from models.engine.search import FAILED, Doubles, Searches
-from models.errors import BadInput, ModelError
-from models.network.cache import Cache, Ints
-from models.network.marian import MarianConfig
+from models.engine.options import LARGEST_BEAM, Options
+from models.engine.search import FAILED, Searches
+from models.errors import ModelError
+from models.network.cache import Ints
+from models.network.interface import Network
 
 K = TypeVar("K", bound=Hashable)
 
-LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
 _FEW_ROWS = 16  # whose memory a batch keeps when it is empty
-LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a sentence is decoded.
-
-    `beam`: hypotheses kept, 1 is greedy. `nbest`: how many are returned, at most `beam`. `length_penalty`: hypotheses
-    are ranked by the sum of their log-probabilities over their length to this power. `max_length`: most target tokens,
-    the end included; None is the model's own limit. `no_repeat_ngram`: no run of so many tokens comes twice; 0 is off.
-    """
-
-    beam: int = 1
-    nbest: int = 1
-    length_penalty: float = 1.0
-    max_length: int | None = None
-    no_repeat_ngram: int = 0
-
-    def __post_init__(self) -> None:
-        """Raises BadInput for options out of range."""
-        if not 1 <= self.nbest <= self.beam <= LARGEST_BEAM:
-            raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) <= {LARGEST_BEAM} does not hold.")
-        if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nor nan
-            raise BadInput(f"options: length_penalty is at most {LARGEST_PENALTY}, not {self.length_penalty}.")
-        if self.max_length is not None and self.max_length < 1:
-            raise BadInput(f"options: max_length is at least 1, not {self.max_length}.")
-        if self.no_repeat_ngram < 0:
-            raise BadInput(f"options: no_repeat_ngram is at least 0, not {self.no_repeat_ngram}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +37,6 @@ class Hypothesis:
     finish_reason: Literal["eos", "length"]
 
 
-class Model(Protocol):
-    """What a batch needs of a model: Marian computes in floats, Int8Marian in int8."""
-
-    @property
-    def config(self) -> MarianConfig: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def parameter_count(self) -> int: ...
-    @property
-    def device(self) -> torch.device: ...
-    def cache(self, rows: int) -> Cache: ...
-    def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None: ...
-    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]: ...
-
-
 class _Place(NamedTuple):
     """A sentence in the batch: the rows of its hypotheses."""
 
@@ -92,7 +47,7 @@ class _Place(NamedTuple):
 class Batch(Generic[K]):
     """Sentences that are decoded together, each under a key of the caller's choice."""
 
-    def __init__(self, model: Model, rows: int) -> None:
+    def __init__(self, model: Network, rows: int) -> None:
         """`rows`: how many hypotheses there is room for."""
         self._model = model
         self._rows = rows

@@ -22,10 +22,12 @@ from pathlib import Path
 
 import torch
 
-from models.engine.batch import LARGEST_BEAM, Batch, Hypothesis, Model, Options
+from models.engine.batch import Batch, Hypothesis
+from models.engine.options import LARGEST_BEAM, Options
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from models.network.interface import Network
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +103,7 @@ class _Lane:
 class Engine:
     """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
 
-    def __init__(self, model: Model, settings: EngineSettings) -> None:
+    def __init__(self, model: Network, settings: EngineSettings) -> None:
         lanes = settings.lanes_on(model.device)
         self._model = model
         self._token_budget = settings.token_budget

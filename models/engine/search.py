@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled.jit import entry, inline
-from models.network.cache import Cache, Ints
-
-Doubles = NDArray[np.float64]
+from models.network.cache import Cache, Doubles, Ints
 
 GOING_ON, FINISHED, FAILED = 0, 1, 2
 NEVER = -1e30  # below any log-probability but those of banned tokens

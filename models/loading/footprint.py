@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from models.engine.engine import EngineSettings
-from models.network.marian import Marian, MarianConfig
+from models.network.config import MarianConfig
+from models.network.marian import Marian
 from models.network.precision import choose
 
 # Measured, of a process that loads many models.

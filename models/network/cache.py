@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Ints = NDArray[np.int32]
+Doubles = NDArray[np.float64]
 
 _STEP = 64  # positions that are added at once
 

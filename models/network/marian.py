@@ -13,11 +13,11 @@ v target vocabulary; r as in models.network.cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,131 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.checkpoint.files import quote, read_json, weights_path
+from models.checkpoint.files import weights_path
 from models.checkpoint.weights import read_weights
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints, multiple
+from models.network.config import ACTIVATIONS, MarianConfig
+from models.network.tensor_names import checkpoint_names, rename
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "silu": F.silu, "relu": F.relu, "gelu": F.gelu}
-DEFAULTS = {  # of transformers' MarianConfig
-    "max_position_embeddings": 1024,
-    "scale_embedding": False,
-    "activation_function": "gelu",
-    "share_encoder_decoder_embeddings": True,
-    "tie_word_embeddings": True,
-}
-# No real checkpoint is near these. The file's tensors prove most of these sizes, but what a step takes grows with their
-# products, and positions are computed.
-SMALLEST = {"max_position_embeddings": 8, "max_length": 2}
-LARGEST = {
-    "d_model": 1 << 13,
-    "vocab_size": 1 << 18,
-    "decoder_vocab_size": 1 << 18,
-    "encoder_layers": 64,
-    "decoder_layers": 64,
-    "encoder_ffn_dim": 1 << 15,
-    "decoder_ffn_dim": 1 << 15,
-    "max_position_embeddings": 1 << 13,
-    "num_beams": 64,
-}
-LARGEST_OTHER = 1 << 20
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NORM_EPSILON = 1e-5  # of transformers' nn.LayerNorm
-
-
-@dataclass(frozen=True, slots=True)
-class MarianConfig:
-    """What config.json and generation_config.json say, of which the names are kept."""
-
-    d_model: int
-    vocab_size: int
-    decoder_vocab_size: int
-    encoder_layers: int
-    decoder_layers: int
-    encoder_attention_heads: int
-    decoder_attention_heads: int
-    encoder_ffn_dim: int
-    decoder_ffn_dim: int
-    max_position_embeddings: int
-    activation_function: str
-    scale_embedding: bool
-    share_encoder_decoder_embeddings: bool
-    tie_word_embeddings: bool
-    eos_token_id: int
-    pad_token_id: int
-    decoder_start_token_id: int
-    forced_eos_token_id: int | None
-    bad_token_ids: tuple[int, ...]
-    max_length: int
-    num_beams: int
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Raises UnknownModel for a configuration that is missing, malformed, or of another architecture."""
-        path = directory / "config.json"
-        data = read_json(path)
-        if data.get("model_type") != "marian":
-            raise UnknownModel(f"{path}: model_type is {quote(data.get('model_type'))}; marian was expected.")
-        # Old checkpoints keep the generation's parameters in config.json; only single banned tokens occur in Marian.
-        generation = {**data, **read_json(directory / "generation_config.json", required=False)}
-        bad_words = _or_default(generation.get("bad_words_ids"), [])
-        if not isinstance(bad_words, list) or not all(isinstance(word, list) and len(word) == 1 for word in bad_words):
-            raise UnknownModel(f"{path}: bad_words_ids is no list of single tokens, [[2], [7], …].")
-        values = {
-            **DEFAULTS,
-            **data,
-            "decoder_vocab_size": _or_default(data.get("decoder_vocab_size"), data.get("vocab_size")),
-            "forced_eos_token_id": generation.get("forced_eos_token_id"),
-            "bad_token_ids": tuple(word[0] for word in bad_words),
-            "max_length": _or_default(generation.get("max_length"), 512),
-            "num_beams": _or_default(generation.get("num_beams"), 1),
-        }
-        kinds = cls.__annotations__
-        for name, kind in kinds.items():
-            if expected := _misfit(name, values.get(name), kind):
-                said = quote(values[name]) if name in values else "missing"
-                raise UnknownModel(f"{path} or generation_config.json: {name} is {said}; {expected} was expected.")
-        config = cls(**{name: values[name] for name in kinds})
-        config._check(path)
-        return config
-
-    def _check(self, path: Path) -> None:
-        if self.activation_function not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise UnknownModel(f"{path}: activation_function {quote(self.activation_function)} is none of {known}.")
-        if self.d_model % self.encoder_attention_heads or self.d_model % self.decoder_attention_heads:
-            raise UnknownModel(f"{path}: d_model {self.d_model} is no multiple of the number of heads.")
-        if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
-            raise UnknownModel(f"{path}: shared embeddings need decoder_vocab_size to equal vocab_size.")
-        if self.pad_token_id >= self.vocab_size:
-            raise UnknownModel(f"{path}: pad_token_id {self.pad_token_id} is outside the vocabulary.")
-        targets = (self.eos_token_id, self.decoder_start_token_id, *self.bad_token_ids)
-        if max(targets) >= self.decoder_vocab_size or self.forced_eos_token_id not in (None, self.eos_token_id):
-            raise UnknownModel(f"{path}: a special token's id is outside the vocabulary, or forced_eos is not eos.")
-        if self.eos_token_id in self.bad_token_ids:
-            raise UnknownModel(f"{path}: bad_words_ids holds the end of sentence.")
-
-
-def _or_default(value: object, default: object) -> object:
-    return default if value is None else value
-
-
-def _misfit(name: str, value: object, kind: str) -> str | None:
-    """What was expected, where a value is not of its kind and range; ids may be 0, sizes may not."""
-    match kind:
-        case "int":
-            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_OTHER)
-            fits = type(value) is int and smallest <= value <= largest
-            return None if fits else f"a whole number from {smallest} to {largest}"
-        case "int | None":
-            return None if value is None or type(value) is int else "a token's id or null"
-        case "bool":
-            return None if type(value) is bool else "true or false"
-        case "str":
-            return None if type(value) is str else "a name"
-        case _:
-            fits = isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
-            return None if fits else "a list of tokens' ids"
 
 
 class Attention(nn.Module):
@@ -334,14 +217,15 @@ class Marian(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         path = weights_path(directory)
-        model.load_state_dict(_renamed(model, read_weights(path), path), assign=True)
+        shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        model.load_state_dict(rename(read_weights(path), shapes, config, path), assign=True)
         model.positions = sinusoids(config.max_position_embeddings, config.d_model)
         if config.tie_word_embeddings:
             model.projection.weight = model.target_embedding.weight
         model.eval().requires_grad_(False).to(device=device, dtype=dtype)
         for name, tensor in model.state_dict().items():
             if not tensor.isfinite().all():
-                theirs = ", ".join(_checkpoint_names(name, config, {}))
+                theirs = ", ".join(checkpoint_names(name, config, {}))
                 raise UnknownModel(f"{path}: {theirs} holds nan, infinity, or more than {model.precision} can.")
         return model
 
@@ -409,73 +293,3 @@ def sinusoids(positions: int, d: int) -> Tensor:
     wavelength = 10_000.0 ** (torch.arange(0, d, 2, dtype=torch.float64) / d)
     angle = torch.arange(positions, dtype=torch.float64)[:, None] / wavelength
     return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :d].float()
-
-
-_LAYER = {  # our module in a layer -> the checkpoint's, joined along the first dimension
-    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention.out": ("self_attn.out_proj",),
-    "attention_norm": ("self_attn_layer_norm",),
-    "cross.q": ("encoder_attn.q_proj",),
-    "cross.kv": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
-    "cross.out": ("encoder_attn.out_proj",),
-    "cross_norm": ("encoder_attn_layer_norm",),
-    "feed_forward.up": ("fc1",),
-    "feed_forward.down": ("fc2",),
-    "feed_forward_norm": ("final_layer_norm",),
-}
-_TIED = ("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
-_UNUSED = {  # copies of what is tied, and tables that are computed
-    *_TIED,
-    "lm_head.weight",
-    "model.encoder.embed_positions.weight",
-    "model.decoder.embed_positions.weight",
-}
-
-
-def _renamed(model: Marian, weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors under our names. Raises UnknownModel where they are not just those that we need."""
-    names = {name: _checkpoint_names(name, model.config, weights) for name in model.state_dict()}
-    if "final_logits_bias" not in weights:
-        weights = {**weights, "final_logits_bias": torch.zeros(1, model.config.decoder_vocab_size)}
-    used = {each for theirs in names.values() for each in theirs}
-    if missing := sorted(used - weights.keys()):
-        raise UnknownModel(f"{path}: lacks {_first(missing)}.")
-    if unknown := sorted(weights.keys() - used - _UNUSED):
-        raise UnknownModel(f"{path}: holds {_first(unknown)}, which a Marian model has no place for.")
-    for name, expected in model.state_dict().items():
-        shape = (expected.shape[0] // len(names[name]), *expected.shape[1:])
-        for each in names[name]:
-            tensor = weights[each]
-            if tensor.shape != shape or tensor.dtype not in FLOATS:
-                raise UnknownModel(
-                    f"{path}: {each} is {tensor.dtype} {tuple(tensor.shape)}; floats of {shape} were expected."
-                )
-    own = [weights[each] for each in used - _UNUSED]  # all but embeddings, which may share their numbers
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in own)}
-    if sum(tensor.nbytes for tensor in own) > sum(storages.values()):
-        raise UnknownModel(f"{path}: tensors of different layers share their numbers.")
-    return {
-        name: torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
-        for name, theirs in names.items()
-    }
-
-
-def _first(names: Sequence[str]) -> str:
-    return quote(", ".join(names[:5]))
-
-
-def _checkpoint_names(name: str, config: MarianConfig, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The checkpoint's names of the tensors that make up ours."""
-    if name == "final_logits_bias":
-        return (name,)
-    if name == "projection.weight":
-        if not config.tie_word_embeddings:
-            return ("lm_head.weight",)
-        name = "target_embedding.weight"
-    if name.endswith("_embedding.weight"):
-        own = f"model.{'encoder' if name.startswith('source') else 'decoder'}.embed_tokens.weight"
-        shared = (*_TIED, "lm_head.weight") if config.share_encoder_decoder_embeddings else ()
-        return (next((each for each in (own, *shared) if each in weights), own),)
-    side, number, rest = name.split(".", 2)
-    module, _, kind = rest.rpartition(".")
-    return tuple(f"model.{side}.layers.{number}.{each}.{kind}" for each in _LAYER[module])

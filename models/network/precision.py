@@ -7,14 +7,14 @@ from typing import Literal, cast, get_args
 
 import torch
 
-from models.engine.batch import Model
 from models.errors import BadInput, Unavailable
+from models.network.interface import Network
 from models.network.marian import Marian
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
 
-def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Model:
+def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Network:
     """The model of a MarianMT directory. `precision` is one of Precision, or auto: the fastest on this device.
 
     All of them lose less than 0.1 BLEU (README). Raises UnknownModel as Marian.load does, BadInput for a precision that

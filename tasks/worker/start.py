@@ -98,7 +98,7 @@ class Engines(bootsteps.StartStopStep):
         except ModelError as error:
             refuse(str(error))
         # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
-        from models.engine.batch import Options
+        from models.engine.options import Options
         from models.local import LocalTranslator
 
         app.decoding = Options

@@ -16,14 +16,16 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
-from models.engine.batch import Batch, Hypothesis, Model, Options
+from models.engine.batch import Batch, Hypothesis
+from models.engine.options import Options
+from models.network.interface import Network
 
 DATA = Path(__file__).parents[1] / "data"
 PIECES = 150
 
 MakeModel = Callable[..., Path]
-Decode = Callable[[Model, Sequence[Sequence[int]], Options], list[list[Hypothesis]]]
-Follow = Callable[[Model, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
+Decode = Callable[[Network, Sequence[Sequence[int]], Options], list[list[Hypothesis]]]
+Follow = Callable[[Network, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,7 @@ def directory(make_model: MakeModel, tmp_path: Path) -> Path:
 def decode(one_thread: None) -> Decode:
     """All sources as one batch."""
 
-    def run(model: Model, sources: Sequence[Sequence[int]], options: Options) -> list[list[Hypothesis]]:
+    def run(model: Network, sources: Sequence[Sequence[int]], options: Options) -> list[list[Hypothesis]]:
         found: dict[int, list[Hypothesis]] = {}
         with torch.inference_mode():
             batch: Batch[int] = Batch(model, len(sources) * options.beam)
@@ -83,7 +85,7 @@ def decode(one_thread: None) -> Decode:
 def follow(one_thread: None) -> Follow:
     """The log-probabilities (n, t, v) of what comes after each token of the targets (n, t), -inf for banned tokens."""
 
-    def run(model: Model, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
+    def run(model: Network, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
         n, t, v = len(sources), len(targets[0]), model.config.decoder_vocab_size
         found = torch.full((n, t, v), -torch.inf, dtype=torch.float64)
         rows = np.arange(n, dtype=np.int32)

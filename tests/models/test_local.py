@@ -22,12 +22,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.engine.batch import Options
 from models.engine.engine import EngineSettings
-from models.engine.search import Doubles
+from models.engine.options import Options
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator, Translation
-from models.network.cache import Cache, Ints
+from models.network.cache import Cache, Doubles, Ints
 from models.store.reference import locate
 from models.translation.runaways import runs_away
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import MarianMTModel
 
-from models.engine.batch import Options
+from models.engine.options import Options
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 

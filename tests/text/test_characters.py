@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from models.errors import BadInput
-from text.characters import check, clean
+from text.characters import clean, refusal
 
 
 @pytest.mark.parametrize("text", ["", "été 😀 \u202e\u200b\x07", "\U0010ffff", "\ufeffa"])
 def test_well_formed_text_is_accepted(text: str) -> None:
-    check(text)
+    assert refusal(text) is None
 
 
 @pytest.mark.parametrize(
@@ -20,8 +21,7 @@ def test_well_formed_text_is_accepted(text: str) -> None:
     ],
 )
 def test_malformed_text_is_refused_with_its_place(text: str, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        check(text)
+    assert re.search(message, refusal(text) or "")
 
 
 HIDDEN = [*range(9), *range(14, 28), 31, *range(127, 133), *range(134, 160), 0xAD, 0x061C, 0x200B, 0x200E, 0x200F]

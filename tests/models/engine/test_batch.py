@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.engine.batch import Batch, Hypothesis, Options
+from models.engine.batch import Batch, Hypothesis
+from models.engine.options import Options
 from models.errors import BadInput, ModelError
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.engine.batch import Options
 from models.engine.engine import Engine, EngineSettings, Pending
+from models.engine.options import Options
 from models.engine.scheduler import SHORTEST, Priority
-from models.engine.search import Doubles
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
-from models.network.cache import Cache, Ints
+from models.network.cache import Cache, Doubles, Ints
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from models.engine.batch import Options
+from models.engine.options import Options
 from models.errors import UnknownModel
 from models.network.int8 import Int8Marian
 from models.network.marian import Marian

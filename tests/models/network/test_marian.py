@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import MarianMTModel
 
-from models.engine.batch import Options
+from models.engine.options import Options
 from models.errors import UnknownModel
 from models.network.marian import Marian, rounded
 from models.tokenizer import Tokenizer

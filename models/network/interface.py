@@ -1,0 +1,27 @@
+"""What decoding needs of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from models.network.cache import Cache, Doubles, Ints
+from models.network.config import MarianConfig
+
+
+class Network(Protocol):
+    """Marian computes in floats, Int8Marian in int8."""
+
+    @property
+    def config(self) -> MarianConfig: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def parameter_count(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    def cache(self, rows: int) -> Cache: ...
+    def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None: ...
+    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]: ...
