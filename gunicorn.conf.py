@@ -11,12 +11,12 @@ from typing import Any
 from app.broker.admission import THREADS
 from app.settings import Settings, SettingsError
 from tasks.registry.entry import RegistryError
-from tasks.registry.ways import Registry
+from tasks.registry.file import load_registry
 
 
 def load() -> Settings:
     settings = Settings.from_env(os.environ)
-    Registry.load(settings.models)
+    load_registry(settings.models)
     return settings
 
 

@@ -28,7 +28,7 @@ from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options
 from tasks.contract.reply import Result, TranslateReply
 from tasks.queues.topology import translation_queue
-from tasks.registry.ways import Registry
+from tasks.registry.file import load_registry
 
 QUEUE = translation_queue("bare-kombu", "interactive")  # of the same kind, with the same arguments as a model's
 PUBLISHERS = 10  # connections, as the translator has them
@@ -51,7 +51,7 @@ def graphql_app() -> Flask:
     app = Flask("graphql")
     settings, translator = Settings(), EchoTranslator()
     accounts = Accounts(Database(settings.database), translator)
-    registry = Registry.load(Path("models.toml"))
+    registry = load_registry(Path("models.toml"))
 
     class View(GraphQLView[Context, None]):
         @override

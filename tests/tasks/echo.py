@@ -31,15 +31,15 @@ from celery.utils.log import get_logger
 from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
-from tasks import registry
 from tasks.celery import app
 from tasks.pool import command
+from tasks.registry import file
 from tasks.registry.entry import Model
 from tasks.worker import metrics, start
 
 logger = get_logger(__name__)
 
-registry.LOOK = float(os.environ.get("ECHO_LOOK", registry.LOOK))
+file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
 command.FIRST = command.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
 metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
 app.steps["worker"] = {"echo:Engines", "tasks.pool.command:Supervision"}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.broker.queues import Queues
-from tasks import registry
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority, shared_route
 from tasks.contract.request import TranslateRequest
+from tasks.registry import file as registry_file
 from tasks.registry.file import RegistryFile
 
 ENTRY = '[models.{}]\nreference = "fr-en"\npairs = [{{ source = "fr", target = "en" }}]\nwarm = {}\n'
@@ -22,7 +22,7 @@ def request(model: str, priority: Priority = "interactive") -> TranslateRequest:
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Writes a models.toml of models, warm or not, which is looked at all the time."""
-    monkeypatch.setattr(registry, "LOOK", 0.0)
+    monkeypatch.setattr(registry_file, "LOOK", 0.0)
 
     def write(**models: bool) -> Path:
         path = tmp_path / "models.toml"

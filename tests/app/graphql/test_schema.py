@@ -12,10 +12,10 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
-from tasks import registry
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, Flag, Result, Sentence, TranslateReply
 from tasks.contract.request import Options, TranslateRequest
+from tasks.registry import file as registry_file
 
 TWO_MODELS = """
 [models.fr-en]
@@ -79,7 +79,7 @@ def test_languages_come_from_the_registry(two_models: FlaskClient) -> None:
 def test_models_and_languages_follow_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, translate: Callable[..., TestResponse]
 ) -> None:
-    monkeypatch.setattr(registry, "LOOK", 0.0)
+    monkeypatch.setattr(registry_file, "LOOK", 0.0)
     path = tmp_path / "models.toml"
     path.write_text(TWO_MODELS)
     client = create_app(Settings(models=path), EchoTranslator()).test_client()

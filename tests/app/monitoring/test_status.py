@@ -39,7 +39,7 @@ pairs = [{ source = "de", target = "en" }, { source = "en", target = "fi" }]
 reference = "fr-en"
 pairs = [{ source = "it", target = "en" }]
 warm = false
-[models.loading.loaded]
+[models.loaded]
 reference = "fr-en"
 pairs = [{ source = "sv", target = "en" }]
 warm = false

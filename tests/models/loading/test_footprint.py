@@ -65,7 +65,7 @@ def test_what_cannot_be_loaded_has_none(make_model: MakeModel, directory: Path) 
 
 PROCESS = """
 import psutil
-from models import heap
+from models.loading import heap
 from models.local import LocalTranslator
 
 def begin():

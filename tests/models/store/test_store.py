@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-from models import download, origin
+from models.store import download, origin
 from models.errors import ModelError
 from models.store.store import Store
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import registry as registry_module
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.contract.request import Options
+from tasks.registry import file as registry_file
 from tasks.registry.entry import Model, Pair, RegistryError
-from tasks.registry.file import RegistryFile
+from tasks.registry.file import RegistryFile, load_registry
 from tasks.registry.ways import Registry, Way
 
 MODELS = """
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def registry(path: Path) -> Registry:
     path.write_text(MODELS)
-    return Registry.load(path)
+    return load_registry(path)
 
 
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
@@ -81,7 +81,7 @@ def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(reg
 
 
 def test_the_models_of_the_repository_can_be_read() -> None:
-    assert "fr-en" in Registry.load(Path(__file__).parent.parent.parent / "models.toml").models
+    assert "fr-en" in load_registry(Path(__file__).parent.parent.parent / "models.toml").models
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: s
 def test_a_file_that_does_not_fit_says_where(path: Path, document: str, hint: str) -> None:
     path.write_text(document)
     with pytest.raises(RegistryError) as caught:
-        Registry.load(path)
+        load_registry(path)
     assert str(path) in str(caught.value)
     assert hint in str(caught.value)
 
@@ -352,15 +352,15 @@ def test_a_file_that_does_not_fit_says_where(path: Path, document: str, hint: st
 def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     for wrong in (path, path.parent):
         with pytest.raises(RegistryError, match="cannot be read"):
-            Registry.load(wrong)
+            load_registry(wrong)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(RegistryError, match="is not TOML"):
-        Registry.load(path)
+        load_registry(path)
 
 
 @pytest.fixture
 def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_module, "LOOK", 0.0)
+    monkeypatch.setattr(registry_file, "LOOK", 0.0)
 
 
 @pytest.mark.usefixtures("always_look")
@@ -397,7 +397,7 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
 def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(MODELS)
     file = RegistryFile(path)
-    before, load = file.current(), Registry.load
+    before, load = file.current(), registry_file.load_registry
     reading, may = threading.Event(), threading.Event()
 
     def load_slowly(path: Path) -> Registry:
@@ -405,7 +405,7 @@ def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: py
         assert may.wait(10)
         return load(path)
 
-    monkeypatch.setattr(Registry, "load", load_slowly)
+    monkeypatch.setattr(registry_file, "load_registry", load_slowly)
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
     with ThreadPoolExecutor(1) as threads:
         reader = threads.submit(file.current)
@@ -429,4 +429,4 @@ def test_any_text_is_a_registry_or_a_registry_error(tmp_path_factory: pytest.Tem
     path = tmp_path_factory.getbasetemp() / "any.toml"
     path.write_text(document, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(RegistryError):
-        Registry.load(path)
+        load_registry(path)

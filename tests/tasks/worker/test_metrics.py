@@ -25,7 +25,7 @@ from models.engine import batch
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
-from tasks import contract
+from tasks.contract import request as contract
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
