@@ -26,7 +26,7 @@ from app.graphql.schema import Context, build_schema
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options
-from tasks.contract.reply import Result, TranslateReply
+from tasks.contract.reply import TextResult, TranslateReply
 from tasks.queues.topology import translation_queue
 from tasks.registry.file import load_registry
 
@@ -115,7 +115,7 @@ def serve(url: str) -> None:
 
         def answer(message: Message) -> None:
             payload = message.payload
-            results = tuple(Result(text, 0.0) for text in payload["texts"])
+            results = tuple(TextResult(text, 0.0) for text in payload["texts"])
             producer.publish(
                 TranslateReply(model=payload["model"], results=results).encode(),
                 routing_key=message.properties["reply_to"],

@@ -34,7 +34,7 @@ from app.broker.rpc import CeleryTranslator
 from benchmarks.path import answers, describe, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import TolkError
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.registry.file import RegistryFile
 
 HOUSE = Path(__file__).parents[1]
@@ -166,7 +166,7 @@ def ask(translator: CeleryTranslator, name: int, text: str, outcome: Outcome) ->
         source="fr",
         target="en",
         model=f"customer-{name}",
-        options=Options(beam=4),
+        options=RequestOptions(beam=4),
         deadline=time.time() + TIMEOUT,
     )
     began = time.perf_counter()

@@ -18,7 +18,7 @@ import torch
 from transformers import MarianMTModel
 
 from models.engine.engine import Engine, EngineSettings
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ def ours() -> Translate:
     engine.start()
 
     def translate(sources: Sequence[Sequence[int]], beam: int) -> Iterator[tuple[int, ...]]:
-        pendings = [engine.submit(source, Options(beam=beam, max_length=LIMIT)) for source in sources]
+        pendings = [engine.submit(source, DecodingOptions(beam=beam, max_length=LIMIT)) for source in sources]
         yield from (pending.result()[0].tokens for pending in pendings)
 
     return translate

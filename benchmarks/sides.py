@@ -50,10 +50,10 @@ class Ours:
         return [self.tokenizer.decode(tokens) for tokens in found] if isinstance(sentences[0], str) else found
 
     def submit(self, sentence: str | list[int], beam: int, limit: int) -> Any:
-        from models.engine.options import Options
+        from models.engine.options import DecodingOptions
 
         tokens = self.tokenizer.encode(sentence) if isinstance(sentence, str) else sentence
-        return self.engine.submit(tokens, Options(beam=beam, max_length=limit + 1))
+        return self.engine.submit(tokens, DecodingOptions(beam=beam, max_length=limit + 1))
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
         self.translate(sentences, beam, limit)

@@ -23,8 +23,8 @@ import torch
 
 from models.checkpoint.files import quote, read_json
 from models.engine.batch import Hypothesis
-from models.engine.engine import Engine, EngineSettings, Pending, Timings
-from models.engine.options import Options
+from models.engine.engine import Engine, EngineSettings, Pending, SentenceTimings
+from models.engine.options import DecodingOptions
 from models.engine.scheduler import Priority
 from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
@@ -98,7 +98,7 @@ class Translated:
     """
 
     results: tuple[Translation, ...]
-    timings: Timings
+    timings: SentenceTimings
 
 
 class _Draft(NamedTuple):
@@ -135,7 +135,7 @@ class LocalTranslator:
         *,
         held: Held,
         bytes: int,
-        decoding: Options,
+        decoding: DecodingOptions,
         source: str,
         target: str,
         longest: int,
@@ -163,7 +163,7 @@ class LocalTranslator:
         device: str = "cpu",
         precision: str = "auto",
         target_tokens: Mapping[str, str] | None = None,
-        decoding: Options | None = None,
+        decoding: DecodingOptions | None = None,
         settings: EngineSettings | None = None,
         store: Store | None = None,
         checksum: str | None = None,
@@ -199,7 +199,7 @@ class LocalTranslator:
         device: str,
         precision: str,
         target_tokens: Mapping[str, str],
-        decoding: Options | None,
+        decoding: DecodingOptions | None,
         settings: EngineSettings,
     ) -> Self:
         """All of loading that takes long. It has the thread for itself."""
@@ -222,7 +222,7 @@ class LocalTranslator:
             Engine(model, settings),
             held=held,
             bytes=footprint(held.directory, device=device, precision=model.precision, settings=settings),
-            decoding=decoding or Options(beam=model.config.num_beams),
+            decoding=decoding or DecodingOptions(beam=model.config.num_beams),
             source=source,
             target=target,
             longest=min(longest, tokenizer.max_length),
@@ -235,7 +235,7 @@ class LocalTranslator:
         *,
         source: str | None = None,
         target: str | None = None,
-        options: Options | None = None,
+        options: DecodingOptions | None = None,
         deadline: float = math.inf,
         priority: Priority = "interactive",
         group: str | None = None,
@@ -398,7 +398,7 @@ class LocalTranslator:
 
 def _decode(
     sentences: Iterable[Tokens], submit: Callable[..., Pending], until: float
-) -> tuple[dict[Tokens, _Outcome], Timings]:
+) -> tuple[dict[Tokens, _Outcome], SentenceTimings]:
     """All sentences through the engine at once, equal ones once; then those that ran away again, without repetition."""
     pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
     outcomes = {tokens: _wait(pending, until) for tokens, pending in pendings.items()}
@@ -421,10 +421,10 @@ def _runs_away(outcome: _Outcome, source: Tokens) -> TypeGuard[_Decoded]:
     )
 
 
-def _longest(*rounds: Collection[Pending]) -> Timings:
+def _longest(*rounds: Collection[Pending]) -> SentenceTimings:
     """Per round the longest that a sentence took; the rounds follow one another."""
     timings = [[pending.timings for pending in pendings] for pendings in rounds if pendings]
-    return Timings(
+    return SentenceTimings(
         wait=sum(max(timing.wait for timing in taken) for taken in timings),
         prefill=sum(max(timing.prefill for timing in taken) for taken in timings),
         decode=sum(max(timing.decode for timing in taken) for taken in timings),

@@ -42,12 +42,12 @@ numbers = itertools.count()
 def expected() -> dict[str, str]:
     """Short sentences and their translations, as far as the model is sure of them: where the runner-up is as good, or
     a repetition was mended, the batch or the deadline may decide."""
-    from models.engine.options import Options
+    from models.engine.options import DecodingOptions
     from models.local import LocalTranslator
 
     sentences = [line for line in SENTENCES.read_text(encoding="utf-8").splitlines() if 12 < len(line) < 32]
     with LocalTranslator.load("fr-en") as model:
-        results = model.translate(sentences, source="fr", target="en", options=Options(beam=4, nbest=2)).results
+        results = model.translate(sentences, source="fr", target="en", options=DecodingOptions(beam=4, nbest=2)).results
     found = {
         sentence: str(result.text)
         for sentence, result in zip(sentences, results, strict=True)

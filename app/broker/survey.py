@@ -18,7 +18,7 @@ from kombu.pidbox import Mailbox
 
 from app.monitoring.status import QueueStatus, Status, WebStatus, total
 from tasks.contract.errors import TolkError
-from tasks.contract.names import STATUS
+from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import WorkerStatus
 from tasks.queues.topology import dead_letter_queue
 
@@ -72,7 +72,7 @@ def answer(connection: Connection, name: str, tell: Callable[[], WebStatus], can
         name,
         channel=connection.default_channel,
         handlers={
-            STATUS: lambda _state: asdict(tell()),
+            STATUS_COMMAND: lambda _state: asdict(tell()),
             CANCEL: lambda _state, **arguments: cancel(**arguments),
         },
     )
@@ -131,7 +131,7 @@ def _ask(connection: Connection, exchanges: list[Any]) -> Iterator[tuple[str, An
     inbox = Queue(f"tolk.survey.{uuid4().hex}", exclusive=True, durable=False)
     with Consumer(connection, [inbox], on_message=replies.append, no_ack=True, accept=["json"]):
         question = {
-            "method": STATUS,
+            "method": STATUS_COMMAND,
             "arguments": {},
             "destination": None,
             "ticket": inbox.name,

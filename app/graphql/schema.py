@@ -20,9 +20,9 @@ from app.translation import limits, pivot
 from app.translation.translator import Translator
 from tasks.contract.errors import Code
 from tasks.contract.names import REQUEST_ID
-from tasks.contract.reply import Flag, Result, TranslateReply
+from tasks.contract.reply import Flag, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
-from tasks.registry.entry import Model as Entry
+from tasks.registry.entry import Entry
 from tasks.registry.ways import Registry, Way
 from telemetry import tracing
 
@@ -394,7 +394,7 @@ def translate(
         answer = Answer(pivot.translate(request, onward, lambda leg: TranslateReply(leg.model)), context.request_id)
     reply = answer.reply
     translated = iter(reply.results)
-    results = [next(translated) if failure is None else Result(error=failure) for failure in failures]
+    results = [next(translated) if failure is None else TextResult(error=failure) for failure in failures]
     tracing.annotate(failed=sum(result.error is not None for result in results) or None)
     _log_texts(context, "gets", [result.text for result in results])
     return TranslatePayload(
@@ -436,7 +436,7 @@ def _model_status(entry: Entry, registry: Registry, status: Status) -> ModelStat
     )
 
 
-def _translation(source: str, result: Result) -> Translation:
+def _translation(source: str, result: TextResult) -> Translation:
     target = result.text or ""
     return Translation(
         text=result.text,

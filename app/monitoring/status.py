@@ -14,7 +14,7 @@ from typing import Any, get_args
 from tasks.contract.errors import Code
 from tasks.contract.names import ON_DEMAND, SHARED, Priority, queue_name, queue_names, suspects_name
 from tasks.contract.worker import LoadedModel, WorkerStatus
-from tasks.registry.entry import Model
+from tasks.registry.entry import Entry
 from tasks.registry.ways import Registry, Way
 
 WINDOW = 60  # minutes that an error counts as recent
@@ -97,18 +97,18 @@ class Status:
         queue = self.queues.get(queue_name(route, "interactive"))
         return None if queue is None else queue.workers > 0
 
-    def readiness(self, model: Model) -> Readiness:
+    def readiness(self, model: Entry) -> Readiness:
         served = self.serves(model.route) if self.broker else None
         if not served:
             return Readiness.UNKNOWN if served is None else Readiness.UNSERVED
         return Readiness.READY if model.warm or model.name in self.holders else Readiness.ON_DEMAND
 
-    def depth(self, model: Model) -> int | None:
+    def depth(self, model: Entry) -> int | None:
         """Requests that wait for it; None where they wait among those for others, or nothing is known."""
         queues = self.own_queues(model)[: len(get_args(Priority))]
         return sum(queue.depth for queue in queues) if queues else None
 
-    def version(self, model: Model) -> str | None:
+    def version(self, model: Entry) -> str | None:
         """What most of its workers have; None where none has it in memory."""
         versions = Counter(held.version for held in self.holders.get(model.name, ()))
         return versions.most_common(1)[0][0] if versions else None
@@ -119,7 +119,7 @@ class Status:
         names = way.models if way.via else way.models[:1]
         return all(self.serves(registry.models[name].route) is not False for name in names)
 
-    def own_queues(self, model: Model) -> list[QueueStatus]:
+    def own_queues(self, model: Entry) -> list[QueueStatus]:
         """Interactive work, bulk, and suspects; none of a model that shares its queues."""
         if not model.warm:
             return []

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.contract.reply import Flag, Sentence
+from tasks.contract.reply import Flag, SentenceResult
 
 Span = tuple[int, int]
 
@@ -17,7 +17,7 @@ class Piece(NamedTuple):
 
     middle: Span
     outer: Span
-    sentence: Sentence
+    sentence: SentenceResult
 
 
 @dataclass(slots=True)
@@ -29,7 +29,9 @@ class Group:
     pieces: tuple[list[Piece], list[Piece]]
 
 
-def align(first: Iterable[Sentence], second: Iterable[Sentence], source: str, target: str) -> tuple[Sentence, ...]:
+def align(
+    first: Iterable[SentenceResult], second: Iterable[SentenceResult], source: str, target: str
+) -> tuple[SentenceResult, ...]:
     """Sentences from `source` to `target`, in order and not overlapping; `first` are those from `source` to the text in
     the middle, `second` those from there to `target`.
 
@@ -41,7 +43,7 @@ def align(first: Iterable[Sentence], second: Iterable[Sentence], source: str, ta
         [Piece(sentence.source, sentence.target, sentence) for sentence in second],
     )
     return tuple(
-        Sentence(
+        SentenceResult(
             source=source_span,
             target=target_span,
             score=sum(map(_score, group.pieces)),

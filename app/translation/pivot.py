@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from app.translation.alignment import align, unite
 from tasks.contract.errors import Code
 from tasks.contract.names import MESSAGE_BYTES
-from tasks.contract.reply import Failure, Result, Timings, TranslateReply
+from tasks.contract.reply import Failure, RequestTimings, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message for its texts
@@ -42,32 +42,35 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
             result if result.text is None else _join(text, result, next(results))
             for text, result in zip(texts, halfway, strict=True)
         ),
-        timings=Timings(
-            *(getattr(reply.timings, each.name) + getattr(further.timings, each.name) for each in fields(Timings))
+        timings=RequestTimings(
+            *(
+                getattr(reply.timings, each.name) + getattr(further.timings, each.name)
+                for each in fields(RequestTimings)
+            )
         ),
     )
 
 
-def _fit(results: Iterable[Result]) -> list[Result]:
+def _fit(results: Iterable[TextResult]) -> list[TextResult]:
     """The results, but failures for those beyond what a message may hold: a translation may be longer than its text."""
     fitting, room = [], ROOM
     for result in results:
         size = len(json.dumps(result.text)) + len(", ")
         if result.text is not None and size > room:
             message = "What was made of the text is too long to be translated further. Send the text in parts."
-            fitting.append(Result(error=Failure(Code.BAD_INPUT, message)))
+            fitting.append(TextResult(error=Failure(Code.BAD_INPUT, message)))
         else:
             fitting.append(result)
             room -= size
     return fitting
 
 
-def _join(text: str, first: Result, second: Result) -> Result:
+def _join(text: str, first: TextResult, second: TextResult) -> TextResult:
     """What became of a text by both translations. The logarithms of their probabilities add."""
     if second.text is None:
         return second
     scores = [score for score in (first.score, second.score) if score is not None]
-    return Result(
+    return TextResult(
         text=second.text,
         score=sum(scores) if scores else None,
         flags=unite([first.flags, second.flags]),

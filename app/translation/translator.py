@@ -8,7 +8,7 @@ from typing import Protocol
 from app.monitoring.status import RecentErrors, Status, total
 from app.translation import pivot
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Alternative, Result, Sentence, TranslateReply
+from tasks.contract.reply import AlternativeResult, SentenceResult, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 
@@ -70,11 +70,11 @@ class EchoTranslator:
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began. Allow more time.")
         results = tuple(
-            Result(
+            TextResult(
                 text=text,
                 score=0.0 if text.strip() else None,
-                sentences=(Sentence((0, len(text)), (0, len(text)), 0.0),) if text.strip() else (),
-                alternatives=tuple(Alternative(text, 0.0) for _ in range(request.options.nbest - 1)),
+                sentences=(SentenceResult((0, len(text)), (0, len(text)), 0.0),) if text.strip() else (),
+                alternatives=tuple(AlternativeResult(text, 0.0) for _ in range(request.options.nbest - 1)),
             )
             for text in request.texts
         )

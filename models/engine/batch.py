@@ -14,7 +14,7 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engine.options import LARGEST_BEAM, Options
+from models.engine.options import LARGEST_BEAM, DecodingOptions
 from models.engine.search import FAILED, Searches
 from models.errors import ModelError
 from models.network.cache import Ints
@@ -41,7 +41,7 @@ class _Place(NamedTuple):
     """A sentence in the batch: the rows of its hypotheses."""
 
     rows: list[int]
-    options: Options
+    options: DecodingOptions
 
 
 class Batch(Generic[K]):
@@ -62,7 +62,7 @@ class Batch(Generic[K]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def enter(self, sentences: Mapping[K, tuple[Sequence[int], Options]]) -> None:
+    def enter(self, sentences: Mapping[K, tuple[Sequence[int], DecodingOptions]]) -> None:
         """Encodes sources, token ids with the end. If it fails, none of them has entered."""
         entering: dict[K, _Place] = {}
         try:
@@ -115,7 +115,7 @@ class Batch(Generic[K]):
         states = searches.choose(firsts, tokens, scores, self._model.config.eos_token_id, self._cache)
         return self._outcomes(list(self._places) if keys is None else keys, firsts, states)
 
-    def _begin(self, rows: list[int], source: Sequence[int], options: Options) -> None:
+    def _begin(self, rows: list[int], source: Sequence[int], options: DecodingOptions) -> None:
         cache, config = self._cache, self._model.config
         longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
         limit = min(options.max_length or longest, longest)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from models.engine.batch import Batch, Hypothesis
-from models.engine.options import LARGEST_BEAM, Options
+from models.engine.options import LARGEST_BEAM, DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
@@ -53,7 +53,7 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class SentenceTimings:
     """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
     done."""
 
@@ -65,13 +65,13 @@ class Timings:
 class Pending(Future[list[Hypothesis]]):
     """The hypotheses to come, best first; `timings` is set before they are."""
 
-    timings = Timings()
+    timings = SentenceTimings()
 
 
 @dataclass(eq=False, slots=True)
 class _Sentence:
     tokens: Sequence[int]
-    options: Options
+    options: DecodingOptions
     deadline: float
     priority: Priority
     group: str | None
@@ -130,7 +130,7 @@ class Engine:
     def submit(
         self,
         tokens: Sequence[int],
-        options: Options,
+        options: DecodingOptions,
         *,
         deadline: float = math.inf,
         priority: Priority = "interactive",
@@ -299,7 +299,7 @@ class Engine:
                 self._fail([sentence], ModelError, _FAILED)
             else:
                 began, encoded = sentence.began, sentence.encoded
-                sentence.pending.timings = Timings(began - sentence.submitted, encoded - began, now - encoded)
+                sentence.pending.timings = SentenceTimings(began - sentence.submitted, encoded - began, now - encoded)
                 sentence.pending.set_result(outcome)
 
     # Whoever calls one of these holds the lock.

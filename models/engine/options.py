@@ -11,7 +11,7 @@ LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of 
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DecodingOptions:
     """How a sentence is decoded.
 
     `beam`: hypotheses kept, 1 is greedy. `nbest`: how many are returned, at most `beam`. `length_penalty`: hypotheses

@@ -16,7 +16,7 @@ PATIENCE = 5.0  # seconds after which a sentence goes before all that have waite
 BULK_SHARE = 0.75  # of a lane's budget; interactive work then finds room at the next step
 
 
-class Sentence(Protocol):
+class Schedulable(Protocol):
     """What the scheduler looks at. `submitted` and `deadline` are on the clock whose time it is told."""
 
     @property
@@ -33,10 +33,10 @@ class Sentence(Protocol):
     def submitted(self) -> float: ...
 
 
-S = TypeVar("S", bound=Sentence)
+S = TypeVar("S", bound=Schedulable)
 
 
-def cost(sentence: Sentence) -> int:
+def cost(sentence: Schedulable) -> int:
     """Source tokens x hypotheses."""
     return sentence.beam * max(len(sentence.tokens), SHORTEST)
 
@@ -147,5 +147,5 @@ class Scheduler(Generic[S]):
         self._waiting_cost -= cost(sentence)
 
 
-def _group(sentence: Sentence) -> Hashable:
+def _group(sentence: Schedulable) -> Hashable:
     return id(sentence) if sentence.group is None else sentence.group

@@ -44,20 +44,20 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternative:
+class AlternativeResult:
     """Another translation of the same text, with its score."""
 
     text: str
     score: float
 
     @classmethod
-    def decode(cls, payload: object) -> Alternative:
+    def decode(cls, payload: object) -> AlternativeResult:
         data = mapping(payload, "alternative")
         return cls(text=value(data, "text", str), score=value(data, "score", float))
 
 
 @dataclass(frozen=True, slots=True)
-class Sentence:
+class SentenceResult:
     """What the model saw of a text and made of it: spans (start, end) of the text and of its translation.
 
     They count Unicode code points. `score`: mean log-probability per target token.
@@ -69,7 +69,7 @@ class Sentence:
     flags: tuple[Flag, ...] = ()
 
     @classmethod
-    def decode(cls, payload: object) -> Sentence:
+    def decode(cls, payload: object) -> SentenceResult:
         data = mapping(payload, "sentence")
         return cls(
             source=span(data, "source"),
@@ -80,31 +80,31 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TextResult:
     """One text's outcome: a text, or an error. `score`: mean log-probability per target token, null for blank texts."""
 
     text: str | None = None
     score: float | None = None
-    alternatives: tuple[Alternative, ...] = ()
+    alternatives: tuple[AlternativeResult, ...] = ()
     flags: tuple[Flag, ...] = ()
-    sentences: tuple[Sentence, ...] = ()
+    sentences: tuple[SentenceResult, ...] = ()
     error: Failure | None = None
 
     @classmethod
-    def decode(cls, payload: object) -> Result:
+    def decode(cls, payload: object) -> TextResult:
         data = {"sentences": [], **mapping(payload, "result")}  # a worker of an earlier release sends none
         return cls(
             text=value(data, "text", str | None),
             score=value(data, "score", float | None),
-            alternatives=tuple(Alternative.decode(item) for item in array(data, "alternatives")),
+            alternatives=tuple(AlternativeResult.decode(item) for item in array(data, "alternatives")),
             flags=_flags(data),
-            sentences=tuple(Sentence.decode(item) for item in array(data, "sentences")),
+            sentences=tuple(SentenceResult.decode(item) for item in array(data, "sentences")),
             error=Failure.decode(data.get("error")),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class RequestTimings:
     """Seconds that a request spent in the queue, waiting for a batch, in the encoder, in the decoder, and, before those
     three, until its model was in memory. They are known of a request that failed, too, as far as it came.
     """
@@ -124,8 +124,8 @@ class TranslateReply:
     version: str | None = None
     via: tuple[str, ...] = ()
     worker: str = ""
-    results: tuple[Result, ...] = ()
-    timings: Timings = field(default_factory=Timings)
+    results: tuple[TextResult, ...] = ()
+    timings: RequestTimings = field(default_factory=RequestTimings)
     error: Failure | None = None
 
     def encode(self) -> dict[str, Any]:
@@ -141,8 +141,8 @@ class TranslateReply:
             version=value(data, "version", str | None),
             via=strings(data, "via"),
             worker=value(data, "worker", str),
-            results=tuple(Result.decode(item) for item in array(data, "results")),
-            timings=Timings(*(value(timings, name, float) for name in Timings.__dataclass_fields__)),
+            results=tuple(TextResult.decode(item) for item in array(data, "results")),
+            timings=RequestTimings(*(value(timings, name, float) for name in RequestTimings.__dataclass_fields__)),
             error=Failure.decode(data.get("error")),
         )
 

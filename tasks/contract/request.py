@@ -11,7 +11,7 @@ from tasks.contract.names import Priority
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RequestOptions:
     """Decoding: beam width, how many alternatives (at most `beam`), exponent of the length in the beam's ranking."""
 
     beam: int = 1
@@ -19,7 +19,7 @@ class Options:
     length_penalty: float = 1.0
 
     @classmethod
-    def decode(cls, payload: object) -> Options:
+    def decode(cls, payload: object) -> RequestOptions:
         data = mapping(payload, "options")
         options = cls(
             beam=value(data, "beam", int),
@@ -41,7 +41,7 @@ class TranslateRequest:
     deadline: float
     source: str | None = None
     version: str | None = None
-    options: Options = field(default_factory=Options)
+    options: RequestOptions = field(default_factory=RequestOptions)
     priority: Priority = "interactive"
     principal: str | None = None
 
@@ -61,7 +61,7 @@ class TranslateRequest:
             target=value(data, "target", str),
             model=value(data, "model", str),
             version=value(data, "version", str | None),
-            options=Options.decode(data.get("options")),
+            options=RequestOptions.decode(data.get("options")),
             priority=priority,
             deadline=value(data, "deadline", float),
             principal=value(data, "principal", str | None),

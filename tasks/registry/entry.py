@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tasks.contract.names import shared_route
-from tasks.contract.request import Options
+from tasks.contract.request import RequestOptions
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
@@ -24,7 +24,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class Entry:
     """One entry.
 
     `reference` is an embedded model's name, an absolute directory, `hf:ORG/NAME`, or an address. A `warm` model is
@@ -35,7 +35,7 @@ class Model:
     name: str
     reference: str
     pairs: tuple[Pair, ...]
-    decoding: Options = field(default_factory=Options)
+    decoding: RequestOptions = field(default_factory=RequestOptions)
     precision: str | None = None
     warm: bool = True
     checksum: str | None = None

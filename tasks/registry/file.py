@@ -12,8 +12,8 @@ from typing import Any
 
 from tasks.contract.errors import TolkError
 from tasks.contract.names import ON_DEMAND
-from tasks.contract.request import Options
-from tasks.registry.entry import PRECISIONS, Model, Pair, RegistryError
+from tasks.contract.request import RequestOptions
+from tasks.registry.entry import PRECISIONS, Entry, Pair, RegistryError
 from tasks.registry.ways import Registry
 
 LOOK = 1.0  # seconds until the file is looked at again
@@ -88,7 +88,7 @@ def _identity(path: Path) -> object:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _model(name: str, entry: Any, path: Path) -> Model:
+def _model(name: str, entry: Any, path: Path) -> Entry:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
         raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
@@ -110,7 +110,7 @@ def _model(name: str, entry: Any, path: Path) -> Model:
     pairs = entry["pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
-    return Model(
+    return Entry(
         name=name,
         reference=_locate(reference, path.parent, where),
         pairs=tuple(_pair(pair, where) for pair in pairs),
@@ -145,10 +145,10 @@ def _pair(pair: Any, where: str) -> Pair:
     return Pair(**pair)
 
 
-def _decoding(decoding: Any, where: str) -> Options:
+def _decoding(decoding: Any, where: str) -> RequestOptions:
     _check_keys(decoding, set(), {"beam", "length_penalty"}, f"{where}: decoding")
     try:
-        return Options.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
+        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
     except TolkError as error:
         raise RegistryError(f"{where}: decoding: {error.message}") from error
 

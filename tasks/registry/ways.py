@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
-from tasks.registry.entry import Model, Pair
+from tasks.registry.entry import Entry, Pair
 
 PIVOT = "en"  # the language to go through before any other
 SHOWN = 12  # models, pairs or languages that an error names, at most
@@ -19,7 +19,7 @@ SHOWN = 12  # models, pairs or languages that an error names, at most
 class Leg(NamedTuple):
     """A model, and the direction of its that is taken: a whole way, or one of the two through another language."""
 
-    model: Model
+    model: Entry
     pair: Pair
 
 
@@ -36,7 +36,7 @@ class Way(NamedTuple):
 class Registry:
     """The models on offer, in the order of the file."""
 
-    models: Mapping[str, Model]
+    models: Mapping[str, Entry]
 
     @cached_property
     def routes(self) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ class Registry:
         return ()
 
 
-def _by_pair(models: Iterable[Model]) -> dict[tuple[str | None, str], list[Leg]]:
+def _by_pair(models: Iterable[Entry]) -> dict[tuple[str | None, str], list[Leg]]:
     """Their legs by source and target, and by no source and target, each in the order of the file."""
     legs: dict[tuple[str | None, str], list[Leg]] = {}
     for model in models:

@@ -21,11 +21,11 @@ from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
 from tasks.celery import Engine, app
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.names import STATUS
+from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import LoadedModel, WorkerStatus
 from tasks.host import memory
 from tasks.host.gpu import Gpu, pin
-from tasks.registry.entry import Model
+from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
 from tasks.worker.watchdog import Watchdog
 
@@ -51,12 +51,12 @@ F = TypeVar("F", bound=Fetched)
 class Loader(Protocol[F]):
     """How an entry of the registry becomes a model in memory. Each of these may take long, and raises ModelError."""
 
-    def fetch(self, model: Model, /) -> F: ...
+    def fetch(self, model: Entry, /) -> F: ...
 
-    def estimate(self, model: Model, fetched: F, /) -> int:
+    def estimate(self, model: Entry, fetched: F, /) -> int:
         """Bytes that it will take."""
 
-    def load(self, model: Model, fetched: F, /) -> Servable: ...
+    def load(self, model: Entry, fetched: F, /) -> Servable: ...
 
 
 class Engines(bootsteps.StartStopStep):
@@ -98,10 +98,10 @@ class Engines(bootsteps.StartStopStep):
         except ModelError as error:
             refuse(str(error))
         # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
-        from models.engine.options import Options
+        from models.engine.options import DecodingOptions
         from models.local import LocalTranslator
 
-        app.decoding = Options
+        app.decoding = DecodingOptions
         return Local(LocalTranslator, store, device, conf.tolk_precision)
 
     def stop(self, _worker: Any) -> None:
@@ -120,15 +120,15 @@ class Local:
     device: str
     precision: str
 
-    def fetch(self, model: Model) -> Held:
+    def fetch(self, model: Entry) -> Held:
         return self.store.fetch(model.reference, model.checksum)
 
-    def estimate(self, model: Model, held: Held) -> int:
+    def estimate(self, model: Entry, held: Held) -> int:
         from models.loading.footprint import footprint
 
         return footprint(held.directory, device=self.device, precision=model.precision or self.precision)
 
-    def load(self, model: Model, held: Held) -> LocalTranslator:
+    def load(self, model: Entry, held: Held) -> LocalTranslator:
         """Loads a model and warms it up."""
         logger.info("loading %s on %s", model.name, self.device)
         with ExitStack() as failing:
@@ -151,7 +151,7 @@ class Local:
 class _Source(Generic[F]):
     """What a model in memory is made of."""
 
-    model: Model
+    model: Entry
     fetched: F
 
     def release(self) -> None:
@@ -166,9 +166,9 @@ class Models(Generic[F]):
         self.warm: frozenset[str] = frozenset()
         self._registry, self._loader = registry, loader
         self._lock = threading.Lock()  # guards `warm` and what follows
-        self._made: dict[str, Model] = {}  # what each was made of that is in memory, and others that were
+        self._made: dict[str, Entry] = {}  # what each was made of that is in memory, and others that were
         self._updating: set[str] = set()
-        self._failed: dict[str, tuple[Model, float]] = {}  # and when it is tried again
+        self._failed: dict[str, tuple[Entry, float]] = {}  # and when it is tried again
         self._loading: tuple[str, float] | None = None  # and since when
         self._memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
 
@@ -194,7 +194,7 @@ class Models(Generic[F]):
                 raise TolkError(Code.UNAVAILABLE, message, 1.0) from error
             yield model
 
-    def keep(self, model: Model) -> None:
+    def keep(self, model: Entry) -> None:
         """Has a model in memory for what it is now, to stay. Raises ModelError: what was there of it is there still."""
         self._memory.keep(model.name)
         if self._is_outdated(model):
@@ -252,14 +252,14 @@ class Models(Generic[F]):
         if name not in registry.models:
             raise registry.unknown(name)
 
-    def _is_outdated(self, model: Model) -> bool:
+    def _is_outdated(self, model: Entry) -> bool:
         made = self._made.get(model.name)
         return made is not None and _recipe(made) != _recipe(model)
 
-    def _refresh(self, model: Model) -> None:
+    def _refresh(self, model: Entry) -> None:
         self._memory.refresh(model.name)
 
-    def _update(self, model: Model, how: Callable[[Model], None]) -> None:
+    def _update(self, model: Entry, how: Callable[[Entry], None]) -> None:
         failed, until = self._failed.get(model.name, (None, 0.0))
         if failed == model and time.monotonic() < until:
             return
@@ -269,7 +269,7 @@ class Models(Generic[F]):
             self._updating.add(model.name)
         threading.Thread(target=self._try, args=(model, how), name=f"update-{model.name}", daemon=True).start()
 
-    def _try(self, model: Model, how: Callable[[Model], None]) -> None:
+    def _try(self, model: Entry, how: Callable[[Entry], None]) -> None:
         try:
             how(model)
             self._failed.pop(model.name, None)
@@ -301,12 +301,12 @@ class Models(Generic[F]):
         return model
 
 
-def _recipe(model: Model) -> object:
+def _recipe(model: Entry) -> object:
     """What makes another model in memory of an entry where it differs."""
     return model.reference, model.checksum, model.precision, model.decoding, _target_tokens(model)
 
 
-def _target_tokens(model: Model) -> dict[str, str]:
+def _target_tokens(model: Entry) -> dict[str, str]:
     return {pair.target: pair.token for pair in model.pairs if pair.token is not None}
 
 
@@ -317,7 +317,7 @@ def cancel(_state: Any, task_id: str) -> dict[str, int]:
     return {"ok": app.engines.cancel(task_id)}
 
 
-@inspect_command(name=STATUS)
+@inspect_command(name=STATUS_COMMAND)
 def status(state: Any) -> dict[str, Any]:
     """What `/status` shows of this worker."""
     celery = state.consumer.controller.info()

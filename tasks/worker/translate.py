@@ -18,7 +18,15 @@ from prometheus_client import Counter, Histogram
 from tasks.celery import app
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import PUBLISHED, TASK
-from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
+from tasks.contract.reply import (
+    AlternativeResult,
+    Failure,
+    Flag,
+    RequestTimings,
+    SentenceResult,
+    TextResult,
+    TranslateReply,
+)
 from tasks.contract.request import TranslateRequest
 from telemetry import tracing
 
@@ -59,7 +67,7 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
         if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
             raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
         reply = replace(reply, error=failure)
-    reply = replace(reply, timings=Timings(**took))
+    reply = replace(reply, timings=RequestTimings(**took))
     _tell(task_id, request, reply, time.monotonic() - began)
     _export_spans(reply.timings, received, self.request.headers or {})
     return reply.encode()
@@ -117,7 +125,7 @@ def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply,
     logger.info("%s[%s] %s", TASK, task_id, outcome, extra={"fields": fields})
 
 
-def _export_spans(timings: Timings, received: float, headers: Mapping[str, Any]) -> None:
+def _export_spans(timings: RequestTimings, received: float, headers: Mapping[str, Any]) -> None:
     """The wait in the queue, beside the task's own span, and the task's stages, below it."""
     tracing.export("queue", received - timings.queue, timings.queue, headers)
     for stage in ("load", "wait", "prefill", "decode"):
@@ -125,15 +133,17 @@ def _export_spans(timings: Timings, received: float, headers: Mapping[str, Any])
         received += getattr(timings, stage)
 
 
-def _result(translation: Any) -> Result:
+def _result(translation: Any) -> TextResult:
     if translation.error is not None:
-        return Result(error=_failure(translation.error))
-    return Result(
+        return TextResult(error=_failure(translation.error))
+    return TextResult(
         text=translation.text,
         score=translation.score,
-        alternatives=tuple(Alternative(each.text, each.score) for each in translation.alternatives),
+        alternatives=tuple(AlternativeResult(each.text, each.score) for each in translation.alternatives),
         flags=_flags(translation),
-        sentences=tuple(Sentence(each.source, each.target, each.score, _flags(each)) for each in translation.sentences),
+        sentences=tuple(
+            SentenceResult(each.source, each.target, each.score, _flags(each)) for each in translation.sentences
+        ),
     )
 
 

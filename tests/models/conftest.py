@@ -17,14 +17,14 @@ from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
 from models.engine.batch import Batch, Hypothesis
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.network.interface import Network
 
 DATA = Path(__file__).parents[1] / "data"
 PIECES = 150
 
 MakeModel = Callable[..., Path]
-Decode = Callable[[Network, Sequence[Sequence[int]], Options], list[list[Hypothesis]]]
+Decode = Callable[[Network, Sequence[Sequence[int]], DecodingOptions], list[list[Hypothesis]]]
 Follow = Callable[[Network, Sequence[Sequence[int]], Sequence[Sequence[int]]], Tensor]
 
 
@@ -66,7 +66,7 @@ def directory(make_model: MakeModel, tmp_path: Path) -> Path:
 def decode(one_thread: None) -> Decode:
     """All sources as one batch."""
 
-    def run(model: Network, sources: Sequence[Sequence[int]], options: Options) -> list[list[Hypothesis]]:
+    def run(model: Network, sources: Sequence[Sequence[int]], options: DecodingOptions) -> list[list[Hypothesis]]:
         found: dict[int, list[Hypothesis]] = {}
         with torch.inference_mode():
             batch: Batch[int] = Batch(model, len(sources) * options.beam)

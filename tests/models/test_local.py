@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.engine.engine import EngineSettings
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator, Translation
 from models.network.cache import Cache, Doubles, Ints
@@ -38,7 +38,7 @@ TIMEOUT = 30  # seconds; nothing here comes near it
 
 @pytest.fixture(scope="module")
 def translator(one_thread: None) -> Iterator[LocalTranslator]:
-    with LocalTranslator.load("fr-en", decoding=Options()) as loaded:
+    with LocalTranslator.load("fr-en", decoding=DecodingOptions()) as loaded:
         yield loaded
 
 
@@ -261,7 +261,7 @@ def test_the_parts_of_a_long_sentence_are_flagged_and_no_others(translator: Loca
 def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator) -> None:
     text = "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau."
     tokens = translator.tokenizer.encode(text)
-    raw = translator._engine.submit(tokens, Options(), deadline=math.inf).result(TIMEOUT)[0]
+    raw = translator._engine.submit(tokens, DecodingOptions(), deadline=math.inf).result(TIMEOUT)[0]
     assert runs_away(raw.tokens, tokens, ended=True)
     before = translator.stats().finished
     translation = one(translator, text)
@@ -278,7 +278,7 @@ def test_a_runaway_that_does_not_stop_is_cut_and_shortened(
     bias = multilingual.model.final_logits_bias.clone()
     bias[0, 50] = 1e6
     monkeypatch.setattr(multilingual.model, "final_logits_bias", bias)
-    translation = one(multilingual, "Il dort.", target="eng", options=Options())
+    translation = one(multilingual, "Il dort.", target="eng", options=DecodingOptions())
     assert set(translation.flags) >= {"REPETITION", "TRUNCATED"}
     assert len(multilingual.tokenizer.encode(translation.text or "")) < 5
 
@@ -311,23 +311,23 @@ def test_the_score_weighs_sentences_by_their_tokens(translator: LocalTranslator)
     texts = ["Il pleut.", "Je me lève tous les jours à six heures."]
     total = length = 0.0
     for text in texts:
-        [best] = translator._engine.submit(translator.tokenizer.encode(text), Options(), deadline=math.inf).result(
-            TIMEOUT
-        )
+        [best] = translator._engine.submit(
+            translator.tokenizer.encode(text), DecodingOptions(), deadline=math.inf
+        ).result(TIMEOUT)
         total += best.score * (len(best.tokens) + 1)
         length += len(best.tokens) + 1
     assert one(translator, " ".join(texts)).score == pytest.approx(total / length, abs=1e-4)
 
 
 def test_alternatives_of_a_sentence_are_its_other_hypotheses(translator: LocalTranslator) -> None:
-    translation = one(translator, "Je vais dormir.", options=Options(beam=4, nbest=4))
+    translation = one(translator, "Je vais dormir.", options=DecodingOptions(beam=4, nbest=4))
     texts = [translation.text, *(other.text for other in translation.alternatives)]
     assert texts[0] == "I'm going to sleep."
     assert len(set(texts)) == 4
 
 
 def test_alternatives_of_a_text_differ_in_one_sentence_the_likeliest_first(translator: LocalTranslator) -> None:
-    translation = one(translator, "Il pleut.\nJe vais dormir.", options=Options(beam=3, nbest=3))
+    translation = one(translator, "Il pleut.\nJe vais dormir.", options=DecodingOptions(beam=3, nbest=3))
     best = (translation.text or "").split("\n")
     assert len(translation.alternatives) == 2
     scores = [translation.score or 0, *(other.score for other in translation.alternatives)]
@@ -397,7 +397,7 @@ def test_a_deadline_that_ends_the_second_try_leaves_the_first(
 ) -> None:
     submit = translator._engine.submit
 
-    def late(tokens: Any, options: Options, **how: Any) -> Any:
+    def late(tokens: Any, options: DecodingOptions, **how: Any) -> Any:
         return submit(tokens, options, **how | ({"deadline": time.monotonic()} if options.no_repeat_ngram else {}))
 
     monkeypatch.setattr(translator._engine, "submit", late)
@@ -441,7 +441,9 @@ def test_what_was_cancelled_before_it_reached_the_engine_does_not_stay_there(
 
 
 def test_an_overloaded_call_leaves_no_work_behind(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalTranslator.load("fr-en", settings=EngineSettings(max_waiting=2), decoding=Options()) as translator:
+    with LocalTranslator.load(
+        "fr-en", settings=EngineSettings(max_waiting=2), decoding=DecodingOptions()
+    ) as translator:
         gate = Gate(translator, monkeypatch)
         with ThreadPoolExecutor() as pool:
             running = pool.submit(translator.translate, ["Il pleut."])
@@ -508,7 +510,7 @@ def test_the_version_is_that_of_the_weights(translator: LocalTranslator) -> None
 
 def test_the_model_says_its_beam(one_thread: None) -> None:
     with LocalTranslator.load("fr-en") as translator:
-        assert translator.decoding == Options(beam=4)
+        assert translator.decoding == DecodingOptions(beam=4)
 
 
 @pytest.mark.parametrize(

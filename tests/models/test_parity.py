@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import MarianMTModel
 
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ def batches(request: pytest.FixtureRequest, sentences: list[str]) -> list[list[l
 def test_greedy_search(ours: Marian, theirs: MarianMTModel, batches: list[list[list[int]]], decode: Decode) -> None:
     for sources in batches:
         expected = generate(theirs, sources, num_beams=1, max_length=LIMIT + 1)
-        found = decode(ours, sources, Options(max_length=LIMIT))
+        found = decode(ours, sources, DecodingOptions(max_length=LIMIT))
         assert [hypotheses[0].tokens for hypotheses in found] == [best for best, *_ in expected]
 
 
@@ -55,7 +55,9 @@ def test_beam_search(
     different = 0
     for sources in batches:
         expected = generate(theirs, sources, num_beams=4, max_length=LIMIT + 1)
-        found = [hypotheses[0].tokens for hypotheses in decode(ours, sources, Options(beam=4, max_length=LIMIT))]
+        found = [
+            hypotheses[0].tokens for hypotheses in decode(ours, sources, DecodingOptions(beam=4, max_length=LIMIT))
+        ]
         different += count_ties(ours, follow, sources, found, [best for best, *_ in expected])
     assert different <= 0.02 * sum(map(len, batches))
 
@@ -85,7 +87,7 @@ def test_tiny_models_of_every_configuration(
     theirs = MarianMTModel.from_pretrained(directory, dtype=torch.float64).eval()
     sources = [tokenizer.encode(sentence, ">>fra<<") for sentence in sentences[::20]]
     for beam, nbest, penalty in [(1, 1, 1.0), (4, 4, 1.0), (2, 2, 0.6), (4, 4, 1.4), (3, 2, 0.0), (5, 1, -0.5)]:
-        found = decode(ours, sources, Options(beam=beam, nbest=nbest, length_penalty=penalty, max_length=20))
+        found = decode(ours, sources, DecodingOptions(beam=beam, nbest=nbest, length_penalty=penalty, max_length=20))
         expected = generate_ranked(
             theirs, sources, num_beams=beam, num_return_sequences=nbest, length_penalty=penalty, max_length=21
         )
@@ -104,7 +106,7 @@ def test_runs_of_tokens_that_may_not_come_twice(
     sources = [tokenizer.encode(sentence) for sentence in sentences[::30]]
     for beam, size in [(1, 1), (1, 3), (4, 2)]:
         expected = generate(theirs, sources, num_beams=beam, no_repeat_ngram_size=size, max_length=31)
-        found = decode(ours, sources, Options(beam=beam, no_repeat_ngram=size, max_length=30))
+        found = decode(ours, sources, DecodingOptions(beam=beam, no_repeat_ngram=size, max_length=30))
         count_ties(ours, follow, sources, [best.tokens for best, *_ in found], [best for best, *_ in expected])
 
 

@@ -34,7 +34,7 @@ from models.store.diskcache import Held
 from tasks.celery import app
 from tasks.pool import command
 from tasks.registry import file
-from tasks.registry.entry import Model
+from tasks.registry.entry import Entry
 from tasks.worker import metrics, start
 
 logger = get_logger(__name__)
@@ -140,13 +140,13 @@ class EchoLoader:
     """Makes an Echo of an entry, of a kilobyte unless its reference says how much, and how it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
-    def fetch(self, model: Model) -> Held:
+    def fetch(self, model: Entry) -> Held:
         return Held(Path(model.reference))
 
-    def estimate(self, model: Model, held: Held) -> int:
+    def estimate(self, model: Entry, held: Held) -> int:
         return told(model.reference, "bytes", 1000)
 
-    def load(self, model: Model, held: Held) -> Echo:
+    def load(self, model: Entry, held: Held) -> Echo:
         logger.info("loading %s", model.name)
         if model.reference.endswith("broken"):
             raise UnknownModel(f"{model.reference} is broken")

@@ -20,7 +20,7 @@ from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Failure, Result, TranslateReply
+from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 DOCUMENT = """mutation ($input: TranslateInput!) {
@@ -46,10 +46,10 @@ class Counting(EchoTranslator):
             raise failure
         return TranslateReply(request.model, results=tuple(map(self.result, request.texts)))
 
-    def result(self, text: str) -> Result:
+    def result(self, text: str) -> TextResult:
         if text.startswith("#"):
-            return Result(error=Failure(Code(text[1:]), "Failed."))
-        return Result(text=f"{text} ({len(self.calls)})")
+            return TextResult(error=Failure(Code(text[1:]), "Failed."))
+        return TextResult(text=f"{text} ({len(self.calls)})")
 
 
 class Service:

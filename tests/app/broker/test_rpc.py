@@ -26,23 +26,23 @@ from app.broker.connections import CONNECT_TIMEOUT
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Result, Timings, TranslateReply
+from tasks.contract.reply import RequestTimings, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
-from tasks.registry.entry import Model, Pair
+from tasks.registry.entry import Entry, Pair
 from tasks.registry.ways import Registry
 from telemetry import tracing
 
 pytestmark = pytest.mark.broker
 
-PICKLED = pickle.dumps({"status": "SUCCESS", "result": TranslateReply("odd", results=(Result("un"),)).encode()})
+PICKLED = pickle.dumps({"status": "SUCCESS", "result": TranslateReply("odd", results=(TextResult("un"),)).encode()})
 
 Answer = Callable[[dict[str, Any]], Any]
 
 
 def offering(*names: str) -> SimpleNamespace:
     """A models.toml of warm models with these names."""
-    registry = Registry({name: Model(name, "fr-en", (Pair("fr", "en"),)) for name in names})
+    registry = Registry({name: Entry(name, "fr-en", (Pair("fr", "en"),)) for name in names})
     return SimpleNamespace(current=lambda: registry)
 
 
@@ -58,7 +58,7 @@ def failure(call: Callable[[], object]) -> TolkError:
 
 
 def succeed(payload: dict[str, Any]) -> dict[str, Any]:
-    reply = TranslateReply(model=payload["model"], results=tuple(Result(text, 0.0) for text in payload["texts"]))
+    reply = TranslateReply(model=payload["model"], results=tuple(TextResult(text, 0.0) for text in payload["texts"]))
     return {"status": "SUCCESS", "result": reply.encode()}
 
 
@@ -196,8 +196,8 @@ def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> Non
 def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.MonkeyPatch, error: object) -> None:
     worked: list[float | None] = []
     monkeypatch.setattr(Admission, "leave", lambda _self, _place, work: worked.append(work))
-    timings = Timings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
-    reply = replace(TranslateReply("odd", results=(Result("one"),)), timings=timings).encode()
+    timings = RequestTimings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
+    reply = replace(TranslateReply("odd", results=(TextResult("one"),)), timings=timings).encode()
     translator = connect(broker.url, "odd")
     answer = {"status": "SUCCESS", "result": {**reply, "error": error}}
     with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
@@ -207,7 +207,7 @@ def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.Mo
 
 def test_stages_that_a_failed_task_did_not_come_to_are_none(broker, connect) -> None:
     failed = {"code": "TIMEOUT", "message": "late", "retry_after": None}
-    reply = {**replace(TranslateReply("odd"), timings=Timings(queue=1.0)).encode(), "error": failed}
+    reply = {**replace(TranslateReply("odd"), timings=RequestTimings(queue=1.0)).encode(), "error": failed}
     translator = connect(broker.url, "odd")
     root = tracing.begin("root")
     with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}), suppress(TolkError):

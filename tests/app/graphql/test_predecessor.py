@@ -13,7 +13,7 @@ from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code
-from tasks.contract.reply import Failure, Result, TranslateReply
+from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 QUERY = "query Translate($sentence: String!) { translate(sentence: $sentence) { translatedString } }"
@@ -26,7 +26,7 @@ VARIABLES = {"sentence": "« Dès Noël » & 1 + 1"}
 class Answering(EchoTranslator):
     """Gives one result, and keeps what it was asked."""
 
-    def __init__(self, result: Result) -> None:
+    def __init__(self, result: TextResult) -> None:
         super().__init__()
         self.result = result
         self.requests: list[TranslateRequest] = []
@@ -70,7 +70,7 @@ def test_through_another_language_says_so(tmp_path: Path) -> None:
 
 
 def test_it_is_french_to_english() -> None:
-    translator = Answering(Result("One."))
+    translator = Answering(TextResult("One."))
     post(create_app(Settings(), translator).test_client())
     [request] = translator.requests
     assert (request.texts, request.source, request.target) == ((VARIABLES["sentence"],), "fr", "en")
@@ -88,7 +88,7 @@ def test_only_there_and_only_as_a_query(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_get_shows_graphiql_and_translates_nothing(address: str) -> None:
-    translator = Answering(Result("One."))
+    translator = Answering(TextResult("One."))
     client = create_app(Settings(), translator).test_client()
     page = client.get(address, headers={"Accept": "text/html"})
     assert page.mimetype == "text/html"
@@ -126,7 +126,7 @@ def test_a_form_without_a_query_and_another_content_type(client: FlaskClient, fo
 
 
 def test_a_sentence_that_fails_fails_the_request_and_counts_once() -> None:
-    translator = Answering(Result(error=Failure(Code.TIMEOUT, "Too late.")))
+    translator = Answering(TextResult(error=Failure(Code.TIMEOUT, "Too late.")))
     answer = post(create_app(Settings(), translator).test_client())
     assert answer.status_code == 504
     assert answer.json["data"] is None
@@ -145,7 +145,7 @@ def test_a_sentence_that_fails_fails_the_request_and_counts_once() -> None:
     ],
 )
 def test_a_request_holds_one_sentence(document: str) -> None:
-    translator = Answering(Result("One."))
+    translator = Answering(TextResult("One."))
     answer = post(create_app(Settings(), translator).test_client(), query=document, variables={})
     assert answer.status_code == 400
     assert answer.json["errors"][0]["message"].startswith("translate: a request asks for it once.")

@@ -13,8 +13,8 @@ from app import create_app
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code
-from tasks.contract.reply import Failure, Flag, Result, Sentence, TranslateReply
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.reply import Failure, Flag, SentenceResult, TextResult, TranslateReply
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.registry import file as registry_file
 
 TWO_MODELS = """
@@ -121,7 +121,7 @@ def test_the_translator_is_asked_what_the_caller_asked(
         target="en",
         model="fr-en",
         deadline=request.deadline,
-        options=Options(beam=3, length_penalty=0.5),
+        options=RequestOptions(beam=3, length_penalty=0.5),
     )
 
 
@@ -181,8 +181,8 @@ def test_a_texts_own_trouble_sits_on_that_text(translate: Callable[..., TestResp
         model="fr-en",
         version="0123456789ab",
         results=(
-            Result(text="One.", score=-0.25, flags=tuple(Flag)),
-            Result(error=Failure(Code.BAD_INPUT, "A lone surrogate.")),
+            TextResult(text="One.", score=-0.25, flags=tuple(Flag)),
+            TextResult(error=Failure(Code.BAD_INPUT, "A lone surrogate.")),
         ),
     )
     answer = translate(create_app(Settings(), Recorder(reply)).test_client(), texts=["Un.", "\ud800"])
@@ -213,12 +213,12 @@ def test_a_texts_own_trouble_sits_on_that_text(translate: Callable[..., TestResp
 
 
 def test_sentences_are_cut_out_of_text_and_translation() -> None:
-    result = Result(
+    result = TextResult(
         text="😀 One. – Two?",
         score=-0.5,
         sentences=(
-            Sentence((2, 5), (2, 6), -0.25),
-            Sentence((8, 14), (9, 13), -0.75, (Flag.TRUNCATED,)),
+            SentenceResult((2, 5), (2, 6), -0.25),
+            SentenceResult((8, 14), (9, 13), -0.75, (Flag.TRUNCATED,)),
         ),
     )
     client = create_app(Settings(), Recorder(TranslateReply(model="fr-en", results=(result,)))).test_client()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.translation.alignment import align
-from tasks.contract.reply import Flag, Sentence
+from tasks.contract.reply import Flag, SentenceResult
 
 Span = tuple[int, int]
 FLAGS = st.lists(st.sampled_from(Flag), max_size=2, unique=True).map(tuple)
@@ -54,8 +54,8 @@ def test_spans_are_in_order_and_cover_what_both_translations_covered(first, seco
     middle = "".join(chr(0x100 + number) for number in range(max(length(first), length(second))))
     before, after = lay(first, middle, faithful), lay(second, middle, faithful)
     aligned = align(
-        [Sentence(source, target, -1.0, flags) for target, source, flags in before.spans],
-        [Sentence(source, target, -2.0, flags) for source, target, flags in after.spans],
+        [SentenceResult(source, target, -1.0, flags) for target, source, flags in before.spans],
+        [SentenceResult(source, target, -2.0, flags) for source, target, flags in after.spans],
         before.text,
         after.text,
     )
@@ -81,14 +81,14 @@ def test_what_was_cut_alike_stays_cut(tiles, others: list[int]) -> None:
     before = lay(tiles, middle)
     after = lay([(is_, here, there, ()) for (is_, here, _, _), there in zip(tiles, others, strict=False)], middle)
     aligned = align(
-        [Sentence(source, target, -1.0) for target, source, _ in before.spans],
-        [Sentence(source, target, -2.0) for source, target, _ in after.spans],
+        [SentenceResult(source, target, -1.0) for target, source, _ in before.spans],
+        [SentenceResult(source, target, -2.0) for source, target, _ in after.spans],
         before.text,
         after.text,
     )
     if all(here for is_, here, _, _ in tiles if is_):  # where something is left of every sentence
         pairs = zip(before.spans, after.spans, strict=True)
-        assert aligned == tuple(Sentence(one[1], other[1], -3.0) for one, other in pairs)
+        assert aligned == tuple(SentenceResult(one[1], other[1], -3.0) for one, other in pairs)
 
 
 @pytest.mark.parametrize(
@@ -120,17 +120,20 @@ def test_what_was_cut_alike_stays_cut(tiles, others: list[int]) -> None:
 )
 def test_examples(first, second, aligned) -> None:
     found = align(
-        [Sentence(*each, -1.0) for each in first], [Sentence(*each, -1.0) for each in second], "s" * 12, "t" * 12
+        [SentenceResult(*each, -1.0) for each in first],
+        [SentenceResult(*each, -1.0) for each in second],
+        "s" * 12,
+        "t" * 12,
     )
     assert [(each.source, each.target) for each in found] == aligned
 
 
 def test_scores_are_means_weighted_by_length_and_add() -> None:
-    first = [Sentence((0, 2), (0, 3), -0.5), Sentence((3, 5), (4, 5), -2.0)]
-    second = [Sentence((0, 5), (0, 7), -0.25)]
-    assert align(first, second, "a" * 5, "c" * 7) == (Sentence((0, 5), (0, 7), (4 * -0.5 + 2 * -2.0) / 6 - 0.25),)
+    first = [SentenceResult((0, 2), (0, 3), -0.5), SentenceResult((3, 5), (4, 5), -2.0)]
+    second = [SentenceResult((0, 5), (0, 7), -0.25)]
+    assert align(first, second, "a" * 5, "c" * 7) == (SentenceResult((0, 5), (0, 7), (4 * -0.5 + 2 * -2.0) / 6 - 0.25),)
 
 
 def test_whatever_a_worker_says_it_ends() -> None:
-    odd = [Sentence((7, 9), (30, 40), -1.0), Sentence((0, 1), (3, 4), -1.0)]
+    odd = [SentenceResult((7, 9), (30, 40), -1.0), SentenceResult((0, 1), (3, 4), -1.0)]
     align(odd, odd, "abc", "abc")

@@ -25,8 +25,16 @@ from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import MESSAGE_BYTES
-from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.reply import (
+    AlternativeResult,
+    Failure,
+    Flag,
+    RequestTimings,
+    SentenceResult,
+    TextResult,
+    TranslateReply,
+)
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.queues import topology
 from tasks.registry.file import RegistryFile
 
@@ -56,9 +64,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sentence(text: str, translation: str, flags: tuple[Flag, ...] = ()) -> Result:
-    whole = Sentence((0, len(text)), (0, len(translation)), -0.5, flags)
-    return Result(translation, -0.5, (Alternative("other", -1.0),), flags, (whole,))
+def sentence(text: str, translation: str, flags: tuple[Flag, ...] = ()) -> TextResult:
+    whole = SentenceResult((0, len(text)), (0, len(translation)), -0.5, flags)
+    return TextResult(translation, -0.5, (AlternativeResult("other", -1.0),), flags, (whole,))
 
 
 def ask(*texts: str, **fields: Any) -> TranslateRequest:
@@ -73,7 +81,7 @@ def onward(request: TranslateRequest) -> TranslateRequest:
 class Dictionary(EchoTranslator):
     """Knows what each model makes of a text, gives back what it does not know, and keeps what it was asked."""
 
-    def __init__(self, **known: Result) -> None:
+    def __init__(self, **known: TextResult) -> None:
         super().__init__()
         self.known = known
         self.requests: list[TranslateRequest] = []
@@ -86,7 +94,7 @@ class Dictionary(EchoTranslator):
             reply,
             version=f"v{len(self.requests)}",
             results=tuple(self.known.get(text, result) for text, result in results),
-            timings=Timings(1, 2, 3, 4),
+            timings=RequestTimings(1, 2, 3, 4),
         )
 
 
@@ -126,8 +134,8 @@ def test_what_the_first_model_makes_the_second_translates(models: Path) -> None:
         },
     ]
     first, second = translator.requests
-    assert first == ask("Bonjour", "12", deadline=first.deadline, options=Options(beam=3))
-    assert second == replace(onward(first), texts=("Hello", "12"), options=Options(beam=2, length_penalty=0.5))
+    assert first == ask("Bonjour", "12", deadline=first.deadline, options=RequestOptions(beam=3))
+    assert second == replace(onward(first), texts=("Hello", "12"), options=RequestOptions(beam=2, length_penalty=0.5))
 
 
 def test_a_direct_translation_is_through_nothing(models: Path) -> None:
@@ -147,14 +155,14 @@ def test_alternatives_are_of_no_leg_and_what_was_measured_adds() -> None:
     translator = Dictionary(Bonjour=sentence("Bonjour", "Hello"), Hello=sentence("Hello", "Guten Tag"))
     reply = translator.translate(ask("Bonjour"), "", onward(ask()))
     assert reply.results[0].alternatives == ()
-    assert reply.timings == Timings(2, 4, 6, 8)
+    assert reply.timings == RequestTimings(2, 4, 6, 8)
 
 
 def test_a_text_that_failed_keeps_its_error_and_goes_no_further(models: Path) -> None:
     translator = Dictionary(
-        bad=Result(error=Failure(Code.BAD_INPUT, "A lone surrogate.")),
+        bad=TextResult(error=Failure(Code.BAD_INPUT, "A lone surrogate.")),
         late=sentence("late", "too late"),
-        **{"too late": Result(error=Failure(Code.TIMEOUT, "Too slow."))},
+        **{"too late": TextResult(error=Failure(Code.TIMEOUT, "Too slow."))},
     )
     payload = translate(models, translator, "un", "bad", "late", "deux")
     outcomes = [(each["text"], each["error"] and each["error"]["code"]) for each in payload["translations"]]
@@ -166,7 +174,7 @@ def test_a_text_that_failed_keeps_its_error_and_goes_no_further(models: Path) ->
 
 
 def test_where_every_text_failed_the_second_model_is_not_asked(models: Path) -> None:
-    translator = Dictionary(bad=Result(error=Failure(Code.BAD_INPUT, "A lone surrogate.")))
+    translator = Dictionary(bad=TextResult(error=Failure(Code.BAD_INPUT, "A lone surrogate.")))
     payload = translate(models, translator, "bad", "bad")
     assert (payload["model"], payload["version"], payload["via"]) == (MODEL, None, ["en"])
     assert [each["error"]["code"] for each in payload["translations"]] == ["BAD_INPUT"] * 2
@@ -307,7 +315,7 @@ def test_between_the_legs_an_id_is_in_flight(workers, translator, meanwhile) -> 
 
 @pytest.mark.broker
 def test_cancelling_reaches_the_second_model(workers, translator, monkeypatch: pytest.MonkeyPatch, eventually) -> None:
-    monkeypatch.setattr(pivot, "_fit", lambda _: [Result("#sleep 60")])
+    monkeypatch.setattr(pivot, "_fit", lambda _: [TextResult("#sleep 60")])
     request, request_id = ask("un"), str(uuid4())
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(translator.translate, request, request_id, onward(request))

@@ -14,8 +14,8 @@ import pytest
 from app.broker.rpc import CeleryTranslator
 from app.translation.translator import EchoTranslator, Translator
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Result, Sentence, TranslateReply
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.reply import SentenceResult, TextResult, TranslateReply
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.registry.file import RegistryFile
 
 REGISTRY = Path(__file__).parents[3] / "models.toml"
@@ -50,14 +50,14 @@ def translator(make: Callable[[], Translator]) -> Translator:
     return make()
 
 
-def ask(*texts: str, timeout: float = 30, options: Options | None = None) -> TranslateRequest:
+def ask(*texts: str, timeout: float = 30, options: RequestOptions | None = None) -> TranslateRequest:
     return TranslateRequest(
         texts=texts,
         source="fr",
         target="en",
         model="fr-en",
         deadline=time.time() + timeout,
-        options=options or Options(),
+        options=options or RequestOptions(),
     )
 
 
@@ -68,7 +68,7 @@ def send(translator: Translator, *texts: str, **kwargs: object) -> TranslateRepl
 def test_one_result_per_text_in_order(translator: Translator) -> None:
     reply = send(translator, "un", "deux", "trois")
     assert reply.results == tuple(
-        Result(text, 0.0, sentences=(Sentence((0, len(text)), (0, len(text)), 0.0),))
+        TextResult(text, 0.0, sentences=(SentenceResult((0, len(text)), (0, len(text)), 0.0),))
         for text in ("un", "deux", "trois")
     )
     assert (reply.model, reply.version, reply.error) == ("fr-en", "echo", None)
@@ -84,7 +84,7 @@ def test_texts_arrive_as_they_were_sent(translator: Translator, text: str) -> No
 
 
 def test_alternatives_are_those_besides_the_best(translator: Translator) -> None:
-    (result,) = send(translator, "un", options=Options(beam=4, nbest=3)).results
+    (result,) = send(translator, "un", options=RequestOptions(beam=4, nbest=3)).results
     assert len(result.alternatives) == 2
 
 

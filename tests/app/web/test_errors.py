@@ -15,7 +15,7 @@ from app.settings import REPOSITORY, Settings
 from app.translation.translator import EchoTranslator
 from app.web.errors import STATUS
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Flag, Result, TranslateReply
+from tasks.contract.reply import Flag, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 
@@ -37,7 +37,7 @@ class Mistaken(EchoTranslator):
     """Breaks the protocol: answers with a flag that is none."""
 
     def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
-        return TranslateReply(request.model, results=(Result("secret", flags=(cast(Flag, "secret"),)),))
+        return TranslateReply(request.model, results=(TextResult("secret", flags=(cast(Flag, "secret"),)),))
 
 
 def only_error(answer: TestResponse) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.engine.batch import Batch, Hypothesis
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.errors import BadInput, ModelError
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
@@ -17,7 +17,11 @@ from models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, Follow, MakeModel
 
-SEARCHES = [Options(max_length=15), Options(beam=3, nbest=3, max_length=15), Options(beam=6, length_penalty=0.4)]
+SEARCHES = [
+    DecodingOptions(max_length=15),
+    DecodingOptions(beam=3, nbest=3, max_length=15),
+    DecodingOptions(beam=6, length_penalty=0.4),
+]
 
 
 @pytest.fixture
@@ -33,7 +37,9 @@ def sources(make_model: MakeModel, sentences: list[str]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("options", SEARCHES)
-def test_neighbours_change_nothing(model: Marian, sources: list[list[int]], decode: Decode, options: Options) -> None:
+def test_neighbours_change_nothing(
+    model: Marian, sources: list[list[int]], decode: Decode, options: DecodingOptions
+) -> None:
     together = decode(model, sources, options)
     for source, hypotheses in zip(sources, together, strict=True):
         assert_alike(decode(model, [source], options)[0], hypotheses)
@@ -41,7 +47,7 @@ def test_neighbours_change_nothing(model: Marian, sources: list[list[int]], deco
 
 @pytest.mark.parametrize("options", SEARCHES)
 def test_sentences_come_and_go_and_change_nothing_for_the_others(
-    model: Marian, sources: list[list[int]], decode: Decode, options: Options
+    model: Marian, sources: list[list[int]], decode: Decode, options: DecodingOptions
 ) -> None:
     together = decode(model, sources, options)
     found: dict[int, list[Hypothesis] | ModelError] = {}
@@ -65,7 +71,7 @@ def test_sentences_come_and_go_and_change_nothing_for_the_others(
 def test_a_step_for_some_leaves_the_others_where_they_are(
     model: Marian, sources: list[list[int]], decode: Decode
 ) -> None:
-    options = Options(beam=2, max_length=10)
+    options = DecodingOptions(beam=2, max_length=10)
     found: dict[int, list[Hypothesis] | ModelError] = {}
     with torch.inference_mode():
         batch: Batch[int] = Batch(model, 2 * len(sources))
@@ -87,20 +93,20 @@ def test_nobody_has_entered_where_the_encoder_fails(
         with monkeypatch.context() as patch:
             patch.setattr(model, "prefill", None)
             with pytest.raises(TypeError):
-                batch.enter({0: (sources[0], Options(beam=4))})
+                batch.enter({0: (sources[0], DecodingOptions(beam=4))})
         assert len(batch) == 0
-        batch.enter({0: (sources[0], Options(beam=4, max_length=2))})  # there is room still
+        batch.enter({0: (sources[0], DecodingOptions(beam=4, max_length=2))})  # there is room still
         assert batch.step().keys() <= {0}
 
 
 def test_sentences_of_a_batch_keep_their_own_options(model: Marian, sources: list[list[int]], decode: Decode) -> None:
-    base = Options(beam=4, nbest=4, max_length=12)
+    base = DecodingOptions(beam=4, nbest=4, max_length=12)
     each = [
         base,
         replace(base, length_penalty=-1.0),
         replace(base, nbest=1, max_length=5),
         replace(base, no_repeat_ngram=1),
-        Options(max_length=9),
+        DecodingOptions(max_length=9),
     ]
     options = [each[i % 5] for i in range(len(sources))]
     found: dict[int, list[Hypothesis] | ModelError] = {}
@@ -117,7 +123,7 @@ def test_sentences_of_a_batch_keep_their_own_options(model: Marian, sources: lis
 
 @pytest.mark.parametrize("options", SEARCHES)
 def test_the_score_is_the_mean_log_probability_with_the_end(
-    model: Marian, sources: list[list[int]], decode: Decode, follow: Follow, options: Options
+    model: Marian, sources: list[list[int]], decode: Decode, follow: Follow, options: DecodingOptions
 ) -> None:
     reasons = set()
     for source, hypotheses in zip(sources, decode(model, sources, options), strict=True):
@@ -134,18 +140,18 @@ def test_the_score_is_the_mean_log_probability_with_the_end(
 
 
 def test_n_best_are_different_and_the_best_is_first(model: Marian, sources: list[list[int]], decode: Decode) -> None:
-    for hypotheses in decode(model, sources, Options(beam=5, nbest=5, max_length=10)):
+    for hypotheses in decode(model, sources, DecodingOptions(beam=5, nbest=5, max_length=10)):
         assert len({found.tokens for found in hypotheses}) == 5
         assert hypotheses == sorted(hypotheses, key=lambda found: -found.score)
-    best = decode(model, sources, Options(beam=5, nbest=2, max_length=10))
+    best = decode(model, sources, DecodingOptions(beam=5, nbest=2, max_length=10))
     assert [len(hypotheses) for hypotheses in best] == [2] * len(sources)
 
 
 def test_a_beam_finds_what_is_no_less_likely_than_greedy_search(
     model: Marian, sources: list[list[int]], decode: Decode
 ) -> None:
-    greedy = decode(model, sources, Options(max_length=10))
-    beam = decode(model, sources, Options(beam=8, max_length=10))
+    greedy = decode(model, sources, DecodingOptions(max_length=10))
+    beam = decode(model, sources, DecodingOptions(beam=8, max_length=10))
     gains = [b[0].score - g[0].score for b, g in zip(beam, greedy, strict=True)]
     assert sum(gains) / len(gains) > 0.01
 
@@ -156,7 +162,7 @@ def test_padding_and_banned_tokens_are_never_said(
 ) -> None:
     model.config = replace(model.config, bad_token_ids=(model.config.pad_token_id, 7))
     model.final_logits_bias[0, [model.config.pad_token_id, 7]] = 50.0
-    for hypotheses in decode(model, sources, Options(beam=beam, max_length=6)):
+    for hypotheses in decode(model, sources, DecodingOptions(beam=beam, max_length=6)):
         assert not {model.config.pad_token_id, 7} & set(hypotheses[0].tokens)
         assert hypotheses[0].score < -4  # scores stay the model's own, for which these were likely
 
@@ -164,7 +170,7 @@ def test_padding_and_banned_tokens_are_never_said(
 @pytest.mark.parametrize("beam", [1, 4])
 def test_no_run_of_tokens_comes_twice(model: Marian, sources: list[list[int]], decode: Decode, beam: int) -> None:
     for size in (1, 2, 3):
-        for hypotheses in decode(model, sources, Options(beam=beam, max_length=30, no_repeat_ngram=size)):
+        for hypotheses in decode(model, sources, DecodingOptions(beam=beam, max_length=30, no_repeat_ngram=size)):
             tokens = hypotheses[0].tokens
             runs = [tokens[i : i + size] for i in range(len(tokens) - size + 1)]
             assert len(set(runs)) == len(runs)
@@ -174,7 +180,7 @@ def test_no_run_of_tokens_comes_twice(model: Marian, sources: list[list[int]], d
 def test_a_model_that_computes_nan_fails(model: Marian, sources: list[list[int]], decode: Decode, beam: int) -> None:
     model.source_embedding.weight[sources[0][0]] = math.nan
     with pytest.raises(ModelError, match="nan"):
-        decode(model, sources[:1], Options(beam=beam))
+        decode(model, sources[:1], DecodingOptions(beam=beam))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_a_model_that_computes_nan_fails(model: Marian, sources: list[list[int]]
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="options"):
-        Options(**options)  # type: ignore[arg-type]
+        DecodingOptions(**options)  # type: ignore[arg-type]
 
 
 def assert_alike(found: Sequence[Hypothesis], expected: Sequence[Hypothesis]) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.engine.engine import Engine, EngineSettings, Pending
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
@@ -25,7 +25,7 @@ from models.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, MakeModel
 
-LONG = Options(max_length=40)  # with a source that does not end before
+LONG = DecodingOptions(max_length=40)  # with a source that does not end before
 POISON = 4  # a token that makes the model compute nan
 TIMEOUT = 30.0  # seconds in which whatever is waited for must have happened
 
@@ -101,7 +101,7 @@ def long(model: Marian, sources: list[list[int]], decode: Decode) -> list[int]:
 def submit(
     engine: Engine,
     source: list[int],
-    options: Options = LONG,
+    options: DecodingOptions = LONG,
     deadline: float = math.inf,
     priority: Priority = "interactive",
     group: str | None = None,
@@ -120,7 +120,11 @@ def test_sentences_of_many_threads_get_what_the_search_alone_finds(
     model: Marian, start: Start, sources: list[list[int]], decode: Decode
 ) -> None:
     engine = start(lanes=2, token_budget=300)
-    each = [Options(max_length=12), Options(beam=4, nbest=4, max_length=12), Options(beam=4, max_length=7)]
+    each = [
+        DecodingOptions(max_length=12),
+        DecodingOptions(beam=4, nbest=4, max_length=12),
+        DecodingOptions(beam=4, max_length=7),
+    ]
     work = [(source, options) for source in sources for options in each]
     random.Random(1).shuffle(work)
     with ThreadPoolExecutor(16) as threads:
@@ -146,7 +150,7 @@ def test_timings_are_there_before_the_result(start: Start, sources: list[list[in
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_bad_sentence_fails_alone(start: Start, sources: list[list[int]], gate: Gate, beam: int) -> None:
-    engine, options = start(), Options(beam=beam, max_length=5)
+    engine, options = start(), DecodingOptions(beam=beam, max_length=5)
     first = submit(engine, sources[0], options)
     gate.reached()  # the rest will be one batch
     batch = [[*source, POISON] if i in {3, 4, 11} else source for i, source in enumerate(sources)]
@@ -172,7 +176,7 @@ def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
 
     monkeypatch.setattr(model, "step", exhausted)
     engine = start()
-    submit(engine, long, Options(max_length=2))
+    submit(engine, long, DecodingOptions(max_length=2))
     gate.reached()
     others = [submit(engine, long), submit(engine, long)]
     cancelled = [submit(engine, long, group="a"), submit(engine, [9, 0], group="a")]
@@ -192,7 +196,7 @@ def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
 def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
     start: Start, model: Marian, sources: list[list[int]], long: list[int], gate: Gate, decode: Decode
 ) -> None:
-    engine, short = start(), Options(beam=2, max_length=3)
+    engine, short = start(), DecodingOptions(beam=2, max_length=3)
     first = submit(engine, long)
     for _ in range(5):
         gate.reached()
@@ -220,7 +224,7 @@ def test_a_lane_without_work_gives_back_what_a_large_batch_took(
     few = [submit(engine, source).result(TIMEOUT) for source in sources[:3]]
     assert batch._cache is cache
     for _ in range(2):
-        many = [submit(engine, source, Options(beam=4)) for source in sources]
+        many = [submit(engine, source, DecodingOptions(beam=4)) for source in sources]
         assert all(pending.result(TIMEOUT) for pending in many)
         eventually(lambda: not batch.is_large)
     assert batch._cache is not cache
@@ -247,7 +251,10 @@ def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
     engine = start(token_budget=1000)
     pendings = [submit(engine, long)]  # a step for every token; the first four of them alone
     gate.reached()
-    pendings += [submit(engine, long, Options(beam=2, max_length=3)), submit(engine, long, Options(max_length=2))]
+    pendings += [
+        submit(engine, long, DecodingOptions(beam=2, max_length=3)),
+        submit(engine, long, DecodingOptions(max_length=2)),
+    ]
     pendings.append(submit(engine, [POISON, 0]))  # its first step is its last
     gate.open()
     best = [pending.result(TIMEOUT)[0] for pending in pendings[:3]]
@@ -275,7 +282,7 @@ def test_a_batch_counts_among_those_of_at_most_so_many_sentences(start: Start, l
 
 def test_occupancy_is_the_share_of_all_lanes_budgets(start: Start, long: list[int], gate: Gate) -> None:
     engine = start(token_budget=4 * len(long), lanes=2)
-    pending = submit(engine, long, Options(beam=2))
+    pending = submit(engine, long, DecodingOptions(beam=2))
     gate.reached()
     assert engine.stats().occupancy == pytest.approx(2 / (2 * 4))
     gate.open()
@@ -297,7 +304,7 @@ def test_a_deadline_that_passes_in_the_queue(start: Start, long: list[int], gate
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: list[int], gate: Gate, beam: int) -> None:
-    engine, options = start(), Options(beam=beam, max_length=40)
+    engine, options = start(), DecodingOptions(beam=beam, max_length=40)
     blocker = submit(engine, long, options)
     gate.reached()
     deadline = time.monotonic() + 0.5
@@ -320,7 +327,7 @@ def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: li
 def test_cancelling_a_group_ends_what_waits_and_what_runs(start: Start, long: list[int], gate: Gate) -> None:
     engine = start(token_budget=2 * len(long))
     groups = ["a", "b", "a", "b", "a", None]
-    blocker = submit(engine, long, Options(max_length=1))
+    blocker = submit(engine, long, DecodingOptions(max_length=1))
     gate.reached()
     pendings = [submit(engine, long, group=group) for group in groups]
     gate.step()
@@ -340,7 +347,7 @@ def test_interactive_work_goes_before_bulk(start: Start, long: list[int], gate: 
     done: list[str] = []
     pendings = []
     for name, priority in (("first", "bulk"), ("bulk", "bulk"), ("bulk too", "bulk"), ("interactive", "interactive")):
-        pending = submit(engine, long, Options(max_length=3), priority=priority)
+        pending = submit(engine, long, DecodingOptions(max_length=3), priority=priority)
         pending.add_done_callback(lambda _, name=name: done.append(name))
         pendings.append(pending)
         if name == "first":
@@ -472,7 +479,7 @@ def test_ten_thousand_submissions_leave_nothing_behind(start: Start, sources: li
             pending.exception(TIMEOUT)
         del pendings, pending
         gc.collect()
-        held.append(sum(isinstance(each, (Pending, Options, list)) for each in gc.get_objects()))
+        held.append(sum(isinstance(each, (Pending, DecodingOptions, list)) for each in gc.get_objects()))
         assert (len(engine._scheduler), engine.stats().running) == (0, 0)
         assert [len(lane.batch) for lane in engine._lanes] == [0, 0]
         assert [len(lane.batch._free) for lane in engine._lanes] == [64, 64]
@@ -497,7 +504,7 @@ def chaos(
             beam = chance.choice([1, 1, 3])
             deadline = time.monotonic() + chance.choice([0.0, 0.01, 0.1, math.inf])
             try:
-                options = Options(beam=beam, max_length=chance.randint(1, 12))
+                options = DecodingOptions(beam=beam, max_length=chance.randint(1, 12))
                 priority: Priority = chance.choice(["interactive", "bulk"])
                 pendings.append(submit(engine, source, options, deadline, priority, f"group {seed % 4}"))
             except Overloaded:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.errors import UnknownModel
 from models.network.int8 import Int8Marian
 from models.network.marian import Marian
@@ -39,16 +39,16 @@ def test_probabilities_are_close_to_those_in_floats(
 ) -> None:
     floats, few = Marian.load(FR_EN), sources[::4]
     differences = []
-    for source, (best, *_) in zip(few, decode(floats, few, Options(max_length=50)), strict=True):
+    for source, (best, *_) in zip(few, decode(floats, few, DecodingOptions(max_length=50)), strict=True):
         said = [model.config.decoder_start_token_id, *best.tokens]
         ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
         differences.append(float((ours - theirs).abs().sum(-1).mean()))
     assert sum(differences) / len(differences) < 0.06  # of 2, were they different altogether
 
 
-@pytest.mark.parametrize("options", [Options(max_length=50), Options(beam=4, nbest=4, max_length=50)])
+@pytest.mark.parametrize("options", [DecodingOptions(max_length=50), DecodingOptions(beam=4, nbest=4, max_length=50)])
 def test_neighbours_change_nothing_at_all(
-    model: Int8Marian, sources: list[list[int]], decode: Decode, options: Options
+    model: Int8Marian, sources: list[list[int]], decode: Decode, options: DecodingOptions
 ) -> None:
     """Sums of int8 products are exact, and every row has a scale of its own."""
     for source, together in zip(sources, decode(model, sources, options), strict=True):
@@ -84,7 +84,7 @@ def test_a_source_that_is_longer_than_what_is_encoded_at_once(
     model: Int8Marian, decode: Decode, sources: list[list[int]]
 ) -> None:
     long = [*[token for source in sources for token in source[:-1]][:511], 0]
-    options = Options(max_length=5)
+    options = DecodingOptions(max_length=5)
     assert decode(model, [sources[0], long, sources[1]], options)[1] == decode(model, [long], options)[0]
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import MarianMTModel
 
-from models.engine.options import Options
+from models.engine.options import DecodingOptions
 from models.errors import UnknownModel
 from models.network.marian import Marian, rounded
 from models.tokenizer import Tokenizer
@@ -78,14 +78,14 @@ def test_the_bias_of_the_logits_may_be_missing(directory: Path) -> None:
 def test_copies_of_tied_weights_and_position_tables_of_old_checkpoints_are_no_trouble(
     directory: Path, decode: Decode
 ) -> None:
-    expected = decode(Marian.load(directory), SOURCES, Options(max_length=8))
+    expected = decode(Marian.load(directory), SOURCES, DecodingOptions(max_length=8))
     weights = load_file(directory / "model.safetensors")
     for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"):
         weights[name] = weights["model.shared.weight"]
     weights["model.encoder.embed_positions.weight"] = torch.zeros(64, 16)
     torch.save(weights, directory / "pytorch_model.bin")
     (directory / "model.safetensors").unlink()
-    assert decode(Marian.load(directory), SOURCES, Options(max_length=8)) == expected
+    assert decode(Marian.load(directory), SOURCES, DecodingOptions(max_length=8)) == expected
 
 
 def test_old_checkpoints_keep_the_options_of_generation_in_config_json(directory: Path) -> None:
@@ -100,7 +100,7 @@ def test_targets_end_where_the_positions_do(directory: Path, decode: Decode) -> 
     edit_json(directory / "generation_config.json", {"max_length": 10_000})
     model = Marian.load(directory)
     model.final_logits_bias[0, 0] = -1e4
-    (found,) = decode(model, SOURCES[:1], Options())[0]
+    (found,) = decode(model, SOURCES[:1], DecodingOptions())[0]
     assert (len(found.tokens), found.finish_reason) == (model.config.max_position_embeddings - 1, "length")
 
 
@@ -200,7 +200,7 @@ def test_a_tensor_that_is_missing_unknown_or_of_another_shape_is_named(
 def test_a_gpu_says_what_the_processor_says(make_model: MakeModel, sentences: list[str], decode: Decode) -> None:
     tokenizer = Tokenizer.load(make_model())
     sources = [tokenizer.encode(sentence) for sentence in sentences[::10]]
-    for options in (Options(max_length=20), Options(beam=4, max_length=20)):
+    for options in (DecodingOptions(max_length=20), DecodingOptions(beam=4, max_length=20)):
         cpu, gpu = (
             decode(Marian.load(make_model(), device=device, dtype=torch.float64), sources, options)
             for device in ("cpu", "cuda:0")

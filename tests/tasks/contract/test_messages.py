@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import queue_name
-from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.reply import (
+    AlternativeResult,
+    Failure,
+    Flag,
+    RequestTimings,
+    SentenceResult,
+    TextResult,
+    TranslateReply,
+)
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.contract.worker import LoadedModel, WorkerStatus
 
 texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
@@ -21,15 +29,15 @@ failures = st.builds(Failure, st.sampled_from(Code), texts, st.none() | numbers)
 flags = st.lists(st.sampled_from(Flag)).map(tuple)
 spans = st.tuples(st.integers(0, 9), st.integers(9, 99))
 results = st.builds(
-    Result,
+    TextResult,
     text=names,
     score=st.none() | numbers,
-    alternatives=st.lists(st.builds(Alternative, texts, numbers)).map(tuple),
+    alternatives=st.lists(st.builds(AlternativeResult, texts, numbers)).map(tuple),
     flags=flags,
-    sentences=st.lists(st.builds(Sentence, spans, spans, numbers, flags)).map(tuple),
+    sentences=st.lists(st.builds(SentenceResult, spans, spans, numbers, flags)).map(tuple),
     error=st.none() | failures,
 )
-options = st.builds(Options, beam=st.integers(2, 64), nbest=st.integers(1, 2), length_penalty=numbers)
+options = st.builds(RequestOptions, beam=st.integers(2, 64), nbest=st.integers(1, 2), length_penalty=numbers)
 requests = st.builds(
     TranslateRequest,
     texts=st.lists(texts).map(tuple),
@@ -49,7 +57,7 @@ replies = st.builds(
     via=st.lists(texts).map(tuple),
     worker=texts,
     results=st.lists(results).map(tuple),
-    timings=st.builds(Timings, numbers, numbers, numbers, numbers, numbers),
+    timings=st.builds(RequestTimings, numbers, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
 )
 statuses = st.builds(
@@ -67,7 +75,7 @@ anything = st.recursive(
 )
 
 REQUEST = TranslateRequest(texts=("un",), target="en", model="fr-en", deadline=1.0)
-REPLY = TranslateReply(model="fr-en", results=(Result("one", -0.5, (Alternative("two", -1.0),)),))
+REPLY = TranslateReply(model="fr-en", results=(TextResult("one", -0.5, (AlternativeResult("two", -1.0),)),))
 
 
 def over_the_wire(payload: dict[str, Any]) -> Any:
@@ -120,9 +128,9 @@ def test_a_message_with_anything_in_any_places_is_decoded_or_bad_input(data: st.
     messages: list[tuple[st.SearchStrategy[Any], Any]] = [
         (requests, TranslateRequest),
         (replies, TranslateReply),
-        (options, Options),
+        (options, RequestOptions),
         (failures, Failure),
-        (results, Result),
+        (results, TextResult),
         (statuses, WorkerStatus),
     ]
     strategy, kind = data.draw(st.sampled_from(messages))
@@ -202,9 +210,9 @@ def test_flags_and_codes_of_a_newer_release_do_no_harm() -> None:
 
 
 def test_a_reply_of_an_earlier_release_tells_no_load() -> None:
-    reply = over_the_wire(replace(REPLY, timings=Timings(1.0, load=2.0)).encode())
+    reply = over_the_wire(replace(REPLY, timings=RequestTimings(1.0, load=2.0)).encode())
     del reply["timings"]["load"]
-    assert TranslateReply.decode(reply) == replace(REPLY, timings=Timings(1.0))
+    assert TranslateReply.decode(reply) == replace(REPLY, timings=RequestTimings(1.0))
 
 
 def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
-from tasks.contract.request import Options
+from tasks.contract.request import RequestOptions
 from tasks.registry import file as registry_file
-from tasks.registry.entry import Model, Pair, RegistryError
+from tasks.registry.entry import Entry, Pair, RegistryError
 from tasks.registry.file import RegistryFile, load_registry
 from tasks.registry.ways import Registry, Way
 
@@ -60,11 +60,11 @@ def registry(path: Path) -> Registry:
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
     assert list(registry.models) == ["fr-en", "en-roa", "de-en", "customer-1", "customer-2"]
     assert registry.models["fr-en"].reference == "fr-en"
-    assert registry.models["fr-en"].decoding == Options(beam=4)
+    assert registry.models["fr-en"].decoding == RequestOptions(beam=4)
     assert registry.models["en-roa"].reference == str(path.parent / "roa")
     assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
     assert registry.models["de-en"].reference == "/srv/de-en"
-    assert registry.models["de-en"].decoding == Options()
+    assert registry.models["de-en"].decoding == RequestOptions()
     fr_en, de_en = registry.models["fr-en"], registry.models["de-en"]
     assert (fr_en.precision, fr_en.checksum, fr_en.example) == ("float32", "sha256:" + "0a" * 32, "Bonjour.")
     assert (de_en.precision, de_en.checksum, de_en.example, de_en.warm) == (None, None, None, True)
@@ -102,7 +102,7 @@ def test_a_request_finds_its_model(registry: Registry, source: str | None, targe
 
 
 def test_two_models_of_one_direction_are_one_way() -> None:
-    models = {name: Model(name, "x", (Pair("fr", "en"),)) for name in ("first", "second")}
+    models = {name: Entry(name, "x", (Pair("fr", "en"),)) for name in ("first", "second")}
     [leg] = Registry(models).resolve(None, "en", None)
     assert leg.model.name == "first"
 
@@ -131,7 +131,7 @@ def test_a_request_without_a_model_is_told_what_there_is(
 
 def offering(*models: str) -> Registry:
     """`a-b` translates from a to b, `a-b+b-c` from b to c too."""
-    entries = (Model(name, name, tuple(Pair(*pair.split("-")) for pair in name.split("+"))) for name in models)
+    entries = (Entry(name, name, tuple(Pair(*pair.split("-")) for pair in name.split("+"))) for name in models)
     return Registry({model.name: model for model in entries})
 
 
@@ -196,7 +196,7 @@ def thousand(source: str = "fr", target: str = "en") -> Registry:
     """A thousand models, whose languages may hold their number."""
     numbers = range(1000)
     pairs = {n: Pair(source.format(n), target.format(n)) for n in numbers}
-    return Registry({f"customer-{n}": Model(f"customer-{n}", "x", (pairs[n],), warm=False) for n in numbers})
+    return Registry({f"customer-{n}": Entry(f"customer-{n}", "x", (pairs[n],), warm=False) for n in numbers})
 
 
 @pytest.mark.parametrize(
@@ -225,12 +225,12 @@ def test_of_a_thousand_an_error_names_a_dozen_the_closest_first(
     assert len(caught.value.message) < 400
 
 
-class Counted(dict[str, Model]):
+class Counted(dict[str, Entry]):
     """Models that count how often somebody goes through all of them."""
 
     walks = 0
 
-    def values(self) -> ValuesView[Model]:
+    def values(self) -> ValuesView[Entry]:
         self.walks += 1
         return super().values()
 
@@ -250,7 +250,7 @@ LANGUAGES = st.sampled_from(["en", "fr", "de", "it", "es"])
 
 @given(pairs=st.lists(st.tuples(LANGUAGES, LANGUAGES), max_size=8), source=LANGUAGES, target=LANGUAGES)
 def test_every_way_is_found_and_no_other(pairs: list[tuple[str, str]], source: str, target: str) -> None:
-    models = [Model(f"{number}", "x", (Pair(*pair),)) for number, pair in enumerate(pairs)]
+    models = [Entry(f"{number}", "x", (Pair(*pair),)) for number, pair in enumerate(pairs)]
     registry = Registry({model.name: model for model in models})
     ways = [way for way in registry.ways if (way.source, way.target) == (source, target)]
     try:

@@ -21,14 +21,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
-from models.engine import batch
+from models.engine.options import DecodingOptions
 from models.engine.stats import BATCH_SIZES, EngineStats
 from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
-from tasks.contract import request as contract
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import TranslateReply
-from tasks.contract.request import TranslateRequest
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
 from tasks.worker import metrics
@@ -130,7 +129,7 @@ def test_what_a_worker_did_is_counted_to_the_number(
 
     texts = ["Je vais dormir.", "Merci. Il pleut.", "Où est la gare ?"]
     with LocalTranslator.load("fr-en") as alone:
-        options = batch.Options(**asdict(contract.Options()))
+        options = DecodingOptions(**asdict(RequestOptions()))
         for text in texts:
             [translation] = alone.translate([text], options=options).results
             assert ask(text).results[0].text == translation.text

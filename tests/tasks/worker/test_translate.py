@@ -16,8 +16,16 @@ from celery.worker import state
 from models import errors
 from tasks.celery import app
 from tasks.contract.errors import Code
-from tasks.contract.reply import Alternative, Failure, Flag, Result, Sentence, Timings, TranslateReply
-from tasks.contract.request import Options, TranslateRequest
+from tasks.contract.reply import (
+    AlternativeResult,
+    Failure,
+    Flag,
+    RequestTimings,
+    SentenceResult,
+    TextResult,
+    TranslateReply,
+)
+from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.worker.translate import WAY_BACK, translate
 
 
@@ -52,7 +60,7 @@ def request(timeout: float = 10, **fields: Any) -> dict[str, Any]:
         target="en",
         model="fr-en",
         deadline=time.time() + timeout,
-        options=Options(4, 2, 0.5),
+        options=RequestOptions(4, 2, 0.5),
     )
     return {**made.encode(), **fields}
 
@@ -78,11 +86,17 @@ def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine)
     assert (engine.asked["source"], engine.asked["target"], engine.asked["priority"]) == ("fr", "en", "interactive")
     assert engine.asked["options"] == SimpleNamespace(beam=4, nbest=2, length_penalty=0.5)
     assert reply.results == (
-        Result("one", -0.5, (Alternative("a", -1.0),), (Flag.SPLIT,), (Sentence((0, 2), (0, 3), -0.5, (Flag.SPLIT,)),)),
-        Result(error=Failure(Code.TIMEOUT, "too slow")),
+        TextResult(
+            "one",
+            -0.5,
+            (AlternativeResult("a", -1.0),),
+            (Flag.SPLIT,),
+            (SentenceResult((0, 2), (0, 3), -0.5, (Flag.SPLIT,)),),
+        ),
+        TextResult(error=Failure(Code.TIMEOUT, "too slow")),
     )
     assert (reply.model, reply.version, reply.error) == ("fr-en", "abc", None)
-    assert reply.timings == Timings(0.0, 0.1, 0.2, 0.3, pytest.approx(0.0, abs=0.1))
+    assert reply.timings == RequestTimings(0.0, 0.1, 0.2, 0.3, pytest.approx(0.0, abs=0.1))
 
 
 def test_a_task_that_is_cancelled_before_its_engine_has_it_is_unwanted(engine: Engine) -> None:
