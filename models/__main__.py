@@ -1,4 +1,5 @@
-"""The command line of the models: `python -m models translate "Je vais dormir."`, `info` and `fetch`.
+"""The command line of the models: `python -m models translate "Je vais dormir."`, `info`, `fetch`, and what makes
+models (models.training): `train`, `distill`, `evaluate`.
 
 TOLK_MODEL_CACHE        where models are kept that come from elsewhere (default: tolk in the user's cache)
 TOLK_MODEL_CACHE_BYTES  how much they may take there (default 20000000000)
@@ -20,6 +21,7 @@ from pathlib import Path
 from models.errors import BadInput, ModelError
 from models.local import LocalTranslator, Translation
 from models.store.store import BUDGET, HOSTS, Store
+from models.training.command import add_commands, run_distill, run_evaluate, run_train
 
 _REFERENCE = "an embedded model's name, a directory, hf:ORG/NAME, or an address of https://, s3://, gs://"
 _LINES = 64  # of standard input, translated together
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("models").setLevel(logging.INFO)
     try:
-        return {"translate": _translate, "info": _info, "fetch": _fetch}[options.command](options, _store(options))
+        return _COMMANDS[options.command](options, _store(options))
     except ModelError as error:
         print(f"python -m models: {error}", file=sys.stderr)
         return 2
@@ -71,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", parents=[store], help="fetch a model, and say where it is")
     fetch.add_argument("reference", metavar="REFERENCE", help=_REFERENCE)
     fetch.add_argument("--checksum", help="sha256:HEX, which the model has to have")
+    add_commands(commands, [store])
     return parser
 
 
@@ -181,6 +184,15 @@ def _print(facts: Mapping[str, object]) -> None:
     for name, fact in facts.items():
         print(f"{name + ':':18}{fact}")
 
+
+_COMMANDS = {
+    "translate": _translate,
+    "info": _info,
+    "fetch": _fetch,
+    "train": run_train,
+    "distill": run_distill,
+    "evaluate": run_evaluate,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,16 +15,19 @@ import regex
 from sentencepiece import SentencePieceProcessor
 
 from models.checkpoint.files import quote, read, read_json
+from models.checkpoint.metadata import METADATA, Symbols
 from models.errors import BadInput, UnknownModel
 from text.characters import REFUSED
 
 _SPACE = "▁"  # how SentencePiece writes a space
 _SPECIAL = ("</s>", "<unk>", "<pad>")
+_NO_SYMBOLS = Symbols()
 _TARGET_TOKEN = regex.compile(r">>[\w.@+-]{1,40}<<")
 
 
 class Tokenizer:
-    """Thread-safe. `max_length` is the most tokens of a source sentence that the model takes, the end included."""
+    """Thread-safe. `max_length` is the most tokens of a source sentence that the model takes, the end included;
+    `symbols` are pieces that it was taught to copy."""
 
     def __init__(
         self,
@@ -34,8 +37,10 @@ class Tokenizer:
         target_ids: Mapping[str, int],
         *,
         max_length: int,
+        symbols: Symbols = _NO_SYMBOLS,
     ) -> None:
         self.max_length = max_length
+        self.symbols = symbols
         self.eos_id, self.unknown_id, self.pad_id = (source_ids[token] for token in _SPECIAL)
         self.target_tokens = frozenset(filter(_TARGET_TOKEN.fullmatch, source_ids))
         self._source, self._target = source, target
@@ -56,12 +61,17 @@ class Tokenizer:
         separate = tokenizer_config.get("separate_vocabs", False)
         if type(separate) is not bool:
             raise UnknownModel(f"{directory / 'tokenizer_config.json'}: separate_vocabs is neither true nor false.")
+        target_ids = _vocabulary(directory / "target_vocab.json", target_size) if separate else source_ids
+        symbols = Symbols.load(directory)
+        if unknown := sorted(set(symbols.all) - (source_ids.keys() & target_ids.keys())):
+            raise UnknownModel(f"{directory / METADATA}: {quote(unknown[0])} is in no vocabulary.")
         return cls(
             _sentencepiece(directory / "source.spm"),
             _sentencepiece(directory / "target.spm"),
             source_ids,
-            _vocabulary(directory / "target_vocab.json", target_size) if separate else source_ids,
+            target_ids,
             max_length=max_length,
+            symbols=symbols,
         )
 
     def encode(self, text: str, target_token: str | None = None) -> list[int]:

@@ -17,7 +17,7 @@ from typing import Any
 from models.errors import NoSpace, Unavailable, UnknownModel
 
 NEEDED = ("config.json", "vocab.json", "source.spm", "target.spm")
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "target_vocab.json")
+OPTIONAL = ("generation_config.json", "tokenizer_config.json", "target_vocab.json", "tolk.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there; the other is not looked at
 
 # Bytes. No real checkpoint is near these.

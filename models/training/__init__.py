@@ -1,0 +1,1 @@
+"""A Marian Transformer from sentence pairs: cleaning, vocabulary, training, landing, figures (docs/training.md)."""

@@ -1,0 +1,304 @@
+"""The loop of a training.
+
+The rate of learning rises, stays, and falls only for a landing, which starts from the trunk of the run and leaves it as
+it is: a run has no end of its own, and can go on after it has landed (Hu et al. 2024, https://arxiv.org/abs/2404.06395,
+call this warm-up, stable, decay).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.errors import BadInput, ModelError
+from models.network.config import MarianConfig
+from models.network.marian import Marian
+from models.training import checkpoint
+from models.training.augmentation import Augmenter
+from models.training.batches import Batch, Pools, stream
+from models.training.checkpoint import State
+from models.training.config import Config, Training
+from models.training.export import export
+from models.training.lexicon import Lexicon
+from models.training.measure import measure
+from models.training.network import clear_pad_gradients, cross_entropy, forward, guided, trainable
+from models.training.prepare import Prepared, prepare
+from models.training.report import write_card, write_report
+from models.training.spans import Aligner
+from models.training.start import begin
+
+logger = logging.getLogger(__name__)
+
+
+class Stopped(ModelError):
+    """Somebody ended the run before it had landed; what it has done is kept."""
+
+
+class _Kept(NamedTuple):
+    """The files of a run."""
+
+    directory: Path
+
+    @property
+    def trunk(self) -> Path:
+        return self.directory / "trunk.pt"
+
+    @property
+    def landing(self) -> Path:
+        return self.directory / "landing.pt"
+
+    @property
+    def history(self) -> Path:
+        return self.directory / "history.jsonl"
+
+
+def train(config: Config, data: Path, run: Path, output: Path, start: Path | None = None) -> None:
+    """Trains until `config.training.steps` and lands the model in `output`, with its card and its report.
+
+    What is there of an earlier call in `run` goes on; whatever ends the process, no more than `keep_every` steps are
+    lost. `data` is the directory that paths in the configuration are relative to; `start` is the directory of a model
+    to begin with. Raises Stopped after SIGTERM or SIGINT, BadInput for data that cannot be trained on.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with _alone(run):
+        _train(config, data, run, output, start)
+
+
+def _train(config: Config, data: Path, run: Path, output: Path, start: Path | None) -> None:
+    kept, training = _Kept(run), config.training
+    torch.set_num_threads(_threads(training))
+    prepared = prepare(config, data, run, start)
+    state = _resume(kept, prepared, training.steps)
+    network = _network(state, config, prepared, start).to(training.device)
+    optimizer = _optimizer(network, training)
+    if state.step:
+        optimizer.load_state_dict(state.optimizer)
+    average = {name: weights.to(training.device) for name, weights in state.average.items()} or {
+        name: weights.detach().clone() for name, weights in network.state_dict().items()
+    }
+    _forget_after(kept.history, state.step)
+    weights = [source.weight for source in config.sources]
+    aligner = Aligner(prepared.vocabulary, prepared.lexicon) if prepared.lexicon else None
+    languages = (config.source, config.target)
+    augmenter = Augmenter(config.augmentation, prepared.vocabulary.symbols, languages, aligner)
+    pools = Pools(prepared.sources, weights, prepared.vocabulary, augmenter, training)
+    logger.info(
+        "%s: %s parameters, %d threads, %s; from step %d",
+        *(config.name, f"{sum(p.numel() for p in network.parameters()):,}", torch.get_num_threads()),
+        *("bfloat16" if _autocasts(training) else "float32", state.step),
+    )
+
+    def keep() -> None:
+        state.network, state.average, state.optimizer = network.state_dict(), average, optimizer.state_dict()
+        state.shape = asdict(network.config)
+        checkpoint.save(kept.trunk if state.landing_from is None else kept.landing, state)
+
+    def watch() -> None:
+        threads = torch.get_num_threads()
+        found = measure(network, average, config, prepared, run / "snapshot")
+        torch.set_num_threads(threads)  # a translator sets it to one
+        _note(kept.history, step=state.step, **found)
+        write_report(config, kept.history, run / "report.html")
+
+    end = training.steps + training.landing if state.landing_from is None else state.landing_from + training.landing
+    watching = config.watching
+    with _signalled() as is_stopped, tqdm(total=end, initial=state.step, unit="step", disable=None) as bar:
+        for pool, batch_number, batch in stream(pools, state.pool, state.batch, training.workers):
+            if state.landing_from is None and state.step >= training.steps:
+                keep()
+                state.landing_from = state.step
+                bar.total = end = state.step + training.landing
+                bar.write(f"landing from step {state.step:,}")
+            if state.step >= end:
+                break
+            began = time.perf_counter()
+            rate = learning_rate(training, state.step, state.landing_from)
+            loss, tokens = step(network, optimizer, batch, training, state.step, rate, prepared.lexicon)
+            _average(average, network, training.average, state.step)
+            state.step, state.pool, state.batch = state.step + 1, pool, batch_number
+            state.loss, state.tokens = state.loss + loss, state.tokens + tokens
+            state.seconds += time.perf_counter() - began
+            bar.update()
+            if state.step % watching.print_every == 0 or state.step == end:
+                _say(bar, kept.history, state, rate, end, state.step % watching.print_every or watching.print_every)
+            if state.step % watching.keep_every == 0 or is_stopped():
+                keep()
+            if is_stopped():
+                raise Stopped(f"{config.name}: stopped at step {state.step:,}; the same command goes on from there.")
+            if state.step % watching.measure_every == 0 or state.step == end:
+                watch()
+    keep()
+    export(average, network.config, prepared.vocabulary.directory, output, config.landed.longest)
+    write_card(config, prepared.counts, network, kept.history, output / "README.md")
+    write_report(config, kept.history, output / "report.html")
+    logger.info("%s: landed in %s", config.name, output)
+
+
+def learning_rate(training: Training, step: int, landing_from: int | None) -> float:
+    """Of the step after `step` of them."""
+    rate = training.learning_rate * min(1.0, (step + 1) / training.warm_up)
+    return rate if landing_from is None else rate * (1 - (step - landing_from) / training.landing)
+
+
+def step(
+    network: Marian,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    training: Training,
+    number: int,
+    rate: float,
+    lexicon: Lexicon | None = None,
+) -> tuple[float, int]:
+    """One update. Returns the cross-entropy summed over the target tokens, and how many these are.
+
+    What is random is a function of the seed and the step's number. Raises BadInput where the loss is no number.
+    """
+    torch.manual_seed(training.seed * 1_000_003 + number)
+    device = torch.device(training.device)
+    is_guided = training.guided > 0 and number < training.guided_steps and lexicon is not None
+    sources, inputs, targets = (ids.to(device) for ids in batch)
+    tokens = int((batch.targets != network.config.pad_token_id).sum())
+    with torch.autocast(device.type, torch.bfloat16, enabled=_autocasts(training)):
+        hidden, attention = forward(network, sources, inputs, dropout=training.dropout, with_attention=is_guided)
+        loss, plain = cross_entropy(network, hidden, targets, training.label_smoothing)
+    if attention is not None and lexicon is not None:
+        aligned = lexicon.alignment(batch.sources.numpy(), batch.targets.numpy(), network.config.pad_token_id)
+        loss = loss + training.guided * guided(attention, torch.from_numpy(aligned).to(device))
+    torch.autograd.backward(loss / tokens)
+    clear_pad_gradients(network)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    said = plain.item()
+    if not math.isfinite(said):
+        raise BadInput(f"The loss is {said} at step {number}: lower training.learning_rate, or clip more.")
+    return said, tokens
+
+
+def _threads(training: Training) -> int:
+    return training.threads or len(os.sched_getaffinity(0))
+
+
+def _autocasts(training: Training) -> bool:
+    if training.precision != "auto":
+        return training.precision == "bfloat16"
+    if torch.device(training.device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _optimizer(network: Marian, training: Training) -> torch.optim.AdamW:
+    """Biases and norms do not decay."""
+    matrices = [p for p in network.parameters() if p.dim() > 1 and p is not network.final_logits_bias]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in network.parameters() if id(p) not in chosen]
+    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    betas = (training.beta1, training.beta2)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, eps=1e-9, fused=True)
+
+
+def _average(average: dict[str, Tensor], network: Marian, decay: float, step: int) -> None:
+    """An exponential moving average, of fewer steps while there are few."""
+    share = 1 - min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, weights in network.state_dict().items():
+            average[name].lerp_(weights, share)
+
+
+def _resume(kept: _Kept, prepared: Prepared, steps: int) -> State:
+    """The landing that is under way, or the trunk, or a new state."""
+    state = checkpoint.load(kept.trunk) if kept.trunk.exists() else State(fingerprint=prepared.fingerprint)
+    if kept.landing.exists():
+        landing = checkpoint.load(kept.landing)
+        if landing.landing_from == max(steps, state.step):
+            state = landing
+    if state.fingerprint != prepared.fingerprint:
+        logger.warning("data or settings are not those that the run began with; figures will not be the same")
+    return state
+
+
+def _network(state: State, config: Config, prepared: Prepared, start: Path | None) -> Marian:
+    if not state.step:
+        return begin(config, prepared.vocabulary, start)
+    network = trainable(Marian(MarianConfig(**state.shape)))
+    network.load_state_dict(state.network)
+    return network
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Raises BadInput where another process trains there."""
+    with (run / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInput(f"{run}: another process trains there.") from error
+        yield
+
+
+@contextmanager
+def _signalled() -> Iterator[Any]:
+    """Whether SIGTERM or SIGINT has come; a second one ends the process as usual."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped.is_set
+        return
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        stopped.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(bar: Any, history: Path, state: State, rate: float, end: int, steps: int) -> None:
+    """What the last `steps` brought, on the terminal and in the history."""
+    loss, speed = state.loss / state.tokens, state.tokens / state.seconds
+    left = timedelta(seconds=round((end - state.step) * state.seconds / steps))
+    said = f"step {state.step:,} of {end:,}  loss {loss:.3f}  rate {rate:.2e}  {speed:,.0f} tokens/s  {left} left"
+    bar.set_postfix_str(said) if not bar.disable else logger.info("%s", said)
+    _note(history, step=state.step, loss=loss, rate=rate, tokens_per_second=round(speed, 1))
+    state.loss, state.tokens, state.seconds = 0.0, 0, 0.0
+
+
+def _note(history: Path, **said: object) -> None:
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(said, ensure_ascii=False) + "\n")
+
+
+def _forget_after(history: Path, step: int) -> None:
+    """What a killed run had noted beyond the state that it is resumed from."""
+    if not history.exists():
+        return
+    lines = history.read_text(encoding="utf-8").splitlines()
+    known = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    partial = history.with_name("history.part")
+    partial.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
+    partial.replace(history)
+
+
+def with_steps(config: Config, steps: int | None) -> Config:
+    return config if steps is None else replace(config, training=replace(config.training, steps=steps))
