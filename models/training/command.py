@@ -45,6 +45,7 @@ def add_commands(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reverse", action="store_true", help="the source is the second column of TSV files")
+    parser.add_argument("--target", help="the target language's code, for a multilingual model")
     parser.add_argument("--beam", type=int, help="beam width (default: the model's)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
     parser.add_argument("--precision", default="auto", help="float32, bfloat16, float16, int8 (default: the fastest)")
@@ -65,7 +66,9 @@ def run_distill(options: argparse.Namespace, store: Store) -> int:
     with _load(options.model, options, store) as translator:
         pairs = (pair for path in options.pairs for pair in _read(path, translator, options))
         sources = dict.fromkeys(pair.source for pair in pairs)
-        lines = distill(translator, sources, options.output, beam=options.beam or translator.decoding.beam)
+        lines = distill(
+            translator, sources, options.output, beam=options.beam or translator.decoding.beam, target=options.target
+        )
     print(f"{options.output}: {lines:,} lines")
     return 0
 
@@ -82,7 +85,7 @@ def run_evaluate(options: argparse.Namespace, store: Store) -> int:
             if len(sets) < len(options.pairs):
                 raise BadInput("Two files have the same name: each is a set of its own.")
             done = [
-                evaluate(translator, each, pairs, beam=options.beam, resamples=options.resamples)
+                evaluate(translator, each, pairs, beam=options.beam, resamples=options.resamples, target=options.target)
                 for each, pairs in sets.items()
             ]
         figures[name], texts[name] = [each for each, _ in done], [each for _, each in done]
@@ -109,7 +112,7 @@ def run_evaluate(options: argparse.Namespace, store: Store) -> int:
 
 
 def _read(path: Path, translator: LocalTranslator, options: argparse.Namespace) -> list[Pair]:
-    return read_set(path, translator.source, translator.target, reverse=options.reverse)
+    return read_set(path, translator.source, options.target or translator.target, reverse=options.reverse)
 
 
 def _load(reference: str, options: argparse.Namespace, store: Store) -> LocalTranslator:

@@ -68,7 +68,7 @@ class Vocabulary:
 
     size: int = 8000
     character_coverage: float = 0.9995
-    sample: int = 1_000_000
+    sample: int = 300_000
     split_digits: bool = True
     holds: int = 16
     pairs: int = 8
@@ -164,7 +164,8 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A training. `reverse`: TSV files have the source language in their second column."""
+    """A training. `reverse`: TSV files have the source language in their second column. `target_token`: what a
+    multilingual model that is fine-tuned is told the target by, if it is not `>>target<<`."""
 
     name: str
     source: str
@@ -172,6 +173,7 @@ class Config:
     sources: tuple[Source, ...]
     held_out: tuple[HeldOut, ...] = ()
     reverse: bool = False
+    target_token: str = ""
     cleaning: Cleaning = field(default_factory=Cleaning)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     augmentation: Augmentation = field(default_factory=Augmentation)

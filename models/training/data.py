@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_pairs(path: Path, source: str, target: str, *, reverse: bool = False) -
                 yield from _tmx(file, source, target)
             else:
                 yield from _tsv(file, reverse)
-    except (OSError, EOFError, UnicodeDecodeError, expat.ExpatError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, expat.ExpatError) as error:
         raise BadInput(f"{path}: cannot be read as sentence pairs: {error}") from error
 
 

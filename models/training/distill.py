@@ -22,7 +22,15 @@ _USELESS = {"REPETITION", "TRUNCATED", "UNKNOWN_TOKENS"}
 logger = logging.getLogger(__name__)
 
 
-def distill(translator: LocalTranslator, texts: Iterable[str], output: Path, *, beam: int, lines: int = 2000) -> int:
+def distill(
+    translator: LocalTranslator,
+    texts: Iterable[str],
+    output: Path,
+    *,
+    beam: int,
+    target: str | None = None,
+    lines: int = 2000,
+) -> int:
     """Writes a line for each text, `text TAB translation`, packed with gzip; returns how many there are in the file.
 
     What an earlier call has written stays and is not translated again. A text that has no good translation gets none:
@@ -37,7 +45,7 @@ def distill(translator: LocalTranslator, texts: Iterable[str], output: Path, *, 
         file.truncate(size)
         file.seek(size)
         while some := list(islice(texts, lines)):
-            results = translator.translate(some, options=replaced_beam(translator, beam)).results
+            results = translator.translate(some, target=target, options=replaced_beam(translator, beam)).results
             good = ["" if _USELESS & {*result.flags} else result.text or "" for result in results]
             pairs = (f"{_flat(text)}\t{_flat(made)}\n" for text, made in zip(some, good, strict=True))
             file.write(gzip.compress("".join(pairs).encode(), mtime=0))

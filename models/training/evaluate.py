@@ -91,11 +91,12 @@ def evaluate(
     *,
     beam: int | None = None,
     resamples: int = RESAMPLES,
+    target: str | None = None,
 ) -> tuple[Figures, list[str]]:
     """The figures on a set of pairs, and the translations. Needs sacreBLEU. Raises BadInput for no pairs."""
     if not pairs:
         raise BadInput(f"{name} holds no sentence pair.")
-    output = translate(translator, [pair.source for pair in pairs], beam)
+    output = translate(translator, [pair.source for pair in pairs], beam, target)
     references = [pair.target for pair in pairs]
     bleu, chrf = (_score(metric, output.texts, references, resamples) for metric in metrics())
     figures = Figures(
@@ -104,18 +105,20 @@ def evaluate(
         bleu=bleu,
         chrf=chrf,
         numbers=numbers_kept(pairs, output.texts),
-        holds=_holds(translator, pairs, beam),
+        holds=_holds(translator, pairs, beam, target),
         runaways=output.runaways,
         sentences_per_second=len(pairs) / max(output.seconds, 1e-9),
     )
     return figures, output.texts
 
 
-def translate(translator: LocalTranslator, texts: Sequence[str], beam: int | None = None) -> Output:
-    """A text that fails becomes an empty one."""
+def translate(
+    translator: LocalTranslator, texts: Sequence[str], beam: int | None = None, target: str | None = None
+) -> Output:
+    """A text that fails becomes an empty one. `target` is the language that a multilingual model needs."""
     options = replaced_beam(translator, beam)
     start = time.perf_counter()
-    results = translator.translate(texts, options=options).results
+    results = translator.translate(texts, target=target, options=options).results
     seconds = time.perf_counter() - start
     sentences = [sentence for result in results for sentence in result.sentences]
     runaways = Share(sum("REPETITION" in sentence.flags for sentence in sentences), len(sentences))
@@ -156,7 +159,7 @@ def numbers_kept(pairs: Iterable[Pair], texts: Iterable[str]) -> Share:
     return Share(kept, of)
 
 
-def _holds(translator: LocalTranslator, pairs: Iterable[Pair], beam: int | None) -> Share | None:
+def _holds(translator: LocalTranslator, pairs: Iterable[Pair], beam: int | None, target: str | None) -> Share | None:
     """Copy symbols put in place of what both sides share, always at the same places."""
     symbols = translator.tokenizer.symbols
     if not symbols.holds:
@@ -164,7 +167,7 @@ def _holds(translator: LocalTranslator, pairs: Iterable[Pair], beam: int | None)
     random = Random(_SEED)  # noqa: S311 - no secret
     styles = (style(translator.source), style(translator.target))
     held = [hold(pair, symbols, styles, random).source for pair in pairs]
-    texts = translate(translator, held, beam).texts
+    texts = translate(translator, held, beam, target).texts
     kept = of = 0
     for source, text in zip(held, texts, strict=True):
         for symbol in symbols.holds:

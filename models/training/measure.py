@@ -41,10 +41,15 @@ def measure(
     chosen = {name: _some(pairs, config) for name, pairs in prepared.held_out.items()}
     sets, samples = {}, []
     each = -(-config.watching.samples // len(chosen))
-    device, precision = config.training.device, config.watching.precision
-    with LocalTranslator.load(str(snapshot.absolute()), device=device, precision=precision) as translator:
+    token = prepared.vocabulary.target_token
+    with LocalTranslator.load(
+        str(snapshot.absolute()),
+        device=config.training.device,
+        precision=config.watching.precision,
+        target_tokens={config.target: token} if token else None,
+    ) as translator:
         for name, pairs in chosen.items():
-            figures, texts = evaluate(translator, name, pairs, beam=1, resamples=0)
+            figures, texts = evaluate(translator, name, pairs, beam=1, resamples=0, target=config.target)
             sets[name] = {
                 "bleu": round(figures.bleu.score, 2),
                 "chrf": round(figures.chrf.score, 2),
@@ -94,11 +99,11 @@ def _attention(network: Marian, vocabulary: Vocabulary, pairs: Sequence[Pair]) -
     for pair in sorted(pairs, key=lambda pair: abs(len(pair.source) - 50)):
         located = [vocabulary.locate(side, text) for side, text in enumerate(pair)]
         if max(len(each.ids) for each in located) < _LONGEST_SHOWN:
-            ids = [[*each.ids, vocabulary.end] for each in located]
-            batch = padded([(ids[0], ids[1])], vocabulary.pad)
+            batch = padded(list(vocabulary.encode_pairs([pair])), vocabulary.pad)
             sources, inputs = batch.sources.to(network.device), batch.inputs.to(network.device)
             attention = forward(network, sources, inputs, with_attention=True).attention
             weights = [[round(weight, 2) for weight in row] for row in cast("Tensor", attention)[0].tolist()]
             source, target = ([*each.pieces, "</s>"] for each in located)
+            source = [*filter(None, [vocabulary.target_token]), *source]
             return {"source": source, "target": target, "weights": weights}
     return None

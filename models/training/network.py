@@ -138,14 +138,14 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+        context: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, at_once: int
     ) -> tuple[Tensor, Tensor]:
         rows, vocabulary = len(hidden), len(weight)
         dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
         hidden_, weight_ = hidden.to(dtype or weight.dtype), weight.to(dtype or weight.dtype)
         d_hidden, d_weight, d_bias = torch.empty_like(hidden_), torch.zeros_like(weight), torch.zeros_like(bias)
         total, likelihood = hidden.new_zeros((), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
-        for start in range(0, rows, chunk := max(1, LOGITS_AT_ONCE // vocabulary)):
+        for start in range(0, rows, chunk := max(1, at_once // vocabulary)):
             some = slice(start, start + chunk)
             logits = (hidden_[some] @ weight_.T).float().add_(bias)
             normalizer = logits.logsumexp(-1, keepdim=True)
@@ -168,14 +168,19 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight, d_bias = context.saved_tensors
         scale = gradients[0]
-        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None
+        return d_hidden * scale, d_weight * scale, d_bias * scale, None, None, None
 
 
-def cross_entropy(network: Marian, hidden: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Sums over the targets (n, t) that are not pad: the smoothed loss, to go backward from, and the plain one."""
+def cross_entropy(
+    network: Marian, hidden: Tensor, targets: Tensor, smoothing: float = 0.0, at_once: int = LOGITS_AT_ONCE
+) -> tuple[Tensor, Tensor]:
+    """Sums over the targets (n, t) that are not pad: the smoothed loss, to go backward from, and the plain one.
+
+    So many logits are there `at_once`.
+    """
     there = targets != network.config.pad_token_id
     loss: tuple[Tensor, Tensor] = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden[there], network.projection.weight, network.final_logits_bias[0], targets[there], smoothing
+        hidden[there], network.projection.weight, network.final_logits_bias[0], targets[there], smoothing, at_once
     )
     return loss
 

@@ -57,7 +57,7 @@ def prepare(config: Config, data: Path, run: Path, start: Path | None) -> Prepar
             vocabularies.copy(start, directory)
         else:
             vocabularies.learn(_texts(config, sources), config, directory)
-    vocabulary = Vocabulary(directory)
+    vocabulary = Vocabulary(directory, config.target, config.target_token)
     logger.info("vocabulary: %d pieces, %d symbols", len(vocabulary.ids[0]), len(vocabulary.symbols.all))
     return Prepared(
         sources, counts, held_out, vocabulary, _lexicon(config, sources, vocabulary, run), _print(config, data)

@@ -52,21 +52,27 @@ class Aligner:
         scores = self._lexicon.alignment(*ids, self._vocabulary.pad)[0]  # (t, s)
         best = scores.argmax(1)
         both = (scores.argmax(0)[best] == np.arange(len(best))) & (scores.max(1) > _LIKELY)
-        return {(source.pieces[best[t]], target.pieces[t]) for t in np.flatnonzero(both).tolist()}
+        links = {(source.pieces[best[t]], target.pieces[t]) for t in np.flatnonzero(both).tolist()}
+        return {link for link in links if min(link) >= 0}
 
 
 def words(text: str, located: Located) -> Words:
-    """A word is a run of pieces with letters or digits; anything else is a word of its own."""
+    """A word is a run of pieces with letters or digits; anything else is a word of its own. A piece that is a space and
+    nothing else is of no word: -1."""
     pieces, spans, was_word = list[int](), list[tuple[int, int]](), False
     for piece, (start, end) in zip(located.pieces, located.spans, strict=True):
         start += text[start:end].startswith(" ")
+        if start >= end:
+            was_word = was_word and not piece.startswith("▁")
+            pieces.append(-1)
+            continue
         is_word = _LETTER.search(piece) is not None
-        if spans and (start >= end or (is_word and was_word and not piece.startswith("▁"))):
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        if is_word and was_word and not piece.startswith("▁"):
+            spans[-1] = (spans[-1][0], end)
         else:
             spans.append((start, end))
         pieces.append(len(spans) - 1)
-        was_word = is_word or (was_word and start >= end)
+        was_word = is_word
     return Words(pieces, spans)
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -43,6 +43,8 @@ from models.training.report import write_card, write_report
 from models.training.spans import Aligner
 from models.training.start import begin
 
+Update = Callable[..., tuple[float, int]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -68,19 +70,22 @@ class _Kept(NamedTuple):
         return self.directory / "history.jsonl"
 
 
-def train(config: Config, data: Path, run: Path, output: Path, start: Path | None = None) -> None:
+def train(
+    config: Config, data: Path, run: Path, output: Path, start: Path | None = None, *, update: Update | None = None
+) -> None:
     """Trains until `config.training.steps` and lands the model in `output`, with its card and its report.
 
     What is there of an earlier call in `run` goes on; whatever ends the process, no more than `keep_every` steps are
     lost. `data` is the directory that paths in the configuration are relative to; `start` is the directory of a model
-    to begin with. Raises Stopped after SIGTERM or SIGINT, BadInput for data that cannot be trained on.
+    to begin with; `update` does a step, as `step` does. Raises Stopped after SIGTERM or SIGINT, BadInput for data that
+    cannot be trained on.
     """
     run.mkdir(parents=True, exist_ok=True)
     with _alone(run):
-        _train(config, data, run, output, start)
+        _train(config, data, run, output, start, update or step)
 
 
-def _train(config: Config, data: Path, run: Path, output: Path, start: Path | None) -> None:
+def _train(config: Config, data: Path, run: Path, output: Path, start: Path | None, update: Update) -> None:
     kept, training = _Kept(run), config.training
     torch.set_num_threads(_threads(training))
     prepared = prepare(config, data, run, start)
@@ -129,7 +134,7 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
                 break
             began = time.perf_counter()
             rate = learning_rate(training, state.step, state.landing_from)
-            loss, tokens = step(network, optimizer, batch, training, state.step, rate, prepared.lexicon)
+            loss, tokens = update(network, optimizer, batch, training, state.step, rate, prepared.lexicon)
             _average(average, network, training.average, state.step)
             state.step, state.pool, state.batch = state.step + 1, pool, batch_number
             state.loss, state.tokens = state.loss + loss, state.tokens + tokens

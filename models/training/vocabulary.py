@@ -17,6 +17,7 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from models.checkpoint.files import read, read_json
 from models.checkpoint.metadata import METADATA, Symbols
+from models.errors import BadInput
 from models.training import config as settings
 from models.training.data import Pair
 
@@ -36,10 +37,14 @@ class Located(NamedTuple):
 
 
 class Vocabulary:
-    """Text to ids, on both sides, with the end of sentence."""
+    """Text to ids, on both sides, with the end of sentence.
 
-    def __init__(self, directory: Path) -> None:
-        """Raises UnknownModel for files that are missing or malformed."""
+    `target_token` is what a multilingual model is told before each source, None for any other.
+    """
+
+    def __init__(self, directory: Path, target: str = "", target_token: str = "") -> None:
+        """`target_token` is by default `>>target<<`, where the vocabulary has such. Raises UnknownModel for files
+        that are missing or malformed, BadInput for a token that is not there."""
         self.directory = directory
         self.symbols = Symbols.load(directory)
         self._processors = [SentencePieceProcessor(model_proto=read(directory / f"{side}.spm")) for side in SIDES]
@@ -48,12 +53,18 @@ class Vocabulary:
         self.ids: list[dict[str, int]] = [source, read_json(directory / "target_vocab.json") if separate else source]
         self.end, self.unknown, self.pad = (source[token] for token in (END, UNKNOWN, PAD))
         self.is_shared = not separate
+        tokens = sorted(piece for piece in source if piece.startswith(">>") and piece.endswith("<<"))
+        self.target_token = (target_token or f">>{target}<<") if tokens and target else None
+        if self.target_token not in (None, *tokens):
+            raise BadInput(f"The model has no target token {self.target_token}: target_token is one of {tokens[:9]}.")
+        self._prefix = [] if self.target_token is None else [source[self.target_token]]
 
     def encode(self, side: int, texts: Sequence[str]) -> list[Tokens]:
         """`side` is 0 for the source, 1 for the target."""
         ids, unknown, end = self.ids[side], self.unknown, self.end
         pieces = self._processors[side].encode(list(texts), return_type=str, num_threads=1)
-        return [[*(ids.get(piece, unknown) for piece in sentence), end] for sentence in pieces]
+        prefix = self._prefix if side == 0 else []
+        return [[*prefix, *(ids.get(piece, unknown) for piece in sentence), end] for sentence in pieces]
 
     def encode_pairs(self, pairs: Sequence[Pair]) -> Iterator[tuple[Tokens, Tokens]]:
         sides = (self.encode(side, [pair[side] for pair in pairs]) for side in range(2))
