@@ -13,7 +13,6 @@ import gzip
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import sacrebleu
 import torch
 from transformers import MarianMTModel
 
@@ -21,6 +20,7 @@ from models.engine.engine import Engine, EngineSettings
 from models.engine.options import DecodingOptions
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
+from models.training.evaluate import scores
 
 HOUSE = Path(__file__).parents[1]
 MODEL = HOUSE / "models" / "embedded" / "fr-en"
@@ -45,7 +45,7 @@ def main() -> None:
             outputs.append(list(translate(sources, beam)))
             if any(references):
                 found = [tokenizer.decode(tokens) for tokens in outputs[-1]]
-                bleu, chrf = sacrebleu.corpus_bleu(found, [references]), sacrebleu.corpus_chrf(found, [references])
+                bleu, chrf = scores(found, references, resamples=0)
                 print(f"beam {beam}  {name:12}  BLEU {bleu.score:5.2f}  chrF {chrf.score:5.2f}", flush=True)
         same = sum(a == b for a, b in zip(*outputs, strict=True))
         print(f"beam {beam}  identical: {same} of {len(sources)}, {same / len(sources):.2%}", flush=True)

@@ -98,7 +98,7 @@ def evaluate(
         raise BadInput(f"{name} holds no sentence pair.")
     output = translate(translator, [pair.source for pair in pairs], beam, target)
     references = [pair.target for pair in pairs]
-    bleu, chrf = (_score(metric, output.texts, references, resamples) for metric in metrics())
+    bleu, chrf = scores(output.texts, references, resamples)
     figures = Figures(
         name=name,
         pairs=len(pairs),
@@ -140,11 +140,18 @@ def metrics(references: Sequence[str] | None = None) -> tuple[Any, Any]:
     return BLEU(references=known), CHRF(references=known)
 
 
+def scores(texts: Sequence[str], references: Sequence[str], resamples: int = RESAMPLES) -> tuple[Score, Score]:
+    """BLEU and chrF of a corpus, with intervals where `resamples` is 2 or more. Raises BadInput without sacreBLEU."""
+    bleu, chrf = metrics()
+    return _score(bleu, texts, references, resamples), _score(chrf, texts, references, resamples)
+
+
 def _score(metric: Any, texts: Sequence[str], references: Sequence[str], resamples: int) -> Score:
     found = metric.corpus_score(texts, [references], n_bootstrap=max(1, resamples))
     if resamples < 2:
         return Score(found.score)
-    return Score(found.score, found._mean - found._ci, found._mean + found._ci)
+    mean, half = float(found._mean), float(found._ci)
+    return Score(found.score, mean - half, mean + half)
 
 
 def numbers_kept(pairs: Iterable[Pair], texts: Iterable[str]) -> Share:
@@ -180,7 +187,7 @@ def _holds(translator: LocalTranslator, pairs: Iterable[Pair], beam: int | None,
 def compare(
     references: Sequence[str], first: Sequence[str], second: Sequence[str], resamples: int = RESAMPLES
 ) -> list[Comparison]:
-    """By sacreBLEU's paired bootstrap."""
+    """By sacreBLEU's paired bootstrap; p is 1 for equal scores, which it takes for a difference."""
     bleu, chrf = metrics(references)
     from sacrebleu.significance import PairedTest
 
@@ -188,15 +195,18 @@ def compare(
     _, found = PairedTest(systems, {"BLEU": bleu, "chrF": chrf}, references=None, test_type="bs", n_samples=resamples)()
     results = cast("dict[str, list[Any]]", found)
     del results["System"]
-    return [Comparison(metric, one.score, two.score, two.p_value) for metric, (one, two) in results.items()]
+    return [
+        Comparison(metric, one.score, two.score, float(two.p_value) if one.score != two.score else 1.0)
+        for metric, (one, two) in results.items()
+    ]
 
 
 def signatures(resamples: int = RESAMPLES) -> list[str]:
     """What sacreBLEU calls these scores, for whoever wants to compare with theirs."""
     found = []
     for metric in metrics():
-        metric.corpus_score([""], [[""]], n_bootstrap=max(1, resamples))
-        found.append(f"{metric.name}|{metric.get_signature()}")
+        score = metric.corpus_score([""], [[""]], n_bootstrap=max(1, resamples))
+        found.append(f"{score.name}|{metric.get_signature()}")
     return found
 
 

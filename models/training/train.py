@@ -129,7 +129,7 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
                 keep()
                 state.landing_from = state.step
                 bar.total = end = state.step + training.landing
-                bar.write(f"landing from step {state.step:,}")
+                logger.info("landing from step %s", f"{state.step:,}")
             if state.step >= end:
                 break
             began = time.perf_counter()
