@@ -96,7 +96,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The sizes of the network. With `--from` they are the model's, but for layers, of which there may be more."""
+    """The sizes of the network. With `--from` they are the model's; but `grow` adds the layers that it lacks."""
 
     d_model: int = 256
     heads: int = 4
@@ -105,6 +105,7 @@ class Network:
     feed_forward: int = 1024
     activation: str = "swish"
     longest: int = 512
+    grow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ def begin(config: settings.Config, vocabulary: Vocabulary, start: Path | None) -
     model = Marian.load(start)
     reuses = config.vocabulary.reuse
     shape = model.config if reuses else _with_vocabulary(model.config, vocabulary)
-    layers = {
-        "encoder_layers": max(shape.encoder_layers, config.network.encoder_layers),
-        "decoder_layers": max(shape.decoder_layers, config.network.decoder_layers),
-    }
-    shape = replace(shape, **layers, num_beams=config.landed.beam)  # type: ignore[arg-type]
+    shape = replace(shape, num_beams=config.landed.beam)
+    if config.network.grow:
+        shape = replace(
+            shape,
+            encoder_layers=max(shape.encoder_layers, config.network.encoder_layers),
+            decoder_layers=max(shape.decoder_layers, config.network.decoder_layers),
+        )
     if shape == replace(model.config, num_beams=config.landed.beam) and reuses:
         return trainable(model)
     network = build(shape)

@@ -142,12 +142,12 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
             bar.update()
             if state.step % watching.print_every == 0 or state.step == end:
                 _say(bar, kept.history, state, rate, end, state.step % watching.print_every or watching.print_every)
+            if state.step % watching.measure_every == 0 or state.step == end:
+                watch()  # before it is kept, or a run that is killed in between would never be measured here
             if state.step % watching.keep_every == 0 or is_stopped():
                 keep()
             if is_stopped():
                 raise Stopped(f"{config.name}: stopped at step {state.step:,}; the same command goes on from there.")
-            if state.step % watching.measure_every == 0 or state.step == end:
-                watch()
     keep()
     export(average, network.config, prepared.vocabulary.directory, output, config.landed.longest)
     write_card(config, prepared.counts, network, kept.history, output / "README.md")

@@ -42,7 +42,9 @@ def test_a_landed_model_goes_on_where_it_was(trained: Path, pairs: list[Pair], c
 
 def test_more_layers_than_the_model_has(trained: Path, pairs: list[Pair], configure: Configure) -> None:
     vocabulary = Vocabulary(trained / "model")
-    config = configure("encoder_layers = 1", "encoder_layers = 3", "decoder_layers = 1", "decoder_layers = 2")
+    config = configure(
+        "encoder_layers = 1", "encoder_layers = 3", "decoder_layers = 1", "decoder_layers = 2\ngrow = true"
+    )
     fresh = said(begin(config, vocabulary, None), vocabulary, pairs[:50])
     grown = begin(config, vocabulary, trained / "model")
     assert (len(grown.encoder), len(grown.decoder)) == (3, 2)
