@@ -76,8 +76,8 @@ def hold(
     changes = [(place.source, place.target, free.pop()) for place in chosen]
     held = _replaced(pair, changes)
     if free and (not changes or random.random() < _EDGE):
-        form = random.choice((f"{free.pop()} {{}}", f"{{}} {free.pop()}"))
-        held = Pair(*(form.replace("{}", text) for text in held))
+        symbol, is_first = free.pop(), random.random() < 0.5
+        held = Pair(*(f"{symbol} {text}" if is_first else f"{text} {symbol}" for text in held))
     return held
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 import regex
 
+from models.checkpoint.metadata import Symbols
 from models.training.augmentation import Augmenter
 from models.training.config import Augmentation
-from models.training.copying import copied
+from models.training.copying import copied, hold
 from models.training.data import Pair
 from models.training.formats import made, numbers, shared_numbers, style, write
 from models.training.lexicon import Lexicon
@@ -59,6 +60,14 @@ def test_holds_are_on_both_sides_as_often(augment: Augment) -> None:
         seen.update(holds)
     assert seen.keys() == {"⟦h0⟧", "⟦h1⟧", "⟦h2⟧", "⟦h3⟧"}
     assert min(seen.values()) > 0.5 * max(seen.values())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_holds_are_enough(count: int, pairs: list[Pair], aligner: Aligner) -> None:
+    symbols, random = Symbols(holds=("⟦h0⟧", "⟦h1⟧")[:count]), Random(1)
+    for pair in pairs:
+        source, target = hold(pair, symbols, (FRENCH, ENGLISH), random, aligner)
+        assert 1 <= source.count("⟦") == target.count("⟦") <= count
 
 
 def test_holds_are_for_what_both_sides_share() -> None:
