@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-quality bench-engine bench-path bench-overload bench-models bench-observability lock environment clean
+.PHONY: bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability lock environment clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -51,6 +51,9 @@ bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.
 bench-engine: environment ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
 	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
+
+bench-training: environment ## what a step of training costs, and what its products alone would, half a minute
+	@$(ENV) benchmarks.training
 
 bench-path: environment ## what a request costs without a model, stage by stage, in CPU and in time
 	@$(ENV) benchmarks.path

@@ -7,8 +7,6 @@ call this warm-up, stable, decay).
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
 import math
 import os
@@ -20,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +27,6 @@ from tqdm import tqdm
 from models.errors import BadInput, ModelError
 from models.network.config import MarianConfig
 from models.network.marian import Marian
-from models.training import checkpoint
 from models.training.augmentation import Augmenter
 from models.training.batches import Batch, Pools, stream
 from models.training.checkpoint import State
@@ -40,6 +37,7 @@ from models.training.measure import measure
 from models.training.network import clear_pad_gradients, cross_entropy, forward, guided, trainable
 from models.training.prepare import Prepared, prepare
 from models.training.report import write_card, write_report
+from models.training.run import Run
 from models.training.spans import Aligner
 from models.training.start import begin
 
@@ -52,24 +50,6 @@ class Stopped(ModelError):
     """Somebody ended the run before it had landed; what it has done is kept."""
 
 
-class _Kept(NamedTuple):
-    """The files of a run."""
-
-    directory: Path
-
-    @property
-    def trunk(self) -> Path:
-        return self.directory / "trunk.pt"
-
-    @property
-    def landing(self) -> Path:
-        return self.directory / "landing.pt"
-
-    @property
-    def history(self) -> Path:
-        return self.directory / "history.jsonl"
-
-
 def train(
     config: Config, data: Path, run: Path, output: Path, start: Path | None = None, *, update: Update | None = None
 ) -> None:
@@ -80,24 +60,22 @@ def train(
     to begin with; `update` does a step, as `step` does. Raises Stopped after SIGTERM or SIGINT, BadInput for data that
     cannot be trained on.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with _alone(run):
-        _train(config, data, run, output, start, update or step)
+    with Run(run).alone():
+        _train(config, data, Run(run), output, start, update or step)
 
 
-def _train(config: Config, data: Path, run: Path, output: Path, start: Path | None, update: Update) -> None:
-    kept, training = _Kept(run), config.training
+def _train(config: Config, data: Path, run: Run, output: Path, start: Path | None, update: Update) -> None:
+    training, watching = config.training, config.watching
     torch.set_num_threads(_threads(training))
-    prepared = prepare(config, data, run, start)
-    state = _resume(kept, prepared, training.steps)
+    prepared = prepare(config, data, run.directory, start)
+    state = run.resume(training.steps, prepared.fingerprint)
     network = _network(state, config, prepared, start).to(training.device)
-    optimizer = _optimizer(network, training)
+    optimizer = optimizer_of(network, training)
     if state.step:
         optimizer.load_state_dict(state.optimizer)
     average = {name: weights.to(training.device) for name, weights in state.average.items()} or {
         name: weights.detach().clone() for name, weights in network.state_dict().items()
     }
-    _forget_after(kept.history, state.step)
     weights = [source.weight for source in config.sources]
     aligner = Aligner(prepared.vocabulary, prepared.lexicon) if prepared.lexicon else None
     languages = (config.source, config.target)
@@ -106,23 +84,22 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
     logger.info(
         "%s: %s parameters, %d threads, %s; from step %d",
         *(config.name, f"{sum(p.numel() for p in network.parameters()):,}", torch.get_num_threads()),
-        *("bfloat16" if _autocasts(training) else "float32", state.step),
+        *("bfloat16" if autocasts(training) else "float32", state.step),
     )
 
     def keep() -> None:
         state.network, state.average, state.optimizer = network.state_dict(), average, optimizer.state_dict()
         state.shape = asdict(network.config)
-        checkpoint.save(kept.trunk if state.landing_from is None else kept.landing, state)
+        run.keep(state)
 
     def watch() -> None:
         threads = torch.get_num_threads()
-        found = measure(network, average, config, prepared, run / "snapshot")
+        found = measure(network, average, config, prepared, run.directory / "snapshot")
         torch.set_num_threads(threads)  # a translator sets it to one
-        _note(kept.history, step=state.step, **found)
-        write_report(config, kept.history, run / "report.html")
+        run.note(step=state.step, **found)
+        write_report(config, run.history, run.directory / "report.html")
 
     end = training.steps + training.landing if state.landing_from is None else state.landing_from + training.landing
-    watching = config.watching
     with _signalled() as is_stopped, tqdm(total=end, initial=state.step, unit="step", disable=None) as bar:
         for pool, batch_number, batch in stream(pools, state.pool, state.batch, training.workers):
             if state.landing_from is None and state.step >= training.steps:
@@ -141,7 +118,7 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
             state.seconds += time.perf_counter() - began
             bar.update()
             if state.step % watching.print_every == 0 or state.step == end:
-                _say(bar, kept.history, state, rate, end, state.step % watching.print_every or watching.print_every)
+                _say(bar, run, state, rate, end, state.step % watching.print_every or watching.print_every)
             if state.step % watching.measure_every == 0 or state.step == end:
                 watch()  # before it is kept, or a run that is killed in between would never be measured here
             if state.step % watching.keep_every == 0 or is_stopped():
@@ -150,8 +127,8 @@ def _train(config: Config, data: Path, run: Path, output: Path, start: Path | No
                 raise Stopped(f"{config.name}: stopped at step {state.step:,}; the same command goes on from there.")
     keep()
     export(average, network.config, prepared.vocabulary.directory, output, config.landed.longest)
-    write_card(config, prepared.counts, network, kept.history, output / "README.md")
-    write_report(config, kept.history, output / "report.html")
+    write_card(config, prepared.counts, network, run.history, output / "README.md")
+    write_report(config, run.history, output / "report.html")
     logger.info("%s: landed in %s", config.name, output)
 
 
@@ -179,7 +156,7 @@ def step(
     is_guided = training.guided > 0 and number < training.guided_steps and lexicon is not None
     sources, inputs, targets = (ids.to(device) for ids in batch)
     tokens = int((batch.targets != network.config.pad_token_id).sum())
-    with torch.autocast(device.type, torch.bfloat16, enabled=_autocasts(training)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=autocasts(training)):
         hidden, attention = forward(network, sources, inputs, dropout=training.dropout, with_attention=is_guided)
         loss, plain = cross_entropy(network, hidden, targets, training.label_smoothing)
     if attention is not None and lexicon is not None:
@@ -202,7 +179,8 @@ def _threads(training: Training) -> int:
     return training.threads or len(os.sched_getaffinity(0))
 
 
-def _autocasts(training: Training) -> bool:
+def autocasts(training: Training) -> bool:
+    """Whether products are made in bfloat16."""
     if training.precision != "auto":
         return training.precision == "bfloat16"
     if torch.device(training.device).type == "cuda":
@@ -210,8 +188,8 @@ def _autocasts(training: Training) -> bool:
     return torch.cpu._is_avx512_bf16_supported()
 
 
-def _optimizer(network: Marian, training: Training) -> torch.optim.AdamW:
-    """Biases and norms do not decay."""
+def optimizer_of(network: Marian, training: Training) -> torch.optim.AdamW:
+    """AdamW, in which biases and norms do not decay."""
     matrices = [p for p in network.parameters() if p.dim() > 1 and p is not network.final_logits_bias]
     chosen = {id(p) for p in matrices}
     others = [p for p in network.parameters() if id(p) not in chosen]
@@ -228,35 +206,12 @@ def _average(average: dict[str, Tensor], network: Marian, decay: float, step: in
             average[name].lerp_(weights, share)
 
 
-def _resume(kept: _Kept, prepared: Prepared, steps: int) -> State:
-    """The landing that is under way, or the trunk, or a new state."""
-    state = checkpoint.load(kept.trunk) if kept.trunk.exists() else State(fingerprint=prepared.fingerprint)
-    if kept.landing.exists():
-        landing = checkpoint.load(kept.landing)
-        if landing.landing_from == max(steps, state.step):
-            state = landing
-    if state.fingerprint != prepared.fingerprint:
-        logger.warning("data or settings are not those that the run began with; figures will not be the same")
-    return state
-
-
 def _network(state: State, config: Config, prepared: Prepared, start: Path | None) -> Marian:
     if not state.step:
         return begin(config, prepared.vocabulary, start)
     network = trainable(Marian(MarianConfig(**state.shape)))
     network.load_state_dict(state.network)
     return network
-
-
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Raises BadInput where another process trains there."""
-    with (run / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BadInput(f"{run}: another process trains there.") from error
-        yield
 
 
 @contextmanager
@@ -279,30 +234,14 @@ def _signalled() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _say(bar: Any, history: Path, state: State, rate: float, end: int, steps: int) -> None:
+def _say(bar: Any, run: Run, state: State, rate: float, end: int, steps: int) -> None:
     """What the last `steps` brought, on the terminal and in the history."""
     loss, speed = state.loss / state.tokens, state.tokens / state.seconds
     left = timedelta(seconds=round((end - state.step) * state.seconds / steps))
     said = f"step {state.step:,} of {end:,}  loss {loss:.3f}  rate {rate:.2e}  {speed:,.0f} tokens/s  {left} left"
     bar.set_postfix_str(said) if not bar.disable else logger.info("%s", said)
-    _note(history, step=state.step, loss=loss, rate=rate, tokens_per_second=round(speed, 1))
+    run.note(step=state.step, loss=loss, rate=rate, tokens_per_second=round(speed, 1))
     state.loss, state.tokens, state.seconds = 0.0, 0, 0.0
-
-
-def _note(history: Path, **said: object) -> None:
-    with history.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(said, ensure_ascii=False) + "\n")
-
-
-def _forget_after(history: Path, step: int) -> None:
-    """What a killed run had noted beyond the state that it is resumed from."""
-    if not history.exists():
-        return
-    lines = history.read_text(encoding="utf-8").splitlines()
-    known = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-    partial = history.with_name("history.part")
-    partial.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
-    partial.replace(history)
 
 
 def with_steps(config: Config, steps: int | None) -> Config:
