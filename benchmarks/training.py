@@ -2,8 +2,8 @@
 
 python -m benchmarks.training [--threads 2] [--layers 6] [--vocabulary 12000] [--tokens 5000]
 
-The batch is made up: sentences of 20 tokens. Other work on the machine hardly changes CPU time; tokens/s follow from it as
-if every thread had a core for itself.
+The batch is made up, of sentences of 20 tokens. Other work on the machine hardly changes CPU time; tokens/s follow from
+it, as if every thread had a core for itself.
 """
 
 from __future__ import annotations

@@ -17,15 +17,16 @@ from models.training.vocabulary import copy
 
 
 def export(
-    weights: Mapping[str, Tensor], config: MarianConfig, vocabulary: Path, directory: Path, longest: int
+    weights: Mapping[str, Tensor], config: MarianConfig, vocabulary: Path, directory: Path, **tokenizer: object
 ) -> None:
-    """Writes the model's files into `directory`, which is made where it is missing; `weights` have our names.
+    """Writes the model's files into `directory`, which is made where it is missing; `weights` have our names, and
+    `tokenizer` goes into tokenizer_config.json.
 
     Raises BadInput for weights that float16 cannot hold.
     """
     directory.mkdir(parents=True, exist_ok=True)
     copy(vocabulary, directory)
-    _set(directory / "tokenizer_config.json", model_max_length=longest)
+    _set(directory / "tokenizer_config.json", **tokenizer)
     generation = {
         "bad_words_ids": [[token] for token in config.bad_token_ids],
         "bos_token_id": config.eos_token_id,

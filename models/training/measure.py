@@ -37,7 +37,7 @@ def measure(
     if not prepared.held_out:
         return {}
     shutil.rmtree(snapshot, ignore_errors=True)
-    export(average, network.config, prepared.vocabulary.directory, snapshot, config.landed.longest)
+    export(average, network.config, prepared.vocabulary.directory, snapshot, **prepared.vocabulary.tokenizer(config))
     chosen = {name: _some(pairs, config) for name, pairs in prepared.held_out.items()}
     sets, samples = {}, []
     each = -(-config.watching.samples // len(chosen))

@@ -126,7 +126,7 @@ def _train(config: Config, data: Path, run: Run, output: Path, start: Path | Non
             if is_stopped():
                 raise Stopped(f"{config.name}: stopped at step {state.step:,}; the same command goes on from there.")
     keep()
-    export(average, network.config, prepared.vocabulary.directory, output, config.landed.longest)
+    export(average, network.config, prepared.vocabulary.directory, output, **prepared.vocabulary.tokenizer(config))
     write_card(config, prepared.counts, network, run.history, output / "README.md")
     write_report(config, run.history, output / "report.html")
     logger.info("%s: landed in %s", config.name, output)

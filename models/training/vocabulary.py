@@ -59,6 +59,13 @@ class Vocabulary:
             raise BadInput(f"The model has no target token {self.target_token}: target_token is one of {tokens[:9]}.")
         self._prefix = [] if self.target_token is None else [source[self.target_token]]
 
+    def tokenizer(self, config: settings.Config) -> dict[str, object]:
+        """What tokenizer_config.json of the model says; one with target tokens has no target of its own."""
+        languages = {"source_lang": config.source, "target_lang": config.target}
+        if self.target_token is not None:
+            del languages["target_lang"]
+        return {**languages, "model_max_length": config.landed.longest}
+
     def encode(self, side: int, texts: Sequence[str]) -> list[Tokens]:
         """`side` is 0 for the source, 1 for the target."""
         ids, unknown, end = self.ids[side], self.unknown, self.end

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from models.checkpoint.metadata import Symbols
-from models.errors import UnknownModel
 from models.tokenizer import Tokenizer
 from models.training.config import Vocabulary as Settings
 from models.training.spans import words
@@ -62,32 +58,3 @@ def test_words_are_runs_of_pieces(trained: Path) -> None:
         "Tom",
         ".",
     ]
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        ({"symbols": []}, "an object was expected"),
-        ({"symbols": {"holds": "⟦h0⟧"}}, "holds and pairs are lists"),
-        ({"symbols": {"holds": [""]}}, "holds and pairs are lists"),
-        ({"symbols": {"term": ["⟦t⟧"]}}, "a list of two"),
-        ({"symbols": {"pairs": [["⟦o0⟧"]]}}, "pairs of strings were expected"),
-        ({"symbols": {"holds": ["a", "a"]}}, "twice"),
-        ({"symbols": {"holds": ["⟦h99⟧"]}}, "⟦h99⟧ is in no vocabulary"),
-    ],
-)
-def test_metadata_that_does_not_fit_is_refused(
-    make_model: MakeModel, tmp_path: Path, said: object, message: str
-) -> None:
-    copy(make_model(), tmp_path)
-    (tmp_path / "config.json").write_text((make_model() / "config.json").read_text())
-    (tmp_path / "tolk.json").write_text(json.dumps(said), encoding="utf-8")
-    with pytest.raises(UnknownModel, match=message):
-        Tokenizer.load(tmp_path)
-
-
-def test_metadata_may_say_more(make_model: MakeModel, tmp_path: Path) -> None:
-    copy(make_model(), tmp_path)
-    (tmp_path / "config.json").write_text((make_model() / "config.json").read_text())
-    (tmp_path / "tolk.json").write_text('{"quality": [1, 2]}')
-    assert Tokenizer.load(tmp_path).symbols == Symbols()
