@@ -157,10 +157,11 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What the landed directory says besides: the beam, and the longest sentence in tokens that is translated whole."""
+    """What the landed directory says besides: the beam, and the longest sentence in tokens that is translated whole, 0
+    for what the model of `--from` says, and 128 for a new vocabulary."""
 
     beam: int = 4
-    longest: int = 128
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from models.training.data import Pair
 FILES = ("source.spm", "target.spm", "vocab.json", "target_vocab.json", "tokenizer_config.json", METADATA)
 END, UNKNOWN, PAD = "</s>", "<unk>", "<pad>"
 _REQUIRED = "0123456789.,;:!?'\"()-/%€$«»"  # characters that have a piece however rare they are
+_LONGEST = 128  # tokens of a sentence that is translated whole
 
 Tokens = list[int]
 
@@ -64,7 +65,8 @@ class Vocabulary:
         languages = {"source_lang": config.source, "target_lang": config.target}
         if self.target_token is not None:
             del languages["target_lang"]
-        return {**languages, "model_max_length": config.landed.longest}
+        longest = {"model_max_length": config.landed.longest} if config.landed.longest else {}
+        return {**languages, **longest}
 
     def encode(self, side: int, texts: Sequence[str]) -> list[Tokens]:
         """`side` is 0 for the source, 1 for the target."""
@@ -129,7 +131,7 @@ def learn(texts: Iterable[str], config: settings.Config, directory: Path) -> Non
         "unk_token": UNKNOWN,
         "eos_token": END,
         "pad_token": PAD,
-        "model_max_length": config.landed.longest,
+        "model_max_length": config.landed.longest or _LONGEST,
         "tokenizer_class": "MarianTokenizer",
     }
     for name, content in (("vocab.json", ids), ("tokenizer_config.json", tokenizer), (METADATA, marks.said())):

@@ -68,10 +68,12 @@ def test_a_new_vocabulary_keeps_the_embeddings_of_known_pieces(
 def test_the_other_direction(trained: Path, corpus: Path, configure: Configure, tmp_path: Path) -> None:
     """The same vocabulary, the languages and the columns the other way round."""
     swapped = ('source = "fr"\ntarget = "en"', 'source = "en"\ntarget = "fr"\nreverse = true')
-    train(configure(*QUICK, *swapped), corpus, tmp_path, tmp_path / "model", trained / "model")
+    config = configure(*QUICK, *swapped, "longest = 32", "longest = 0")
+    train(config, corpus, tmp_path, tmp_path / "model", trained / "model")
     with LocalTranslator.load(str(tmp_path / "model"), precision="float32") as translator:
         assert (translator.source, translator.target) == ("en", "fr")
         assert translator.tokenizer.symbols.holds
+        assert translator.longest == 32  # as the model says with which it began
     assert (tmp_path / "model" / "vocab.json").read_bytes() == (trained / "model" / "vocab.json").read_bytes()
 
 
