@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from app.settings import REPOSITORY, Settings, SettingsError
+from app.settings import REPOSITORY, Settings
+from tasks.environment import SettingsError
 from telemetry.address import Address
 
 
