@@ -58,7 +58,7 @@ result_serializer = "json"
 result_backend = "tasks.worker.replies:Replies"
 result_persistent = False
 
-imports = ("tasks.worker.translate",)
+imports = ("tasks.worker.translate", "tasks.worker.control")
 task_queues = [queue for route in tolk_models.current().routes for queue in translation_queues(route)]
 task_default_queue = task_queues[0].name
 task_create_missing_queues = False

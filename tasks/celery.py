@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 
-from tasks import logs
+from tasks import logs, options
 from tasks.contract.names import Priority
 from tasks.contract.worker import LoadedModel
-from tasks.host import gpu
-from tasks.pool import command
 from telemetry import tracing
 
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ class Stats(Protocol):
 
 
 class Engines(Protocol):
-    """The models that a worker has in memory: `tasks.worker.start.Models`, which says more, without importing it."""
+    """The models that a worker has in memory: `tasks.worker.models.Models`, which says more, without importing it."""
 
     @property
     def warm(self) -> frozenset[str]: ...
@@ -88,7 +86,7 @@ class Tolk(Celery):
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, command.METRICS, command.SIBLINGS, command.SUPERVISOR}
+app.user_options["worker"] |= {options.GPU, options.METRICS, options.SIBLINGS, options.SUPERVISOR}
 
 
 @setup_logging.connect(weak=False)
@@ -107,5 +105,5 @@ def export_spans(**_: Any) -> None:
 
 
 app.steps["worker"].add("tasks.worker.start:Engines")  # a name, so that only a worker imports it
-app.steps["worker"].add("tasks.pool.command:Supervision")
+app.steps["worker"].add("tasks.worker.supervision:Supervision")
 app.steps["consumer"] |= {"tasks.worker.consumer:DeadLetters", "tasks.worker.subscriptions:Subscriptions"}

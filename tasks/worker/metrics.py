@@ -1,18 +1,16 @@
-"""`/metrics` of a worker, for Prometheus, and `/healthz`, for whoever has to know whether it is well.
+"""`/metrics` of a worker, for Prometheus, served beside its `/healthz`.
 
 The facts are those that the worker keeps anyway: what is served is read from them when it is asked for.
 """
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 from socketserver import ThreadingTCPServer
 from typing import Any
@@ -29,15 +27,12 @@ from models.loading.loaded import LoadedStats
 from tasks.celery import Tolk
 from tasks.host import gpu, memory
 from tasks.host.gpu import Gpu
-from tasks.worker.start import Models, refuse
+from tasks.worker.health import Health
+from tasks.worker.models import Models
+from tasks.worker.start import refuse
 from tasks.worker.translate import TASK_SECONDS, TASKS
-from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 
-# A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
-# looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
-# well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
-PATIENCE = 90.0
 CLIENT_TIMEOUT = 10.0  # seconds until a client is let go that has not had its answer, however much it says
 CLIENTS = 8  # at once; the next ones are turned away
 
@@ -118,28 +113,6 @@ def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
-
-
-@dataclass(slots=True)
-class Health:
-    """Whether a worker can do its work, as far as it knows itself."""
-
-    worker: Any
-    connected: float = -math.inf  # when it was seen to have its broker, the last time
-
-    def look(self) -> None:
-        connection = getattr(self.worker.consumer, "connection", None)
-        if connection is not None and connection.connected:
-            self.connected = time.monotonic()
-
-    def complaint(self) -> str | None:
-        """What is wrong, in a sentence, if anything is."""
-        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
-        if watchdog is not None and (reason := watchdog.complaint()) is not None:
-            return f"{reason}."
-        if (seconds := time.monotonic() - self.connected) == math.inf:
-            return "The worker is starting: it has not reached its broker yet."
-        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
 
 
 class Handler(MetricsHandler):

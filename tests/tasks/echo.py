@@ -32,17 +32,17 @@ from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
 from tasks.celery import app
-from tasks.pool import command
+from tasks.pool import supervisor
 from tasks.registry import file
 from tasks.registry.entry import Entry
-from tasks.worker import metrics, start
+from tasks.worker import health, start
 
 logger = get_logger(__name__)
 
 file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
-command.FIRST = command.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
-metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
-app.steps["worker"] = {"echo:Engines", "tasks.pool.command:Supervision"}
+supervisor.FIRST = supervisor.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
+health.PATIENCE = float(os.environ.get("ECHO_PATIENCE", health.PATIENCE))
+app.steps["worker"] = {"echo:Engines", "tasks.worker.supervision:Supervision"}
 
 
 @celeryd_after_setup.connect(weak=False)

@@ -30,8 +30,10 @@ from tasks.contract.reply import TranslateReply
 from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
+from tasks.worker import health as worker_health
 from tasks.worker import metrics
-from tasks.worker.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
+from tasks.worker.health import PATIENCE, Health
+from tasks.worker.metrics import CLIENTS, Server, WorkerMetrics
 from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -309,7 +311,7 @@ def test_what_the_watchdog_does_not_like_is_not_well() -> None:
 
 def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(worker_health, "time", SimpleNamespace(monotonic=lambda: now[0]))
     connection = SimpleNamespace(connected=True)
     worker = SimpleNamespace(consumer=SimpleNamespace(connection=None), app=SimpleNamespace())
     health = Health(worker)

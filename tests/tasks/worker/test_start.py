@@ -27,7 +27,7 @@ from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
 from tasks.registry.file import RegistryFile
-from tasks.worker.start import Models
+from tasks.worker.models import Models
 
 QUEUE = "tolk.translate.a.interactive"
 
