@@ -107,7 +107,7 @@ class Consumer(CeleryConsumer):
     def cancel_active_requests(self) -> None:
         """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
         state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
-        self.app.engines.close()
+        self.app.models.memory.close()
 
 
 class DeadLetters(bootsteps.StartStopStep):

@@ -29,7 +29,7 @@ class Health:
 
     def complaint(self) -> str | None:
         """What is wrong, in a sentence, if anything is."""
-        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
+        watchdog: Watchdog | None = getattr(self.worker, "watchdog", None)  # none yet while the worker starts
         if watchdog is not None and (reason := watchdog.complaint()) is not None:
             return f"{reason}."
         if (seconds := time.monotonic() - self.connected) == math.inf:

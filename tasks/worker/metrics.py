@@ -46,17 +46,17 @@ class WorkerMetrics(Collector):
         self._app, self._gpu = app, gpu
 
     def collect(self) -> Iterator[Metric]:
-        models: Models[Any] | None = getattr(self._app, "engines", None)  # none yet while the worker starts
+        models: Models | None = getattr(self._app, "models", None)  # none yet while the worker starts
         if models is not None:
-            yield from _of_engines(models.engines())
-            yield from _of_models(models.stats(), len(models.loaded()))
+            yield from _of_work(models.memory.engines())
+            yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
         yield _gauge("tolk_memory_bytes", "Resident memory of the process.", memory.resident())
         yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", memory.limit())
         if self._gpu is not None:
             yield from _of_gpu(self._gpu)
 
 
-def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
+def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
     counters = {
         "tolk_sentences_total": ("Sentences translated.", "finished"),
         "tolk_source_tokens_total": ("Tokens of the sentences translated, their ends included.", "source_tokens"),
@@ -66,7 +66,7 @@ def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
     }
     for name, (text, fact) in counters.items():
         family = CounterMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             family.add_metric([model], getattr(stats, fact))
         yield family
     gauges = {
@@ -77,11 +77,11 @@ def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
     }
     for name, (text, fact) in gauges.items():
         gauge = GaugeMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             gauge.add_metric([model], getattr(stats, fact))
         yield gauge
     histogram = HistogramMetricFamily("tolk_batch_sentences", "Sentences in a step's batch.", labels=["model"])
-    for model, stats in engines.items():
+    for model, stats in done.items():
         bounds = [f"{size:.1f}" for size in BATCH_SIZES] + ["+Inf"]
         buckets = list(zip(bounds, accumulate(stats.batches), strict=True))
         histogram.add_metric([model], buckets, stats.batch_sentences)

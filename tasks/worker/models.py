@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from celery.utils.log import get_logger
 
-from models.engine.stats import EngineStats
+from models.engine.options import DecodingOptions
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
-from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
-from tasks.celery import Engine
+from models.loading.loaded import LoadedModels
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.worker import LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
+
+if TYPE_CHECKING:  # torch comes with these
+    from models.local import LocalTranslator, Translated
+    from models.store.diskcache import Held
+    from tasks.worker.loader import Loader
 
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
 AT_ONCE = 4  # models are brought up to date
@@ -26,39 +30,41 @@ AT_ONCE = 4  # models are brought up to date
 logger = get_logger(__name__)
 
 
-class Servable(Engine, Loadable, Protocol):
-    """A model in memory that translates, such as models.local.LocalTranslator."""
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A model in memory as the task asks it: a TranslatingModel."""
 
+    translator: LocalTranslator
 
-F = TypeVar("F", bound=Fetched)
+    @property
+    def version(self) -> str:
+        return self.translator.version
 
-
-class Loader(Protocol[F]):
-    """How an entry of the registry becomes a model in memory. Each of these may take long, and raises ModelError."""
-
-    def fetch(self, model: Entry, /) -> F: ...
-
-    def estimate(self, model: Entry, fetched: F, /) -> int:
-        """Bytes that it will take."""
-
-    def load(self, model: Entry, fetched: F, /) -> Servable: ...
+    def translate(
+        self, texts: Sequence[str], *, beam: int, nbest: int, length_penalty: float, **others: Any
+    ) -> Translated:
+        options = DecodingOptions(beam=beam, nbest=nbest, length_penalty=length_penalty)
+        return self.translator.translate(texts, options=options, **others)
 
 
 @dataclass(frozen=True, slots=True)
-class _Source(Generic[F]):
+class _Source:
     """What a model in memory is made of."""
 
     model: Entry
-    fetched: F
+    fetched: Held
 
     def release(self) -> None:
         self.fetched.release()
 
 
-class Models(Generic[F]):
-    """The models of a registry that a worker has in memory, and loads on demand. Thread-safe."""
+class Models:
+    """The models of a registry that a worker has in memory, and loads on demand. Thread-safe.
 
-    def __init__(self, registry: RegistryFile, loader: Loader[F], budget: int, waiting: int) -> None:
+    Whoever asks about all that is in `memory`, or ends it, asks that.
+    """
+
+    def __init__(self, registry: RegistryFile, loader: Loader, budget: int, waiting: int) -> None:
         """`budget` of bytes; so many callers may wait for models at once."""
         self.warm: frozenset[str] = frozenset()
         self._registry, self._loader = registry, loader
@@ -67,10 +73,10 @@ class Models(Generic[F]):
         self._updating: set[str] = set()
         self._failed: dict[str, tuple[Entry, float]] = {}  # and when it is tried again
         self._loading: tuple[str, float] | None = None  # and since when
-        self._memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
+        self.memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
 
     @contextmanager
-    def use(self, name: str, deadline: float) -> Iterator[Servable]:
+    def use(self, name: str, deadline: float) -> Iterator[Serving]:
         """A model, when it is in memory; it stays there inside of the `with`.
 
         Raises TolkError, at `deadline` (a time.monotonic()) at the latest: UNKNOWN_MODEL, which says what there is,
@@ -79,9 +85,9 @@ class Models(Generic[F]):
         self._check(name)
         with ExitStack() as stack:
             try:
-                model = stack.enter_context(self._memory.use(name, deadline))
+                model = stack.enter_context(self.memory.use(name, deadline))
             except Overloaded as error:
-                stats = self._memory.stats()
+                stats = self.memory.stats()
                 retry_after = 1.0 + stats.loading / max(1, stats.loads)
                 raise TolkError(Code.OVERLOADED, str(error), retry_after) from error
             except DeadlineExceeded:
@@ -89,13 +95,13 @@ class Models(Generic[F]):
             except ModelError as error:  # whatever is wrong with its files is not for the caller
                 message = f"Model {name!r} cannot be used at the moment. Its worker's log says why."
                 raise TolkError(Code.UNAVAILABLE, message, 1.0) from error
-            yield model
+            yield Serving(model)
 
     def keep(self, model: Entry) -> None:
         """Has a model in memory for what it is now, to stay. Raises ModelError: what was there of it is there still."""
-        self._memory.keep(model.name)
+        self.memory.keep(model.name)
         if self._is_outdated(model):
-            self._memory.refresh(model.name)
+            self.memory.refresh(model.name)
         with self._lock:
             self.warm |= {model.name}
 
@@ -103,12 +109,12 @@ class Models(Generic[F]):
         """Begins to make memory what the registry says now: `warm` models are there to stay, and no others. Those that
         changed are loaded anew; what cannot be is tried again in a while, or when it changes. Returns at once."""
         registry = self._registry.current().models
-        present = {model.name for model in self._memory.loaded()}
+        present = {model.name for model in self.memory.loaded()}
         gone = {name for name in self.warm if name not in warm} | {name for name in present if name not in registry}
         for name in gone.difference(warm):
             with self._lock:
                 self.warm -= {name}
-            self._memory.drop(name)
+            self.memory.drop(name)
         for model in [registry[name] for name in {*warm, *present - gone} if name in registry]:
             is_wanted = model.name in warm
             if (is_wanted and model.name not in self.warm) or self._is_outdated(model):
@@ -117,30 +123,12 @@ class Models(Generic[F]):
     def loaded(self) -> tuple[LoadedModel, ...]:
         return tuple(
             LoadedModel(each.name, each.version, each.device, each.bytes, each.name in self.warm)
-            for each in self._memory.loaded()
+            for each in self.memory.loaded()
         )
 
     def loading(self) -> tuple[str, float] | None:
         """What is being loaded, and since how many seconds."""
         return None if (loading := self._loading) is None else (loading[0], time.monotonic() - loading[1])
-
-    def stalled(self) -> Iterator[tuple[str, float]]:
-        """Of each model in memory, the seconds that it has been busy with one step."""
-        return self._memory.stalled()
-
-    def stats(self) -> LoadedStats:
-        return self._memory.stats()
-
-    def engines(self) -> dict[str, EngineStats]:
-        return self._memory.engines()
-
-    def cancel(self, group: str) -> int:
-        """Ends what waits or runs under `group`; says how many sentences that were."""
-        return self._memory.cancel(group)
-
-    def close(self, grace: float = 0.0) -> None:
-        """Finishes what is in flight within `grace` seconds for all models together."""
-        self._memory.close(grace)
 
     def _check(self, name: str) -> None:
         if name in self.warm or name in self._registry.current().models:
@@ -154,7 +142,7 @@ class Models(Generic[F]):
         return made is not None and _recipe(made) != _recipe(model)
 
     def _refresh(self, model: Entry) -> None:
-        self._memory.refresh(model.name)
+        self.memory.refresh(model.name)
 
     def _update(self, model: Entry, how: Callable[[Entry], None]) -> None:
         failed, until = self._failed.get(model.name, (None, 0.0))
@@ -179,16 +167,16 @@ class Models(Generic[F]):
 
     # For LoadedModels, in its threads.
 
-    def _fetch(self, name: str) -> _Source[F]:
+    def _fetch(self, name: str) -> _Source:
         model = self._registry.current().models.get(name)
         if model is None:
             raise UnknownModel(f"There is no model {name!r} any more.")
         return _Source(model, self._loader.fetch(model))
 
-    def _estimate(self, _name: str, source: _Source[F]) -> int:
+    def _estimate(self, _name: str, source: _Source) -> int:
         return self._loader.estimate(source.model, source.fetched)
 
-    def _load(self, name: str, source: _Source[F]) -> Servable:
+    def _load(self, name: str, source: _Source) -> LocalTranslator:
         self._loading = name, time.monotonic()
         try:
             model = self._loader.load(source.model, source.fetched)

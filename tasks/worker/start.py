@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import bootsteps
 from celery.utils.log import get_logger
@@ -13,16 +13,18 @@ from models.errors import ModelError
 from tasks.celery import app
 from tasks.host import memory
 from tasks.host.gpu import Gpu, pin
-from tasks.worker.loader import Local
-from tasks.worker.models import Loader, Models
+from tasks.worker.models import Models
 from tasks.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from tasks.worker.loader import Loader
 
 GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
 
 logger = get_logger(__name__)
 
 
-class Engines(bootsteps.StartStopStep):
+class LoadModels(bootsteps.StartStopStep):
     """Loads and warms the warm models whose queues this worker consumes; a failure ends the worker with exit code 1."""
 
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
@@ -39,8 +41,10 @@ class Engines(bootsteps.StartStopStep):
         device = pin(self.gpu)
         loader = self.loader(conf, device)
         budget = conf.tolk_memory or memory.for_models(self.siblings)
-        app.engines = models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
-        app.watchdog = watchdog = Watchdog(models, conf.tolk_step_timeout)
+        app.models = self.models = models = Models(
+            conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2)
+        )
+        worker.watchdog = watchdog = Watchdog(models, conf.tolk_step_timeout)
         watchdog.start()
         offered = conf.tolk_models.current().models.values()
         for model in [each for each in offered if each.warm and queues.of(each.route)]:
@@ -53,25 +57,21 @@ class Engines(bootsteps.StartStopStep):
         gc.freeze()
         watchdog.look()
 
-    def loader(self, conf: Any, device: str) -> Loader[Any]:
+    def loader(self, conf: Any, device: str) -> Loader:
         from models.store.store import Store
+        from tasks.worker.loader import Loader  # torch comes with it: after `pin`, and not at the first request
 
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
         except ModelError as error:
             refuse(str(error))
-        # Torch comes with these: after `pin`, and not at the first request, for it takes its time.
-        from models.engine.options import DecodingOptions
-        from models.local import LocalTranslator
-
-        app.decoding = DecodingOptions
-        return Local(LocalTranslator, store, device, conf.tolk_precision)
+        return Loader(store, device, conf.tolk_precision)
 
     def stop(self, _worker: Any) -> None:
-        app.engines.close(GRACE)
+        self.models.memory.close(GRACE)
 
     def terminate(self, _worker: Any) -> None:
-        app.engines.close()
+        self.models.memory.close()
 
 
 def tell_of_models() -> None:

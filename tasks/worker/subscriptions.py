@@ -58,14 +58,14 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def look(self, consumer: Any) -> None:
         """Makes memory and queues what the registry says now. What is held of a model is answered, then it goes."""
-        engines, now = consumer.app.engines, time.monotonic()
+        models, now = consumer.app.models, time.monotonic()
         wanted = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
         held = {request.delivery_info.get("routing_key") for request in list(state.requests.values())}
         answering = {
-            route for route in engines.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
+            route for route in models.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
         }
-        engines.follow((wanted | self.routes | answering).difference(SHARED))
-        self.routes |= {route for route in wanted if route in SHARED or route in engines.warm}
+        models.follow((wanted | self.routes | answering).difference(SHARED))
+        self.routes |= {route for route in wanted if route in SHARED or route in models.warm}
         self.unwanted = {route: self.unwanted.get(route, now) for route in self.routes - wanted}
         self.routes -= {route for route, since in self.unwanted.items() if now - since >= LINGER}
         for route in sorted(self.routes - self.consumed):

@@ -86,20 +86,18 @@ def _translated(
     deadline = began + remaining - min(WAY_BACK, remaining / 10)
     with ExitStack() as stack:
         try:
-            engine = stack.enter_context(app.engines.use(request.model, deadline))
+            model = stack.enter_context(app.models.use(request.model, deadline))
         finally:
             took["load"] = time.monotonic() - began
-        if request.version not in (None, engine.version):
-            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
-        translated = engine.translate(
+        if request.version not in (None, model.version):
+            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {model.version}, not {request.version}.")
+        translated = model.translate(
             request.texts,
             source=request.source,
             target=request.target,
-            options=app.decoding(
-                beam=request.options.beam,
-                nbest=request.options.nbest,
-                length_penalty=request.options.length_penalty,
-            ),
+            beam=request.options.beam,
+            nbest=request.options.nbest,
+            length_penalty=request.options.length_penalty,
             deadline=deadline,
             priority=request.priority,
             group=request_id,
@@ -107,7 +105,7 @@ def _translated(
         )
     timings = translated.timings
     took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
-    return replace(reply, version=engine.version, results=tuple(_result(each) for each in translated.results))
+    return replace(reply, version=model.version, results=tuple(_result(each) for each in translated.results))
 
 
 def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply, seconds: float) -> None:

@@ -42,7 +42,7 @@ logger = get_logger(__name__)
 file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
 supervisor.FIRST = supervisor.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
 health.PATIENCE = float(os.environ.get("ECHO_PATIENCE", health.PATIENCE))
-app.steps["worker"] = {"echo:Engines", "tasks.worker.supervision:Supervision"}
+app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"}
 
 
 @celeryd_after_setup.connect(weak=False)
@@ -165,7 +165,6 @@ def told(reference: str, what: str, default: int) -> int:
     return int(found[1]) if found else default
 
 
-class Engines(start.Engines):
+class LoadModels(start.LoadModels):
     def loader(self, conf: Any, device: str) -> Any:
-        app.decoding = SimpleNamespace
         return EchoLoader()

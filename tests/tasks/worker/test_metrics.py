@@ -219,7 +219,7 @@ def taken() -> Iterator[int]:
         ([], {"TOLK_METRICS": "{taken}"}, "its metrics cannot be served on {taken} (Address already in use)"),
         (["--metrics", "nowhere.invalid:9101"], {}, "its metrics cannot be served on nowhere.invalid:9101 ("),
         (["--metrics", "9101"], {}, "wanted is HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not '91"),
-        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS is HOST:PORT with a port from 1 to 65535"),
+        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS: what was expected is HOST:PORT with a port from 1 to 65535"),
     ],
 )
 def test_a_worker_that_cannot_serve_them_ends_and_says_why(
@@ -299,9 +299,9 @@ def test_a_worker_whose_first_model_loads_is_not_well_yet(
 
 def test_what_the_watchdog_does_not_like_is_not_well() -> None:
     step = [("b", 3.0), ("a", 61.0)]
-    engines: Any = SimpleNamespace(stalled=lambda: step, loading=lambda: None)
+    models: Any = SimpleNamespace(memory=SimpleNamespace(stalled=lambda: step), loading=lambda: None)
     connected = SimpleNamespace(connection=SimpleNamespace(connected=True))
-    worker = SimpleNamespace(consumer=connected, app=SimpleNamespace(watchdog=Watchdog(engines, 60.0)))
+    worker = SimpleNamespace(consumer=connected, watchdog=Watchdog(models, 60.0))
     health = Health(worker)
     health.look()
     assert health.complaint() == "Model a has been in one step for 61 s."
@@ -345,12 +345,12 @@ def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPa
     loaded = LoadedStats(
         hits=1, misses=2, loads=3, failures=4, loading=5.5, evictions=6, waiting=7, bytes=8, budget=9
     )  # fmt: skip
-    engines = SimpleNamespace(
+    memory_of_models = SimpleNamespace(
         engines=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
     )
     monkeypatch.setattr(memory, "resident", lambda: 11)
     monkeypatch.setattr(memory, "limit", lambda: 12)
-    app: Any = SimpleNamespace(engines=engines)
+    app: Any = SimpleNamespace(models=SimpleNamespace(memory=memory_of_models))
     samples = collected(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30))
     of_a = {
         "tolk_sentences_total": 1003,

@@ -69,8 +69,8 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     assert caught.value.code is Code.UNKNOWN_MODEL
     path.write_text(entry.format("old") + entry.format("new"))
     with models.use("new", math.inf) as found:
-        assert found is made
-    models.close()
+        assert found.translator is made
+    models.memory.close()
 
 
 @pytest.mark.broker
