@@ -74,7 +74,7 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
 
 
 def _translated(
-    request: TranslateRequest, request_id: str, reply: TranslateReply, took: dict[str, float]
+    request: TranslateRequest, task_id: str, reply: TranslateReply, took: dict[str, float]
 ) -> TranslateReply:
     """The reply, with seconds that are known of it already in `took`, which gets more, whatever happens."""
     remaining = request.deadline - time.time()
@@ -100,8 +100,8 @@ def _translated(
             length_penalty=request.options.length_penalty,
             deadline=deadline,
             priority=request.priority,
-            group=request_id,
-            unwanted=lambda: request_id in state.revoked,
+            group=task_id,
+            unwanted=lambda: task_id in state.revoked,
         )
     timings = translated.timings
     took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
