@@ -10,14 +10,13 @@ import threading
 import time
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
-from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from tasks.contract.delivery import again
+from tasks.queues.errors import BROKER_ERRORS
 from telemetry import logs
 
 CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
@@ -82,7 +81,7 @@ def publish_again(app: Any, message: Any) -> bool:
         with app.amqp.producer_pool.acquire(block=True) as producer:
             patience = {"timeout": CONFIRM_TIMEOUT, "confirm_timeout": CONFIRM_TIMEOUT}
             producer.publish(**origin, **again(message, time.time()), **patience)
-    except (AMQPError, MessageNacked, OperationalError, OSError) as error:
+    except BROKER_ERRORS as error:
         logger.warning("a message cannot be published again: %s", error or type(error).__name__)
         return False
     return True
