@@ -20,7 +20,7 @@ from telemetry.address import Address
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
-MEMORY = URL.create("sqlite")  # a database that ends with its process
+IN_MEMORY = URL.create("sqlite")  # a database that ends with its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
@@ -45,7 +45,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
-    database: URL = MEMORY
+    database: URL = IN_MEMORY
     introspection: bool = True
     graphiql: bool = True
     origins: tuple[str, ...] = ()

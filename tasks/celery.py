@@ -41,4 +41,4 @@ def export_spans(**_: Any) -> None:
 
 app.steps["worker"].add("tasks.worker.start:LoadModels")  # a name, so that only a worker imports it
 app.steps["worker"].add("tasks.worker.supervision:Supervision")
-app.steps["consumer"] |= {"tasks.worker.consumer:DeadLetters", "tasks.worker.subscriptions:Subscriptions"}
+app.steps["consumer"] |= {"tasks.worker.consumer:DeclareDeadLetters", "tasks.worker.subscriptions:Subscriptions"}

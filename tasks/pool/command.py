@@ -13,11 +13,11 @@ from celery.utils.nodenames import gethostname
 from tasks.host.cores import divide, usable_cores
 from tasks.host.gpu import inventory, pick, visible
 from tasks.options import address
-from tasks.pool.supervisor import Supervisor, Worker
+from tasks.pool.supervisor import PoolWorker, Supervisor
 from telemetry.address import Address
 
 
-def on_gpus(wanted: str) -> list[Worker]:
+def on_gpus(wanted: str) -> list[PoolWorker]:
     """A worker per GPU of `0,2`, or of `all` that are visible. Raises click.UsageError."""
     gpus = visible()
     if not gpus:
@@ -29,18 +29,18 @@ def on_gpus(wanted: str) -> list[Worker]:
     return [_worker(gpu.nickname, number) for gpu, number in zip(chosen, numbers, strict=True)]
 
 
-def on_cpu(count: int) -> list[Worker]:
+def on_cpu(count: int) -> list[PoolWorker]:
     """So many workers, among which the cores are divided."""
     each = divide(usable_cores(), count)
     return [_worker(f"cpu{place}", "none", cores, f"--siblings={count}") for place, cores in enumerate(each)]
 
 
-def _worker(nickname: str, gpu: str, cores: set[int] | None = None, *arguments: str) -> Worker:
+def _worker(nickname: str, gpu: str, cores: set[int] | None = None, *arguments: str) -> PoolWorker:
     name = f"{nickname}@{gethostname()}"
-    return Worker(name, ["--gpu", gpu, "--hostname", name, *arguments], cores)
+    return PoolWorker(name, ["--gpu", gpu, "--hostname", name, *arguments], cores)
 
 
-def serve_metrics(workers: Sequence[Worker], first: Address) -> None:
+def serve_metrics(workers: Sequence[PoolWorker], first: Address) -> None:
     """Has each worker serve its metrics, one port after the other. Raises click.UsageError where there are too few."""
     for place, worker in enumerate(workers):
         try:

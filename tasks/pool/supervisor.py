@@ -38,7 +38,7 @@ class Backoff:
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class PoolWorker:
     """A place in the pool, and the process that fills it, if one does.
 
     Times are of the monotonic clock: `ready` since when the process takes work, `due` when the next one is started.
@@ -56,11 +56,11 @@ class Worker:
 
 
 class Ready(NamedTuple):
-    worker: Worker
+    worker: PoolWorker
 
 
 class Ended(NamedTuple):
-    worker: Worker
+    worker: PoolWorker
     reason: str
 
 
@@ -72,7 +72,7 @@ class Supervisor:
     """Runs `command` with the arguments of each worker. A socket tells each end when the other is gone."""
 
     command: Sequence[str]
-    workers: Sequence[Worker]
+    workers: Sequence[PoolWorker]
     events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def listen(self) -> None:
@@ -115,7 +115,7 @@ class Supervisor:
                 if worker.due is not None and worker.due <= time.monotonic():
                     self.start(worker)
 
-    def start(self, worker: Worker) -> None:
+    def start(self, worker: PoolWorker) -> None:
         worker.due = None
         ours, theirs = socket.socketpair()
         command = [*self.command, *worker.arguments, f"--supervisor={theirs.fileno()}"]
@@ -134,7 +134,7 @@ class Supervisor:
         logger.info("%s starts as process %d", worker.name, worker.process.pid)
         threading.Thread(target=self.follow, args=(worker, worker.process, ours), daemon=True).start()
 
-    def follow(self, worker: Worker, process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    def follow(self, worker: PoolWorker, process: subprocess.Popen[bytes], line: socket.socket) -> None:
         """Makes events of what becomes of a process."""
         with line:
             if line.recv(1):
@@ -157,7 +157,7 @@ class Supervisor:
                     tell(running, how)
 
 
-def tell(workers: Iterable[Worker], number: signal.Signals) -> None:
+def tell(workers: Iterable[PoolWorker], number: signal.Signals) -> None:
     for worker in workers:
         if worker.process is not None:
             worker.process.send_signal(number)

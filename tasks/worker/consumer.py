@@ -110,7 +110,7 @@ class Consumer(CeleryConsumer):
         self.app.models.memory.close()
 
 
-class DeadLetters(bootsteps.StartStopStep):
+class DeclareDeadLetters(bootsteps.StartStopStep):
     """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
 
     requires = ("celery.worker.consumer:Connection",)

@@ -12,7 +12,7 @@ from tasks.worker.watchdog import Watchdog
 # A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
 # looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
 # well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
-PATIENCE = 90.0
+BROKER_PATIENCE = 90.0
 
 
 @dataclass(slots=True)
@@ -34,4 +34,4 @@ class Health:
             return f"{reason}."
         if (seconds := time.monotonic() - self.connected) == math.inf:
             return "The worker is starting: it has not reached its broker yet."
-        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
+        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > BROKER_PATIENCE else None

@@ -39,7 +39,7 @@ CLIENTS = 8  # at once; the next ones are turned away
 logger = get_logger(__name__)
 
 
-class WorkerMetrics(Collector):
+class WorkerCollector(Collector):
     """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
 
     def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
@@ -184,7 +184,7 @@ class Server(ThreadingTCPServer):
         logger.warning("a request for metrics failed: %r", sys.exception())
 
 
-class Metrics(bootsteps.StartStopStep):
+class ServeMetrics(bootsteps.StartStopStep):
     """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
 
     def __init__(self, worker: Any, metrics: Address | None = None, gpu: Gpu | None = None, **kwargs: Any) -> None:
@@ -198,7 +198,7 @@ class Metrics(bootsteps.StartStopStep):
             self.server = Server(self.address, Health(worker))
         except OSError as error:
             refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
-        for collector in (TASKS, TASK_SECONDS, WorkerMetrics(worker.app, self.gpu)):
+        for collector in (TASKS, TASK_SECONDS, WorkerCollector(worker.app, self.gpu)):
             REGISTRY.register(collector)
         threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         logger.info("metrics are served on http://%s/metrics", self.address)

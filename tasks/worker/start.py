@@ -29,7 +29,7 @@ class LoadModels(bootsteps.StartStopStep):
 
     # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
     # After the metrics, which tell of the start, and of a port that is taken before anything is loaded.
-    requires = ("celery.worker.components:Pool", "tasks.worker.metrics:Metrics")
+    requires = ("celery.worker.components:Pool", "tasks.worker.metrics:ServeMetrics")
 
     def __init__(self, worker: Any, gpu: Gpu | None = None, siblings: int = 1, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)

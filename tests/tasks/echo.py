@@ -41,7 +41,7 @@ logger = get_logger(__name__)
 
 file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
 supervisor.FIRST = supervisor.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
-health.PATIENCE = float(os.environ.get("ECHO_PATIENCE", health.PATIENCE))
+health.BROKER_PATIENCE = float(os.environ.get("ECHO_PATIENCE", health.BROKER_PATIENCE))
 app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"}
 
 

@@ -29,7 +29,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.reply import TranslateReply
 from tasks.host.cores import divide, usable_cores
 from tasks.pool.command import serve_metrics
-from tasks.pool.supervisor import Worker
+from tasks.pool.supervisor import PoolWorker
 from tasks.queues import topology
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -147,7 +147,7 @@ def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_reque
 
 
 def test_every_worker_serves_its_metrics_on_a_port_of_its_own() -> None:
-    workers = [Worker(name, ["--gpu", "none"]) for name in "abc"]
+    workers = [PoolWorker(name, ["--gpu", "none"]) for name in "abc"]
     serve_metrics(workers, Address("::1", 65533))
     assert [each.arguments for each in workers] == [
         ["--gpu", "none", "--metrics", f"[::1]:{port}"] for port in (65533, 65534, 65535)

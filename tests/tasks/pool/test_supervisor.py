@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tasks.pool.supervisor import Backoff, Supervisor, Worker
+from tasks.pool.supervisor import Backoff, PoolWorker, Supervisor
 
 
 def test_the_pause_doubles_up_to_a_bound_and_begins_anew_after_a_healthy_while() -> None:
@@ -33,7 +33,7 @@ def test_every_signal_is_harsher_than_the_one_before(
 ) -> None:
     heard = tmp_path / "heard"
     heard.touch()
-    deaf = Worker("deaf", [str(heard)])
+    deaf = PoolWorker("deaf", [str(heard)])
     supervisor = Supervisor([sys.executable, "-c", DEAF], [deaf])
     running = threads.submit(supervisor.run)
     eventually(lambda: deaf.proven)
@@ -45,4 +45,4 @@ def test_every_signal_is_harsher_than_the_one_before(
 
 
 def test_what_cannot_be_executed_cannot_start(tmp_path: Path) -> None:
-    assert Supervisor([str(tmp_path)], [Worker("nothing", [])]).run() == 1
+    assert Supervisor([str(tmp_path)], [PoolWorker("nothing", [])]).run() == 1

@@ -32,8 +32,8 @@ from tasks.host import memory
 from tasks.host.gpu import Gpu
 from tasks.worker import health as worker_health
 from tasks.worker import metrics
-from tasks.worker.health import PATIENCE, Health
-from tasks.worker.metrics import CLIENTS, Server, WorkerMetrics
+from tasks.worker.health import BROKER_PATIENCE, Health
+from tasks.worker.metrics import CLIENTS, Server, WorkerCollector
 from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -257,7 +257,7 @@ def test_a_worker_is_well_without_its_broker_for_a_while_and_not_for_ever(
                 **environ,
                 ECHO_PATIENCE=patience,
             )
-            for port, patience in ((patient, str(PATIENCE)), (impatient, "1"))
+            for port, patience in ((patient, str(BROKER_PATIENCE)), (impatient, "1"))
         ]
         eventually(lambda: all(worker.says("Cannot connect to") for worker in workers), 60)
         starting = (503, "The worker is starting: it has not reached its broker yet.\n")
@@ -319,11 +319,11 @@ def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there(m
     assert health.complaint() == "The worker is starting: it has not reached its broker yet."
     worker.consumer.connection = connection
     health.look()
-    connection.connected, now[0] = False, 100.0 + PATIENCE
+    connection.connected, now[0] = False, 100.0 + BROKER_PATIENCE
     health.look()
     assert health.complaint() is None
     now[0] += 1.0
-    assert health.complaint() == f"The worker has been without its broker for {PATIENCE + 1:.0f} s."
+    assert health.complaint() == f"The worker has been without its broker for {BROKER_PATIENCE + 1:.0f} s."
 
 
 def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +404,7 @@ def test_a_driver_that_does_not_answer_hides_nothing_else(
 
 def collected(app: Any, gpu: Gpu | None) -> Samples:
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(app, gpu))
+    registry.register(WorkerCollector(app, gpu))
     return Samples.parse(generate_latest(registry).decode())
 
 
