@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -12,12 +12,13 @@ from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # mis
 
 
 def usable_cores() -> list[int]:
-    """Those that this process is bound to, or so many of them, by chance, as the quota of its control group allows.
+    """Those that this process is bound to, or as many of them as the quota of its control group allows."""
+    return some(os.sched_getaffinity(0), cpu_budget().count)
 
-    By chance, lest all the containers of a host crowd on its first ones.
-    """
-    cores, allowed = os.sched_getaffinity(0), cpu_budget().count
-    return sorted(cores if allowed >= len(cores) else random.sample(sorted(cores), allowed))
+
+def some(cores: Set[int], count: int) -> list[int]:
+    """So many of these at most: by chance, lest all the containers of a host crowd on its first ones."""
+    return sorted(cores if count >= len(cores) else random.sample(sorted(cores), count))
 
 
 def divide(cores: Sequence[int], count: int) -> list[set[int]]:

@@ -13,7 +13,7 @@ from celery.utils.nodenames import gethostname
 from tasks.host.cores import divide, usable_cores
 from tasks.host.gpu import inventory, pick, visible
 from tasks.options import address
-from tasks.pool.supervisor import PoolWorker, Supervisor
+from tasks.pool.supervisor import Backoff, PoolWorker, Supervisor
 from telemetry.address import Address
 
 
@@ -53,6 +53,7 @@ def serve_metrics(workers: Sequence[PoolWorker], first: Address) -> None:
 @click.option("--gpus", metavar="all|N,N", help="A worker per GPU, of all, or of these (see worker --gpu).")
 @click.option("--processes", type=click.IntRange(min=1), metavar="N", help="So many workers, on the CPU.")
 @click.option("--metrics", metavar="HOST:PORT", callback=address, help="Where worker 0 serves its; N takes PORT+N.")
+@click.option("--pause", type=float, hidden=True, help="Start a worker again after so many seconds, however often.")
 @click.argument("worker_arguments", metavar="[-- WORKER ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def pool(
@@ -60,6 +61,7 @@ def pool(
     gpus: str | None,
     processes: int | None,
     metrics: Address | None,
+    pause: float | None,
     worker_arguments: Sequence[str],
 ) -> None:
     """Start several workers and keep them running.
@@ -83,6 +85,9 @@ def pool(
             raise click.UsageError("Say either --gpus or --processes.")
     if (first := metrics or ctx.obj.app.conf.tolk_metrics) is not None:
         serve_metrics(workers, first)
+    if pause is not None:
+        for each in workers:
+            each.backoff = Backoff(pause, pause)
     ctx.obj.app.log.setup(loglevel="INFO")
     switches = [switch for switch in ("--quiet", "--no-color") if common[switch[2:].replace("-", "_")]]
     command = [sys.executable, "-m", "celery", "-A", common["app"], *switches, "worker", *worker_arguments]

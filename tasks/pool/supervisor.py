@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 
 from tasks.host.cores import bound_to
 
-FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again: the first time, doubled each time, and at most
+FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again
 HEALTHY = 60.0  # seconds that a worker takes work for its end to be a first one again
 HARSHER = {signal.SIGTERM: signal.SIGQUIT, signal.SIGQUIT: signal.SIGKILL, signal.SIGKILL: signal.SIGKILL}
 
@@ -26,14 +26,17 @@ logger = get_logger(__name__)
 
 @dataclass(slots=True)
 class Backoff:
-    """How long to wait until a worker that ended is started again."""
+    """How long to wait until a worker that ended is started again: `first` seconds, twice as long each time, and
+    `longest` at most."""
 
+    first: float = FIRST
+    longest: float = LONGEST
     pause: float = 0.0
 
     def after(self, worked: float) -> float:
         """Seconds to wait after a process that took work for so many."""
         again = self.pause and worked < HEALTHY
-        self.pause = min(2 * self.pause, LONGEST) if again else FIRST
+        self.pause = min(2 * self.pause, self.longest) if again else self.first
         return self.pause
 
 

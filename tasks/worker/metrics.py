@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from socketserver import ThreadingTCPServer
@@ -27,7 +27,7 @@ from models.loading.loaded import LoadedStats
 from tasks.celery import Tolk
 from tasks.host import gpu, memory
 from tasks.host.gpu import Gpu
-from tasks.worker.health import Health
+from tasks.worker.health import BROKER_PATIENCE, Health
 from tasks.worker.models import Models
 from tasks.worker.start import refuse
 from tasks.worker.translate import TASK_SECONDS, TASKS
@@ -42,16 +42,23 @@ logger = get_logger(__name__)
 class WorkerCollector(Collector):
     """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
 
-    def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
-        self._app, self._gpu = app, gpu
+    def __init__(
+        self,
+        app: Tolk,
+        gpu: Gpu | None,
+        resident: Callable[[], int] = memory.resident,
+        limit: Callable[[], int] = memory.limit,
+    ) -> None:
+        """`resident` and `limit` tell of this process's memory, in bytes."""
+        self._app, self._gpu, self._resident, self._limit = app, gpu, resident, limit
 
     def collect(self) -> Iterator[Metric]:
         models: Models | None = getattr(self._app, "models", None)  # none yet while the worker starts
         if models is not None:
             yield from _of_work(models.memory.engines())
             yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
-        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", memory.resident())
-        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", memory.limit())
+        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", self._resident())
+        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", self._limit())
         if self._gpu is not None:
             yield from _of_gpu(self._gpu)
 
@@ -148,9 +155,9 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: Address, health: Health) -> None:
+    def __init__(self, address: Address, health: Health, client_timeout: float = CLIENT_TIMEOUT) -> None:
         """Listens from here on. Raises OSError where it cannot."""
-        self.health = health
+        self.health, self._client_timeout = health, client_timeout
         self._came: dict[Any, float] = {}  # the sockets of the clients, and since when they are there
         [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         super().__init__((str(bound[0]), address.port), Handler)
@@ -159,7 +166,7 @@ class Server(ThreadingTCPServer):
         """Called twice a second, and after every request."""
         self.health.look()
         for request, came in self._came.copy().items():
-            if time.monotonic() - came > CLIENT_TIMEOUT:
+            if time.monotonic() - came > self._client_timeout:
                 with suppress(OSError):  # its thread has closed it meanwhile
                     request.shutdown(socket.SHUT_RDWR)
 
@@ -187,6 +194,8 @@ class Server(ThreadingTCPServer):
 class ServeMetrics(bootsteps.StartStopStep):
     """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
 
+    patience = BROKER_PATIENCE
+
     def __init__(self, worker: Any, metrics: Address | None = None, gpu: Gpu | None = None, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self.address = metrics or worker.app.conf.tolk_metrics
@@ -195,7 +204,7 @@ class ServeMetrics(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         try:
-            self.server = Server(self.address, Health(worker))
+            self.server = Server(self.address, Health(worker, self.patience))
         except OSError as error:
             refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
         for collector in (TASKS, TASK_SECONDS, WorkerCollector(worker.app, self.gpu)):

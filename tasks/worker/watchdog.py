@@ -30,13 +30,14 @@ class Watchdog:
 
     models: Models
     limit: float  # seconds of a step
+    period: float = PERIOD
 
     def start(self) -> None:
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
 
     def watch(self) -> NoReturn:
         while True:
-            time.sleep(PERIOD)
+            time.sleep(self.period)
             self.look()
 
     def look(self) -> None:
@@ -44,7 +45,7 @@ class Watchdog:
             end(reason)
         if self.models.memory.loaded():  # to load the first ones may take longer
             patience = self.limit if self.models.loading() is None else LOAD * self.limit
-            faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
+            faulthandler.dump_traceback_later(patience + 2 * self.period, exit=True, file=2)  # standard error
 
     def complaint(self) -> str | None:
         """Why the worker has to end, if it has to."""

@@ -121,7 +121,7 @@ def gone(pool: Service) -> bool:
 def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_request(
     start_pool: Spawn, ask: Ask, translator: CeleryTranslator, threads: ThreadPoolExecutor, eventually: Any
 ) -> None:
-    pool = start_pool("--processes", "2", ready=2, TOLK_CONCURRENCY="4", ECHO_PAUSE="0.1")
+    pool = start_pool("--processes", "2", "--pause", "0.1", ready=2, TOLK_CONCURRENCY="4")
     workers = processes(pool)
     assert workers.keys() == {f"cpu0@{HOST}", f"cpu1@{HOST}"}
     cores = {name: each.cpu_affinity() for name, each in workers.items()}
@@ -206,7 +206,7 @@ def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     broker: PrivateRabbitMQ, start_pool: Spawn, ask: Ask, threads: ThreadPoolExecutor, eventually: Any, kills: int
 ) -> None:
     """What comes back is taken by the three others at once: the load leaves them room, and so nothing dies thrice."""
-    pool = start_pool("--processes", "4", ready=4, TOLK_CONCURRENCY="8", ECHO_PAUSE="0.1")
+    pool = start_pool("--processes", "4", "--pause", "0.1", ready=4, TOLK_CONCURRENCY="8")
     stopped, numbers, chance = threading.Event(), itertools.count(), random.Random(4)
     victim = f"cpu2@{HOST}"
 

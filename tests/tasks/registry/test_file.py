@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks import environment
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.contract.request import RequestOptions
@@ -81,7 +82,7 @@ def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(reg
 
 
 def test_the_models_of_the_repository_can_be_read() -> None:
-    assert "fr-en" in load_registry(Path(__file__).parent.parent.parent / "models.toml").models
+    assert "fr-en" in load_registry(environment.MODELS).models
 
 
 @pytest.mark.parametrize(
@@ -358,15 +359,9 @@ def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
         load_registry(path)
 
 
-@pytest.fixture
-def always_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_file, "LOOK", 0.0)
-
-
-@pytest.mark.usefixtures("always_look")
 def test_a_file_that_changes_is_read_again(path: Path) -> None:
     path.write_text(MODELS)
-    file = RegistryFile(path)
+    file = RegistryFile(path, look=0.0)
     before = file.current()
     assert file.current() is before
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
@@ -377,10 +372,9 @@ def test_a_file_that_changes_is_read_again(path: Path) -> None:
     assert file.current() == before
 
 
-@pytest.mark.usefixtures("always_look")
 def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.write_text(MODELS)
-    file = RegistryFile(path)
+    file = RegistryFile(path, look=0.0)
     before = file.current()
     path.write_text("[models.x]")
     assert file.current() is before
@@ -393,10 +387,9 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     assert "de-en-2" in file.current().models
 
 
-@pytest.mark.usefixtures("always_look")
 def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.write_text(MODELS)
-    file = RegistryFile(path)
+    file = RegistryFile(path, look=0.0)
     before, load = file.current(), registry_file.load_registry
     reading, may = threading.Event(), threading.Event()
 

@@ -7,7 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -30,8 +30,6 @@ from tasks.contract.reply import TranslateReply
 from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
-from tasks.worker import health as worker_health
-from tasks.worker import metrics
 from tasks.worker.health import BROKER_PATIENCE, Health
 from tasks.worker.metrics import CLIENTS, Server, WorkerCollector
 from tasks.worker.watchdog import Watchdog
@@ -309,12 +307,11 @@ def test_what_the_watchdog_does_not_like_is_not_well() -> None:
     assert health.complaint() is None
 
 
-def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there() -> None:
     now = [100.0]
-    monkeypatch.setattr(worker_health, "time", SimpleNamespace(monotonic=lambda: now[0]))
     connection = SimpleNamespace(connected=True)
     worker = SimpleNamespace(consumer=SimpleNamespace(connection=None), app=SimpleNamespace())
-    health = Health(worker)
+    health = Health(worker, clock=lambda: now[0])
     health.look()
     assert health.complaint() == "The worker is starting: it has not reached its broker yet."
     worker.consumer.connection = connection
@@ -326,7 +323,7 @@ def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there(m
     assert health.complaint() == f"The worker has been without its broker for {BROKER_PATIENCE + 1:.0f} s."
 
 
-def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fact_has_its_place(nvml: ModuleType) -> None:
     """All numbers differ, so none can stand for another."""
     engine = EngineStats(
         batches=tuple(range(1, len(BATCH_SIZES) + 2)),
@@ -348,10 +345,10 @@ def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPa
     memory_of_models = SimpleNamespace(
         engines=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
     )
-    monkeypatch.setattr(memory, "resident", lambda: 11)
-    monkeypatch.setattr(memory, "limit", lambda: 12)
     app: Any = SimpleNamespace(models=SimpleNamespace(memory=memory_of_models))
-    samples = collected(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30))
+    samples = collected(
+        WorkerCollector(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30), resident=lambda: 11, limit=lambda: 12)
+    )
     of_a = {
         "tolk_sentences_total": 1003,
         "tolk_source_tokens_total": 1005,
@@ -395,30 +392,37 @@ def test_a_driver_that_does_not_answer_hides_nothing_else(
 
     monkeypatch.setattr(nvml, "nvmlInit", fail)
     app: Any = SimpleNamespace()
-    assert collected(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30)).names() == {
+    assert collected(WorkerCollector(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30))).names() == {
         "tolk_memory_bytes",
         "tolk_memory_limit_bytes",
     }
     assert "GPU is lost" in caplog.text
 
 
-def collected(app: Any, gpu: Gpu | None) -> Samples:
+def collected(collector: WorkerCollector) -> Samples:
     registry = CollectorRegistry()
-    registry.register(WorkerCollector(app, gpu))
+    registry.register(collector)
     return Samples.parse(generate_latest(registry).decode())
+
+
+@contextmanager
+def serving(port: int, **options: float) -> Iterator[None]:
+    health = Health(SimpleNamespace(consumer=None, app=SimpleNamespace()))
+    server = Server(Address("localhost", port), health, **options)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture
 def served(free_port: Callable[[], int]) -> Iterator[int]:
     """The port of a server of its own."""
     port = free_port()
-    server = Server(Address("localhost", port), Health(SimpleNamespace(consumer=None, app=SimpleNamespace())))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(port):
+        yield port
 
 
 def test_it_answers_what_it_is_for_and_nothing_else(served: int) -> None:
@@ -473,10 +477,10 @@ def test_clients_for_whom_there_is_no_thread_take_no_place(served: int, monkeypa
 
 @pytest.mark.parametrize("said", [b"", b"y"])
 def test_a_client_is_let_go_whatever_it_says(
-    served: int, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None], said: bytes
+    free_port: Callable[[], int], eventually: Callable[..., None], said: bytes
 ) -> None:
-    monkeypatch.setattr(metrics, "CLIENT_TIMEOUT", 0.1)
-    with socket.create_connection(("localhost", served)) as client:
+    port = free_port()
+    with serving(port, client_timeout=0.1), socket.create_connection(("localhost", port)) as client:
         client.setblocking(False)
         client.sendall(b"GET /healthz HTTP/1.1\r\nX-Header: " if said else b"")
 

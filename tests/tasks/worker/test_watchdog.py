@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import pytest
 
 from tasks.contract.errors import Code, TolkError
-from tasks.worker import watchdog
 from tasks.worker.watchdog import EXIT_CODE, Watchdog
 
 
@@ -50,8 +49,7 @@ def test_a_model_that_loads_for_ever_ends_its_worker(monkeypatch: pytest.MonkeyP
         raise SystemExit(code)
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(watchdog, "PERIOD", 0.0)
     with pytest.raises(SystemExit) as caught:
-        Watchdog(models, 1.0).watch()
+        Watchdog(models, 1.0, period=0.0).watch()
     assert caught.value.code == EXIT_CODE
     assert "Model a has been loading for 10 s" in caplog.text
