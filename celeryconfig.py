@@ -67,7 +67,7 @@ task_reject_on_worker_lost = True
 task_ignore_result = False
 
 worker_consumer = "tasks.worker.consumer:Consumer"
-worker_pool = "threads"
+worker_pool = "tasks.worker.thread:TaskPool"
 worker_concurrency = environment.whole_number(os.environ, "TOLK_CONCURRENCY", 64, most=9999)
 worker_prefetch_multiplier = 1
 # Every thread may hold a connection to send its reply; a worker that finds none for its own affairs would give up.

@@ -49,7 +49,7 @@ class Request(CeleryRequest):
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
-        # From here on the thread is this request's. It is reset by nobody: the thread says nothing until its next one.
+        # Until the end of the task, whose context goes then (tasks.worker.thread).
         logs.request_id.set(self.id.partition(".")[0] or None)
         super().on_accepted(pid, time_accepted)
 
