@@ -16,7 +16,6 @@ from models.local import LocalTranslator
 from models.store.diskcache import Held
 from models.store.store import Store
 from tasks.registry.entry import Entry
-from tasks.worker.models import target_tokens
 
 logger = get_logger(__name__)
 
@@ -32,27 +31,27 @@ class Loader:
     device: str
     precision: str
 
-    def fetch(self, model: Entry) -> Held:
-        return self.store.fetch(model.reference, model.checksum)
+    def fetch(self, entry: Entry) -> Held:
+        return self.store.fetch(entry.reference, entry.checksum)
 
-    def estimate(self, model: Entry, held: Held) -> int:
+    def estimate(self, entry: Entry, held: Held) -> int:
         """Bytes that it will take."""
-        return footprint(held.directory, device=self.device, precision=model.precision or self.precision)
+        return footprint(held.directory, device=self.device, precision=entry.precision or self.precision)
 
-    def load(self, model: Entry, held: Held) -> LocalTranslator:
+    def load(self, entry: Entry, held: Held) -> LocalTranslator:
         """Loads a model and warms it up."""
-        logger.info("loading %s on %s", model.name, self.device)
+        logger.info("loading %s on %s", entry.name, self.device)
         with ExitStack() as failing:
             translator = LocalTranslator.load(
-                model.reference,
+                entry.reference,
                 held=held,
                 device=self.device,
-                precision=model.precision or self.precision,
-                target_tokens=target_tokens(model),
-                decoding=DecodingOptions(beam=model.decoding.beam, length_penalty=model.decoding.length_penalty),
+                precision=entry.precision or self.precision,
+                target_tokens=entry.target_tokens,
+                decoding=DecodingOptions(beam=entry.decoding.beam, length_penalty=entry.decoding.length_penalty),
             )
             failing.callback(translator.close)
-            translator.warm_up(model.example)
+            translator.warm_up(entry.example)
             failing.pop_all()
-        logger.info("%s computes in %s", model.name, translator.precision)
+        logger.info("%s computes in %s", entry.name, translator.precision)
         return translator

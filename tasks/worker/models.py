@@ -31,8 +31,8 @@ logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A model in memory as the task asks it: a TranslatingModel."""
+class ServedModel:
+    """A TranslatingModel of a translator in memory."""
 
     translator: LocalTranslator
 
@@ -51,7 +51,7 @@ class Serving:
 class _Source:
     """What a model in memory is made of."""
 
-    model: Entry
+    entry: Entry
     fetched: Held
 
     def release(self) -> None:
@@ -76,7 +76,7 @@ class Models:
         self.memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
 
     @contextmanager
-    def use(self, name: str, deadline: float) -> Iterator[Serving]:
+    def use(self, name: str, deadline: float) -> Iterator[ServedModel]:
         """A model, when it is in memory; it stays there inside of the `with`.
 
         Raises TolkError, at `deadline` (a time.monotonic()) at the latest: UNKNOWN_MODEL, which says what there is,
@@ -95,15 +95,15 @@ class Models:
             except ModelError as error:  # whatever is wrong with its files is not for the caller
                 message = f"Model {name!r} cannot be used at the moment. Its worker's log says why."
                 raise TolkError(Code.UNAVAILABLE, message, 1.0) from error
-            yield Serving(model)
+            yield ServedModel(model)
 
-    def keep(self, model: Entry) -> None:
+    def keep(self, entry: Entry) -> None:
         """Has a model in memory for what it is now, to stay. Raises ModelError: what was there of it is there still."""
-        self.memory.keep(model.name)
-        if self._is_outdated(model):
-            self.memory.refresh(model.name)
+        self.memory.keep(entry.name)
+        if self._is_outdated(entry):
+            self.memory.refresh(entry.name)
         with self._lock:
-            self.warm |= {model.name}
+            self.warm |= {entry.name}
 
     def follow(self, warm: Collection[str]) -> None:
         """Begins to make memory what the registry says now: `warm` models are there to stay, and no others. Those that
@@ -115,10 +115,10 @@ class Models:
             with self._lock:
                 self.warm -= {name}
             self.memory.drop(name)
-        for model in [registry[name] for name in {*warm, *present - gone} if name in registry]:
-            is_wanted = model.name in warm
-            if (is_wanted and model.name not in self.warm) or self._is_outdated(model):
-                self._update(model, self.keep if is_wanted else self._refresh)
+        for entry in [registry[name] for name in {*warm, *present - gone} if name in registry]:
+            is_wanted = entry.name in warm
+            if (is_wanted and entry.name not in self.warm) or self._is_outdated(entry):
+                self._update(entry, self.keep if is_wanted else self._refresh)
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         return tuple(
@@ -137,59 +137,55 @@ class Models:
         if name not in registry.models:
             raise registry.unknown(name)
 
-    def _is_outdated(self, model: Entry) -> bool:
-        made = self._made.get(model.name)
-        return made is not None and _recipe(made) != _recipe(model)
+    def _is_outdated(self, entry: Entry) -> bool:
+        made = self._made.get(entry.name)
+        return made is not None and _recipe(made) != _recipe(entry)
 
-    def _refresh(self, model: Entry) -> None:
-        self.memory.refresh(model.name)
+    def _refresh(self, entry: Entry) -> None:
+        self.memory.refresh(entry.name)
 
-    def _update(self, model: Entry, how: Callable[[Entry], None]) -> None:
-        failed, until = self._failed.get(model.name, (None, 0.0))
-        if failed == model and time.monotonic() < until:
+    def _update(self, entry: Entry, how: Callable[[Entry], None]) -> None:
+        failed, until = self._failed.get(entry.name, (None, 0.0))
+        if failed == entry and time.monotonic() < until:
             return
         with self._lock:
-            if model.name in self._updating or len(self._updating) >= AT_ONCE:
+            if entry.name in self._updating or len(self._updating) >= AT_ONCE:
                 return
-            self._updating.add(model.name)
-        threading.Thread(target=self._try, args=(model, how), name=f"update-{model.name}", daemon=True).start()
+            self._updating.add(entry.name)
+        threading.Thread(target=self._try, args=(entry, how), name=f"update-{entry.name}", daemon=True).start()
 
-    def _try(self, model: Entry, how: Callable[[Entry], None]) -> None:
+    def _try(self, entry: Entry, how: Callable[[Entry], None]) -> None:
         try:
-            how(model)
-            self._failed.pop(model.name, None)
+            how(entry)
+            self._failed.pop(entry.name, None)
         except ModelError as error:
-            logger.error("%s stays as it is, and is tried again in %.0f s: %s", model.name, RETRY, error)
-            self._failed[model.name] = model, time.monotonic() + RETRY
+            logger.error("%s stays as it is, and is tried again in %.0f s: %s", entry.name, RETRY, error)
+            self._failed[entry.name] = entry, time.monotonic() + RETRY
         finally:
             with self._lock:
-                self._updating.discard(model.name)
+                self._updating.discard(entry.name)
 
     # For LoadedModels, in its threads.
 
     def _fetch(self, name: str) -> _Source:
-        model = self._registry.current().models.get(name)
-        if model is None:
+        entry = self._registry.current().models.get(name)
+        if entry is None:
             raise UnknownModel(f"There is no model {name!r} any more.")
-        return _Source(model, self._loader.fetch(model))
+        return _Source(entry, self._loader.fetch(entry))
 
     def _estimate(self, _name: str, source: _Source) -> int:
-        return self._loader.estimate(source.model, source.fetched)
+        return self._loader.estimate(source.entry, source.fetched)
 
     def _load(self, name: str, source: _Source) -> LocalTranslator:
         self._loading = name, time.monotonic()
         try:
-            model = self._loader.load(source.model, source.fetched)
+            model = self._loader.load(source.entry, source.fetched)
         finally:
             self._loading = None
-        self._made[name] = source.model
+        self._made[name] = source.entry
         return model
 
 
-def _recipe(model: Entry) -> object:
+def _recipe(entry: Entry) -> object:
     """What makes another model in memory of an entry where it differs."""
-    return model.reference, model.checksum, model.precision, model.decoding, target_tokens(model)
-
-
-def target_tokens(model: Entry) -> dict[str, str]:
-    return {pair.target: pair.token for pair in model.pairs if pair.token is not None}
+    return entry.reference, entry.checksum, entry.precision, entry.decoding, entry.target_tokens

@@ -41,17 +41,16 @@ class LoadModels(bootsteps.StartStopStep):
         device = pin(self.gpu)
         loader = self.loader(conf, device)
         budget = conf.tolk_memory or memory.for_models(self.siblings)
-        app.models = self.models = models = Models(
-            conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2)
-        )
+        models = Models(conf.tolk_models, loader, budget, waiting=max(1, worker.concurrency // 2))
+        app.models = self.models = models
         worker.watchdog = watchdog = Watchdog(models, conf.tolk_step_timeout)
         watchdog.start()
         offered = conf.tolk_models.current().models.values()
-        for model in [each for each in offered if each.warm and queues.of(each.route)]:
+        for entry in [each for each in offered if each.warm and queues.of(each.route)]:
             try:
-                models.keep(model)
+                models.keep(entry)
             except ModelError as error:
-                refuse(f"model {model.name} ({model.reference}) cannot be used on {device}: {error}")
+                refuse(f"model {entry.name} ({entry.reference}) cannot be used on {device}: {error}")
         # What is loaded stays: looking through all of it for garbage would stop every lane for 0.1 to 0.2 s.
         gc.collect()
         gc.freeze()
