@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -20,14 +18,11 @@ from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
 from launch.rabbitmq import PrivateRabbitMQ
-from models.engine.stats import EngineStats
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
-from tasks.registry.file import RegistryFile
-from tasks.worker.models import Models
 
 QUEUE = "tolk.translate.a.interactive"
 
@@ -48,29 +43,6 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     assert reply.timings.queue > 0
     assert reply.timings.decode > 0
     assert worker.stop() == 0
-
-
-def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "models.toml"
-    entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
-    path.write_text(entry.format("old"))
-    made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
-    loader: Any = SimpleNamespace(
-        fetch=lambda model: SimpleNamespace(release=lambda: None),
-        estimate=lambda model, fetched: 1,
-        load=lambda model, fetched: made,
-    )
-    models = Models(RegistryFile(path), loader, budget=1, waiting=1)
-    with (
-        pytest.raises(TolkError, match=r"There is no model 'new'\. Models: old") as caught,
-        models.use("new", math.inf),
-    ):
-        pass
-    assert caught.value.code is Code.UNKNOWN_MODEL
-    path.write_text(entry.format("old") + entry.format("new"))
-    with models.use("new", math.inf) as found:
-        assert found.translator is made
-    models.memory.close()
 
 
 @pytest.mark.broker
@@ -190,19 +162,6 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     translator.abandon("fatal", None)
     with pytest.raises(TolkError):
         fatal.result()
-    worker.stop()
-
-
-@pytest.mark.broker
-def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, threads, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
-    eventually(lambda: worker.logged("cancelled", "received"))
-    assert translator.cancel("cancelled", None)
-    with pytest.raises(TolkError) as caught:
-        asked.result()
-    assert caught.value.code is Code.CANCELLED
-    eventually(lambda: worker.logged("cancelled", "CANCELLED"))
     worker.stop()
 
 
