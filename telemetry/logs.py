@@ -6,8 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Literal
 
@@ -19,16 +18,6 @@ LEVELS = ("debug", "info", "warning", "error")
 
 # What is logged meanwhile belongs to this request.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-
-
-@contextmanager
-def about(request: str) -> Iterator[None]:
-    """What this thread logs inside of the `with` belongs to this request."""
-    token = request_id.set(request)
-    try:
-        yield
-    finally:
-        request_id.reset(token)
 
 
 def default_form() -> Form:

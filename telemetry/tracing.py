@@ -59,21 +59,8 @@ class Span:
         return cls(name, start / 1e6, duration / 1e6, attributes, [cls.decode(child) for child in children])
 
 
-@contextmanager
-def trace(name: str) -> Iterator[Span]:
-    """The root of what this thread does inside of the `with`. It is not exported; a framework's instrumentation is."""
-    made, began = Span(name, time.time()), time.perf_counter()
-    root, current = _root.set(made), _current.set(made)
-    try:
-        yield made
-    finally:
-        made.duration = time.perf_counter() - began
-        _current.reset(current)
-        _root.reset(root)
-
-
 def begin(name: str) -> Span:
-    """The same where no `with` is possible: the root of what this thread does from now on."""
+    """The root of what this thread does from now on. It is not exported: a framework's instrumentation does so."""
     root = Span(name, time.time())
     _root.set(root)
     _current.set(root)

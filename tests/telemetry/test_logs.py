@@ -5,6 +5,7 @@ import logging
 import logging.config
 import sys
 from collections.abc import Iterator
+from contextvars import Context
 
 import pytest
 
@@ -25,10 +26,14 @@ def nothing() -> Iterator[None]:
 
 def test_a_line_of_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     logging.config.dictConfig(logs.config("json", "info", {"tests.quiet": "warning"}))
-    with logs.about("r1"):
+
+    def work() -> None:
+        logs.request_id.set("r1")
         logging.getLogger("tests.one").info("asked\nfor %s", "it", extra={"fields": {"texts": 2, "ms": 1.5}})
         logging.getLogger("tests.quiet").info("nothing")
         logging.getLogger("tests.one").debug("nothing")
+
+    Context().run(work)
     try:
         raise ValueError("wrong")
     except ValueError:
@@ -50,8 +55,12 @@ def test_a_line_of_json_has_all_that_is_known(capsys: pytest.CaptureFixture[str]
 
 def test_a_line_of_text_is_to_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     logging.config.dictConfig(logs.config("text", "debug", {}))
-    with logs.about("r1"):
+
+    def work() -> None:
+        logs.request_id.set("r1")
         logging.getLogger("tests").debug("asked", extra={"fields": {"texts": 2}})
+
+    Context().run(work)
     logging.getLogger("tests").info("over")
     first, second = capsys.readouterr().err.splitlines()
     assert first.endswith(" DEBUG tests: asked texts=2 [r1]")

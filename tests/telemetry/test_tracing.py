@@ -15,14 +15,14 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 
 
 def test_spans_make_a_tree() -> None:
-    with tracing.trace("GET /") as root:
-        with tracing.span("outer", size=1) as outer:
-            with tracing.span("inner"):
-                time.sleep(0.002)
-            outer.attributes["worker"] = "w1"
-        with pytest.raises(ValueError, match="wrong"), tracing.span("failed"):
-            raise ValueError("wrong")
-        tracing.annotate(model="fr-en", principal=None)
+    root = tracing.begin("GET /")
+    with tracing.span("outer", size=1) as outer:
+        with tracing.span("inner"):
+            time.sleep(0.002)
+        outer.attributes["worker"] = "w1"
+    with pytest.raises(ValueError, match="wrong"), tracing.span("failed"):
+        raise ValueError("wrong")
+    tracing.annotate(model="fr-en", principal=None)
     assert [(depth, span.name) for depth, span in root.walk()] == [
         (0, "GET /"),
         (1, "outer"),
@@ -31,20 +31,8 @@ def test_spans_make_a_tree() -> None:
     ]
     assert (root.attributes, outer.attributes) == ({"model": "fr-en"}, {"size": 1, "worker": "w1"})
     [inner] = outer.children
-    assert 0.002 <= inner.duration <= outer.duration <= root.duration
+    assert 0.002 <= inner.duration <= outer.duration
     assert root.start <= outer.start <= inner.start
-
-
-def test_after_its_end_nothing_belongs_to_a_trace() -> None:
-    with tracing.trace("outer") as outer:
-        with tracing.trace("inner") as inner:
-            tracing.annotate(place="inner")
-        tracing.annotate(place="outer")
-    tracing.annotate(place="nowhere")
-    with tracing.span("nobody's"):
-        pass
-    assert (inner.attributes, outer.attributes) == ({"place": "inner"}, {"place": "outer"})
-    assert (inner.children, outer.children) == ([], [])
 
 
 def test_what_another_process_tells_of_comes_in_its_order() -> None:
@@ -60,6 +48,7 @@ def test_a_trace_can_be_stored() -> None:
 
 
 def test_threads_have_traces_of_their_own() -> None:
+    root = tracing.begin("mine")
     elsewhere: list[Span] = []
 
     def work() -> None:
@@ -67,10 +56,9 @@ def test_threads_have_traces_of_their_own() -> None:
             elsewhere.append(span)
         tracing.annotate(model="nobody's")
 
-    with tracing.trace("mine") as root:
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
     assert [span.name for span in elsewhere] == ["nobody's"]
     assert (root.children, root.attributes) == ([], {})
 
