@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-quality bench-engine bench-path bench-overload bench-models bench-observability lock environment clean
+.PHONY: bench-quality bench-engine bench-path bench-overload bench-models bench-observability lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -27,48 +27,51 @@ test-soak: ## ten minutes at half of what the service can do: memory, threads, c
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
 
-test-compose: environment ## docker-compose.yml in a Docker Engine, from nothing to nothing, ten minutes; prints what was seen
+test-compose: dev ## docker-compose.yml in a Docker Engine, from nothing to nothing, ten minutes; prints what was seen
 	@$(ENV) tests.compose.stack
 
 check: lint types imports ## all three
 
-lint: environment ## ruff: style, and formatting
+lint: dev ## ruff: style, and formatting
 	@$(ENV) ruff check .
 	@$(ENV) ruff format --check .
 
-types: environment ## mypy, strictly
+types: dev ## mypy, strictly
 	@$(ENV) mypy
 
-imports: environment ## which room may import which
+imports: dev ## which room may import which
 	@.venv/bin/lint-imports
 
 schema: environment ## write schema.graphql anew
 	@$(ENV) flask --app app schema export
 
-bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.gz scores them
+bench-quality: dev ## translations beside transformers'; DATA=pairs.tsv.gz scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
 
-bench-engine: environment ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
+bench-engine: dev ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
 	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
 
-bench-path: environment ## what a request costs without a model, stage by stage, in CPU and in time
+bench-path: dev ## what a request costs without a model, stage by stage, in CPU and in time
 	@$(ENV) benchmarks.path
 
-bench-overload: environment ## three times the load that the workers can bear, a minute
+bench-overload: dev ## three times the load that the workers can bear, a minute
 	@$(ENV) benchmarks.overload
 
-bench-models: environment ## a thousand models on demand in one worker that has memory for a hundred, some minutes
+bench-models: dev ## a thousand models on demand in one worker that has memory for a hundred, some minutes
 	@$(ENV) benchmarks.models
 
-bench-observability: environment ## what logs, traces and metrics cost a translation, six minutes
+bench-observability: dev ## what logs, traces and metrics cost a translation, six minutes
 	@$(ENV) benchmarks.observability
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock
 
-environment: ## set up .venv and nothing else
+environment: ## set up .venv with what runs the service, and nothing else
 	@$(PYTHON) -m launch.install
+
+dev: ## set up .venv with what checks, tests and benchmarks need, too
+	@$(PYTHON) -m launch.install dev
 
 clean: ## remove what was set up and what was cached; what the service stored goes too
 	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

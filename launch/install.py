@@ -1,6 +1,6 @@
 """What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ; tests need more.
 
-    python3 -m launch.install [run | test | lock]
+    python3 -m launch.install [run | dev | test | lock]
 
 Run by the system's python3, with the standard library only. An old Python must still parse this file to say that it
 is too old: no syntax newer than 3.6.
@@ -43,6 +43,9 @@ from launch.service import DIRECTORY, StartError, alone, end_leftovers, given, w
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
+# The extras of setup.cfg: what runs the service, and what checks, tests and measures it besides.
+SERVICE = "web,worker"
+EVERYTHING = f"{SERVICE},dev"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # elsewhere torch's build for Linux is the one for CUDA
 QUIET_SECONDS = 20.0
 BROWSER = "chromium"
@@ -58,7 +61,10 @@ class SetupError(Exception):
 
 
 def main(purpose: str) -> None:
-    """Sets up what `purpose` needs besides the environment: "run" a RabbitMQ, "test" more of Debian's packages."""
+    """Sets up the environment and what `purpose` needs besides: "run" a RabbitMQ, "test" more of Debian's packages.
+
+    The environment holds what runs the service; for "dev" and "test" it also holds what they need.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()
@@ -76,7 +82,7 @@ def main(purpose: str) -> None:
             install_chromium()
             install_prometheus()
             install_systemd()
-        install(ENVIRONMENT)
+        install(ENVIRONMENT, EVERYTHING if purpose in ("dev", "test") else SERVICE)
     except (SetupError, StartError, RabbitMQError, PackageError) as error:
         sys.exit(str(error))
     except OSError as error:
@@ -91,15 +97,15 @@ def check_venv() -> None:
         raise SetupError("python3-venv is missing: install it (on Debian: apt-get install python3-venv).")
 
 
-def install(environment: Path) -> None:
-    """Brings the environment up to setup.cfg and constraints.txt; does nothing where it is, goes on where it stopped.
+def install(environment: Path, extras: str) -> None:
+    """Brings the environment up to constraints.txt and these extras of setup.cfg; goes on where it stopped.
 
-    The stamp is written last, so that an environment without one is known to be incomplete.
+    Does nothing where it holds them already, and takes nothing away where it holds more. The stamp is written last, so
+    that an environment without one is known to be incomplete.
     """
     stamp = environment / "complete"
-    wanted = fingerprint(environment)
     with one_at_a_time(environment):
-        if stamp.is_file() and stamp.read_text() == wanted:
+        if stamp.is_file() and stamp.read_text() in (fingerprint(environment, each) for each in (extras, EVERYTHING)):
             return
         started = time.monotonic()
         stamp.unlink(missing_ok=True)
@@ -110,18 +116,18 @@ def install(environment: Path) -> None:
         say("installing the dependencies: some minutes the first time")
         first = [line for line in CONSTRAINTS.read_text().split() if line.startswith(("torch==", "setuptools=="))]
         pip(environment, "install", "--no-deps", *cpu_builds(), *first)
-        everything = ["-c", str(CONSTRAINTS), "-e", f"{ROOT}[web,worker,dev]"]
-        pip(environment, "install", "--no-build-isolation", "--config-settings", "editable_mode=compat", *everything)
-        stamp.write_text(wanted)
+        wanted = ["-c", str(CONSTRAINTS), "-e", f"{ROOT}[{extras}]"]
+        pip(environment, "install", "--no-build-isolation", "--config-settings", "editable_mode=compat", *wanted)
+        stamp.write_text(fingerprint(environment, extras))
         say(f"the environment is complete ({time.monotonic() - started:.0f} s)")
 
 
-def fingerprint(environment: Path) -> str:
-    """What the environment depends on: the files that say what goes in, this Python, the place, the GPU."""
+def fingerprint(environment: Path, extras: str) -> str:
+    """What the environment depends on: the files and extras that say what goes in, this Python, the place, the GPU."""
     digest = hashlib.sha256()
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
-    digest.update(f"{sys.version} {environment} {has_gpu()}".encode())
+    digest.update(f"{extras} {sys.version} {environment} {has_gpu()}".encode())
     return digest.hexdigest()
 
 

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from launch import install
 from launch.debian import PackageError
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "launch")
+NO_NETWORK = {
+    "HTTPS_PROXY": "http://127.0.0.1:9",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_NO_CACHE_DIR": "1",
+}
 
 
 def copy(directory: Path) -> Path:
@@ -50,7 +59,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def make(clone: Path, *arguments: str, before: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """Runs make with an environment that holds next to nothing, and a python3 that runs `before` before the module."""
     stub = clone / "bin" / "python3"
-    stub.parent.mkdir()
+    stub.parent.mkdir(exist_ok=True)
     start = f"import runpy, sys; {before}; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__')"
     stub.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} -c "{start}" "$@"\n' if before else "")
     stub.chmod(0o755)
@@ -71,6 +80,49 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("make: ", "set-up | "))]
     assert len(said) == 1, said
     return said[0]
+
+
+def ask(clone: Path, expression: str) -> str:
+    """What the set-up of a clone says of itself."""
+    command = [sys.executable, "-c", f"from launch import install; print({expression}, end='')"]
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=True).stdout
+
+
+def modules_of_the_service() -> Iterator[Path]:
+    """The files that `make run` runs."""
+    yield from (ROOT / "celeryconfig.py", ROOT / "gunicorn.conf.py")
+    for package in ("app", "tasks", "models", "telemetry", "text", "launch"):
+        yield from (ROOT / package).rglob("*.py")
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    """The packages that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def normal(name: str) -> str:
+    """The name of a distribution as all spellings of it have in common."""
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def brought_by(name: str, *extras: str) -> set[str]:
+    """The distributions that come with one and its extras, itself included."""
+    found: set[str] = set()
+    wanted = [(name, extra) for extra in ("", *extras)]
+    asked = set(wanted)
+    while wanted:
+        name, extra = wanted.pop()
+        found.add(normal(name))
+        for requirement in map(Requirement, requires(name) or ()):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                more = {(requirement.name, each) for each in ("", *requirement.extras)} - asked
+                asked |= more
+                wanted += more
+    return found
 
 
 @pytest.mark.parametrize("version", [(3, 9), (3, 10), (3, 15)])
@@ -144,8 +196,7 @@ def test_a_program_that_cannot_be_installed_is_named(
 
 
 def test_no_network_is_named_and_the_environment_not_taken_for_complete(clone: Path) -> None:
-    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_CACHE_DIR": "1"}
-    done = make(clone, "environment", HTTPS_PROXY="http://127.0.0.1:9", **nowhere)
+    done = make(clone, "environment", **NO_NETWORK)
     assert sentence(done).startswith("The package index cannot be reached:")
     assert (clone / ".venv" / "bin" / "python").exists()
     assert not (clone / ".venv" / "complete").exists()
@@ -156,18 +207,63 @@ def test_what_nobody_foresaw_is_shown_whole() -> None:
     assert said.splitlines() == ["Collecting x", "ERROR: x wants a moon", "`pip install x` failed: see above."]
 
 
-def test_a_complete_environment_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "complete").write_text(install.fingerprint(tmp_path))
-    install.install(tmp_path)
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        (install.SERVICE, install.SERVICE),
+        (install.EVERYTHING, install.EVERYTHING),
+        (install.EVERYTHING, install.SERVICE),
+    ],
+)
+def test_an_environment_that_holds_what_is_wanted_is_left_alone(
+    held: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "complete").write_text(install.fingerprint(tmp_path, held))
+    install.install(tmp_path, wanted)
     assert capsys.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["complete"]
 
 
-def test_an_environment_is_complete_only_for_its_place_and_its_versions(clone: Path) -> None:
-    ask = [sys.executable, "-c", "from launch import install; print(install.fingerprint(install.ENVIRONMENT))"]
+def test_what_runs_the_service_is_not_taken_for_what_tests_need(clone: Path) -> None:
+    stamp = clone / ".venv" / "complete"
+    stamp.parent.mkdir()
+    stamp.write_text(ask(clone, "install.fingerprint(install.ENVIRONMENT, install.SERVICE)"))
+    done = make(clone, "environment")
+    assert (done.returncode, done.stdout) == (0, "")
+    done = make(clone, "dev", **NO_NETWORK)
+    assert "set-up | installing the dependencies" in done.stdout
+    assert sentence(done).startswith("The package index cannot be reached:")
+    assert not stamp.exists()  # interrupted: `make run` looks again, too
 
+
+def test_the_second_of_two_commands_waits_for_the_first(clone: Path) -> None:
+    stamp = clone / ".venv" / "complete"
+    with install.one_at_a_time(stamp.parent):
+        command = ["make", "dev", f"PYTHON={sys.executable}"]
+        second = subprocess.Popen(command, cwd=clone, stdout=subprocess.PIPE, text=True)
+        assert second.stdout is not None
+        assert second.stdout.readline() == "set-up | waiting for another command that is installing\n"
+        stamp.parent.mkdir()
+        stamp.write_text(ask(clone, "install.fingerprint(install.ENVIRONMENT, install.EVERYTHING)"))
+    rest, _ = second.communicate(timeout=30)
+    assert (second.returncode, rest) == (0, "")
+
+
+def test_what_runs_the_service_imports_nothing_that_only_tests_need() -> None:
+    installed = brought_by("tolk", "web", "worker")
+    distributions = packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in modules_of_the_service()
+        for module in imported_by(path)
+        if module in distributions and not {normal(name) for name in distributions[module]} & installed
+    }
+    assert not missing
+
+
+def test_an_environment_is_complete_only_for_its_place_and_its_versions(clone: Path) -> None:
     def fingerprint(place: Path) -> str:
-        return subprocess.run(ask, cwd=place, capture_output=True, text=True, check=True).stdout
+        return ask(place, "install.fingerprint(install.ENVIRONMENT, install.SERVICE)")
 
     first = fingerprint(clone)
     assert fingerprint(clone) == first
