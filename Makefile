@@ -9,7 +9,7 @@ ENV := .venv/bin/python -m
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
 run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops it
 	@$(PYTHON) -m launch.install run
@@ -19,49 +19,49 @@ test: ## set up what is missing and run every test; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
-test-faults: ## make every fault happen to a whole service, four minutes; prints what became of the requests
+test-faults: ## break a whole service in every way known, and print what became of the requests (4 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
 
-test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
+test-soak: ## send half of what a service can do: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
 
-test-compose: dev ## docker-compose.yml in a Docker Engine, from nothing to nothing, ten minutes; prints what was seen
+test-compose: dev ## run docker-compose.yml in a Docker Engine, and print what was seen (10 minutes)
 	@$(ENV) tests.compose.stack
 
-check: lint types imports ## all three
+check: lint types imports ## run ruff, mypy and import-linter
 
-lint: dev ## ruff: style, and formatting
+lint: dev ## run ruff: style, and formatting
 	@$(ENV) ruff check .
 	@$(ENV) ruff format --check .
 
-types: dev ## mypy, strictly
+types: dev ## run mypy, strictly
 	@$(ENV) mypy
 
-imports: dev ## which room may import which
+imports: dev ## run import-linter: which package may import which
 	@.venv/bin/lint-imports
 
 schema: environment ## write schema.graphql anew
 	@$(ENV) flask --app app schema export
 
-bench-quality: dev ## translations beside transformers'; DATA=pairs.tsv.gz scores them
+bench-quality: dev ## compare translations with transformers'; DATA=pairs.tsv.gz scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
 
-bench-engine: dev ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
+bench-engine: dev ## time the engine beside CTranslate2 and transformers; DATA=pairs.tsv.gz scores them (7 minutes)
 	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
 
-bench-path: dev ## what a request costs without a model, stage by stage, in CPU and in time
+bench-path: dev ## measure what a request costs without a model, stage by stage (3 minutes)
 	@$(ENV) benchmarks.path
 
-bench-overload: dev ## three times the load that the workers can bear, a minute
+bench-overload: dev ## send three times the load that the workers can bear (1 minute)
 	@$(ENV) benchmarks.overload
 
-bench-models: dev ## a thousand models on demand in one worker that has memory for a hundred, some minutes
+bench-models: dev ## load a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
 
-bench-observability: dev ## what logs, traces and metrics cost a translation, six minutes
+bench-observability: dev ## measure what logs, traces and metrics cost a translation (6 minutes)
 	@$(ENV) benchmarks.observability
 
 lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
@@ -73,6 +73,6 @@ environment: ## set up .venv with what runs the service, and nothing else
 dev: ## set up .venv with what checks, tests and benchmarks need, too
 	@$(PYTHON) -m launch.install dev
 
-clean: ## remove what was set up and what was cached; what the service stored goes too
+clean: ## remove what was set up, what was cached and what the service stored
 	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
