@@ -17,7 +17,7 @@ from app.database.transactions import Database
 from app.monitoring.traces import Traces
 from app.settings import Settings
 from app.translation.translator import EchoTranslator, Translator
-from app.web import errors, origins, request_log
+from app.web import errors, headers, origins, request_log
 from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import RegistryFile
@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
+    app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to it
     # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
     logging.getLogger("graphql_server.execution").disabled = True
     if translator is None:
@@ -51,11 +52,12 @@ def create_app(settings: Settings | None = None, translator: Translator | None =
     app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
     metrics = None
     if settings.metrics is not None:
-        from app.monitoring.metrics import Metrics  # its client reads the environment as soon as it is imported
+        from app.monitoring.metrics import WebMetrics  # its client reads the environment as soon as it is imported
 
-        metrics = Metrics(translator, settings.metrics, settings.metrics_files)
+        metrics = WebMetrics(translator.status, settings.metrics, settings.metrics_files)
     request_log.register(app, traces, metrics)
     routes.register(app, settings, models, translator, database, metrics)
+    headers.register(app)
     for command in cli.COMMANDS:
         app.cli.add_command(command)
     origins.register(app, settings.origins)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from app.monitoring.status import Status
-from app.translation.translator import Translator
 from tasks.contract.errors import Code
 from telemetry.address import Address
 from telemetry.tracing import Span
@@ -32,19 +33,21 @@ STAGES = ("admission", "publish", "queue", "load", "wait", "prefill", "decode", 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Metrics:
+class WebMetrics:
     """Counts requests, and says it all in Prometheus' text format."""
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
-        """`address` is where they are served, `directory` where processes share what they counted, made where it is
-        missing; None for one that is alone."""
+    def __init__(self, status: Callable[[], Status], address: Address, directory: Path | None) -> None:
+        """`status` tells how queues and workers are; `address` is where the metrics are served.
+
+        Processes share what they counted in `directory`, which is made where it is missing; one alone needs none.
+        """
         if directory is not None:  # who tidies up /tmp may have taken it
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _share(directory)
         self.address = address
-        self._survey = _Survey(translator)
+        self._queues = _QueueCollector(status)
         self._directory = directory
         self._registry = registry = CollectorRegistry()
         requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
@@ -77,7 +80,7 @@ class Metrics:
             collector(registry, str(self._directory))
         counted: bytes = generate_latest(registry)
         shown = CollectorRegistry()
-        shown.register(self._survey)
+        shown.register(self._queues)
         return counted + generate_latest(shown)
 
 
@@ -96,14 +99,15 @@ def _share(directory: Path) -> None:
     values.ValueClass = of_numbers(lambda: number)
 
 
-class _Survey:
+class _QueueCollector(Collector):
     """Queues and workers, as the status has them."""
 
-    def __init__(self, translator: Translator) -> None:
-        self._translator = translator
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
 
+    @override
     def collect(self) -> Iterator[Metric]:
-        status = self._translator.status()
+        status = self._status()
         yield _gauge("tolk_broker_up", "Whether the message broker answers.", float(bool(status.broker)))
         yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
         yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)

@@ -15,7 +15,7 @@ from tasks.contract.names import REQUEST_ID
 from telemetry import logs, tracing
 
 if TYPE_CHECKING:
-    from app.monitoring.metrics import Metrics
+    from app.monitoring.metrics import WebMetrics
 
 API = ("graphql", "predecessor")  # the endpoints whose requests are traced and counted
 PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged where everything is
@@ -23,7 +23,7 @@ PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged 
 logger = logging.getLogger(__name__)
 
 
-def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None:
+def register(app: Flask, traces: Traces | None, metrics: WebMetrics | None) -> None:
     """Gives every request its id, `g.request_id`, and the time of its arrival, `g.arrival` in Unix seconds; tells of it
     once its answer is sent."""
 

@@ -14,9 +14,9 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.broker.admission import REQUESTS
 from app.graphql import view
-from app.routes import HEADERS
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
+from app.web.headers import HEADERS
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 
