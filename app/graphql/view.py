@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, Never
 
-from flask import Request, Response, abort, g, make_response, render_template, request
+from flask import Request, Response, abort, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from graphql import (
     DocumentNode,
@@ -37,7 +37,7 @@ from app.graphql.complexity import Complexity
 from app.graphql.schema import Context
 from app.settings import Settings
 from app.translation.translator import Translator
-from app.web import errors
+from app.web import errors, request_log
 from app.web.hangups import Clients
 from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
@@ -103,13 +103,13 @@ class GraphQL(GraphQLView[Context, None]):
         try:
             return self._answer()
         except TolkError as error:
-            self.translator.told(error.code, g.request_id)
+            self.translator.told(error.code, request_log.request_id())
             raise
         except WerkzeugException:
-            self.translator.told(Code.BAD_INPUT, g.request_id)
+            self.translator.told(Code.BAD_INPUT, request_log.request_id())
             raise
         except Exception:
-            self.translator.told(Code.INTERNAL, g.request_id)
+            self.translator.told(Code.INTERNAL, request_log.request_id())
             raise
 
     def _answer(self) -> ResponseReturnValue:
@@ -129,10 +129,8 @@ class GraphQL(GraphQLView[Context, None]):
         key = None
         if not self._asks_for_graphiql(request):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
-        registry = self.models.current()
-        return Context(
-            self.settings, registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
-        )
+        registry, request_id, arrival = self.models.current(), request_log.request_id(), request_log.arrival()
+        return Context(self.settings, registry, self.translator, request_id, arrival, key=key, accounts=self.accounts)
 
     def _asks_for_graphiql(self, request: Request) -> bool:
         adapter = self.request_adapter_class(request)
@@ -217,7 +215,8 @@ class GraphQL(GraphQLView[Context, None]):
 
     def _format(self, error: GraphQLError) -> dict[str, Any]:
         domain = errors.domain_error(error)
-        self.translator.told(domain.code, g.request_id)
+        errors.note(domain)
+        self.translator.told(domain.code, request_log.request_id())
         return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override

@@ -73,7 +73,7 @@ def test_of_several_errors_the_first_counts(client: FlaskClient, fields: Callabl
     @client.application.get("/several")
     def several() -> str:
         for code in (Code.OVERLOADED, Code.UNAVAILABLE):
-            errors.extensions(TolkError(code, "No."))
+            errors.note(TolkError(code, "No."))
         return ""
 
     client.get("/several").close()
