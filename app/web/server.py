@@ -3,6 +3,9 @@
 As it comes, its thread worker has a thread wait for the first byte of every connection, and, for as long as it takes,
 for the rest of a request and until an answer has been read. And once it has closed its half of a connection, it waits
 two seconds for the client to close the other: on the thread that accepts all connections.
+
+What is overridden here is gunicorn's own affair: setup.cfg takes the one minor version that it was written for, and
+tests/app/web/test_gunicorn.py fails where a method has changed.
 """
 
 from __future__ import annotations
