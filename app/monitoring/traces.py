@@ -24,9 +24,11 @@ logger = logging.getLogger(__name__)
 class Traces:
     """A directory of traces, some tens of thousands of them. Safe to use from many threads and processes at once."""
 
-    def __init__(self, directory: Path) -> None:
-        """It is made where it is missing: with the first trace."""
+    def __init__(self, directory: Path, file_bytes: int = FILE_BYTES, all_bytes: int = BYTES) -> None:
+        """The directory is made where it is missing, with the first trace. A file takes about `file_bytes`, and all
+        files together `all_bytes`."""
         self._directory = directory
+        self._file_bytes, self._all_bytes = file_bytes, all_bytes
         self._lock = threading.Lock()
         self._file: int | None = None  # a descriptor
         self._room = 0  # bytes left in it
@@ -70,7 +72,7 @@ class Traces:
             os.close(self._file)
             self._file = None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        room = BYTES - FILE_BYTES
+        room = self._all_bytes - self._file_bytes
         for path in reversed(self._files()):
             with suppress(FileNotFoundError):  # another process has removed it
                 room -= path.stat().st_size
@@ -78,7 +80,7 @@ class Traces:
                     path.unlink()
         path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._room = FILE_BYTES
+        self._room = self._file_bytes
         return self._file
 
     def _files(self) -> list[Path]:

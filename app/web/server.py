@@ -35,13 +35,19 @@ class TooSlow(NoMoreData, TimeoutError):
 class Connection(socket.socket):
     """A client's connection. While it blocks, a request has a deadline, and so has its answer."""
 
-    request: Any = None  # gunicorn's, once its headers are here
-    _received_by: float | None = None
-    _sent_by: float | None = None
+    def __init__(
+        self, client: socket.socket, receive_timeout: float = RECEIVE_TIMEOUT, send_timeout: float = SEND_TIMEOUT
+    ) -> None:
+        """Takes the place of `client`, which is detached. Both timeouts are in seconds."""
+        super().__init__(fileno=client.detach())
+        self._receive_timeout, self._send_timeout = receive_timeout, send_timeout
+        self.begin()
 
     def begin(self) -> None:
         """What comes next is another request."""
-        self.request = self._received_by = self._sent_by = None
+        self.request: Any = None  # gunicorn's, once its headers are here
+        self._received_by: float | None = None
+        self._sent_by: float | None = None
 
     @override
     def recv(self, size: int, flags: int = 0, /) -> bytes:
@@ -49,7 +55,7 @@ class Connection(socket.socket):
         if self.gettimeout() is not None:  # gunicorn has set one of its own
             return super().recv(size, flags)
         now = time.monotonic()
-        self._received_by = self._received_by or now + RECEIVE_TIMEOUT
+        self._received_by = self._received_by or now + self._receive_timeout
         try:
             if now >= self._received_by:
                 raise TimeoutError
@@ -68,7 +74,7 @@ class Connection(socket.socket):
         if self.gettimeout() is not None:
             return super().sendall(data, flags)
         now = time.monotonic()
-        self._sent_by = self._sent_by or now + SEND_TIMEOUT
+        self._sent_by = self._sent_by or now + self._send_timeout
         try:
             self.settimeout(max(self._sent_by - now, 0.001))
             return super().sendall(data, flags)  # within the timeout, however many pieces it takes
@@ -81,6 +87,9 @@ class Connection(socket.socket):
 class Worker(ThreadWorker):
     """gunicorn's worker of threads, with such connections: they get a thread when they have something to say, and are
     closed without one. Where gunicorn speaks TLS itself, all stays as it is."""
+
+    receive_timeout = RECEIVE_TIMEOUT
+    send_timeout = SEND_TIMEOUT
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,7 +111,8 @@ class Worker(ThreadWorker):
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        conn = TConn(self.cfg, Connection(fileno=client.detach()), address, listener.getsockname())
+        connection = Connection(client, self.receive_timeout, self.send_timeout)
+        conn = TConn(self.cfg, connection, address, listener.getsockname())
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.nr_conns += 1
