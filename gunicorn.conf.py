@@ -1,4 +1,4 @@
-"""Plain `gunicorn` serves the web tier; docs/api.md names the settings."""
+"""Plain `gunicorn` serves the web tier; README.md lists the settings."""
 
 import os
 import re
