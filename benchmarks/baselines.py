@@ -120,7 +120,7 @@ def serve(url: str) -> None:
                 TranslateReply(model=payload["model"], results=results).encode(),
                 routing_key=message.properties["reply_to"],
                 correlation_id=message.properties["correlation_id"],
-                delivery_mode="transient",
+                delivery_mode=1,  # transient
             )
             message.ack()
 

@@ -17,7 +17,6 @@ import platform
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -220,7 +219,10 @@ def alone(
 def arrivals(directory: Path, texts: Sequence[str], targets: list[tuple[str, str, float, bool]]) -> None:
     chance = random.Random(0)
     sentences = [chance.choice(texts) for _ in range(min(ARRIVALS, 10 * len(texts)))]
-    sides = {"static batches": (Ours, directory, "int8", True), "continuous": (Ours, directory, "int8")}
+    sides: dict[str, tuple[Any, ...]] = {
+        "static batches": (Ours, directory, "int8", True),
+        "continuous": (Ours, directory, "int8"),
+    }
     running = {name: Process(name, *make) for name, make in sides.items()}
     for beam in (1, 4):
         capacity = []
@@ -308,4 +310,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

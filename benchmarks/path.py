@@ -160,13 +160,13 @@ def http_load(port: int, text: str = TEXT, translation: str = TEXT) -> Load:
             until = time.perf_counter() + seconds
             while begun:
                 for key, _ in selector.select():
-                    each: Any = key.fileobj
-                    receive(each, translation)
+                    client: Any = key.fileobj
+                    receive(client, translation)
                     now = time.perf_counter()
-                    took.append(now - begun.pop(each))
+                    took.append(now - begun.pop(client))
                     if now < until:
-                        begun[each] = now
-                        each.sendall(request)
+                        begun[client] = now
+                        client.sendall(request)
             for each in connections:
                 each.close()
         return took

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-Sentences = Sequence[str] | Sequence[list[int]]
+Sentences = Sequence[str | list[int]]
 BATCHES = (16, 32, 64, 128)  # sizes that the others are tried with
 
 
