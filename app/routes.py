@@ -20,7 +20,7 @@ from app.graphql.view import GraphQL
 from app.settings import Settings
 from app.translation.translator import Translator
 from app.web import health
-from app.web.hangups import Clients
+from app.web.hangups import Hangups
 from app.web.places import bounded
 from tasks.registry.file import RegistryFile
 
@@ -38,7 +38,7 @@ def register(
 ) -> None:
     """Adds the routes to the application."""
     accounts = Accounts(database, translator)
-    tools = (settings, models, translator, Clients(accounts.abandon), accounts, KeyRing(database))
+    tools = (settings, models, translator, Hangups(accounts.abandon), accounts, KeyRing(database))
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

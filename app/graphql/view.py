@@ -38,7 +38,7 @@ from app.graphql.schema import Context
 from app.settings import Settings
 from app.translation.translator import Translator
 from app.web import errors, request_log
-from app.web.hangups import Clients
+from app.web.hangups import Hangups
 from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
 
@@ -84,7 +84,7 @@ class GraphQL(GraphQLView[Context, None]):
         settings: Settings,
         models: RegistryFile,
         translator: Translator,
-        clients: Clients,
+        hangups: Hangups,
         accounts: Accounts,
         keys: KeyRing,
     ) -> None:
@@ -92,7 +92,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.settings = settings
         self.models = models
         self.translator = translator
-        self.clients = clients
+        self.hangups = hangups
         self.accounts = accounts
         self.keys = keys
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
@@ -180,7 +180,7 @@ class GraphQL(GraphQLView[Context, None]):
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must name one of the document's operations.")]
             )
-        with self.clients.watched(request.environ, context.request_id, context.principal):
+        with self.hangups.watched(request.environ, context.request_id, context.principal):
             return execute_sync(
                 self.schema,
                 document,
