@@ -10,31 +10,26 @@ library only.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import http.client
 import os
 import queue
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from launch.child import Child
+from launch.directory import DIRECTORY, MARK, alone, end_leftovers
+from launch.errors import StartError
 from launch.output import Log, Output
+from launch.ports import answer, flower_address, web_address
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
-ROOT = Path(__file__).resolve().parent.parent
-DIRECTORY = ROOT / ".run"
-MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run knows what an earlier one left behind
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
@@ -46,20 +41,6 @@ DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no 
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
 HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
 PATIENCE = 30.0  # seconds between two words on what start-up still waits for
-
-
-class StartError(Exception):
-    """The service cannot be started here; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A process of the service."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Log
-    started: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)
@@ -135,20 +116,7 @@ class Service:
             os.close(log.sink)
 
     def spawn(self, name: str, *command: str) -> Child:
-        log = Log(name, self.output)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=self.environ(),
-                stdin=subprocess.DEVNULL,
-                stdout=log.sink,
-                stderr=log.sink,
-                start_new_session=True,
-            )
-        finally:
-            os.close(log.sink)
-        return Child(name, process, log)
+        return Child.spawn(name, command, self.environ(), self.output)
 
     def environ(self) -> dict[str, str]:
         """Of the children: ours, and where they find each other."""
@@ -295,109 +263,9 @@ def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
-def answer(host: str, port: int, path: str) -> str | None:
-    """None where it answers 200, else why not."""
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read(500).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return str(error)
-    finally:
-        connection.close()
-    return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
-
-
 def given(environ: Mapping[str, str], name: str) -> bool:
     """Whether the variable is set, or the one that names a file with its value."""
     return any(environ.get(each) for each in (name, f"{name}_FILE"))
-
-
-def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """TOLK_HOST and PORT, which must be free. Raises StartError."""
-    host, port = environ.get("TOLK_HOST") or "127.0.0.1", _port(environ, "PORT", 8000)
-    reason = _taken(host, port)
-    if reason is not None:
-        raise StartError(f"Port {port} of {host} {reason}: choose another, as in `make run PORT={port % 65535 + 1}`.")
-    return host, port
-
-
-def flower_address(environ: Mapping[str, str], output: Output) -> tuple[str, int]:
-    """FLOWER_PORT on loopback, or a free one where it is taken. Raises StartError."""
-    host, port = "127.0.0.1", _port(environ, "FLOWER_PORT", 5555)
-    reason = _taken(host, port)
-    if reason is None:
-        return host, port
-    with socket.create_server((host, 0)) as probe:
-        free: int = probe.getsockname()[1]
-    output.write("tolk", f"port {port} {reason}: Flower takes {free} (FLOWER_PORT sets it)")
-    return host, free
-
-
-def _port(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name) or str(default)
-    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise StartError(f"{name} is {text!r}: a port is a number from 1 to 65535.")
-    return int(text)
-
-
-def _taken(host: str, port: int) -> str | None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        words = {errno.EADDRINUSE: "is in use", errno.EACCES: "is for root only"}
-        return words.get(error.errno or 0, f"cannot be used ({error.strerror})")
-    return None
-
-
-@contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Keeps a second service out of the directory. Raises StartError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        if not _locked(descriptor):
-            raise StartError(f"Tolk already runs from {ROOT}: stop it first, or use another clone.")
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def end_leftovers(directory: Path, output: Output) -> None:
-    """Ends every process of a service in this directory whose supervisor was killed."""
-    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        pids = list(leftovers(directory))
-        if not pids:
-            return
-        output.write("tolk", f"ending what was left running: {', '.join(map(str, pids))}")
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and any(leftovers(directory)):
-            time.sleep(0.1)
-
-
-def leftovers(directory: Path) -> Iterable[int]:
-    """The processes that carry the mark of a service in this directory; the broker's have their home there instead."""
-    marks = {f"{MARK}={directory}".encode(), f"HOME={directory / 'broker'}".encode()}
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            marked = marks & set(entry.read_bytes().split(b"\0"))
-            # A container has its own directory of the same name.
-            if marked and directory.samefile(f"{entry.parent}/root{directory}"):
-                yield int(entry.parent.name)
-        except OSError:  # ended meanwhile, or somebody else's
-            continue
 
 
 def main(directory: Path) -> int:
