@@ -10,7 +10,7 @@ from tasks.registry.file import RegistryFile
 
 
 def translate(settings: Settings, models: RegistryFile, translator: Translator) -> str:
-    """`/`: translates as its reader types. It offers what the registry does, and says which of that no worker takes."""
+    """`/`: translates as its reader types. It offers the registry's pairs, and says which no worker takes now."""
     registry, status = models.current(), translator.known_status()
     return render_template(
         "index.html",

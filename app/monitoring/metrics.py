@@ -1,8 +1,8 @@
 """The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
 
-Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). A process goes
-on with the files of one that has ended, so that there are no more of them than processes at a time, and nothing that
-was counted is lost. How queues and workers are is asked of the broker when Prometheus asks. The names follow
+All processes of one gunicorn count together, in files that they share (prometheus_client's multiprocess mode). A new
+process takes over the files of one that has ended: so there are never more files than processes, and nothing that was
+counted is lost. The state of queues and workers is asked for when Prometheus asks. The names follow
 https://prometheus.io/docs/practices/naming/.
 """
 
@@ -34,7 +34,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class WebMetrics:
-    """Counts requests, and says it all in Prometheus' text format."""
+    """Counts requests, and shows the counts, the queues and the workers in Prometheus' text format."""
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -62,7 +62,7 @@ class WebMetrics:
         self._by_stage = {stage: stages.labels(stage) for stage in STAGES}
 
     def count(self, trace: Span) -> None:
-        """A request that is over."""
+        """Counts a request that is over, by its trace."""
         self._by_code[str(trace.attributes.get("code", OK))].inc()
         self._seconds.observe(trace.duration)
         self._texts.inc(float(trace.attributes.get("texts", 0)))
@@ -72,7 +72,7 @@ class WebMetrics:
                 stage.observe(span.duration)
 
     def text(self) -> bytes:
-        """It takes as long as a status."""
+        """All metrics, in Prometheus' text format. Takes as long as asking for the status does."""
         registry = self._registry
         if self._directory is not None:
             registry = CollectorRegistry()
@@ -85,8 +85,8 @@ class WebMetrics:
 
 
 def _share(directory: Path) -> None:
-    """From now on what is counted is counted in files of the first number that no process has; this one keeps it until
-    it ends, however it does."""
+    """Has this process count in the files of the first number that no other process holds. It holds the number until it
+    ends, however it ends."""
     for number in count():
         held = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -129,7 +129,7 @@ class _QueueCollector(Collector):
 
 
 def _ages(status: Status) -> dict[str, float]:
-    """0 of every queue that is known and that nobody waits for."""
+    """By queue, seconds since when its oldest translation has waited; 0 for a queue that nobody waits for."""
     now = time.time()
     return dict.fromkeys(status.queues, 0.0) | {name: max(0.0, now - since) for name, since in status.oldest.items()}
 

@@ -1,4 +1,4 @@
-"""The traces of the last requests, in files of one directory that all web processes share: a JSON array a line."""
+"""The traces of the last requests, in one directory that all web processes share: files of one JSON array per line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Traces:
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
-        """All of that id, the latest last: several where a client sends an id again. Raises OSError."""
+        """The traces of a request id, the latest last: several if a client sent the id again. Raises OSError."""
         wanted, found = request_id.encode(), []
         for path in self._files():
             with suppress(FileNotFoundError):  # it was the oldest

@@ -1,4 +1,4 @@
-"""Where errors become answers: a code of the contract, its HTTP status, and one JSON shape for all of them."""
+"""How an error becomes an answer: a code of the contract, its HTTP status, and one JSON shape for all errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATUS = {
 
 
 def domain_error(error: GraphQLError) -> TolkError:
-    """What a GraphQL error is in the contract's terms; what nobody foresaw is logged, and told as INTERNAL only."""
+    """What the caller is told of a GraphQL error. An error that nobody foresaw is logged, and told as INTERNAL."""
     original = _innermost(error)
     if isinstance(original, TolkError):
         return original
@@ -137,7 +137,7 @@ def _log_unforeseen(error: Exception) -> None:
 
 
 def _where(error: BaseException | None) -> str:
-    """Where an error happened, and what it came of, without what they say: that may quote a text."""
+    """Where an error and its causes happened, as types and places: their messages may quote a text."""
     lines = []
     while error is not None:
         lines += [f"{type(error).__name__}:\n", *traceback.format_tb(error.__traceback__)]

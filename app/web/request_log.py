@@ -1,4 +1,4 @@
-"""What is told of every request: its id, a line in the log, its trace, its metrics."""
+"""Every request has an id, a line in the log, a trace, and counts in the metrics."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _active() -> ActiveRequest:
 
 
 def _begin() -> None:
-    """From here on what this thread does, says and measures is of this request."""
+    """What this thread logs and measures from now on belongs to this request."""
     given = request.headers.get("X-Request-Id", "")
     request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
     logs.request_id.set(request_id)
@@ -84,13 +84,13 @@ def _begin() -> None:
 
 
 def _forget() -> None:
-    """What this thread does next is not of this request; Flask forgets `g` itself."""
+    """What this thread logs and measures from now on belongs to no request. Flask itself forgets `g`."""
     logs.request_id.set(None)
     tracing.end()
 
 
 def _asks(response: Response) -> bool:
-    """Whether the request asked the API for something: neither for GraphiQL, nor what may be asked."""
+    """Whether the request asked the API for something: not for the page of GraphiQL, and not by OPTIONS."""
     is_page = response.mimetype == "text/html"
     return request.endpoint in API and request.method in ("GET", "POST") and not is_page
 

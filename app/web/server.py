@@ -44,7 +44,7 @@ class Connection(socket.socket):
         self.begin()
 
     def begin(self) -> None:
-        """What comes next is another request."""
+        """Forgets the request before: the next byte is another request's."""
         self.request: Any = None  # gunicorn's, once its headers are here
         self._received_by: float | None = None
         self._sent_by: float | None = None
@@ -138,7 +138,8 @@ class Worker(ThreadWorker):
             super().finish_request(conn, fs)
 
     def linger(self, conn: TConn) -> None:
-        """Says that we are done, and closes when the client has said so too: it may not have read everything yet."""
+        """Shuts down our half of a connection: its client may still be reading the answer. It is closed when the client
+        has closed the other half, or when its time is over."""
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
@@ -160,20 +161,21 @@ class Worker(ThreadWorker):
             self.leave(conn)
 
     def leave(self, conn: TConn) -> None:
+        """Closes a connection that lingered."""
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
 
     @override
     def murder_pending(self) -> None:
-        """Closes what took too long; once a second, and whenever something happens."""
+        """Closes connections whose time is over. Called once a second, and whenever something happens."""
         super().murder_pending()
         while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self.leave(self.lingering.popleft())
 
 
 def conceal(record: logging.LogRecord) -> bool:
-    """Takes what a client sent out of gunicorn's messages: what should be a header may be somebody's text."""
+    """Removes from gunicorn's messages what a client sent: what should be a header may be somebody's text."""
     if str(record.msg).startswith("Invalid request from ip="):
         record.msg = record.msg.partition(": ")[0]
     elif record.msg == "Error handling request %s %s" and isinstance(record.args, tuple):
