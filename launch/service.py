@@ -2,9 +2,8 @@
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
-DIRECTORY holds what the broker and the database keep (default: .run). Each child has a session of its own, so that a
-Ctrl-C reaches this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard
-library only.
+DIRECTORY holds what the broker and the database keep (default: .run). Each child has its own session: a Ctrl-C reaches
+this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard library only.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ FLOWER = ("--logging=warning", "--tasks_columns=state,args,received,runtime,work
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
 HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
-PATIENCE = 30.0  # seconds between two words on what start-up still waits for
+REMINDER = 30.0  # seconds between two lines that say for whom start-up still waits
 
 
 @dataclass(slots=True)
@@ -57,6 +56,8 @@ class Service:
     ready: bool = False  # whether everything has answered once
     ends: Counter[str] = field(default_factory=Counter)  # by child, since it was healthy
     due: dict[str, float] = field(default_factory=dict)  # when a child is started again
+    awaited: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # host, port and path that should answer
+    reminded: float = 0.0  # when it was said last that they do not
     hurried: bool = False
     began: float = field(default_factory=time.monotonic)
 
@@ -83,7 +84,7 @@ class Service:
         on_signals(lambda number, _frame: self.events.put(number))
 
     def upgrade_database(self) -> None:
-        child = self.spawn("web", "flask", "--app", "app", "database", "upgrade")
+        child = Child.spawn("web", ("flask", "--app", "app", "database", "upgrade"), self.environ(), self.output)
         if child.process.wait():
             child.log.thread.join(1.0)
             raise StartError("The database cannot be brought up to date: the last lines of web say why.")
@@ -96,7 +97,10 @@ class Service:
             "web": ("gunicorn",),
             "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
-        self.keep(self.start_broker() if name == "broker" else self.spawn(name, *commands[name]))
+        if name == "broker":
+            self.keep(self.start_broker())
+        else:
+            self.keep(Child.spawn(name, commands[name], self.environ(), self.output))
 
     def worker_metrics(self) -> tuple[str, ...]:
         """The port after the web tier's, for the worker's."""
@@ -115,17 +119,13 @@ class Service:
         finally:
             os.close(log.sink)
 
-    def spawn(self, name: str, *command: str) -> Child:
-        return Child.spawn(name, command, self.environ(), self.output)
-
     def environ(self) -> dict[str, str]:
         """Of the children: ours, and where they find each other."""
-        host, port = self.flower
         environ = {**os.environ, "PORT": str(self.web[1]), "PYTHONUNBUFFERED": "1", MARK: str(self.directory)}
         environ["TOLK_LOG_FORMAT"] = os.environ.get("TOLK_LOG_FORMAT") or "text"  # it goes through us to a terminal
         environ["TOLK_TRACES"] = os.environ.get("TOLK_TRACES") or str(self.directory / "traces")
         environ["FLOWER_BROKER_API"] = os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API
-        environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/"
+        environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or "http://{}:{}/".format(*self.flower)
         if not given(os.environ, "DATABASE_URL"):
             environ["DATABASE_URL"] = f"sqlite:///{self.directory / 'tolk.sqlite'}"
         if self.broker is not None:
@@ -133,38 +133,51 @@ class Service:
         return environ
 
     def watch(self) -> int:
-        """Says when everything answers, and starts again what ends after that; returns when a signal came."""
-        said = time.monotonic()
-        addresses = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
-        awaited = dict(addresses)
+        """Starts again what ends once all were ready. Returns the exit code: 1 if a child ended before that, else 0."""
+        self.await_answers()
+        self.reminded = time.monotonic()
         while not self.output.closed():
-            for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
-                self.start_again(name)
-                awaited = dict(addresses)
-            wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
-            try:
-                event = self.events.get(timeout=max(0.0, wait))
-            except queue.Empty:
-                pass
-            else:
-                if isinstance(event, int):
-                    self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
-                    return 0
+            self.start_due()
+            event = self.next_event()
+            if isinstance(event, Child):
                 self.say_end(event)
                 if not self.ready:
                     return 1
                 self.recover(event)
-                continue
-            for name, address in list(awaited.items()):
-                trouble = answer(*address)
-                if trouble is None:
-                    del awaited[name]
-                    if not awaited:
-                        self.say_ready()
-                elif time.monotonic() - said > PATIENCE:
-                    said = time.monotonic()
-                    self.say(f"still waiting for {name}: {trouble}")
+            elif event is not None:
+                self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
+                return 0
+            else:
+                self.look()
         return 0
+
+    def await_answers(self) -> None:
+        self.awaited = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
+
+    def start_due(self) -> None:
+        for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
+            self.start_again(name)
+            self.await_answers()
+
+    def next_event(self) -> int | Child | None:
+        """A signal, or a child that has ended; None if neither comes within a second, or before a child is due."""
+        wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
+        try:
+            return self.events.get(timeout=max(0.0, wait))
+        except queue.Empty:
+            return None
+
+    def look(self) -> None:
+        """Says so when all whose answer was awaited have answered, and at times for whom it still waits."""
+        for name, address in list(self.awaited.items()):
+            trouble = answer(*address)
+            if trouble is None:
+                del self.awaited[name]
+                if not self.awaited:
+                    self.say_ready()
+            elif time.monotonic() - self.reminded > REMINDER:
+                self.reminded = time.monotonic()
+                self.say(f"still waiting for {name}: {trouble}")
 
     def recover(self, child: Child) -> None:
         """Sees to it that a child that has ended is started again."""
@@ -220,8 +233,8 @@ class Service:
 
     def end(self, *names: str) -> None:
         """SIGTERM, time to finish, SIGKILL."""
-        running = {name: self.children[name] for name in names if name in self.children}
-        running = {name: child for name, child in running.items() if child.process.poll() is None}
+        children = {name: self.children[name] for name in names if name in self.children}
+        running = {name: child for name, child in children.items() if child.process.poll() is None}
         for child in running.values():
             child.process.terminate()
         began = time.monotonic()
