@@ -97,10 +97,8 @@ class Service:
             "web": ("gunicorn",),
             "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
-        if name == "broker":
-            self.keep(self.start_broker())
-        else:
-            self.keep(Child.spawn(name, commands[name], self.environ(), self.output))
+        environ = self.environ()
+        self.keep(self.start_broker() if name == "broker" else Child.spawn(name, commands[name], environ, self.output))
 
     def worker_metrics(self) -> tuple[str, ...]:
         """The port after the web tier's, for the worker's."""
