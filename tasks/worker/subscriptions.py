@@ -15,6 +15,7 @@ from kombu import Queue
 from kombu.common import ignore_errors
 
 from tasks.contract.names import SHARED, queue_names, suspects_name
+from tasks.queues.topology import suspects_queue, translation_queues
 from tasks.registry.file import LOOK
 
 LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
@@ -73,8 +74,8 @@ class Subscriptions(bootsteps.StartStopStep):
             self.cancel(consumer, route)
 
     def consume(self, consumer: Any, route: str) -> None:
-        conf, receive = consumer.app.conf, consumer.create_task_handler()
-        for queue in conf.translation_queues(route):
+        receive = consumer.create_task_handler()
+        for queue in translation_queues(route):
             if queue.name not in self.queues.of(route):
                 continue
             if route in SHARED:
@@ -83,7 +84,7 @@ class Subscriptions(bootsteps.StartStopStep):
             else:
                 self.queues.add(queue)
                 consumer.add_task_queue(queue.name)
-        suspects = conf.suspects_queue(route)
+        suspects = suspects_queue(route)
         if suspects.name not in self.consumers:
             self.open(consumer, suspects, partial(take_suspect, receive, suspects.name), 1)
         self.consumed.add(route)

@@ -25,9 +25,10 @@ from hypothesis import strategies as st
 from models.engine.engine import EngineSettings
 from models.engine.options import DecodingOptions
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.local import LocalTranslator, Translation
+from models.local import LocalTranslator
 from models.network.cache import Cache, Doubles, Ints
 from models.store.reference import locate
+from models.translation.results import Translation
 from models.translation.runaways import runs_away
 
 if TYPE_CHECKING:
@@ -386,7 +387,7 @@ def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
 
     monkeypatch.setattr(translator.model, "step", steps)
     monkeypatch.setattr("models.engine.engine.time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr("models.local.time", SimpleNamespace(monotonic=lambda: -TIMEOUT))
+    monkeypatch.setattr("models.translation.runaways.time", SimpleNamespace(monotonic=lambda: -TIMEOUT))
     short, long = translator.translate(["Oui.", "Je me lève tous les jours à six heures."], deadline=1.0).results
     assert short.text == "Yes."
     assert type(long.error) is DeadlineExceeded

@@ -81,7 +81,7 @@ def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(reg
 
 
 def test_the_models_of_the_repository_can_be_read() -> None:
-    assert "fr-en" in load_registry(Path(__file__).parent.parent.parent / "models.toml").models
+    assert "fr-en" in load_registry(Path(__file__).parents[3] / "models.toml").models
 
 
 @pytest.mark.parametrize(
