@@ -18,7 +18,8 @@ from celery.worker.state import active_requests, revoked
 
 from models.engine.stats import EngineStats
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
-from models.loading.loaded import Fetched, Loadable, LoadedModels, LoadedStats
+from models.loading.instance import Fetched, Loadable
+from models.loading.loaded import LoadedModels, LoadedStats
 from tasks.celery import Engine, app
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import STATUS_COMMAND
@@ -235,7 +236,7 @@ class Models(Generic[F]):
         return self._memory.stats()
 
     def engines(self) -> dict[str, EngineStats]:
-        return self._memory.engines()
+        return self._memory.work_done()
 
     def cancel(self, group: str) -> int:
         """Ends what waits or runs under `group`; says how many sentences that were."""

@@ -18,10 +18,11 @@ import pytest
 
 from models.engine.stats import EngineStats
 from models.errors import DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.loading import loaded
 from models.loading.background import NICENESS
+from models.loading.failures import FORGET, FORGET_AT_MOST
 from models.loading.footprint import footprint
-from models.loading.loaded import FORGET, FORGET_AT_MOST, OTHER, LoadedModels
+from models.loading.loaded import LoadedModels
+from models.loading.work import OTHER
 from models.local import LocalTranslator
 
 if TYPE_CHECKING:
@@ -632,19 +633,19 @@ def test_what_engines_did_is_kept_when_they_go_and_come_again(models: Models, mo
     def close(grace: float = 0.0) -> None:
         Fake.close(first, grace)
         first.finished += 1  # what it still brings to its end
-        closing.append(models.engines()["a"].finished)
+        closing.append(models.work_done()["a"].finished)
 
     monkeypatch.setattr(first, "close", close)
     touch(models, "b").finished = 7
     touch(models, "c", "d")
-    assert models.engines()["a"] == EngineStats(finished=6)
+    assert models.work_done()["a"] == EngineStats(finished=6)
     touch(models, "a").finished = 10
     assert closing == [6]
-    assert {name: (stats.finished, stats.lanes) for name, stats in models.engines().items()} == {
+    assert {name: (stats.finished, stats.lanes) for name, stats in models.work_done().items()} == {
         "a": (16, 1), "b": (7, 0), "c": (0, 1), "d": (0, 1)
     }  # fmt: skip
     models.close()
-    assert {name: (stats.finished, stats.lanes) for name, stats in models.engines().items()} == {
+    assert {name: (stats.finished, stats.lanes) for name, stats in models.work_done().items()} == {
         "a": (16, 0), "b": (7, 0), "c": (0, 0), "d": (0, 0)
     }  # fmt: skip
 
@@ -654,7 +655,7 @@ def test_old_and_new_are_added_up_while_both_are_there(models: Models) -> None:
     with models.use("a", math.inf):
         models.refresh("a")
         touch(models, "a").finished = 2
-        assert models.engines() == {"a": EngineStats(finished=3, lanes=2)}
+        assert models.work_done() == {"a": EngineStats(finished=3, lanes=2)}
 
 
 def test_what_does_not_close_is_counted_all_the_same(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -662,14 +663,14 @@ def test_what_does_not_close_is_counted_all_the_same(models: Models, monkeypatch
     stuck.finished = 5
     monkeypatch.setattr(stuck, "close", lambda grace: 1 / 0)
     touch(models, "b", "c", "d", "a")
-    assert models.engines()["a"].finished == 5
+    assert models.work_done()["a"].finished == 5
 
 
-def test_beyond_so_many_models_the_rest_is_told_as_one(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaded, "NAMED", 2)
+def test_beyond_so_many_models_the_rest_is_told_as_one(make: Make) -> None:
+    models = make(named=2)
     for name in "abcdeacb":
         touch(models, name).finished += 1
-    assert {name: stats.finished for name, stats in models.engines().items()} == {"a": 2, "b": 2, OTHER: 4}
+    assert {name: stats.finished for name, stats in models.work_done().items()} == {"a": 2, "b": 2, OTHER: 4}
 
 
 def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_not(shelf: Shelf) -> None:
@@ -780,8 +781,8 @@ def test_real_models(make_model: MakeModel) -> None:
     assert stats.evictions == stats.loads - len(models.loaded()) > 0
     assert stats.bytes <= 2 * largest
     assert all(each.version and each.device == "cpu" for each in models.loaded())
-    finished = {name: stats.finished for name, stats in models.engines().items()}
+    finished = {name: stats.finished for name, stats in models.work_done().items()}
     assert finished.keys() == directories.keys()
     assert sum(finished.values()) >= 20 * len(texts) + stats.loads  # with those that warm up
     models.close()
-    assert {name: stats.finished for name, stats in models.engines().items()} == finished
+    assert {name: stats.finished for name, stats in models.work_done().items()} == finished
