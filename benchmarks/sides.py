@@ -32,7 +32,8 @@ class Ours:
     """What `make run` runs, but for the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
-        from models.engine.engine import Engine, EngineSettings
+        from models.engine.engine import Engine
+        from models.engine.settings import EngineSettings
         from models.network.precision import load
 
         self.engine = Engine(load(directory, precision=precision), EngineSettings())

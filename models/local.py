@@ -19,10 +19,12 @@ import regex
 import torch
 
 from models.checkpoint.files import quote, read_json
-from models.engine.engine import Engine, EngineSettings, Pending
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
 from models.engine.scheduler import Priority
+from models.engine.settings import EngineSettings
 from models.engine.stats import EngineStats
+from models.engine.submission import Pending
 from models.errors import BadInput, Cancelled, UnknownModel
 from models.loading.background import in_background
 from models.loading.footprint import footprint

@@ -11,21 +11,19 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from models.engine.batch import Batch, Hypothesis
+from models.engine.batch import Batch
 from models.engine.options import LARGEST_BEAM, DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
-from models.engine.stats import BATCH_SIZES, EngineStats
+from models.engine.settings import EngineSettings
+from models.engine.stats import EngineCounts, EngineStats
+from models.engine.submission import Pending, SentenceTimings, Submission
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
 from models.network.interface import Network
 
@@ -38,53 +36,6 @@ _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """`token_budget`: source tokens x hypotheses in a lane's batch. `max_waiting`: sentences in the queue, at most.
-    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU.
-    """
-
-    token_budget: int = 3072
-    max_waiting: int = 50_000
-    lanes: int | None = None
-
-    def lanes_on(self, device: torch.device) -> int:
-        return self.lanes or (cores() if device.type == "cpu" else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceTimings:
-    """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
-    done."""
-
-    wait: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-
-
-class Pending(Future[list[Hypothesis]]):
-    """The hypotheses to come, best first; `timings` is set before they are."""
-
-    timings = SentenceTimings()
-
-
-@dataclass(eq=False, slots=True)
-class _Sentence:
-    tokens: Sequence[int]
-    options: DecodingOptions
-    deadline: float
-    priority: Priority
-    group: str | None
-    submitted: float
-    pending: Pending
-    began: float = 0.0  # when it entered a batch
-    encoded: float = 0.0
-
-    @property
-    def beam(self) -> int:
-        return self.options.beam
-
-
 @dataclass(eq=False, slots=True)
 class _Lane:
     """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled.
@@ -93,9 +44,9 @@ class _Lane:
     """
 
     number: int
-    batch: Batch[_Sentence]
-    running: dict[_Sentence, None] = field(default_factory=dict)
-    unwanted: set[_Sentence] = field(default_factory=set)
+    batch: Batch[Submission]
+    running: dict[Submission, None] = field(default_factory=dict)
+    unwanted: set[Submission] = field(default_factory=set)
     since: float | None = None
     thread: threading.Thread = field(init=False)
 
@@ -107,15 +58,13 @@ class Engine:
         lanes = settings.lanes_on(model.device)
         self._model = model
         self._token_budget = settings.token_budget
-        self._scheduler: Scheduler[_Sentence] = Scheduler(
+        self._scheduler: Scheduler[Submission] = Scheduler(
             settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
         )
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
         self._closes_at: float | None = None  # monotonic; None while open
         self._broken = False  # a lane has ended though nobody closed the engine
-        self._batches = [0] * (len(BATCH_SIZES) + 1)
-        self._batch_sentences = self._batch_tokens = 0
-        self._finished = self._failed = self._source_tokens = self._target_tokens = 0
+        self._counts = EngineCounts()
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
         self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
         for lane in self._lanes:
@@ -147,7 +96,7 @@ class Engine:
             raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
         if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
             raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
-        sentence = _Sentence(tokens, options, deadline, priority, group, time.monotonic(), Pending())
+        sentence = Submission(tokens, options, deadline, priority, group, time.monotonic(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
         with self._changed:
             if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
@@ -171,14 +120,7 @@ class Engine:
     def stats(self) -> EngineStats:
         with self._changed:
             running = [sentence for lane in self._lanes for sentence in lane.running]
-            return EngineStats(
-                batches=tuple(self._batches),
-                batch_sentences=self._batch_sentences,
-                batch_tokens=self._batch_tokens,
-                finished=self._finished,
-                failed=self._failed,
-                source_tokens=self._source_tokens,
-                target_tokens=self._target_tokens,
+            return self._counts.stats(
                 waiting=len(self._scheduler),
                 running=len(running),
                 running_tokens=sum(map(cost, running)),
@@ -263,7 +205,7 @@ class Engine:
                 lane.running.clear()
         self._fail(held, Unavailable, _CLOSING)
 
-    def _admit(self, lane: _Lane) -> list[_Sentence]:
+    def _admit(self, lane: _Lane) -> list[Submission]:
         """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
         batch took much memory, not for long."""
         with self._changed:
@@ -278,20 +220,21 @@ class Engine:
                 lane.running[sentence] = None
         return entering
 
-    def _enter(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+    def _enter(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
         now = time.monotonic()
         for sentence in sentences:
             sentence.encoded = now
 
-    def _step(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+    def _step(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
         now = time.monotonic()
         with self._changed:
-            self._count_step(lane, len(sentences))
+            self._counts.add_step(len(sentences), self._scheduler.held(lane.number))
             wanted = self._release(lane, outcomes)
             for sentence in wanted:
-                self._count_outcome(sentence, outcomes[sentence])
+                if isinstance(outcome := outcomes[sentence], list):
+                    self._counts.add_finished(len(sentence.tokens), len(outcome[0].tokens))
         for sentence in wanted:
             outcome = outcomes[sentence]
             if isinstance(outcome, ModelError):
@@ -302,21 +245,8 @@ class Engine:
                 sentence.pending.timings = SentenceTimings(began - sentence.submitted, encoded - began, now - encoded)
                 sentence.pending.set_result(outcome)
 
-    # Whoever calls one of these holds the lock.
-
-    def _count_step(self, lane: _Lane, sentences: int) -> None:
-        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
-        self._batch_sentences += sentences
-        self._batch_tokens += self._scheduler.held(lane.number)
-
-    def _count_outcome(self, sentence: _Sentence, outcome: list[Hypothesis] | ModelError) -> None:
-        if isinstance(outcome, list):
-            self._finished += 1
-            self._source_tokens += len(sentence.tokens)
-            self._target_tokens += len(outcome[0].tokens)
-
     def _each_or_halves(
-        self, lane: _Lane, sentences: Sequence[_Sentence], do: Callable[[_Lane, Sequence[_Sentence]], None]
+        self, lane: _Lane, sentences: Sequence[Submission], do: Callable[[_Lane, Sequence[Submission]], None]
     ) -> None:
         """Does it for all of them together. Where the model fails, the halves are tried by themselves."""
         attempts = [sentences]
@@ -338,7 +268,7 @@ class Engine:
             finally:
                 lane.since = None
 
-    def _release(self, lane: _Lane, sentences: Iterable[_Sentence]) -> list[_Sentence]:
+    def _release(self, lane: _Lane, sentences: Iterable[Submission]) -> list[Submission]:
         """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
         with self._changed:
             released = [sentence for sentence in sentences if sentence in lane.running]
@@ -348,21 +278,8 @@ class Engine:
         lane.batch.leave(released)
         return released
 
-    def _fail(self, sentences: Collection[_Sentence], error: type[ModelError], message: str) -> None:
+    def _fail(self, sentences: Collection[Submission], error: type[ModelError], message: str) -> None:
         with self._changed:
-            self._failed += len(sentences)
+            self._counts.failed += len(sentences)
         for sentence in sentences:
             sentence.pending.set_exception(error(message))
-
-
-def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its control group's quota.
-
-    The quota is that of control groups v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max): microseconds
-    of processor time in a period of so many.
-    """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or "max" for no quota
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(bound, int(quota) // int(period)))
-    return bound

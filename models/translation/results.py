@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, get_args
 
 from models.engine.batch import Hypothesis
-from models.engine.engine import SentenceTimings
+from models.engine.submission import SentenceTimings
 from models.errors import ModelError
 from models.tokenizer import Tokenizer
 from models.translation.draft import Draft

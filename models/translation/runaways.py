@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple, TypeGuard
 
 from models.engine.batch import Hypothesis
-from models.engine.engine import Pending, SentenceTimings
+from models.engine.submission import Pending, SentenceTimings
 from models.errors import Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
 from models.translation.draft import Tokens
 

@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.engine.engine import EngineSettings
 from models.engine.options import DecodingOptions
+from models.engine.settings import EngineSettings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator
 from models.network.cache import Cache, Doubles, Ints

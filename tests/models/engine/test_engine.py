@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.engine.engine import Engine, EngineSettings, Pending
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority
-from models.engine.stats import BATCH_SIZES, EngineStats
+from models.engine.settings import EngineSettings
+from models.engine.stats import EngineStats
+from models.engine.submission import Pending
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
 from models.network.cache import Cache, Doubles, Ints
 from models.network.marian import Marian
@@ -268,16 +270,6 @@ def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
     assert stats.source_tokens == 3 * len(long)
     assert stats.target_tokens == sum(len(found.tokens) for found in best)
     assert (stats.finished, stats.failed, stats.running_tokens, stats.occupancy) == (3, 1, 0, 0.0)
-
-
-def test_a_batch_counts_among_those_of_at_most_so_many_sentences(start: Start, long: list[int]) -> None:
-    engine = start()
-    [lane] = engine._lanes
-    for sentences in (1, 2, 3, 4, 5, 8, 9, 512, 513, 5000):
-        engine._count_step(lane, sentences)
-    assert dict(zip([*BATCH_SIZES, math.inf], engine.stats().batches, strict=True)) == {
-        1: 1, 2: 1, 4: 2, 8: 2, 16: 1, 32: 0, 64: 0, 128: 0, 256: 0, 512: 1, math.inf: 2
-    }  # fmt: skip
 
 
 def test_occupancy_is_the_share_of_all_lanes_budgets(start: Start, long: list[int], gate: Gate) -> None:
