@@ -20,7 +20,8 @@ from models.compiled.jit import entry, inline
 from models.compiled.kernels import Bytes, Floats, Halves
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints, multiple, zeros
-from models.network.marian import NORM_EPSILON, Marian
+from models.network.layers import NORM_EPSILON
+from models.network.marian import Marian
 from models.network.quantize import (
     CROSS_KV,
     CROSS_OUT,

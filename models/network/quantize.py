@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from models.compiled import gemm
 from models.compiled.kernels import ACTIVATIONS, Bytes, Floats
 from models.network.cache import Ints, multiple
-from models.network.marian import DecoderLayer, EncoderLayer, Marian
+from models.network.layers import DecoderLayer, EncoderLayer
+from models.network.marian import Marian
 
 Place = tuple[int, int, int, int]
 Places = NDArray[np.int64]
