@@ -27,10 +27,10 @@ Ints = NDArray[np.int32]
 Bytes = NDArray[np.int8]
 
 LOWEST = np.float32(-3e38)
-_SMALLEST = np.int32(0x0DA24260)  # the bits of 1e-30, so that a row of zeros has a scale
+_TINY = np.int32(0x0DA24260)  # the bits of 1e-30, so that a row of zeros has a scale
 _BLOCK = 64  # logits whose largest is kept apart, so that taking the best out does not look at all others again
 
-ACTIVATIONS = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
+ACTIVATION_CODES = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
 
 
 @inline
@@ -91,7 +91,7 @@ def _narrow_numbers(sums: Ints, scale: np.float32, scales: Floats, biases: Float
 def _quantize(row: Floats, out: Bytes) -> np.float32:
     """Writes the row's bytes, returns its scale."""
     bits = row.view(np.int32)  # without their signs, floats are in the order of their bits; see _largest
-    most = _SMALLEST
+    most = _TINY
     for j in range(row.size):
         most = max(most, bits[j] & np.int32(0x7FFFFFFF))
     largest = np.int32(most).view(np.float32)
@@ -216,7 +216,7 @@ def add_norm(
 def activate(
     sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats, middles: Floats
 ) -> None:
-    """The activation (of ACTIVATIONS) of the product, quantized between its ends: yq (n, inner), scales, middles (n).
+    """The activation, by its code, of the product, quantized between its ends: yq (n, inner), scales, middles (n).
 
     Of all that is quantized it is the most lopsided; around 0, half of the bytes would hardly be used.
     """

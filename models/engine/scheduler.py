@@ -12,7 +12,7 @@ from models.errors import Overloaded
 Priority = Literal["interactive", "bulk"]
 
 SHORTEST = 8  # tokens that a sentence counts as at least, so that the budget bounds the rows of a step, too
-PATIENCE = 5.0  # seconds after which a sentence goes before all that have waited less
+AGED_AFTER = 5.0  # seconds after which a sentence goes before all that have waited less
 BULK_SHARE = 0.75  # of a lane's budget; interactive work then finds room at the next step
 
 
@@ -45,7 +45,7 @@ class Scheduler(Generic[S]):
     """A queue of at most `max_waiting` sentences, and `lanes` batches of at most `token_budget` each.
 
     Interactive sentences go before bulk ones. Among them groups take turns, a sentence each, so that a short request is
-    not behind a long one; a sentence without a group is one by itself. Who has waited longer than `patience` goes
+    not behind a long one; a sentence without a group is one by itself. Who has waited longer than `aged_after` goes
     before all others, the oldest first. Nobody is overtaken: where the next does not fit, nobody enters, or a long
     sentence would wait for ever. One alone fits always.
 
@@ -53,11 +53,11 @@ class Scheduler(Generic[S]):
     """
 
     def __init__(
-        self, token_budget: int, max_waiting: int, *, lanes: int = 1, patience: float = PATIENCE, pace: int = 1
+        self, token_budget: int, max_waiting: int, *, lanes: int = 1, aged_after: float = AGED_AFTER, pace: int = 1
     ) -> None:
         self._token_budget = token_budget
         self._max_waiting = max_waiting
-        self._patience = patience
+        self._aged_after = aged_after
         self._pace = pace
         self._steps = [0] * lanes  # since somebody entered
         self._waiting: OrderedDict[S, None] = OrderedDict()  # in the order they came
@@ -88,7 +88,7 @@ class Scheduler(Generic[S]):
             return entering
         while self._waiting:
             oldest = next(iter(self._waiting))
-            aged = now - oldest.submitted > self._patience
+            aged = now - oldest.submitted > self._aged_after
             sentence = oldest if aged else self._next()
             if not self._fits(sentence, lane, aged=aged):
                 break

@@ -80,7 +80,7 @@ def test_add_norm(chance: np.random.Generator) -> None:
 @pytest.mark.parametrize(("name", "function"), [("swish", F.silu), ("relu", F.relu), ("gelu", F.gelu)])
 def test_activate(chance: np.random.Generator, name: str, function: torch.nn.Module) -> None:
     case, (yq, scales), middles = Case(chance, 40), buffers(N, 40), np.zeros(N, np.float32)
-    kernels.activate(case.sums, case.scales, case.table, kernels.ACTIVATIONS[name], yq, scales, middles)
+    kernels.activate(case.sums, case.scales, case.table, kernels.ACTIVATION_CODES[name], yq, scales, middles)
     expected = function(case.numbers)
     assert (yq.min(1) == -127).all()
     assert (yq.max(1) == 127).all()
