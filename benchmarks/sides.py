@@ -36,10 +36,8 @@ class Ours:
         from models.engine.settings import EngineSettings
         from models.network.precision import load
 
-        self.engine = Engine(load(directory, precision=precision), EngineSettings())
-        if static:
-            settings = EngineSettings()
-            self.engine._scheduler = static_scheduler(settings.token_budget, settings.max_waiting, self.engine)
+        model, settings = load(directory, precision=precision), EngineSettings()
+        self.engine = Engine(model, settings, scheduler=static_scheduler(settings, model.device) if static else None)
         self.engine.start()
         self.tokenizer = tokenizer(directory)
         gc.collect()
@@ -171,15 +169,15 @@ def tokenizer(directory: Path) -> Any:
     return Tokenizer.load(directory)
 
 
-def static_scheduler(token_budget: int, max_waiting: int, engine: Any) -> Any:
+def static_scheduler(settings: Any, device: Any) -> Any:
     """Nobody enters a lane that still runs somebody."""
     from models.engine.scheduler import Scheduler
 
     class Static(Scheduler[Any]):
         def admit(self, lane: int, now: float) -> list[Any]:
-            return [] if engine._lanes[lane].running else super().admit(lane, now)
+            return [] if self.held(lane) else super().admit(lane, now)
 
-    return Static(token_budget, max_waiting, lanes=len(engine._lanes))
+    return Static(settings.token_budget, settings.max_waiting, lanes=settings.lanes_on(device))
 
 
 def cores() -> int:

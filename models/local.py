@@ -186,7 +186,7 @@ class LocalTranslator:
         ]
         try:
             sentences = [tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens]
-            outcomes, timings = decode(sentences, submit, deadline + _LATE)
+            outcomes, timings = decode(sentences, submit, deadline + _LATE, self._engine.clock)
         except BaseException:
             self._engine.cancel(group)
             raise

@@ -30,8 +30,6 @@ from models.network.interface import Network
 logger = logging.getLogger(__name__)
 
 _PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
-_REST = 1.0  # seconds without work after which a lane gives back what a large batch took
-_LAST_STEP = 5.0  # seconds that closing waits for the end of a step that is under way
 _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
 
@@ -54,15 +52,24 @@ class _Lane:
 class Engine:
     """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
 
-    def __init__(self, model: Network, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        model: Network,
+        settings: EngineSettings,
+        *,
+        scheduler: Scheduler[Submission] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`scheduler` says who is next, for as many lanes as the settings say on the model's device. Deadlines are on
+        the `clock`."""
         lanes = settings.lanes_on(model.device)
-        self._model = model
-        self._token_budget = settings.token_budget
-        self._scheduler: Scheduler[Submission] = Scheduler(
-            settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
-        )
+        self.clock = clock
+        self._model, self._settings = model, settings
+        if scheduler is None:
+            scheduler = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE)
+        self._scheduler = scheduler
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
-        self._closes_at: float | None = None  # monotonic; None while open
+        self._closes_at: float | None = None  # on the clock; None while open
         self._broken = False  # a lane has ended though nobody closed the engine
         self._counts = EngineCounts()
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
@@ -85,7 +92,7 @@ class Engine:
         priority: Priority = "interactive",
         group: str | None = None,
     ) -> Pending:
-        """Queues a sentence: source ids with the end. `deadline` is a time.monotonic(); `group` is what `cancel` names.
+        """Queues a sentence: source ids with the end. `deadline` is on the clock; `group` is what `cancel` names.
 
         Raises Overloaded when the queue is full, Unavailable when the engine is closing, BadInput for a sentence that
         is empty, longer than the model's positions, or not of its vocabulary. The Pending fails with DeadlineExceeded,
@@ -96,7 +103,7 @@ class Engine:
             raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
         if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
             raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
-        sentence = Submission(tokens, options, deadline, priority, group, time.monotonic(), Pending())
+        sentence = Submission(tokens, options, deadline, priority, group, self.clock(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
         with self._changed:
             if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
@@ -125,7 +132,7 @@ class Engine:
                 running=len(running),
                 running_tokens=sum(map(cost, running)),
                 lanes=len(self._lanes) if self._closes_at is None else 0,
-                token_budget=self._token_budget,
+                token_budget=self._settings.token_budget,
             )
 
     def stalled(self) -> float:
@@ -133,7 +140,7 @@ class Engine:
 
         It takes no lock: who asks wants to know about an engine that may hang.
         """
-        now = time.monotonic()
+        now = self.clock()
         begun = [since for lane in self._lanes if (since := lane.since) is not None]
         return math.inf if self._broken else max((now - since for since in begun), default=0.0)
 
@@ -142,15 +149,15 @@ class Engine:
 
         A step that does not end soon after is not waited for: its lane is left behind, and does no harm if it returns.
         """
-        until = time.monotonic() + grace
+        until, last_step = self.clock() + grace, self._settings.last_step
         with self._changed:
             self._closes_at = until
             self._changed.notify_all()
         for lane in self._lanes:
             if lane.thread.is_alive():
-                lane.thread.join(max(0.0, until + _LAST_STEP - time.monotonic()))
+                lane.thread.join(max(0.0, until + last_step - self.clock()))
         if lost := sum(lane.thread.is_alive() for lane in self._lanes):
-            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + _LAST_STEP)
+            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + last_step)
             self._abandon()
         atexit.unregister(self.close)
 
@@ -184,7 +191,7 @@ class Engine:
 
     def _sweep(self, lane: _Lane) -> None:
         """Ends what is not wanted any more, waiting or running."""
-        now = time.monotonic()
+        now = self.clock()
         with self._changed:
             closed = self._closes_at is not None and now >= self._closes_at
             refused = self._scheduler.remove(lambda _: True) if closed else []
@@ -209,12 +216,12 @@ class Engine:
         """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
         batch took much memory, not for long."""
         with self._changed:
-            while not (entering := self._scheduler.admit(lane.number, time.monotonic())):
+            while not (entering := self._scheduler.admit(lane.number, self.clock())):
                 if lane.running or self._closes_at is not None:
                     break
-                if not self._changed.wait(_REST if lane.batch.is_large else None):
+                if not self._changed.wait(self._settings.rest_after if lane.batch.is_large else None):
                     break
-            now = time.monotonic()
+            now = self.clock()
             for sentence in entering:
                 sentence.began = now
                 lane.running[sentence] = None
@@ -222,13 +229,13 @@ class Engine:
 
     def _enter(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
-        now = time.monotonic()
+        now = self.clock()
         for sentence in sentences:
             sentence.encoded = now
 
     def _step(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
-        now = time.monotonic()
+        now = self.clock()
         with self._changed:
             self._counts.add_step(len(sentences), self._scheduler.held(lane.number))
             wanted = self._release(lane, outcomes)
@@ -254,7 +261,7 @@ class Engine:
             if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
                 continue
             try:
-                lane.since = time.monotonic()
+                lane.since = self.clock()
                 do(lane, wanted)
             except Exception as error:
                 self._sweep(lane)

@@ -13,12 +13,16 @@ import torch
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """`token_budget`: source tokens x hypotheses in a lane's batch. `max_waiting`: sentences in the queue, at most.
-    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU.
+    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU. `rest_after`: seconds without
+    work after which a lane gives back what a large batch took. `last_step`: seconds that closing waits for the end of a
+    step that is under way.
     """
 
     token_budget: int = 3072
     max_waiting: int = 50_000
     lanes: int | None = None
+    rest_after: float = 1.0
+    last_step: float = 5.0
 
     def lanes_on(self, device: torch.device) -> int:
         return self.lanes or (cores() if device.type == "cpu" else 1)

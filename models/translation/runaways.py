@@ -30,24 +30,27 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    sentences: Iterable[Tokens], submit: Callable[..., Pending], until: float
+    sentences: Iterable[Tokens],
+    submit: Callable[..., Pending],
+    until: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[dict[Tokens, Decoded | ModelError], SentenceTimings]:
     """Puts all sentences through the engine at once, equal ones once; then those that ran away again, this time without
     repetition.
 
     `submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` hand a sentence to the engine. What has no outcome at
-    `until`, a time.monotonic(), fails with DeadlineExceeded. Raises Overloaded, Unavailable and Cancelled for the call
+    `until`, on the `clock`, fails with DeadlineExceeded. Raises Overloaded, Unavailable and Cancelled for the call
     as a whole. The timings are the longest of any sentence, those of the second try added to those of the first.
     """
     pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
-    outcomes = {tokens: _wait(pending, until) for tokens, pending in pendings.items()}
+    outcomes = {tokens: _wait(pending, until, clock) for tokens, pending in pendings.items()}
     runaways = {tokens: first for tokens, first in outcomes.items() if _is_runaway(first, tokens)}
     retries: dict[Tokens, Pending] = {}
     with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
         for tokens in runaways:
             retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
     for tokens, first in runaways.items():
-        second = _wait(retries[tokens], until) if tokens in retries else first
+        second = _wait(retries[tokens], until, clock) if tokens in retries else first
         if isinstance(second, ModelError) or second.best.finish_reason == "length" or _is_runaway(second, tokens):
             second = Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
         outcomes[tokens] = second._replace(repeated=True)
@@ -70,13 +73,10 @@ def _longest(*rounds: Collection[Pending]) -> SentenceTimings:
     )
 
 
-def _wait(pending: Pending, until: float) -> Decoded | ModelError:
-    """What became of a sentence; trouble that is the whole call's is raised. The engine may hang: it has `until` then.
-
-    The clock is time.monotonic().
-    """
+def _wait(pending: Pending, until: float, clock: Callable[[], float]) -> Decoded | ModelError:
+    """What became of a sentence; trouble that is the whole call's is raised. Nobody waits beyond `until`."""
     try:
-        return Decoded(pending.result(None if until == math.inf else max(0.0, until - time.monotonic())))
+        return Decoded(pending.result(None if until == math.inf else max(0.0, until - clock())))
     except TimeoutError:
         return DeadlineExceeded("The deadline passed before the translation was complete.")
     except (Overloaded, Unavailable, Cancelled):

@@ -45,6 +45,7 @@ class Fake:
     grace: float | None = None  # that it was closed with
     is_released: bool = False
     finished: int = 0  # sentences
+    at_the_end: Callable[[], object] = tuple  # what else happens when it is closed
 
     @property
     def is_closed(self) -> bool:
@@ -63,6 +64,7 @@ class Fake:
         assert self.is_loaded
         assert not self.is_closed
         self.grace = grace
+        self.at_the_end()
 
     def release(self) -> None:
         assert self.is_closed == self.is_loaded
@@ -432,13 +434,11 @@ def test_an_error_of_another_kind_is_logged_and_not_quoted(
     assert touch(models, "b").name == "b"
 
 
-def test_a_model_that_does_not_close_does_not_stop_the_others(
-    models: Models, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(grace: float = 0.0) -> None:
+def test_a_model_that_does_not_close_does_not_stop_the_others(models: Models, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
         raise RuntimeError("stuck")
 
-    monkeypatch.setattr(touch(models, "a"), "close", fail)
+    touch(models, "a").at_the_end = fail
     touch(models, "b", "c", "d")
     assert "a did not close" in caplog.text
     assert names(models) == ["b", "c", "d"]
@@ -624,18 +624,16 @@ def test_asked_of_all(models: Models) -> None:
         assert names(models) == ["a"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
-def test_what_engines_did_is_kept_when_they_go_and_come_again(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_engines_did_is_kept_when_they_go_and_come_again(models: Models) -> None:
     first = touch(models, "a")
     first.finished = 5
     closing: list[int] = []
 
-    def close(grace: float = 0.0) -> None:
-        Fake.close(first, grace)
+    def end() -> None:
         first.finished += 1  # what it still brings to its end
         closing.append(models.work_done()["a"].finished)
 
-    monkeypatch.setattr(first, "close", close)
+    first.at_the_end = end
     touch(models, "b").finished = 7
     touch(models, "c", "d")
     assert models.work_done()["a"] == EngineStats(finished=6)
@@ -658,10 +656,10 @@ def test_old_and_new_are_added_up_while_both_are_there(models: Models) -> None:
         assert models.work_done() == {"a": EngineStats(finished=3, lanes=2)}
 
 
-def test_what_does_not_close_is_counted_all_the_same(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_close_is_counted_all_the_same(models: Models) -> None:
     stuck = touch(models, "a")
     stuck.finished = 5
-    monkeypatch.setattr(stuck, "close", lambda grace: 1 / 0)
+    stuck.at_the_end = lambda: 1 / 0
     touch(models, "b", "c", "d", "a")
     assert models.work_done()["a"].finished == 5
 
@@ -673,6 +671,7 @@ def test_beyond_so_many_models_the_rest_is_told_as_one(make: Make) -> None:
     assert {name: stats.finished for name, stats in models.work_done().items()} == {"a": 2, "b": 2, OTHER: 4}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux alone")
 def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_not(shelf: Shelf) -> None:
     found: dict[str, int] = {}
 
