@@ -22,9 +22,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 # bear in their names what they were compiled from.
 _MODELS = Path(__file__).parents[1]
 _SOURCES = (  # below models/
+    "compiled/attention.py",
     "compiled/gemm.py",
     "compiled/jit.py",
     "compiled/kernels.py",
+    "compiled/rows.py",
     "compiled/vectors.py",
     "engine/search.py",
     "network/int8.py",

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.compiled import gemm, kernels
+from models.compiled import attention, gemm, kernels
 from models.compiled.jit import entry, inline
-from models.compiled.kernels import Bytes, Floats, Halves
+from models.compiled.rows import Bytes, Floats, Halves
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints, multiple, zeros
 from models.network.layers import NORM_EPSILON
@@ -150,12 +150,12 @@ def _encode(w: Weights, b: _Buffers, tokens: Ints, positions: Ints, starts: Ints
     for layer in range(w.encoder.shape[0]):
         at = w.encoder[layer]
         sums, table = _product(w, b, at[QKV], b.xq, n)
-        kernels.attend_source(sums, b.x_scales, table, starts, w.heads[0], b.x.shape[1], b.yq, b.y_scales)
+        attention.attend_source(sums, b.x_scales, table, starts, w.heads[0], b.x.shape[1], b.yq, b.y_scales)
         _add_norm(w, b, at[OUT], b.yq, b.y_scales, b.zeros, n)
         _feed_forward(w, b, at, n)
     for layer in range(w.decoder.shape[0]):
         sums, table = _product(w, b, w.decoder[layer, CROSS_KV], b.xq, n)
-        kernels.remember(sums, b.x_scales, table, starts, rows, memory[layer])
+        attention.remember(sums, b.x_scales, table, starts, rows, memory[layer])
 
 
 @entry
@@ -177,10 +177,10 @@ def _step(
     for layer in range(w.decoder.shape[0]):
         at = w.decoder[layer]
         sums, table = _product(w, b, at[QKV], b.xq, n)
-        kernels.attend_own(sums, b.x_scales, table, own[layer], rows, positions, paths, w.heads[1], b.yq, b.y_scales)
+        attention.attend_own(sums, b.x_scales, table, own[layer], rows, positions, paths, w.heads[1], b.yq, b.y_scales)
         _add_norm(w, b, at[OUT], b.yq, b.y_scales, b.zeros, n)
         sums, table = _product(w, b, at[CROSS_Q], b.xq, n)
-        kernels.attend_memory(
+        attention.attend_memory(
             sums, b.x_scales, table, memory[layer], rows, memories, lengths, w.heads[1], b.yq, b.y_scales
         )
         _add_norm(w, b, at[CROSS_OUT], b.yq, b.y_scales, b.zeros, n)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.compiled import gemm
-from models.compiled.kernels import ACTIVATION_CODES, Bytes, Floats
+from models.compiled.kernels import ACTIVATION_CODES
+from models.compiled.rows import Bytes, Floats
 from models.network.cache import Ints, multiple
 from models.network.layers import DecoderLayer, EncoderLayer
 from models.network.marian import Marian

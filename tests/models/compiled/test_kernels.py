@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.compiled import kernels
+from models.compiled.attention import attend_memory, attend_own, attend_source, remember
 
 N, D, HEADS, POSITIONS = 5, 24, 3, 7
 WIDTHS = (D, 6 * D)  # heads of 8, and of 48, which are taken 16 numbers at a time
@@ -97,7 +98,7 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 
 def test_attend_source(chance: np.random.Generator) -> None:
     case, (yq, scales) = Case(chance, 3 * D), buffers(N, D)
-    kernels.attend_source(case.sums, case.scales, case.table, np.array([0, 2, N], np.int32), HEADS, D, yq, scales)
+    attend_source(case.sums, case.scales, case.table, np.array([0, 2, N], np.int32), HEADS, D, yq, scales)
     q, k, v = case.numbers.chunk(3, dim=1)
     expected = [attention(q[i], k[some], v[some]) for i in range(N) for some in [slice(2) if i < 2 else slice(2, N)]]
     assert_quantized(yq, scales, torch.stack(expected))
@@ -111,7 +112,7 @@ def test_attend_own(chance: np.random.Generator, d: int) -> None:
     positions, paths = np.full(N, 2, np.int32), np.repeat(np.arange(N, dtype=np.int32)[:, None], POSITIONS, 1)
     paths[4, :2] = 1
     case, (yq, scales) = Case(chance, 3 * d, n=2), buffers(2, d)
-    kernels.attend_own(case.sums, case.scales, case.table, own, rows, positions, paths, HEADS, yq, scales)
+    attend_own(case.sums, case.scales, case.table, own, rows, positions, paths, HEADS, yq, scales)
     q, k, v = case.numbers.chunk(3, dim=1)
     past = own_before[1, :2].float()
     expected = [
@@ -130,9 +131,7 @@ def test_attend_memory_which_hypotheses_share(chance: np.random.Generator, d: in
     memory = torch.from_numpy(chance.normal(size=(N, POSITIONS, 2, d)).astype(np.float32)).bfloat16()
     memories, lengths = np.array([3, 3, 0, 0, 0], np.int32), np.array([4, 4, 7, 7, 7], np.int32)
     case, (yq, scales), rows = Case(chance, d, n=3), buffers(3, d), np.array([0, 1, 4], np.int32)
-    kernels.attend_memory(
-        case.sums, case.scales, case.table, halves(memory), rows, memories, lengths, HEADS, yq, scales
-    )
+    attend_memory(case.sums, case.scales, case.table, halves(memory), rows, memories, lengths, HEADS, yq, scales)
     sources = [memory[memories[row], : lengths[row]].float() for row in rows]
     expected = [attention(case.numbers[i], source[:, 0], source[:, 1]) for i, source in enumerate(sources)]
     assert_quantized(yq, scales, torch.stack(expected))
@@ -141,7 +140,7 @@ def test_attend_memory_which_hypotheses_share(chance: np.random.Generator, d: in
 def test_remember(chance: np.random.Generator) -> None:
     memory, case = np.zeros((N, POSITIONS, 2, D), np.uint16), Case(chance, 2 * D)
     starts, rows = np.array([0, 3, N], np.int32), np.array([4, 1], np.int32)
-    kernels.remember(case.sums, case.scales, case.table, starts, rows, memory)
+    remember(case.sums, case.scales, case.table, starts, rows, memory)
     expected = halves(case.numbers.view(N, 2, D))
     np.testing.assert_array_equal(memory[4, :3], expected[:3])
     np.testing.assert_array_equal(memory[1, :2], expected[3:])
