@@ -7,6 +7,7 @@ SentencePiece string by string, for all. Where the sentences are lists of token 
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import time
@@ -77,19 +78,21 @@ class Ours:
 class CTranslate2:
     def __init__(self, directory: Path, precision: str, lanes: int) -> None:
         import ctranslate2
+        from sentencepiece import SentencePieceProcessor
 
         self.translator = ctranslate2.Translator(
             str(directory / "ctranslate2"), compute_type=precision, inter_threads=lanes, intra_threads=1
         )
-        self.tokenizer = tokenizer(directory)
+        self.source, self.target = (
+            SentencePieceProcessor(model_file=str(directory / name)) for name in ("source.spm", "target.spm")
+        )
         self.batch = {1: 32, 4: 32}
-        pieces = self.tokenizer._source_ids
-        self.names = {index: piece for piece, index in pieces.items()}
-        self.ids = pieces
+        self.ids = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+        self.names = {index: piece for piece, index in self.ids.items()}
 
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
         sources = [
-            [*self.tokenizer._source.encode(sentence, out_type=str), "</s>"]
+            [*self.source.encode(sentence, out_type=str), "</s>"]
             if isinstance(sentence, str)
             else [self.names[token] for token in sentence]
             for sentence in sentences
@@ -98,7 +101,7 @@ class CTranslate2:
             sources, beam_size=beam, max_batch_size=self.batch[beam], max_decoding_length=limit, return_scores=True
         )
         if isinstance(sentences[0], str):
-            return [self.tokenizer._target.decode_pieces(result.hypotheses[0]) for result in results]
+            return [self.target.decode_pieces(result.hypotheses[0]) for result in results]
         return [[self.ids[piece] for piece in result.hypotheses[0]] for result in results]
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
