@@ -8,13 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from models.compiled import kernels
-from tests.models.compiled.products import (
-    Case,
-    D,
-    N,
-    assert_quantized,
-    buffers,
-)
+from tests.models.compiled.products import Case, D, N, assert_quantized, buffers
 
 
 def test_embed(chance: np.random.Generator) -> None:
