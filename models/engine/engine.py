@@ -1,9 +1,9 @@
 """Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
 
 Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
-at every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room and
-it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the
-same weights.
+at every step a lane sweeps (late and cancelled sentences leave), admits (waiting ones enter, as far as there is room
+and it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over
+the same weights.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Engine:
         scheduler: Scheduler[Submission] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`scheduler` says who is next, for as many lanes as the settings say on the model's device. Deadlines are on
-        the `clock`."""
+        """`scheduler` says which sentences are next, for as many lanes as the settings say on the model's device.
+        Deadlines are on the `clock`."""
         lanes = settings.lanes_on(model.device)
         self.clock = clock
         self._model, self._settings = model, settings
@@ -138,7 +138,7 @@ class Engine:
     def stalled(self) -> float:
         """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
 
-        It takes no lock: who asks wants to know about an engine that may hang.
+        It takes no lock, which an engine that hangs might never give back.
         """
         now = self.clock()
         begun = [since for lane in self._lanes if (since := lane.since) is not None]
@@ -213,8 +213,8 @@ class Engine:
         self._fail(held, Unavailable, _CLOSING)
 
     def _admit(self, lane: _Lane) -> list[Submission]:
-        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
-        batch took much memory, not for long."""
+        """The sentences that enter now. With nothing to run it waits for one to come, or for the engine to close; if
+        the last batch took much memory, not for long."""
         with self._changed:
             while not (entering := self._scheduler.admit(lane.number, self.clock())):
                 if lane.running or self._closes_at is not None:

@@ -1,4 +1,4 @@
-"""What an engine counts. It knows no tensors: who reads it need not have torch."""
+"""What an engine counts. It knows no tensors, so it can be imported without torch."""
 
 from __future__ import annotations
 

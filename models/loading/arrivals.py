@@ -1,4 +1,4 @@
-"""Models on their way into memory: who waits for them, what is fetched and loaded next, and what has to go for that."""
+"""Models on their way into memory: how many callers wait for each, and which is fetched and loaded next."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Arrivals(Generic[M, F]):
         return self._sizes.get(name)
 
     def fail(self, instance: Instance[M, F], error: ModelError) -> None:
-        """It will not come: who waits gets the error, and so do others for a while."""
+        """Gives up an instance: callers that wait for it get the error, and so do new ones for a while."""
         self.failures += 1
         if self._is_expected(instance):
             self.failed.add(instance.name, error)
         self._turn_away(instance, error)
 
     def serve(self, instance: Instance[M, F], size: int) -> None:
-        """It is in memory, for new callers too, unless it was dropped or refreshed since it was asked for."""
+        """Puts an instance into service. If its model was dropped or refreshed meanwhile, only its waiters get it."""
         self.loads += 1
         instance.size = size
         if self._is_expected(instance):
@@ -79,7 +79,7 @@ class Arrivals(Generic[M, F]):
         self._settle(instance)
 
     def make_room(self) -> None:
-        """Takes out of service what has to go for the next load, and tells who loads that there may be work."""
+        """Takes out of service what has to go for the next load, and tells the loading thread that it may have work."""
         if self.in_hand is None:
             coming = self._next()
             self._residents.make_room(0 if coming is None else coming.size)
@@ -110,7 +110,7 @@ class Arrivals(Generic[M, F]):
         return None
 
     def close(self, error: ModelError) -> list[Instance[M, F]]:
-        """Who waits gets the error. Returns what was fetched and is not in hand, which is to be released."""
+        """Ends all waiting with the error. Returns what was fetched and is not in hand, which is to be released."""
         self.is_closed = True
         fetched = [each for each in self._coming if each.is_fetched and each is not self.in_hand]
         for each in list(self._coming):
@@ -120,7 +120,7 @@ class Arrivals(Generic[M, F]):
         return fetched
 
     def _next(self) -> Instance[M, F] | None:
-        """What is to be loaded next. What nobody waits for, or there can be no room for, is not on its way any more."""
+        """What is to be loaded next. Turns away what nobody waits for any more, and what there can be no room for."""
         for each in [each for each in self._coming if each.is_fetched]:
             if not each.waiters:
                 self._turn_away(each)
@@ -139,7 +139,7 @@ class Arrivals(Generic[M, F]):
         self._residents.dismiss(instance)  # for what was fetched to be released
 
     def _settle(self, instance: Instance[M, F], error: ModelError | None = None) -> None:
-        """It is not on its way any more, and whoever waits for it is told."""
+        """Ends the way of an instance, and tells those who wait for it."""
         del self._coming[instance]
         if self._is_expected(instance):
             del self._expected[instance.name]

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Evictable(Protocol):
-    """What eviction looks at. Who is idle may be closed."""
+    """What eviction looks at. A model that is idle may be closed."""
 
     @property
     def name(self) -> str: ...
@@ -60,7 +60,7 @@ class Residents(Generic[E]):
 
     @property
     def has_to_shrink(self) -> bool:
-        """Whether somebody has to be closed when idle: who leaves, or what exceeds the budget."""
+        """Whether models have to be closed as soon as they are idle: because they leave, or the budget is exceeded."""
         return bool(self._leaving) or self.bytes > self.budget
 
     def find(self, name: str) -> E | None:

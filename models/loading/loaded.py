@@ -176,7 +176,7 @@ class LoadedModels(Generic[M, F]):
         return self._work.by_model()
 
     def close(self, grace: float = 0.0) -> None:
-        """Ends everything: who waits gets Unavailable, what is in flight gets `grace` seconds for all together.
+        """Ends everything: callers that wait get Unavailable, what is in flight gets `grace` seconds for all together.
 
         What is being fetched or loaded is not waited for longer than that, and closed or released when it is there.
         """

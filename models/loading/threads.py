@@ -2,7 +2,8 @@
 at a time.
 
 They take the lock only to learn what is next, and to tell what has become of it. Those that fetch have a lower priority
-than whoever translates; what is loaded may have threads of its own, so `load` sees to that itself.
+than the threads that translate. The one that loads has not, since models start threads of their own: what takes long in
+loading is done in the background (models.loading.background).
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class LoadingThreads(Generic[M, F]):
             self._unload(coming)
 
     def _unload(self, gone: Instance[M, F], grace: float = 0.0) -> None:
-        """Closes it and lets go of it: whoever still knows it does not keep its memory."""
+        """Closes a model and lets go of it: an instance that is still known somewhere does not hold its memory."""
         model, gone.model = gone.model, None
         try:
             if model is not None:
@@ -138,7 +139,7 @@ class LoadingThreads(Generic[M, F]):
 
 
 def _explained(name: str, error: Exception) -> ModelError:
-    """For whoever waits, without the traceback, which holds on to what was half loaded."""
+    """The error for those who wait, without the traceback, which holds on to what was half loaded."""
     if isinstance(error, ModelError):
         logger.error("%s cannot be loaded: %s", name, error)
         return copy(error)

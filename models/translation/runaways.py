@@ -111,7 +111,8 @@ def longest_loop(tokens: Sequence[int]) -> Loop:
 def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> bool:
     """Whether `target` says something three times in a row (a single token four times) without a reason.
 
-    A reason is a source that repeats itself half as often; but not where only the length limit `ended` the target.
+    A source that repeats itself at least half as often is a reason, if the target `ended` by itself. Where the length
+    limit cut it off there is none.
     """
     loop = longest_loop(target)
     return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
