@@ -11,7 +11,6 @@ sentence, so that every translation has just as many tokens as it may. Arrivals 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import platform
 import random
@@ -29,13 +28,13 @@ import torch
 import transformers
 from ctranslate2.converters import TransformersConverter
 
+from benchmarks.opus import OPUS, opus_model
 from benchmarks.quality import MODEL, TESTS, read
 from benchmarks.sides import CTranslate2, Ours, Process, Sentences, Transformers, cores
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 LIMIT = 200  # target tokens of the embedded model's translations, which end by themselves
-OPUS = {"d_model": 512, "layers": 6, "heads": 8, "ffn": 2048, "vocabulary": 32_000, "sentences": 256, "tokens": 16}
 LOAD, ARRIVALS, ROUNDS_OF_ARRIVALS = 0.8, 2_000, 5  # of the capacity with static batches; sentences
 
 
@@ -83,43 +82,6 @@ def machine() -> None:
         f"transformers {transformers.__version__}",
         flush=True,
     )
-
-
-def opus_model(directory: Path) -> list[list[int]]:
-    """Writes the model; returns sentences for it, as long as those of a corpus."""
-    size = OPUS["vocabulary"]
-    config = transformers.MarianConfig(
-        vocab_size=size,
-        decoder_vocab_size=size,
-        d_model=OPUS["d_model"],
-        encoder_layers=OPUS["layers"],
-        decoder_layers=OPUS["layers"],
-        encoder_attention_heads=OPUS["heads"],
-        decoder_attention_heads=OPUS["heads"],
-        encoder_ffn_dim=OPUS["ffn"],
-        decoder_ffn_dim=OPUS["ffn"],
-        activation_function="swish",
-        max_position_embeddings=512,
-        scale_embedding=True,
-        eos_token_id=0,
-        pad_token_id=size - 1,
-        bos_token_id=0,
-        decoder_start_token_id=size - 1,
-        forced_eos_token_id=0,
-    )
-    torch.manual_seed(0)
-    model = transformers.MarianMTModel(config)
-    model.final_logits_bias[0, 0] = -1e4  # nobody ends before the limit
-    model.generation_config.update(bad_words_ids=[[size - 1]], max_length=512)
-    model.save_pretrained(directory)
-    for name in ("source.spm", "target.spm"):
-        shutil.copy(MODEL / name, directory)
-    names = ["</s>", "<unk>", *(f"t{i}" for i in range(2, size - 1)), "<pad>"]
-    (directory / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
-    (directory / "tokenizer_config.json").write_text("{}")
-    chance = random.Random(0)
-    lengths = [min(60, max(4, round(chance.lognormvariate(2.7, 0.5)))) for _ in range(OPUS["sentences"])]
-    return [[*(chance.randrange(2, size - 1) for _ in range(length)), 0] for length in lengths]
 
 
 def quality(

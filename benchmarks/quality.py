@@ -17,8 +17,9 @@ import sacrebleu
 import torch
 from transformers import MarianMTModel
 
-from models.engine.engine import Engine, EngineSettings
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
+from models.engine.settings import EngineSettings
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 

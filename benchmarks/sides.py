@@ -7,6 +7,7 @@ SentencePiece string by string, for all. Where the sentences are lists of token 
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import time
@@ -32,13 +33,12 @@ class Ours:
     """What `make run` runs, but for the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
-        from models.engine.engine import Engine, EngineSettings
+        from models.engine.engine import Engine
+        from models.engine.settings import EngineSettings
         from models.network.precision import load
 
-        self.engine = Engine(load(directory, precision=precision), EngineSettings())
-        if static:
-            settings = EngineSettings()
-            self.engine._scheduler = static_scheduler(settings.token_budget, settings.max_waiting, self.engine)
+        model, settings = load(directory, precision=precision), EngineSettings()
+        self.engine = Engine(model, settings, scheduler=static_scheduler(settings, model.device) if static else None)
         self.engine.start()
         self.tokenizer = tokenizer(directory)
         gc.collect()
@@ -78,19 +78,21 @@ class Ours:
 class CTranslate2:
     def __init__(self, directory: Path, precision: str, lanes: int) -> None:
         import ctranslate2
+        from sentencepiece import SentencePieceProcessor
 
         self.translator = ctranslate2.Translator(
             str(directory / "ctranslate2"), compute_type=precision, inter_threads=lanes, intra_threads=1
         )
-        self.tokenizer = tokenizer(directory)
+        self.source, self.target = (
+            SentencePieceProcessor(model_file=str(directory / name)) for name in ("source.spm", "target.spm")
+        )
         self.batch = {1: 32, 4: 32}
-        pieces = self.tokenizer._source_ids
-        self.names = {index: piece for piece, index in pieces.items()}
-        self.ids = pieces
+        self.ids = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+        self.names = {index: piece for piece, index in self.ids.items()}
 
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
         sources = [
-            [*self.tokenizer._source.encode(sentence, out_type=str), "</s>"]
+            [*self.source.encode(sentence, out_type=str), "</s>"]
             if isinstance(sentence, str)
             else [self.names[token] for token in sentence]
             for sentence in sentences
@@ -99,7 +101,7 @@ class CTranslate2:
             sources, beam_size=beam, max_batch_size=self.batch[beam], max_decoding_length=limit, return_scores=True
         )
         if isinstance(sentences[0], str):
-            return [self.tokenizer._target.decode_pieces(result.hypotheses[0]) for result in results]
+            return [self.target.decode_pieces(result.hypotheses[0]) for result in results]
         return [[self.ids[piece] for piece in result.hypotheses[0]] for result in results]
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
@@ -170,15 +172,15 @@ def tokenizer(directory: Path) -> Any:
     return Tokenizer.load(directory)
 
 
-def static_scheduler(token_budget: int, max_waiting: int, engine: Any) -> Any:
+def static_scheduler(settings: Any, device: Any) -> Any:
     """Nobody enters a lane that still runs somebody."""
     from models.engine.scheduler import Scheduler
 
     class Static(Scheduler[Any]):
         def admit(self, lane: int, now: float) -> list[Any]:
-            return [] if engine._lanes[lane].running else super().admit(lane, now)
+            return [] if self.held(lane) else super().admit(lane, now)
 
-    return Static(token_budget, max_waiting, lanes=len(engine._lanes))
+    return Static(settings.token_budget, settings.max_waiting, lanes=settings.lanes_on(device))
 
 
 def cores() -> int:

@@ -55,7 +55,7 @@ class WorkerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         models: Models | None = getattr(self._app, "models", None)  # none yet while the worker starts
         if models is not None:
-            yield from _of_work(models.memory.engines())
+            yield from _of_work(models.memory.work_done())
             yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
         yield _gauge("tolk_memory_bytes", "Resident memory of the process.", self._resident())
         yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", self._limit())

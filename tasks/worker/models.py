@@ -20,8 +20,9 @@ from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
 
 if TYPE_CHECKING:  # torch comes with these
-    from models.local import LocalTranslator, Translated
+    from models.local import LocalTranslator
     from models.store.diskcache import Held
+    from models.translation.results import Translated
     from tasks.worker.loader import Loader
 
 RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again

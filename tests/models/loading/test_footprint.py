@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
-from models.engine.engine import EngineSettings
+from models.engine.settings import EngineSettings
 from models.errors import BadInput, UnknownModel
 from models.loading.footprint import footprint
 from models.local import LocalTranslator

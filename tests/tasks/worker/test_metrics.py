@@ -276,7 +276,7 @@ def test_every_fact_has_its_place(nvml: ModuleType) -> None:
         hits=1, misses=2, loads=3, failures=4, loading=5.5, evictions=6, waiting=7, bytes=8, budget=9
     )  # fmt: skip
     memory_of_models = SimpleNamespace(
-        engines=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
+        work_done=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
     )
     app: Any = SimpleNamespace(models=SimpleNamespace(memory=memory_of_models))
     samples = collected(
