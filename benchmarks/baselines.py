@@ -22,8 +22,9 @@ from typing_extensions import override
 
 from app.accounts.ledger import Accounts
 from app.database.transactions import Database
-from app.graphql.schema import Context, build_schema
+from app.graphql.schema import build_schema
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options
 from tasks.contract.reply import TextResult, TranslateReply

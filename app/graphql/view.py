@@ -34,8 +34,8 @@ from app.accounts import auth
 from app.accounts.keys import KeyRing
 from app.accounts.ledger import Accounts
 from app.graphql.complexity import Complexity
-from app.graphql.schema import Context
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import Translator
 from app.web import errors
 from app.web.hangups import Clients

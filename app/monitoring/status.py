@@ -119,6 +119,10 @@ class Status:
         names = way.models if way.via else way.models[:1]
         return all(self.serves(registry.models[name].route) is not False for name in names)
 
+    def listed(self, registry: Registry) -> list[Entry]:
+        """Models that are warm, or in some worker's memory."""
+        return [model for model in registry.models.values() if model.warm or model.name in self.holders]
+
     def own_queues(self, model: Entry) -> list[QueueStatus]:
         """Interactive work, bulk, and suspects; none of a model that shares its queues."""
         if not model.warm:
