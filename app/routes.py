@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, abort, render_template, request
@@ -12,7 +12,8 @@ from sqlalchemy import select
 from werkzeug.datastructures import ContentSecurityPolicy
 
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.broker.admission import REQUESTS
 from app.database.transactions import Database
 from app.graphql import predecessor
@@ -20,6 +21,7 @@ from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
 from app.settings import Settings
+from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web.hangups import Clients
 from tasks.contract.errors import Code, TolkError
@@ -60,8 +62,10 @@ def register(
 ) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
-    accounts = Accounts(database, translator)
-    tools = (settings, models, translator, Clients(accounts.abandon), accounts, KeyRing(database))
+    ledger = Ledger(database)
+    repeats = Repeats(ledger)
+    clients = Clients(partial(abandon, translator, repeats))
+    tools = (settings, models, translator, clients, ledger, repeats, KeyRing(database))
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

@@ -12,8 +12,9 @@ import math
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,7 +34,6 @@ from app.broker.queues import Queues
 from app.broker.replies import CANCELLED, HEARTBEAT, RepliesLost, ReplyRouter, Waiting, closing
 from app.broker.survey import Surveys
 from app.monitoring.status import RecentErrors, Status
-from app.translation import pivot
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import PUBLISHED, TASK, Priority
 from tasks.contract.reply import Failure, TranslateReply
@@ -78,6 +78,18 @@ class Link:
         self.connections.close(listens=listens)
 
 
+@dataclass(frozen=True, slots=True)
+class CeleryFlight:
+    """A request for which workers are asked; `waiting` is None where this process waits for too many already."""
+
+    translator: CeleryTranslator
+    link: Link
+    waiting: Waiting | None
+
+    def ask(self, request: TranslateRequest) -> TranslateReply:
+        return self.translator.ask(self.link, self.waiting, request)
+
+
 class CeleryTranslator:
     """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
 
@@ -99,16 +111,20 @@ class CeleryTranslator:
         celery.config_from_object(celeryconfig)
         return cls(celery, Queues(models))
 
-    def translate(self, request: TranslateRequest, request_id: str, *onward: TranslateRequest) -> TranslateReply:
+    @contextmanager
+    def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
         link = self._link()
         if len(link.router.waiting) >= IN_FLIGHT:
+            yield CeleryFlight(self, link, None)
+        else:
+            with link.router.in_flight(request_id, principal) as waiting:
+                yield CeleryFlight(self, link, waiting)
+
+    def ask(self, link: Link, waiting: Waiting | None, request: TranslateRequest) -> TranslateReply:
+        """What a worker makes of one leg of a request in flight."""
+        if waiting is None:
             admission = link.admission(self._queues.of(request), request.priority)
             raise admission.refusal() if link.router.ready.is_set() else _no_broker()
-        with link.router.in_flight(request_id, request.principal) as waiting:
-            return pivot.translate(request, onward, partial(self._ask, link, waiting))
-
-    def _ask(self, link: Link, waiting: Waiting, request: TranslateRequest) -> TranslateReply:
-        """What a worker makes of one leg of a request in flight."""
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
         queue = self._queues.of(request)

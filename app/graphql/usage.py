@@ -25,7 +25,7 @@ def resolve_usage(_root: None, info: GraphQLResolveInfo) -> UsageType | None:
     context: Context = info.context
     if context.key is None:
         return None
-    used = context.accounts.used(context.key)
+    used = context.ledger.used(context.key)
     return UsageType(
         characters=used.characters, limit=used.limit, resets_at=datetime.fromtimestamp(used.resets_at, UTC)
     )

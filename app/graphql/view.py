@@ -32,7 +32,8 @@ from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app.accounts import auth
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
 from app.settings import Settings
 from app.translation.context import Context
@@ -85,7 +86,8 @@ class GraphQL(GraphQLView[Context, None]):
         models: RegistryFile,
         translator: Translator,
         clients: Clients,
-        accounts: Accounts,
+        ledger: Ledger,
+        repeats: Repeats,
         keys: KeyRing,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
@@ -93,7 +95,8 @@ class GraphQL(GraphQLView[Context, None]):
         self.models = models
         self.translator = translator
         self.clients = clients
-        self.accounts = accounts
+        self.ledger = ledger
+        self.repeats = repeats
         self.keys = keys
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
@@ -131,7 +134,7 @@ class GraphQL(GraphQLView[Context, None]):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
         registry = self.models.current()
         return Context(
-            self.settings, registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
+            self.settings, registry, self.translator, g.request_id, g.arrival, key, self.ledger, self.repeats
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.accounts.keys import Key
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.settings import Settings
 from app.translation.translator import Translator
 from tasks.registry.ways import Registry
@@ -21,7 +22,8 @@ class Context:
     request_id: str
     arrival: float
     key: Key | None
-    accounts: Accounts
+    ledger: Ledger
+    repeats: Repeats
 
     @property
     def principal(self) -> str | None:

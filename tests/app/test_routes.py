@@ -184,10 +184,10 @@ class Patient(EchoTranslator):
         self.waiting = 0
         self.may = threading.Event()
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.waiting += 1
         self.may.wait(60)
-        return super().translate(request, request_id)
+        return super().ask(request)
 
 
 def test_however_many_wait_others_are_refused_and_health_is_told(

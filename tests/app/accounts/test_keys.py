@@ -29,7 +29,7 @@ USAGE = "{ usage { characters limit resetsAt } }"
 class Refusing(EchoTranslator):
     """Fails every request, with what a full queue is told by."""
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         raise TolkError(Code.OVERLOADED, "Later.", 1.0)
 
 

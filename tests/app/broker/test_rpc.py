@@ -24,6 +24,7 @@ from app.broker import rpc
 from app.broker.admission import IN_FLIGHT, Admission
 from app.broker.connections import CONNECT_TIMEOUT
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import RequestTimings, TextResult, TranslateReply
@@ -48,7 +49,7 @@ def offering(*names: str) -> SimpleNamespace:
 
 def ask(translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30) -> TranslateReply:
     request = TranslateRequest(texts=texts, source="fr", target="en", model=model, deadline=time.time() + timeout)
-    return translator.translate(request, str(uuid4()))
+    return ask_models(translator, str(uuid4()), [request])
 
 
 def failure(call: Callable[[], object]) -> TolkError:
@@ -397,7 +398,7 @@ def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
     translator = connect(fragile.url, "hung")
     with ThreadPoolExecutor(8) as threads:
         request = TranslateRequest(texts=("un",), target="en", model="hung", deadline=time.time() + 60)
-        waiting = [threads.submit(translator.translate, request, str(number)) for number in range(8)]
+        waiting = [threads.submit(ask_models, translator, str(number), [request]) for number in range(8)]
         eventually(lambda: length(fragile.url, "hung") == 8)
         os.kill(fragile.process.pid, signal.SIGSTOP)
         try:
@@ -418,7 +419,7 @@ def in_flight(
     translator = connect(broker.url, "slow")
     request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60, principal="me")
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(translator.translate, request, "r1")
+        waiting = threads.submit(ask_models, translator, "r1", [request])
         eventually(lambda: ("r1", "me") in translator.router.waiting)
         yield translator, request, waiting
         translator.abandon("r1", "me")
@@ -451,12 +452,12 @@ def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight
 
 def test_an_id_in_flight_is_not_taken_twice(in_flight) -> None:
     translator, request, first = in_flight
-    error = failure(lambda: translator.translate(request, "r1"))
+    error = failure(lambda: ask_models(translator, "r1", [request]))
     assert error.code is Code.BAD_INPUT
     assert "in flight" in error.message
     assert not first.done()
     short = replace(request, principal="you", deadline=time.time() + 0.5)  # who cannot learn that it is taken
-    assert failure(lambda: translator.translate(short, "r1")).code is Code.TIMEOUT
+    assert failure(lambda: ask_models(translator, "r1", [short])).code is Code.TIMEOUT
     assert not first.done()
 
 

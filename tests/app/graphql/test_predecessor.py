@@ -31,7 +31,7 @@ class Answering(EchoTranslator):
         self.result = result
         self.requests: list[TranslateRequest] = []
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.requests.append(request)
         return TranslateReply("fr-en", results=(self.result,) * len(request.texts))
 

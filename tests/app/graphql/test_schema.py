@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from app import create_app
 from app.settings import Settings
-from app.translation.translator import EchoTranslator
+from app.translation.translator import EchoTranslator, Flight
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, Flag, SentenceResult, TextResult, TranslateReply
 from tasks.contract.request import RequestOptions, TranslateRequest
@@ -37,9 +38,13 @@ class Recorder(EchoTranslator):
         self.reply = reply
         self.requests: list[tuple[TranslateRequest, str]] = []
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
-        self.requests.append((request, request_id))
-        return self.reply or super().translate(request, request_id)
+    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
+        self.request_id = request_id
+        return super().begin(request_id, principal)
+
+    def ask(self, request: TranslateRequest) -> TranslateReply:
+        self.requests.append((request, self.request_id))
+        return self.reply or super().ask(request)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from app.broker import survey
 from app.broker.rpc import CeleryTranslator
 from app.monitoring.status import WINDOW, ErrorCount, QueueStatus, RecentErrors, Status, WebStatus, total
 from app.settings import Settings
+from app.translation.translate import ask_models
 from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
@@ -272,8 +273,8 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         assert {model["status"] for model in models().values()} == {"UNSERVED"}
         assert available() == [False, False]
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(path))
-        one.translate(request("un"), str(uuid4()))
-        other.translate(request("deux", "cold"), str(uuid4()))
+        ask_models(one, str(uuid4()), [request("un")])
+        ask_models(other, str(uuid4()), [request("deux", "cold")])
         one.told(Code.TIMEOUT, "first")
         other.told(Code.TIMEOUT, "second")
         other.told(Code.INTERNAL, "third")
@@ -311,7 +312,7 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         worker.stop()
         eventually(lambda: not status()["workers"])
         with ThreadPoolExecutor(1) as thread:
-            waiting = thread.submit(one.translate, request("waits"), "waits")
+            waiting = thread.submit(ask_models, one, "waits", [request("waits")])
             depth = {"name": "tolk.translate.fr-en.interactive", "depth": 1, "workers": 0}
             eventually(lambda: status()["models"][0]["queues"][0] == depth)
             eventually(lambda: other.status().in_flight == 1)  # which is `one`'s
