@@ -20,6 +20,7 @@ from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
@@ -59,13 +60,14 @@ def register(
     translator: Translator,
     database: Database,
     metrics: Metrics | None,
+    recent_errors: RecentErrors,
 ) -> None:
     """Adds the routes to the application."""
     app.jinja_env.globals["graphiql"] = settings.graphiql
     ledger = Ledger(database)
     repeats = Repeats(ledger)
     clients = Clients(partial(abandon, translator, repeats))
-    tools = (settings, models, translator, clients, ledger, repeats, KeyRing(database))
+    tools = (settings, models, translator, clients, ledger, repeats, KeyRing(database), recent_errors)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

@@ -24,6 +24,7 @@ from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.database.transactions import Database
 from app.graphql.schema import build_schema
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
 from app.translation.translator import EchoTranslator
@@ -54,12 +55,13 @@ def graphql_app() -> Flask:
     settings, translator = Settings(), EchoTranslator()
     ledger = Ledger(Database(settings.database))
     repeats = Repeats(ledger)
+    errors = RecentErrors()
     registry = load_registry(Path("models.toml"))
 
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, str(uuid4()), time.time(), None, ledger, repeats)
+            return Context(settings, registry, translator, str(uuid4()), time.time(), None, ledger, repeats, errors)
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from app.broker import survey
 from app.broker.cancels import Cancels
 from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
-from app.monitoring.status import RecentErrors, WebStatus
+from app.monitoring.recent_errors import ErrorCount
+from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
 
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
@@ -61,7 +62,7 @@ class ReplyRouter:
     cancelled, or delivered twice.
     """
 
-    def __init__(self, connection: Connection, errors: RecentErrors, cancels: Cancels) -> None:
+    def __init__(self, connection: Connection, errors: Callable[[], Sequence[ErrorCount]], cancels: Cancels) -> None:
         self.queue = _queue_name()
         self.ready = threading.Event()
         self.dropped = 0
@@ -125,7 +126,7 @@ class ReplyRouter:
                 if waiting.queue:
                     oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
             translations = sum(bool(waiting.queue) for waiting in self.waiting.values())  # others ask to cancel
-            return WebStatus(tuple(self._errors.counts()), translations, oldest)
+            return WebStatus(tuple(self._errors()), translations, oldest)
 
     def close(self) -> None:
         """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,7 +33,8 @@ from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, 
 from app.broker.queues import Queues
 from app.broker.replies import CANCELLED, HEARTBEAT, RepliesLost, ReplyRouter, Waiting, closing
 from app.broker.survey import Surveys
-from app.monitoring.status import RecentErrors, Status
+from app.monitoring.recent_errors import ErrorCount
+from app.monitoring.status import Status
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import PUBLISHED, TASK, Priority
 from tasks.contract.reply import Failure, TranslateReply
@@ -93,23 +94,26 @@ class CeleryFlight:
 class CeleryTranslator:
     """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
 
-    def __init__(self, celery: Celery, queues: Queues) -> None:
+    def __init__(self, celery: Celery, queues: Queues, errors: Callable[[], Sequence[ErrorCount]]) -> None:
+        """`errors` counts what this process told its callers: other web processes ask for it."""
         self._celery = celery
         self._queues = queues
         self._dead_letters = dead_letter_queue()
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
         self._closed = False
-        self.errors = RecentErrors()
+        self._errors = errors
 
     @classmethod
-    def from_config(cls, models: RegistryFile, broker: str | None = None) -> CeleryTranslator:
+    def from_config(
+        cls, models: RegistryFile, broker: str | None = None, errors: Callable[[], Sequence[ErrorCount]] = tuple
+    ) -> CeleryTranslator:
         """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given."""
         import celeryconfig  # it reads the environment, which importing this module must not
 
         celery = Celery("tolk", broker=broker, backend="disabled://", set_as_current=False)
         celery.config_from_object(celeryconfig)
-        return cls(celery, Queues(models))
+        return cls(celery, Queues(models), errors)
 
     @contextmanager
     def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
@@ -205,10 +209,9 @@ class CeleryTranslator:
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
 
-    def told(self, code: Code, request_id: str) -> None:
-        self.errors.add(code, request_id)
+    def listen(self) -> None:
         with suppress(TolkError):  # shutting down: nobody will ask any more
-            self._link()  # over which others ask for it
+            self._link()
 
     def status(self) -> Status:
         return self._link().surveys.fresh()
@@ -225,7 +228,7 @@ class CeleryTranslator:
                 return survey.take(self._celery, connection, queues, router.queue, own)
         except BROKER_ERRORS as error:
             logger.warning("status: %s", reason(error))
-            return Status(broker=False, errors=own.errors, in_flight=own.in_flight, oldest=own.oldest)
+            return Status(broker=False, in_flight=own.in_flight, oldest=own.oldest)
 
     @property
     def router(self) -> ReplyRouter:
@@ -248,7 +251,7 @@ class CeleryTranslator:
                 connections = Connections(self._celery.connection_for_write())
                 exchange = self._celery.control.mailbox.exchange  # type: ignore[attr-defined]  # missing in celery-types
                 cancels = Cancels(connections, exchange)
-                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self.errors, cancels)
+                router = ReplyRouter(self._celery.connection_for_read(heartbeat=HEARTBEAT), self._errors, cancels)
                 surveys = Surveys(partial(self._take_status, router))
                 link = self._links[os.getpid()] = Link(connections, cancels, router, surveys)
             return link

@@ -16,7 +16,8 @@ from celery import Celery
 from kombu import Connection, Consumer, Message, Producer, Queue
 from kombu.pidbox import Mailbox
 
-from app.monitoring.status import QueueStatus, Status, WebStatus, total
+from app.monitoring.recent_errors import total
+from app.monitoring.status import QueueStatus, Status, WebStatus
 from tasks.contract.errors import TolkError
 from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import WorkerStatus
@@ -111,7 +112,7 @@ def take(celery: Celery, connection: Connection, queues: Iterable[Queue], name: 
         queues=found,
         workers=dict(sorted(workers.items())),
         dead_letters=dead_letters,
-        errors=total(count for each in web.values() for count in each.errors),
+        errors=total(count for who, each in web.items() if who != name for count in each.errors),
         in_flight=sum(each.in_flight for each in web.values()),
         oldest=_oldest(each.oldest for each in web.values()),
     )

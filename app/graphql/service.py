@@ -11,7 +11,8 @@ from app.accounts import auth
 from app.accounts.keys import Scope
 from app.graphql.models import LanguagePair, language_pair
 from app.graphql.translations import ErrorCode
-from app.monitoring.status import ErrorCount, Status
+from app.monitoring.recent_errors import ErrorCount, total
+from app.monitoring.status import Status
 from app.translation.context import Context
 from tasks.registry.entry import Entry
 from tasks.registry.ways import Registry, Way
@@ -125,7 +126,7 @@ def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
         on_demand=_on_demand_status(registry, status),
         workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
         dead_letters=status.dead_letters,
-        errors=status.errors,
+        errors=total([*status.errors, *context.recent_errors.counts()]),
     )
 
 

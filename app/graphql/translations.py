@@ -138,7 +138,7 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
     )
     for result in answer.results:
         if result.error is not None:
-            context.translator.told(result.error.code, context.request_id)
+            context.recent_errors.add(result.error.code, context.request_id)
     return TranslatePayload(
         request_id=answer.request_id,
         model=answer.model,

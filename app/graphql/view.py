@@ -35,6 +35,7 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
 from app.translation.translator import Translator
@@ -89,6 +90,7 @@ class GraphQL(GraphQLView[Context, None]):
         ledger: Ledger,
         repeats: Repeats,
         keys: KeyRing,
+        recent_errors: RecentErrors,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
@@ -98,21 +100,17 @@ class GraphQL(GraphQLView[Context, None]):
         self.ledger = ledger
         self.repeats = repeats
         self.keys = keys
+        self.recent_errors = recent_errors
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
+        self.translator.listen()
         try:
             return self._answer()
-        except TolkError as error:
-            self.translator.told(error.code, g.request_id)
-            raise
-        except WerkzeugException:
-            self.translator.told(Code.BAD_INPUT, g.request_id)
-            raise
-        except Exception:
-            self.translator.told(Code.INTERNAL, g.request_id)
+        except Exception as error:
+            self.recent_errors.add(_code(error), g.request_id)
             raise
 
     def _answer(self) -> ResponseReturnValue:
@@ -134,7 +132,15 @@ class GraphQL(GraphQLView[Context, None]):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
         registry = self.models.current()
         return Context(
-            self.settings, registry, self.translator, g.request_id, g.arrival, key, self.ledger, self.repeats
+            self.settings,
+            registry,
+            self.translator,
+            g.request_id,
+            g.arrival,
+            key,
+            self.ledger,
+            self.repeats,
+            self.recent_errors,
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:
@@ -220,7 +226,7 @@ class GraphQL(GraphQLView[Context, None]):
 
     def _format(self, error: GraphQLError) -> dict[str, Any]:
         domain = errors.domain_error(error)
-        self.translator.told(domain.code, g.request_id)
+        self.recent_errors.add(domain.code, g.request_id)
         return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override
@@ -240,6 +246,13 @@ class GraphQL(GraphQLView[Context, None]):
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
+
+
+def _code(error: Exception) -> Code:
+    """What a caller is told of an error that leaves the view."""
+    if isinstance(error, TolkError):
+        return error.code
+    return Code.BAD_INPUT if isinstance(error, WerkzeugException) else Code.INTERNAL
 
 
 def _refuse_constant(name: str) -> Never:

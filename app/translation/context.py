@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.accounts.keys import Key
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.translator import Translator
 from tasks.registry.ways import Registry
@@ -24,6 +25,7 @@ class Context:
     key: Key | None
     ledger: Ledger
     repeats: Repeats
+    recent_errors: RecentErrors
 
     @property
     def principal(self) -> str | None:

@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from app.monitoring.status import RecentErrors, Status, total
+from app.monitoring.status import Status
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import AlternativeResult, SentenceResult, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
@@ -45,13 +45,13 @@ class Translator(Protocol):
         """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
 
     def status(self) -> Status:
-        """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
+        """What queues, workers and other web processes do; at most a few seconds in the making."""
 
     def known_status(self) -> Status:
         """What `status` said last, some seconds ago at most, or nothing: at once."""
 
-    def told(self, code: Code, request_id: str) -> None:
-        """A caller was told this; from now on it counts in the status, whichever process makes that."""
+    def listen(self) -> None:
+        """From now on other web processes can ask this one what it does, whatever becomes of its requests. At once."""
 
     def close(self) -> None:
         """Lets go of connections and threads; flights end with UNAVAILABLE."""
@@ -65,7 +65,6 @@ class EchoTranslator:
 
     def __init__(self) -> None:
         self._closed = False
-        self.errors = RecentErrors()
 
     def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:  # noqa: ARG002 - nothing is kept
         return nullcontext(self)
@@ -96,11 +95,11 @@ class EchoTranslator:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
 
-    def told(self, code: Code, request_id: str) -> None:
-        self.errors.add(code, request_id)
+    def listen(self) -> None:
+        """Nobody asks."""
 
     def status(self) -> Status:
-        return Status(errors=total(self.errors.counts()))
+        return Status()
 
     def known_status(self) -> Status:
         return self.status()

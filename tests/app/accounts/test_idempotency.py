@@ -18,6 +18,7 @@ from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.database.tables import idempotent_request
 from app.database.transactions import Database
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
 from app.translation.translate import TranslatedTexts, abandon, translate
@@ -172,7 +173,9 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually
     registry = load_registry(settings.models)
 
     def send(request_id: str) -> TranslatedTexts:
-        context = Context(settings, registry, translator, request_id, time.time(), None, ledger, repeats)
+        context = Context(
+            settings, registry, translator, request_id, time.time(), None, ledger, repeats, RecentErrors()
+        )
         return translate(context, ["Un."], source=None, target="en", timeout=60, idempotency_key="a")
 
     translator.go.clear()

@@ -17,7 +17,8 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.broker import survey
 from app.broker.rpc import CeleryTranslator
-from app.monitoring.status import WINDOW, ErrorCount, QueueStatus, RecentErrors, Status, WebStatus, total
+from app.monitoring.recent_errors import ErrorCount, RecentErrors
+from app.monitoring.status import QueueStatus, Status, WebStatus
 from app.settings import Settings
 from app.translation.translate import ask_models
 from app.translation.translator import EchoTranslator
@@ -61,32 +62,6 @@ STATUS = """{ status {
   }
   errors { code count last requestId }
 } }"""
-
-
-def test_errors_are_counted_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = RecentErrors()
-    now = 1_000_000 * 60.0
-    monkeypatch.setattr(time, "time", lambda: now)
-    errors.add(Code.TIMEOUT, "a")
-    now += 30 * 60
-    errors.add(Code.TIMEOUT, "b")
-    errors.add(Code.INTERNAL, "c")
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 2, now, "b"), ErrorCount(Code.INTERNAL, 1, now, "c")]
-    last, now = now, now + (WINDOW - 30) * 60
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 1, last, "b"), ErrorCount(Code.INTERNAL, 1, last, "c")]
-    now += 30 * 60
-    assert errors.counts() == []
-    errors.add(Code.TIMEOUT, "d")
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 1, now, "d")]
-
-
-def test_the_counts_of_several_processes_become_one_with_the_latest_request() -> None:
-    assert total([
-        ErrorCount(Code.TIMEOUT, 2, 5.0, "b"),
-        ErrorCount(Code.BAD_INPUT, 1, 9.0, "a"),
-        ErrorCount(Code.TIMEOUT, 3, 4.0, "c"),
-        ErrorCount(Code.TIMEOUT, 1, 6.0, "d"),
-    ]) == (ErrorCount(Code.BAD_INPUT, 1, 9.0, "a"), ErrorCount(Code.TIMEOUT, 6, 6.0, "d"))  # fmt: skip
 
 
 def test_every_error_that_a_caller_is_told_is_counted(
@@ -229,8 +204,8 @@ def connect() -> Any:
     """Makes translators over a broker, each as a web process has one; closed after the test."""
     made: list[CeleryTranslator] = []
 
-    def make(url: str, models: Path = REGISTRY) -> CeleryTranslator:
-        made.append(CeleryTranslator.from_config(RegistryFile(models), url))
+    def make(url: str, models: Path = REGISTRY, errors: RecentErrors | None = None) -> CeleryTranslator:
+        made.append(CeleryTranslator.from_config(RegistryFile(models), url, (errors or RecentErrors()).counts))
         assert made[-1].router.ready.wait(10)
         return made[-1]
 
@@ -256,8 +231,9 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
-        one, other = connect(broker.url, path), connect(broker.url, path)
-        client = create_app(Settings(models=path), one).test_client()
+        errors, others = RecentErrors(), RecentErrors()
+        one, other = connect(broker.url, path, errors), connect(broker.url, path, others)
+        client = create_app(Settings(models=path), one, errors).test_client()
 
         def status() -> Any:
             return ask(client)
@@ -275,9 +251,9 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(path))
         ask_models(one, str(uuid4()), [request("un")])
         ask_models(other, str(uuid4()), [request("deux", "cold")])
-        one.told(Code.TIMEOUT, "first")
-        other.told(Code.TIMEOUT, "second")
-        other.told(Code.INTERNAL, "third")
+        errors.add(Code.TIMEOUT, "first")
+        others.add(Code.TIMEOUT, "second")
+        others.add(Code.INTERNAL, "third")
         eventually(lambda: status()["workers"] and status()["workers"][0]["processed"] == 2)
         seen = status()
         assert seen["broker"] is True
@@ -356,12 +332,22 @@ def test_however_many_ask_the_broker_is_asked_once_a_second(
 def test_a_process_that_only_ever_refused_is_heard_too(
     broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], eventually: Callable[..., None]
 ) -> None:
-    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url)
-    refusing.told(Code.UNKNOWN_MODEL, "first")
+    errors = RecentErrors()
+    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url, errors.counts)
+    client = create_app(Settings(), refusing, errors).test_client()
+    refused = refuse(client)
     asked = connect(broker.url)
-    eventually(lambda: [each.request_id for each in asked.status().errors] == ["first"])
+    eventually(lambda: [each.request_id for each in asked.status().errors] == [refused])
     refusing.close()
-    refusing.told(Code.UNKNOWN_MODEL, "last")
+    refuse(client)
+
+
+def refuse(client: FlaskClient) -> str:
+    """Asks for what there is not; the id of the request."""
+    document = 'mutation { translate(input: {texts: ["Un."], target: "xx"}) { model } }'
+    answer = client.post("/graphql", json={"query": document})
+    assert answer.json["errors"][0]["extensions"]["code"] == "UNKNOWN_MODEL"
+    return str(answer.headers["X-Request-Id"])
 
 
 def test_a_web_process_of_an_earlier_release_tells_its_errors_alone() -> None:
