@@ -14,14 +14,13 @@ from werkzeug.datastructures import ContentSecurityPolicy
 from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
-from app.broker.admission import REQUESTS
 from app.database.transactions import Database
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
 from app.monitoring.recent_errors import RecentErrors
-from app.settings import Settings
+from app.settings import REQUESTS, Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web.hangups import Clients

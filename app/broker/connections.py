@@ -13,6 +13,8 @@ from kombu import Connection, Producer
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
+from tasks.contract.errors import Code, TolkError
+
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
@@ -73,6 +75,11 @@ def connect(connection: Any, timeout: float) -> None:
             if not others:
                 raise
     connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
+
+
+def no_broker() -> TolkError:
+    """What callers are told where the broker did not answer in time."""
+    return TolkError(Code.UNAVAILABLE, "The message broker does not answer. Try again in a moment.", 1.0)
 
 
 def backoff(failures: int) -> float:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqp.exceptions import MessageNacked, NotFound, ResourceLocked
-from celery import Celery
 from kombu import Producer
 
+from app.broker.celery import configured
 from app.broker.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
 from tasks.contract.delivery import again, defect
 from tasks.contract.delivery import body as body_of
@@ -173,17 +173,13 @@ class DeadLetters:
 
 
 @contextmanager
-def opened() -> Iterator[DeadLetters]:
-    """The dead letters on the broker that celeryconfig names.
+def opened(broker: str | None = None) -> Iterator[DeadLetters]:
+    """The dead letters on the broker that celeryconfig names unless a URL is given.
 
     Raises TolkError where it cannot be used, or somebody else has them open: who looks at the messages holds them, so
     that a second one would see too few.
     """
-    import celeryconfig  # it reads the environment, which importing this module must not
-
-    celery = Celery("tolk", set_as_current=False)
-    celery.config_from_object(celeryconfig)
-    connection: Any = celery.connection_for_write()
+    connection: Any = configured(broker).connection_for_write()
     try:
         connect(connection, ANSWER_TIMEOUT)
         channel = connection.default_channel

@@ -12,7 +12,7 @@ from tasks.queues.topology import suspects_queue, translation_queue, translation
 from tasks.registry.file import RegistryFile
 
 
-class Queues:
+class RequestQueues:
     """Those of the models that models.toml offers just now, made as they are needed."""
 
     def __init__(self, models: RegistryFile) -> None:

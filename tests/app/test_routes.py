@@ -12,10 +12,9 @@ from graphql import get_introspection_query
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.broker.admission import REQUESTS
 from app.graphql import view
 from app.routes import HEADERS
-from app.settings import Settings
+from app.settings import REQUESTS, Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest

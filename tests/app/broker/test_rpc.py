@@ -20,10 +20,10 @@ import pytest
 from amqp.exceptions import AMQPError, NotFound
 from kombu import Connection, Consumer, Message, Queue
 
-from app.broker import rpc
-from app.broker.admission import IN_FLIGHT, Admission
+from app.broker.admission import Admission
 from app.broker.connections import CONNECT_TIMEOUT
 from app.broker.rpc import CeleryTranslator
+from app.settings import IN_FLIGHT
 from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
@@ -337,24 +337,6 @@ def test_a_queue_that_was_deleted_comes_back(broker, connect, eventually) -> Non
             assert found.result().results[0].text == "trois"
 
 
-@pytest.mark.parametrize(("stands", "times"), [(60.0, 0), (0.0, 5)])
-def test_a_queue_that_is_known_is_declared_again_when_it_may_have_expired(
-    broker, connect, monkeypatch: pytest.MonkeyPatch, stands: float, times: int
-) -> None:
-    declared: list[str] = []
-    declare = Queue.declare
-    monkeypatch.setattr(Queue, "declare", lambda self, *a, **k: (declared.append(self.name), declare(self, *a, **k)))
-    monkeypatch.setattr(Admission, "outdated", lambda _: False)  # nor is it measured
-    monkeypatch.setattr(rpc, "STANDS", stands)
-    translator = connect(broker.url, "once")
-    with Worker(broker.url, "once"):
-        ask(translator, "un", model="once")
-        declared.clear()
-        for _ in range(5):
-            ask(translator, "un", model="once")
-    assert declared.count("tolk.translate.once.interactive") == times
-
-
 def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
     translator = connect(broker.url, "silent")
     with Worker(broker.url, "silent"):
@@ -442,8 +424,7 @@ def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight
         assert process.cancel("r2", "me") is False
     assert not waiting.done()
     assert translator.router.ready.is_set()
-    with translator.router.in_flight("r3", None) as cancelling:
-        translator.router.expect(cancelling)
+    with translator.router.question():
         assert translator.router.tell().in_flight == 1
     assert other.cancel("r1", "me") is True
     assert failure(lambda: waiting.result(30)).code is Code.CANCELLED

@@ -15,7 +15,6 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.broker import survey
 from app.broker.rpc import CeleryTranslator
 from app.monitoring.recent_errors import ErrorCount, RecentErrors
 from app.monitoring.status import QueueStatus, Status, WebStatus
@@ -204,8 +203,9 @@ def connect() -> Any:
     """Makes translators over a broker, each as a web process has one; closed after the test."""
     made: list[CeleryTranslator] = []
 
-    def make(url: str, models: Path = REGISTRY, errors: RecentErrors | None = None) -> CeleryTranslator:
-        made.append(CeleryTranslator.from_config(RegistryFile(models), url, (errors or RecentErrors()).counts))
+    def make(url: str, models: Path = REGISTRY, errors: RecentErrors | None = None, **options: Any) -> CeleryTranslator:
+        counts = (errors or RecentErrors()).counts
+        made.append(CeleryTranslator.from_config(RegistryFile(models), url, errors=counts, **options))
         assert made[-1].router.ready.wait(10)
         return made[-1]
 
@@ -225,14 +225,12 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     connect: Callable[..., CeleryTranslator],
     eventually: Callable[..., None],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(survey, "FRESH", 0.1)  # seconds: what changes is seen at once
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
         errors, others = RecentErrors(), RecentErrors()
-        one, other = connect(broker.url, path, errors), connect(broker.url, path, others)
+        one, other = (connect(broker.url, path, each, fresh=0.1) for each in (errors, others))
         client = create_app(Settings(models=path), one, errors).test_client()
 
         def status() -> Any:
@@ -310,22 +308,12 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
 
 @pytest.mark.broker
 def test_however_many_ask_the_broker_is_asked_once_a_second(
-    broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], monkeypatch: pytest.MonkeyPatch
+    broker: PrivateRabbitMQ, connect: Callable[..., CeleryTranslator]
 ) -> None:
-    translator = connect(broker.url)
-    taken: list[Status] = []
-    take = survey.take
-
-    def counted(*arguments: Any) -> Status:
-        taken.append(take(*arguments))
-        return taken[-1]
-
-    monkeypatch.setattr(survey, "take", counted)
-    monkeypatch.setattr(survey, "FRESH", 60)
+    translator = connect(broker.url, fresh=60)
     with ThreadPoolExecutor(8) as threads:
         seen = list(threads.map(lambda _: translator.status(), range(8)))
-    assert len(taken) == 1
-    assert seen == taken * 8
+    assert len({id(each) for each in seen}) == 1
 
 
 @pytest.mark.broker
@@ -333,7 +321,7 @@ def test_a_process_that_only_ever_refused_is_heard_too(
     broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], eventually: Callable[..., None]
 ) -> None:
     errors = RecentErrors()
-    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url, errors.counts)
+    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url, errors=errors.counts)
     client = create_app(Settings(), refusing, errors).test_client()
     refused = refuse(client)
     asked = connect(broker.url)
@@ -355,13 +343,3 @@ def test_a_web_process_of_an_earlier_release_tells_its_errors_alone() -> None:
     assert WebStatus.decode(json.loads(json.dumps([asdict(error)]))) == WebStatus((error,))
     now = WebStatus((error,), 4, {"a queue": 5.0})
     assert WebStatus.decode(json.loads(json.dumps(asdict(now)))) == now
-
-
-@pytest.mark.broker
-def test_what_another_release_answers_does_no_harm(
-    broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    strange = [("w", {"models": "none"}), ("x", [{"code": "NEW"}]), ("y", 5), ("z", [3])]
-    monkeypatch.setattr("app.broker.survey._ask", lambda *_: strange)
-    status = connect(broker.url).status()
-    assert (status.broker, status.workers, status.errors) == (True, {}, ())
