@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.database.tables import idempotent_request as table
 from tasks.contract.errors import Code, TolkError
 
-KEPT = 24 * 3600.0  # seconds that an answer is given again
+ANSWER_LASTS = 24 * 3600.0  # seconds that an answer is given again
 ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
 MAX_CHARACTERS = 255  # of an idempotency key
 
@@ -69,7 +69,7 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
     Raises TolkError(BAD_INPUT) where the key was used with another input.
     """
     now = time.time()
-    row = connection.execute(select(table).where(_is(wanted), table.c.created > now - KEPT)).one_or_none()
+    row = connection.execute(select(table).where(_is(wanted), table.c.created > now - ANSWER_LASTS)).one_or_none()
     if row is None:
         return wanted if _insert(connection, wanted, now) else Running()
     if row.input_hash != wanted.input_hash:
@@ -105,7 +105,7 @@ def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
 def sweep(connection: Connection) -> list[Claim]:
     """Forgets answers that are not given again any more, and requests that were abandoned, which it returns."""
     now = time.time()
-    connection.execute(delete(table).where(table.c.created <= now - KEPT))
+    connection.execute(delete(table).where(table.c.created <= now - ANSWER_LASTS))
     forgotten = delete(table).where(_is_abandoned(now)).returning(table)
     return [
         Claim(
@@ -129,7 +129,7 @@ def abandoned(connection: Connection, principal: str, day: int) -> int:
 
 
 def store(connection: Connection, claimed: Claim, answer: object) -> bool:
-    """The answer is the request's for KEPT seconds; False where somebody else has taken the request over."""
+    """The answer is the request's for ANSWER_LASTS seconds; False where somebody else has taken the request over."""
     mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
     return bool(connection.execute(mine).rowcount)
 

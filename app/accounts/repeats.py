@@ -10,7 +10,7 @@ from app.accounts.keys import Key
 from app.accounts.ledger import Ledger
 from tasks.contract.errors import Code, TolkError
 
-PAUSE = (0.05, 0.25)  # seconds between two looks at a request that somebody else makes, at first and at most
+LOOKS = (0.05, 0.25)  # seconds between two looks at whether the request still runs, at first and at most
 
 
 class Repeats:
@@ -45,7 +45,7 @@ class Repeats:
         return True
 
     def _wait(self, wanted: Claim, key: Key | None, hung_up: threading.Event) -> Claim | Answered:
-        pause, longest = PAUSE
+        pause, longest = LOOKS
         while True:
             if time.time() + pause >= wanted.deadline:
                 raise TolkError(Code.TIMEOUT, "Another request with this idempotencyKey still runs. Send it again.")

@@ -24,7 +24,7 @@ from tasks.queues.topology import dead_letter_queue
 
 FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
 NAME_CHARACTERS = 80  # of what others chose, on one line
-QUOTING = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
+QUOTING_HEADERS = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Letter:
             )
             known["deadline"] = f"in {left:.0f} s" if left > 0 else f"{-left:.0f} s ago: nobody waits for the answer"
         properties = {name: value for name, value in self.message.properties.items() if name != "application_headers"}
-        headers = {name: value for name, value in self.message.headers.items() if name not in QUOTING}
+        headers = {name: value for name, value in self.message.headers.items() if name not in QUOTING_HEADERS}
         return known | {printable(name): printable(value) for name, value in (properties | headers).items()}
 
     def readable(self) -> str:
@@ -105,7 +105,7 @@ class Letter:
         return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
-class DeadLetters:
+class DeadLetterQueue:
     """The dead-letter queue while nobody else looks. What is neither deleted nor put back stays in its place."""
 
     def __init__(self, channel: Any, queue: str) -> None:
@@ -173,7 +173,7 @@ class DeadLetters:
 
 
 @contextmanager
-def opened(broker: str | None = None) -> Iterator[DeadLetters]:
+def opened(broker: str | None = None) -> Iterator[DeadLetterQueue]:
     """The dead letters on the broker that celeryconfig names unless a URL is given.
 
     Raises TolkError where it cannot be used, or somebody else has them open: who looks at the messages holds them, so
@@ -186,7 +186,7 @@ def opened(broker: str | None = None) -> Iterator[DeadLetters]:
         channel.queue_declare(f"{DEAD_LETTERS}.lock", exclusive=True)
         queue = dead_letter_queue()(channel)
         queue.declare()
-        letters = DeadLetters(channel, queue.name)
+        letters = DeadLetterQueue(channel, queue.name)
         try:
             yield letters
         finally:

@@ -28,7 +28,7 @@ from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 CONNECTIONS = 8  # of a process, at most
-PATIENCE = 3.0  # seconds until a database that does not answer is unavailable
+ANSWER_TIMEOUT = 3.0  # seconds until a database that does not answer is unavailable
 SETTLE = 0.5  # seconds that an answer waits for what is written after it
 BACKOFF = (0.02, 0.5)  # seconds between attempts, at first and at most
 
@@ -54,10 +54,10 @@ class Database:
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
         """What `work` returns for a transaction of its own; tried again where the connection was lost or contended.
 
-        Raises TolkError: UNAVAILABLE where there is no answer within PATIENCE, TIMEOUT where there is none by `until`
-        (Unix seconds); and what `work` raises. What was given up is not committed.
+        Raises TolkError: UNAVAILABLE where there is no answer within ANSWER_TIMEOUT, TIMEOUT where there is none by
+        `until` (Unix seconds); and what `work` raises. What was given up is not committed.
         """
-        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.time()))
+        patience = ANSWER_TIMEOUT if until is None else max(0.0, min(ANSWER_TIMEOUT, until - time.time()))
         given_up = threading.Event()
         try:
             with tracing.span("database"):
@@ -65,14 +65,14 @@ class Database:
         except TimeoutError:
             given_up.set()
             logger.warning("the database gave no answer within %.1f s", patience)
-            if patience < PATIENCE:
+            if patience < ANSWER_TIMEOUT:
                 raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:
         """Writes what is decided already: waits SETTLE seconds at most, then it goes on by itself. Logs failure."""
         with tracing.span("database"):
-            future = self._start(work, PATIENCE, threading.Event())
+            future = self._start(work, ANSWER_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
             wait([future], SETTLE)
 
@@ -180,7 +180,7 @@ def _configuration() -> Config:
 def _connect(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
-        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={PATIENCE * 1000:.0f}"}
+        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={ANSWER_TIMEOUT * 1000:.0f}"}
         return sqlalchemy.create_engine(
             url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
         )
@@ -197,7 +197,7 @@ def _connect(url: URL) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")  # a process that dies loses nothing
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout = {ANSWER_TIMEOUT * 1000:.0f}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -20,7 +20,7 @@ from app.translation.context import Context
 from app.translation.translate import translate
 
 SOURCE, TARGET = "fr", "en"
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class TranslatedString(graphene.ObjectType):
@@ -57,12 +57,12 @@ class PredecessorQuery(schema.Query):
 class PredecessorGraphQL(GraphQL):
     """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
 
-    content_types = (*GraphQL.content_types, *FORMS)
+    content_types = (*GraphQL.content_types, *FORM_TYPES)
     queries_by_get = False  # a page elsewhere could have its readers' browsers translate
 
     @override
     def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
-        if flask.request.mimetype in FORMS:
+        if flask.request.mimetype in FORM_TYPES:
             _ = request.body  # to its end and in time, and kept for the form
             return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
         return super().parse_http_body(request, context)

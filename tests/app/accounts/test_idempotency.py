@@ -288,7 +288,6 @@ def test_an_answer_outlives_a_database_that_cannot_take_it(
     caplog: pytest.LogCaptureFixture,
     eventually: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("app.database.transactions.PATIENCE", 0.2)
     settled = Database.settle
 
     def lose(database: Database, work: Callable[..., object]) -> None:
