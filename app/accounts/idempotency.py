@@ -47,7 +47,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Somebody else makes the request just now."""
+    """Another caller makes the request just now."""
 
 
 def check_key(key: str) -> None:
@@ -59,7 +59,7 @@ def check_key(key: str) -> None:
 
 
 def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None) -> str:
-    """Of what was asked; how long the caller would wait is no part of it."""
+    """A hash of what is asked for; the timeout is no part of it."""
     return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
 
 
@@ -86,7 +86,7 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
 
 
 def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
-    """False where somebody else was faster."""
+    """False where another caller was faster."""
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
@@ -103,7 +103,7 @@ def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
 
 
 def sweep(connection: Connection) -> list[Claim]:
-    """Forgets answers that are not given again any more, and requests that were abandoned, which it returns."""
+    """Deletes answers that are too old to be given again, and requests that were abandoned; returns the latter."""
     now = time.time()
     connection.execute(delete(table).where(table.c.created <= now - ANSWER_LASTS))
     forgotten = delete(table).where(_is_abandoned(now)).returning(table)
@@ -129,13 +129,13 @@ def abandoned(connection: Connection, principal: str, day: int) -> int:
 
 
 def store(connection: Connection, claimed: Claim, answer: object) -> bool:
-    """The answer is the request's for ANSWER_LASTS seconds; False where somebody else has taken the request over."""
+    """Keeps the answer of a request for ANSWER_LASTS seconds; False where another caller has taken the request over."""
     mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
-    """The request has failed, and who repeats it makes it anew; False where somebody else has taken it over."""
+    """Forgets a request that failed: a repeat makes it anew. False where another caller has taken it over."""
     mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
 

@@ -104,7 +104,7 @@ def limit(connection: Connection, name: str, **limits: int | None) -> None:
 
 
 def listed(connection: Connection) -> list[Key]:
-    """All that were ever made, the oldest first."""
+    """All keys that were ever made, the oldest first."""
     return [_key(row) for row in connection.execute(select(api_key).order_by(api_key.c.id)).mappings()]
 
 

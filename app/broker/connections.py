@@ -25,7 +25,7 @@ BROKER_ERRORS = (AMQPError, MessageNacked, OperationalError, LimitExceeded, OSEr
 
 
 class Connections:
-    """The connections that a process publishes on."""
+    """The connections that a process publishes on. Thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connections = connection.Pool(PUBLISHERS)
@@ -92,5 +92,5 @@ def backoff(failures: int) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """What a log says of it."""
+    """What a log says of an error."""
     return str(error) or type(error).__name__

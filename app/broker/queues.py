@@ -13,7 +13,7 @@ from tasks.registry.file import RegistryFile
 
 
 class RequestQueues:
-    """Those of the models that models.toml offers just now, made as they are needed."""
+    """The queues of the models that models.toml offers just now, each made when it is asked for."""
 
     def __init__(self, models: RegistryFile) -> None:
         self._models = models
@@ -30,6 +30,6 @@ class RequestQueues:
             yield from translation_queues(route)
 
     def for_suspects(self) -> Iterator[Queue]:
-        """Of all models on demand it is one."""
+        """All models on demand share one."""
         queues = map(suspects_queue, self._models.current().routes)
         yield from {queue.name: queue for queue in queues}.values()

@@ -88,7 +88,7 @@ class ReplyRouter:
 
     @contextmanager
     def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
-        """A request for as long as it can be cancelled, between its tasks too.
+        """A request in flight until the context is left; it can be cancelled all the while, between its tasks too.
 
         Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
         """
@@ -141,7 +141,7 @@ class ReplyRouter:
         return True
 
     def tell(self) -> WebStatus:
-        """What others want to know of this process."""
+        """What this process tells others of itself."""
         oldest: dict[str, float] = {}
         with self._lock:
             for waiting in self.waiting.values():
@@ -160,7 +160,7 @@ class ReplyRouter:
         self.thread.join()
 
     def _end(self, waiting: Waiting, error: TolkError) -> bool:
-        """Whether it was in flight until now."""
+        """Ends a request with this error; whether it was in flight."""
         with self._lock:
             if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
                 return False
@@ -170,7 +170,7 @@ class ReplyRouter:
             return True
 
     def _forget(self, waiting: Waiting) -> bool:
-        """Whether its task's reply was still to come. For who holds the lock."""
+        """Takes a request out; whether its task's reply was still to come. The caller holds the lock."""
         if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
             del self.waiting[waiting.request_id, waiting.principal]
         return self._awaited.pop(waiting.task_id, None) is not None
@@ -225,13 +225,13 @@ class ReplyRouter:
         queue.delete()
 
     def _move(self) -> None:
-        """Leaves a queue that cannot be used, or may be on a node of the broker that is down, and what is in it."""
+        """Takes another reply queue: the old one, and what is in it, cannot be used, or is on a node that is down."""
         with self._lock:
             self.queue = _queue_name()
             self._give_up(RepliesLost)
 
     def _give_up(self, error: Callable[[], TolkError]) -> None:
-        """What is awaited now will not come. For who holds the lock."""
+        """Ends the wait for all that is awaited with this error. The caller holds the lock."""
         lost, self._awaited = list(self._awaited.values()), {}
         for awaited in lost:
             awaited.set_exception(error())

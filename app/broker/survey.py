@@ -49,7 +49,7 @@ class Surveys:
         self._taken = -math.inf
 
     def fresh(self) -> Status:
-        """One that is fresh. However many want it, they wait for the same."""
+        """A fresh one; all who ask while it is made wait for it."""
         with self._taking:
             if self._clock() - self._taken >= self._fresh:
                 self._latest = self._take()
@@ -57,14 +57,14 @@ class Surveys:
             return self._latest
 
     def known(self) -> Status:
-        """What there is, at once: where that is not fresh, another one is made meanwhile; where it is old, nothing."""
+        """The latest one, or an empty one where that is old, at once. Where it is not fresh, another is being made."""
         age = self._clock() - self._taken
         if age >= self._fresh and not self._taking.locked():
             threading.Thread(target=self.fresh, name="survey", daemon=True).start()
         return self._latest if age < KNOWN else Status()
 
     def close(self) -> None:
-        """Returns when none is being made."""
+        """Waits for the one that is being made."""
         with self._taking:
             pass
 

@@ -40,8 +40,7 @@ logger = logging.getLogger(__name__)
 class Database:
     """Runs transactions in threads of its own, so that a database that hangs holds nobody for longer than it may.
 
-    It connects at first use. A file of SQLite, and a database in memory, bring themselves up to date; any other is
-    brought up to date by `upgrade`. Thread-safe.
+    It connects at first use. SQLite upgrades itself; PostgreSQL has to be upgraded by `upgrade`. Thread-safe.
     """
 
     def __init__(self, url: URL) -> None:
@@ -52,7 +51,7 @@ class Database:
         self._current = False  # whether its tables are known to be there
 
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
-        """What `work` returns for a transaction of its own; tried again where the connection was lost or contended.
+        """What `work` returns. It runs in a transaction, and again where the connection was lost or contended.
 
         Raises TolkError: UNAVAILABLE where there is no answer within ANSWER_TIMEOUT, TIMEOUT where there is none by
         `until` (Unix seconds); and what `work` raises. What was given up is not committed.
@@ -70,14 +69,14 @@ class Database:
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:
-        """Writes what is decided already: waits SETTLE seconds at most, then it goes on by itself. Logs failure."""
+        """Writes what is decided already. Returns after SETTLE seconds at most, and writes on; logs failure."""
         with tracing.span("database"):
             future = self._start(work, ANSWER_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
             wait([future], SETTLE)
 
     def upgrade(self, revision: str = "head") -> None:
-        """Brings the tables up to a revision of migrations/; who comes second waits for the first."""
+        """Brings the tables up to a revision of migrations/. Of two processes that do so at once, the second waits."""
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
@@ -151,7 +150,7 @@ class Database:
         self._current = True
 
     def _lacks_tables(self) -> bool:
-        """Whether the tables are older than this release. What a later release has made of them is borne with."""
+        """Whether the tables are older than this release. Those of a later release are accepted."""
         script = ScriptDirectory.from_config(_configuration())
         revision, head = self.revision(), script.get_current_head()
         if revision is None:

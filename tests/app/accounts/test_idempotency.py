@@ -315,6 +315,17 @@ def test_without_api_keys_too_a_request_is_made_once(database: Database) -> None
     assert len(translator.calls) == 1
 
 
+def test_what_was_abandoned_counts_as_used_no_longer(service: Service, eventually: Callable[..., None]) -> None:
+    service.translator.go.clear()
+    lost = service.begin("a", "Un.")
+    eventually(lambda: service.translator.calls)
+    assert service.charged == 3
+    service.age(10 + idempotency.ABANDONED)
+    assert (service.charged, service.rows()) == (0, 1)
+    service.translator.go.set()
+    lost.result()
+
+
 def test_what_was_abandoned_and_never_sent_again_is_given_back(
     service: Service, eventually: Callable[..., None]
 ) -> None:
