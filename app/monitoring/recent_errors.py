@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tasks.contract.errors import Code
@@ -24,9 +24,10 @@ class ErrorCount:
 
 
 class RecentErrors:
-    """What this process told its callers in the last hour. Thread-safe."""
+    """What this process told its callers in the last hour of its clock, which tells Unix seconds. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._minutes: dict[Code, Counter[int]] = {}
         self._last: dict[Code, tuple[float, str]] = {}
@@ -35,7 +36,7 @@ class RecentErrors:
         """Counts what is an error: a cancelled request ended as its caller wanted."""
         if code is Code.CANCELLED:
             return
-        now = time.time()
+        now = self._clock()
         with self._lock:
             minutes = self._minutes.setdefault(code, Counter())
             minutes[int(now) // 60] += 1
@@ -45,7 +46,7 @@ class RecentErrors:
 
     def counts(self) -> list[ErrorCount]:
         """One entry for each code that was told."""
-        now = time.time()
+        now = self._clock()
         with self._lock:
             recent = {
                 code: sum(count for minute, count in minutes.items() if minute > now // 60 - WINDOW)

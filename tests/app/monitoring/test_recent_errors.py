@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-import time
-
-import pytest
-
 from app.monitoring.recent_errors import WINDOW, ErrorCount, RecentErrors, total
 from tasks.contract.errors import Code
 
 
-def test_errors_are_counted_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = RecentErrors()
+def test_errors_are_counted_for_an_hour() -> None:
     now = 1_000_000 * 60.0
-    monkeypatch.setattr(time, "time", lambda: now)
+    errors = RecentErrors(lambda: now)
     errors.add(Code.TIMEOUT, "a")
     now += 30 * 60
     errors.add(Code.TIMEOUT, "b")
