@@ -1,4 +1,4 @@
-"""The seam between the web tier and whatever translates: one protocol, and an implementation that needs no broker."""
+"""The seam between the web tier and whatever translates: what the tier calls, and an echo that needs no broker."""
 
 from __future__ import annotations
 
