@@ -16,9 +16,10 @@ from app import cli, routes
 from app.database.transactions import Database
 from app.monitoring.recent_errors import RecentErrors
 from app.monitoring.traces import Traces
-from app.settings import Settings, SettingsError
+from app.settings import Settings
 from app.translation.translator import EchoTranslator, Translator
 from app.web import errors, origins, request_log
+from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import RegistryFile
 from telemetry import tracing

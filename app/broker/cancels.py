@@ -8,7 +8,8 @@ import threading
 from kombu import Exchange
 
 from app.broker import commands
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, reason
+from app.broker.connections import CONNECT_TIMEOUT, Connections, reason
+from tasks.queues.errors import BROKER_ERRORS
 
 logger = logging.getLogger(__name__)
 

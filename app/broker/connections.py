@@ -8,20 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection, Producer
-from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 
 from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
 LEAST = 0.01  # seconds: for a socket none at all means something else
 BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and after many
-
-BROKER_ERRORS = (AMQPError, MessageNacked, OperationalError, LimitExceeded, OSError)
 
 
 class Connections:

@@ -14,12 +14,13 @@ from amqp.exceptions import MessageNacked, NotFound, ResourceLocked
 from kombu import Producer
 
 from app.broker.celery import configured
-from app.broker.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
+from app.broker.connections import ANSWER_TIMEOUT, connect
 from tasks.contract.delivery import again, defect
 from tasks.contract.delivery import body as body_of
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import DEAD_LETTERS, DELIVERIES, PUBLISHED
 from tasks.contract.request import TranslateRequest
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 
 FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same

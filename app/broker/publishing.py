@@ -11,10 +11,11 @@ from typing import Any
 from amqp.exceptions import MessageNacked
 from kombu import Producer, Queue
 
-from app.broker.connections import BROKER_ERRORS, Connections, backoff, no_broker, reason
+from app.broker.connections import Connections, backoff, no_broker, reason
 from app.broker.replies import ReplyRouter, Waiting
 from tasks.contract.names import PUBLISHED, TASK
 from tasks.contract.request import TranslateRequest
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 from telemetry import tracing
 

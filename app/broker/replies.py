@@ -17,10 +17,11 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 
 from app.broker import commands
 from app.broker.cancels import Cancels
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
+from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, reason
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
 REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long

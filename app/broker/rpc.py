@@ -19,7 +19,7 @@ from celery import Celery
 
 from app.broker import commands
 from app.broker.celery import configured
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, no_broker, reason
+from app.broker.connections import CONNECT_TIMEOUT, no_broker, reason
 from app.broker.flight import CeleryFlight
 from app.broker.link import Link
 from app.broker.queues import RequestQueues
@@ -29,6 +29,7 @@ from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import Status
 from app.settings import IN_FLIGHT
 from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.registry.file import RegistryFile
 
 logger = logging.getLogger(__name__)

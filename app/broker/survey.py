@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
 
 from app.broker import commands
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, connect, reason
+from app.broker.connections import CONNECT_TIMEOUT, connect, reason
 from app.broker.queues import RequestQueues
 from app.broker.replies import ReplyRouter
 from app.monitoring.recent_errors import total
@@ -23,6 +23,7 @@ from app.monitoring.status import QueueStatus, Status, WebStatus
 from tasks.contract.errors import TolkError
 from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import WorkerStatus
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 
 ANSWERED_WITHIN = 0.5  # seconds until who has not answered is not there

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from celery.bin.base import CeleryOption
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +135,3 @@ def pin(gpu: Gpu | None) -> str:
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu else ""
     return "cuda:0" if gpu else "cpu"
-
-
-def _chosen(ctx: click.Context, _option: click.Parameter, value: str | None) -> Gpu | None:
-    """The option's GPU, after which the worker is called unless it is told a name."""
-    gpu = choose(ctx.obj.app.conf.tolk_gpu if value is None else value)
-    ctx.default_map = {**(ctx.default_map or {}), "hostname": f"{gpu.nickname if gpu else 'cpu'}@%h"}
-    return gpu
-
-
-OPTION = CeleryOption(
-    ["--gpu"],
-    metavar="N|none",
-    callback=_chosen,
-    is_eager=True,  # its word on the name comes before the name is looked for
-    help_group="Worker Options",
-    help="Compute on this GPU, or on the CPU. Counts what CUDA_VISIBLE_DEVICES leaves, from 0, where that is set. "
-    "Default: TOLK_GPU, else the first GPU if there is one.",
-)

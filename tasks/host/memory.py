@@ -39,38 +39,46 @@ def for_models(siblings: int) -> int:
         import torch
 
         return int(0.7 * torch.cuda.mem_get_info()[0])
-    return available() // 2 // siblings
+    return share(available(), siblings)
 
 
-def available() -> int:
+def share(available: int, siblings: int) -> int:
+    """Bytes that each may take of what is available to all."""
+    return available // 2 // siblings
+
+
+def available(groups: Path = PROCESS_CGROUPS, mounted: Path = CGROUPS) -> int:
     """Bytes of the machine's memory that can be had without swapping, MemAvailable of proc(5), and at most `limit`."""
-    found = [limit()]
+    found = [limit(groups, mounted)]
     with suppress(OSError):  # another system
         meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
         found += [1024 * int(value) for value in re.findall(r"MemAvailable: +(\d+) kB", meminfo)]
     return min(found)
 
 
-def limit() -> int:
-    """Bytes that this process may have: the machine's, or less where its control group or one around that says so."""
+def limit(groups: Path = PROCESS_CGROUPS, mounted: Path = CGROUPS) -> int:
+    """Bytes that this process may have: the machine's, or less where its control group or one around that says so.
+
+    `groups` is the file that names its control groups, `mounted` where their file system is.
+    """
     found = [os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()]
-    for path in _limits():
+    for path in _limits(groups, mounted):
         with suppress(OSError, ValueError):  # no such file, as in a container the path outside of it; or "max"
             found.append(int(path.read_text(encoding="ascii")))
     return min(found)
 
 
-def _limits() -> Iterator[Path]:
+def _limits(groups: Path, mounted: Path) -> Iterator[Path]:
     """The files that may hold a limit: memory.max of control groups v2, memory.limit_in_bytes of v1.
 
     https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
     """
     with suppress(OSError):
-        for line in PROCESS_CGROUPS.read_text(encoding="utf-8").splitlines():
+        for line in groups.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             group = PurePosixPath(path.lstrip("/"))
             for each in (group, *group.parents):
                 if not controllers:
-                    yield CGROUPS / each / "memory.max"
+                    yield mounted / each / "memory.max"
                 elif "memory" in controllers.split(","):
-                    yield CGROUPS / "memory" / each / "memory.limit_in_bytes"
+                    yield mounted / "memory" / each / "memory.limit_in_bytes"

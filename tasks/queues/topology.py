@@ -20,7 +20,7 @@ from tasks.contract.names import (
     suspects_name,
 )
 
-KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
+DEAD_LETTER_QUEUE = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
 IDLE = 3600 * 1000  # milliseconds that a queue stays of which nobody takes messages and that nobody declares again
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
 
@@ -63,7 +63,7 @@ def suspects_queue(route: str) -> Queue:
             "x-max-length": MAX_LENGTH["bulk"],
             "x-overflow": "reject-publish",
             "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": KEPT,
+            "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         },
     )
 
@@ -71,7 +71,7 @@ def suspects_queue(route: str) -> Queue:
 def dead_letter_queue() -> Queue:
     """Where rejected messages, and suspects whose last delivery failed too, wait for a look; not those that expired."""
     return Queue(
-        KEPT,
+        DEAD_LETTER_QUEUE,
         bindings=[_died("rejected")],
         queue_arguments={
             "x-queue-type": "quorum",

@@ -45,3 +45,8 @@ class Entry:
     def route(self) -> str:
         """What its queues are named after: the model where it is warm, else what it shares with others on demand."""
         return self.name if self.warm else shared_route(self.name)
+
+    @property
+    def target_tokens(self) -> dict[str, str]:
+        """Of a multilingual model, by target language."""
+        return {pair.target: pair.token for pair in self.pairs if pair.token is not None}

@@ -42,20 +42,23 @@ def load_registry(path: Path) -> Registry:
 class RegistryFile:
     """A models.toml that may change while it is in use. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises RegistryError as load_registry does."""
-        self.path = path
+    def __init__(self, path: Path, look: float = LOOK) -> None:
+        """`look`: seconds until the file is looked at again. Raises RegistryError as load_registry does."""
+        self.path, self.look = path, look
         self._lock = threading.Lock()
         self._seen = _identity(path)
         self._registry = load_registry(path)
-        self._outdated = time.monotonic() + LOOK
+        self._outdated = time.monotonic() + self.look
 
     def current(self) -> Registry:
-        """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
+        """What the file says, or said `look` seconds ago at most.
+
+        Where it cannot be used any more, which the log says, what it said before.
+        """
         if time.monotonic() >= self._outdated and self._lock.acquire(blocking=False):
             try:  # one caller looks: to read a thousand models takes a tenth of a second
                 self._look()
-                self._outdated = time.monotonic() + LOOK
+                self._outdated = time.monotonic() + self.look
             finally:
                 self._lock.release()
         return self._registry

@@ -81,12 +81,12 @@ class Consumer(CeleryConsumer):
         queue = message.delivery_info.get("routing_key")
         logger.error("a message of %s becomes a dead letter: %s", queue, reason)
         message.reject_log_error(logger, self.connection_errors)
-        reply_to, request_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
-        if reply_to and request_id:
+        reply_to, task_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
+        if reply_to and task_id:
             failure = Failure(Code.INTERNAL, "No worker can read the request. The worker's log says why.")
             reply = TranslateReply(model="", worker=self.hostname, error=failure).encode()
-            request = SimpleNamespace(reply_to=reply_to, correlation_id=request_id, group=None)
-            self.app.backend.store_result(request_id, reply, SUCCESS, request=request)
+            request = SimpleNamespace(reply_to=reply_to, correlation_id=task_id, group=None)
+            self.app.backend.store_result(task_id, reply, SUCCESS, request=request)
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -107,10 +107,10 @@ class Consumer(CeleryConsumer):
     def cancel_active_requests(self) -> None:
         """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
         state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
-        self.app.engines.close()
+        self.app.models.memory.close()
 
 
-class DeadLetters(bootsteps.StartStopStep):
+class DeclareDeadLetters(bootsteps.StartStopStep):
     """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
 
     requires = ("celery.worker.consumer:Connection",)

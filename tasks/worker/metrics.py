@@ -1,18 +1,16 @@
-"""`/metrics` of a worker, for Prometheus, and `/healthz`, for whoever has to know whether it is well.
+"""`/metrics` of a worker, for Prometheus, served beside its `/healthz`.
 
 The facts are those that the worker keeps anyway: what is served is read from them when it is asked for.
 """
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 from socketserver import ThreadingTCPServer
 from typing import Any
@@ -29,39 +27,43 @@ from models.loading.loaded import LoadedStats
 from tasks.celery import Tolk
 from tasks.host import gpu, memory
 from tasks.host.gpu import Gpu
-from tasks.worker.start import Models, refuse
+from tasks.worker.health import BROKER_PATIENCE, Health
+from tasks.worker.models import Models
+from tasks.worker.start import refuse
 from tasks.worker.translate import TASK_SECONDS, TASKS
-from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 
-# A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
-# looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
-# well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
-PATIENCE = 90.0
 CLIENT_TIMEOUT = 10.0  # seconds until a client is let go that has not had its answer, however much it says
 CLIENTS = 8  # at once; the next ones are turned away
 
 logger = get_logger(__name__)
 
 
-class WorkerMetrics(Collector):
+class WorkerCollector(Collector):
     """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
 
-    def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
-        self._app, self._gpu = app, gpu
+    def __init__(
+        self,
+        app: Tolk,
+        gpu: Gpu | None,
+        resident: Callable[[], int] = memory.resident,
+        limit: Callable[[], int] = memory.limit,
+    ) -> None:
+        """`resident` and `limit` tell of this process's memory, in bytes."""
+        self._app, self._gpu, self._resident, self._limit = app, gpu, resident, limit
 
     def collect(self) -> Iterator[Metric]:
-        models: Models[Any] | None = getattr(self._app, "engines", None)  # none yet while the worker starts
+        models: Models | None = getattr(self._app, "models", None)  # none yet while the worker starts
         if models is not None:
-            yield from _of_engines(models.engines())
-            yield from _of_models(models.stats(), len(models.loaded()))
-        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", memory.resident())
-        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", memory.limit())
+            yield from _of_work(models.memory.engines())
+            yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
+        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", self._resident())
+        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", self._limit())
         if self._gpu is not None:
             yield from _of_gpu(self._gpu)
 
 
-def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
+def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
     counters = {
         "tolk_sentences_total": ("Sentences translated.", "finished"),
         "tolk_source_tokens_total": ("Tokens of the sentences translated, their ends included.", "source_tokens"),
@@ -71,7 +73,7 @@ def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
     }
     for name, (text, fact) in counters.items():
         family = CounterMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             family.add_metric([model], getattr(stats, fact))
         yield family
     gauges = {
@@ -82,11 +84,11 @@ def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
     }
     for name, (text, fact) in gauges.items():
         gauge = GaugeMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             gauge.add_metric([model], getattr(stats, fact))
         yield gauge
     histogram = HistogramMetricFamily("tolk_batch_sentences", "Sentences in a step's batch.", labels=["model"])
-    for model, stats in engines.items():
+    for model, stats in done.items():
         bounds = [f"{size:.1f}" for size in BATCH_SIZES] + ["+Inf"]
         buckets = list(zip(bounds, accumulate(stats.batches), strict=True))
         histogram.add_metric([model], buckets, stats.batch_sentences)
@@ -118,28 +120,6 @@ def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
-
-
-@dataclass(slots=True)
-class Health:
-    """Whether a worker can do its work, as far as it knows itself."""
-
-    worker: Any
-    connected: float = -math.inf  # when it was seen to have its broker, the last time
-
-    def look(self) -> None:
-        connection = getattr(self.worker.consumer, "connection", None)
-        if connection is not None and connection.connected:
-            self.connected = time.monotonic()
-
-    def complaint(self) -> str | None:
-        """What is wrong, in a sentence, if anything is."""
-        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
-        if watchdog is not None and (reason := watchdog.complaint()) is not None:
-            return f"{reason}."
-        if (seconds := time.monotonic() - self.connected) == math.inf:
-            return "The worker is starting: it has not reached its broker yet."
-        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
 
 
 class Handler(MetricsHandler):
@@ -175,9 +155,9 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: Address, health: Health) -> None:
+    def __init__(self, address: Address, health: Health, client_timeout: float = CLIENT_TIMEOUT) -> None:
         """Listens from here on. Raises OSError where it cannot."""
-        self.health = health
+        self.health, self._client_timeout = health, client_timeout
         self._came: dict[Any, float] = {}  # the sockets of the clients, and since when they are there
         [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         super().__init__((str(bound[0]), address.port), Handler)
@@ -186,7 +166,7 @@ class Server(ThreadingTCPServer):
         """Called twice a second, and after every request."""
         self.health.look()
         for request, came in self._came.copy().items():
-            if time.monotonic() - came > CLIENT_TIMEOUT:
+            if time.monotonic() - came > self._client_timeout:
                 with suppress(OSError):  # its thread has closed it meanwhile
                     request.shutdown(socket.SHUT_RDWR)
 
@@ -211,8 +191,10 @@ class Server(ThreadingTCPServer):
         logger.warning("a request for metrics failed: %r", sys.exception())
 
 
-class Metrics(bootsteps.StartStopStep):
+class ServeMetrics(bootsteps.StartStopStep):
     """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
+
+    patience = BROKER_PATIENCE
 
     def __init__(self, worker: Any, metrics: Address | None = None, gpu: Gpu | None = None, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -222,10 +204,10 @@ class Metrics(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         try:
-            self.server = Server(self.address, Health(worker))
+            self.server = Server(self.address, Health(worker, self.patience))
         except OSError as error:
             refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
-        for collector in (TASKS, TASK_SECONDS, WorkerMetrics(worker.app, self.gpu)):
+        for collector in (TASKS, TASK_SECONDS, WorkerCollector(worker.app, self.gpu)):
             REGISTRY.register(collector)
         threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         logger.info("metrics are served on http://%s/metrics", self.address)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from celery.backends.rpc import RPCBackend
-from kombu.exceptions import OperationalError
+
+from tasks.queues.errors import BROKER_ERRORS
 
 
 class Replies(RPCBackend):
@@ -32,6 +32,6 @@ class Replies(RPCBackend):
                     serializer=self.serializer,
                     delivery_mode=self.delivery_mode,
                 )
-        except (AMQPError, MessageNacked, OperationalError, OSError):  # Celery connects again and again
+        except BROKER_ERRORS:  # Celery connects again and again
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         return result

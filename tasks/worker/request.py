@@ -10,14 +10,13 @@ import threading
 import time
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
-from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from tasks.contract.delivery import again
+from tasks.queues.errors import BROKER_ERRORS
 from telemetry import logs
 
 CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
@@ -50,7 +49,7 @@ class Request(CeleryRequest):
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
-        # From here on the thread is this request's. It is reset by nobody: the thread says nothing until its next one.
+        # Until the end of the task, whose context goes then (tasks.worker.thread).
         logs.request_id.set(self.id.partition(".")[0] or None)
         super().on_accepted(pid, time_accepted)
 
@@ -82,7 +81,7 @@ def publish_again(app: Any, message: Any) -> bool:
         with app.amqp.producer_pool.acquire(block=True) as producer:
             patience = {"timeout": CONFIRM_TIMEOUT, "confirm_timeout": CONFIRM_TIMEOUT}
             producer.publish(**origin, **again(message, time.time()), **patience)
-    except (AMQPError, MessageNacked, OperationalError, OSError) as error:
+    except BROKER_ERRORS as error:
         logger.warning("a message cannot be published again: %s", error or type(error).__name__)
         return False
     return True

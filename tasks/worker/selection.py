@@ -11,7 +11,7 @@ from kombu.utils.functional import maybe_list
 from tasks.contract.names import queue_names
 
 
-class Queues(amqp.Queues):
+class SelectedQueues(amqp.Queues):
     """Celery's, which remember what they were told. What several begin with, up to a dot, names all of them:
     `tolk.translate.fr-en`, `tolk.translate.on-demand`."""
 
@@ -44,4 +44,4 @@ class Queues(amqp.Queues):
 
 
 class AMQP(amqp.AMQP):
-    queues_cls = Queues
+    queues_cls = SelectedQueues

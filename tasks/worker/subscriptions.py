@@ -16,9 +16,9 @@ from kombu.common import ignore_errors
 
 from tasks.contract.names import SHARED, queue_names, suspects_name
 from tasks.queues.topology import suspects_queue, translation_queues
-from tasks.registry.file import LOOK
+from tasks.registry.file import RegistryFile
 
-LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
+LINGER = 2  # looks; after so many nobody sends work any more where the registry does not lead
 PART = 8  # a shared queue has so many times fewer messages in flight than the worker has threads
 
 Receive = Callable[[Any], None]
@@ -37,7 +37,8 @@ class Subscriptions(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self.queues = consumer.app.amqp.queues
-        self.routes = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
+        self.registry: RegistryFile = consumer.app.conf.tolk_models
+        self.routes = {route for route in self.registry.current().routes if self.queues.of(route)}
         self.unwanted: dict[str, float] = {}  # of these, since when
         self.consumed: set[str] = set()  # of these, since it has connected
         self.consumers: dict[str, QueueConsumer] = {}  # by queue; those of warm models are Celery's own consumer's
@@ -50,7 +51,7 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         self.look(consumer)
-        hub.call_repeatedly(LOOK, self.look, consumer)
+        hub.call_repeatedly(self.registry.look, self.look, consumer)
 
     def stop(self, consumer: Any) -> None:
         for each in self.consumers.values():
@@ -58,16 +59,16 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def look(self, consumer: Any) -> None:
         """Makes memory and queues what the registry says now. What is held of a model is answered, then it goes."""
-        engines, now = consumer.app.engines, time.monotonic()
-        wanted = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
+        models, now = consumer.app.models, time.monotonic()
+        wanted = {route for route in self.registry.current().routes if self.queues.of(route)}
         held = {request.delivery_info.get("routing_key") for request in list(state.requests.values())}
         answering = {
-            route for route in engines.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
+            route for route in models.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
         }
-        engines.follow((wanted | self.routes | answering).difference(SHARED))
-        self.routes |= {route for route in wanted if route in SHARED or route in engines.warm}
+        models.follow((wanted | self.routes | answering).difference(SHARED))
+        self.routes |= {route for route in wanted if route in SHARED or route in models.warm}
         self.unwanted = {route: self.unwanted.get(route, now) for route in self.routes - wanted}
-        self.routes -= {route for route, since in self.unwanted.items() if now - since >= LINGER}
+        self.routes -= {route for route, since in self.unwanted.items() if now - since >= LINGER * self.registry.look}
         for route in sorted(self.routes - self.consumed):
             self.consume(consumer, route)
         for route in self.consumed - self.routes:

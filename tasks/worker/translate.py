@@ -74,7 +74,7 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
 
 
 def _translated(
-    request: TranslateRequest, request_id: str, reply: TranslateReply, took: dict[str, float]
+    request: TranslateRequest, task_id: str, reply: TranslateReply, took: dict[str, float]
 ) -> TranslateReply:
     """The reply, with seconds that are known of it already in `took`, which gets more, whatever happens."""
     remaining = request.deadline - time.time()
@@ -86,28 +86,26 @@ def _translated(
     deadline = began + remaining - min(WAY_BACK, remaining / 10)
     with ExitStack() as stack:
         try:
-            engine = stack.enter_context(app.engines.use(request.model, deadline))
+            model = stack.enter_context(app.models.use(request.model, deadline))
         finally:
             took["load"] = time.monotonic() - began
-        if request.version not in (None, engine.version):
-            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
-        translated = engine.translate(
+        if request.version not in (None, model.version):
+            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {model.version}, not {request.version}.")
+        translated = model.translate(
             request.texts,
             source=request.source,
             target=request.target,
-            options=app.decoding(
-                beam=request.options.beam,
-                nbest=request.options.nbest,
-                length_penalty=request.options.length_penalty,
-            ),
+            beam=request.options.beam,
+            nbest=request.options.nbest,
+            length_penalty=request.options.length_penalty,
             deadline=deadline,
             priority=request.priority,
-            group=request_id,
-            unwanted=lambda: request_id in state.revoked,
+            group=task_id,
+            unwanted=lambda: task_id in state.revoked,
         )
     timings = translated.timings
     took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
-    return replace(reply, version=engine.version, results=tuple(_result(each) for each in translated.results))
+    return replace(reply, version=model.version, results=tuple(_result(each) for each in translated.results))
 
 
 def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply, seconds: float) -> None:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from celery.utils.log import get_logger
 
-from tasks.celery import Engines
+from tasks.worker.models import Models
 
 PERIOD = 1.0  # seconds between one look and the next
 LOAD = 10  # loading a model may take so many times as long as a step
@@ -28,30 +28,31 @@ class Watchdog:
     nothing of Python's runs any more: then faulthandler's timer goes off, a thread of C's that every look winds up.
     """
 
-    engines: Engines
+    models: Models
     limit: float  # seconds of a step
+    period: float = PERIOD
 
     def start(self) -> None:
         threading.Thread(target=self.watch, name="watchdog", daemon=True).start()
 
     def watch(self) -> NoReturn:
         while True:
-            time.sleep(PERIOD)
+            time.sleep(self.period)
             self.look()
 
     def look(self) -> None:
         if (reason := self.complaint()) is not None:
             end(reason)
-        if self.engines.loaded():  # to load the first ones may take longer
-            patience = self.limit if self.engines.loading() is None else LOAD * self.limit
-            faulthandler.dump_traceback_later(patience + 2 * PERIOD, exit=True, file=2)  # standard error
+        if self.models.memory.loaded():  # to load the first ones may take longer
+            patience = self.limit if self.models.loading() is None else LOAD * self.limit
+            faulthandler.dump_traceback_later(patience + 2 * self.period, exit=True, file=2)  # standard error
 
     def complaint(self) -> str | None:
         """Why the worker has to end, if it has to."""
-        for name, seconds in self.engines.stalled():
+        for name, seconds in self.models.memory.stalled():
             if seconds > self.limit:
                 return f"Model {name} has been in one step for {seconds:.0f} s"
-        loading = self.engines.loading()
+        loading = self.models.loading()
         if loading is not None and loading[1] > LOAD * self.limit:
             return f"Model {loading[0]} has been loading for {loading[1]:.0f} s"
         return None

@@ -6,8 +6,8 @@ translated with a flag, and `#unsure` with a low score. `#hang` never comes back
 interpreter's lock, and neither heeds the deadline or the end.
 
 With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_PAUSE a pool starts a worker again after so many seconds, however often. With ECHO_LOOK a worker looks at its
-models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds without its broker.
+ECHO_LOOK a worker looks at its models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds
+without its broker.
 """
 
 from __future__ import annotations
@@ -32,17 +32,15 @@ from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
 from tasks.celery import app
-from tasks.pool import command
-from tasks.registry import file
 from tasks.registry.entry import Entry
-from tasks.worker import metrics, start
+from tasks.registry.file import RegistryFile
+from tasks.worker import health, metrics, start
 
 logger = get_logger(__name__)
 
-file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
-command.FIRST = command.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
-metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
-app.steps["worker"] = {"echo:Engines", "tasks.pool.command:Supervision"}
+if "ECHO_LOOK" in os.environ:
+    app.conf.tolk_models = RegistryFile(app.conf.tolk_models.path, look=float(os.environ["ECHO_LOOK"]))
+app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"}
 
 
 @celeryd_after_setup.connect(weak=False)
@@ -165,7 +163,12 @@ def told(reference: str, what: str, default: int) -> int:
     return int(found[1]) if found else default
 
 
-class Engines(start.Engines):
+class ServeMetrics(metrics.ServeMetrics):
+    patience = float(os.environ.get("ECHO_PATIENCE", health.BROKER_PATIENCE))
+
+
+class LoadModels(start.LoadModels):
+    requires = ("celery.worker.components:Pool", "echo:ServeMetrics")
+
     def loader(self, conf: Any, device: str) -> Any:
-        app.decoding = SimpleNamespace
         return EchoLoader()

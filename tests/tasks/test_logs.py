@@ -20,7 +20,7 @@ def loggers() -> Iterator[None]:
     """Are as they were, after the test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in (*logs.OTHERS, POOLS)}
+    levels = {name: logging.getLogger(name).level for name in (*logs.TASK_LOGGERS, POOLS)}
     yield
     root.handlers[:] = before[0]
     root.setLevel(before[1])
@@ -30,7 +30,7 @@ def loggers() -> Iterator[None]:
 
 def heard(path: Path, given: str, option: int) -> set[tuple[str, str]]:
     """Who is heard, and at which level, with TOLK_LOG_LEVEL and --loglevel."""
-    for name in (*logs.OTHERS, POOLS):
+    for name in (*logs.TASK_LOGGERS, POOLS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logs.set_up(SimpleNamespace(tolk_log_level=given, tolk_log_format="json"), option, str(path))
     for name in (OURS, CELERYS, POOLS):

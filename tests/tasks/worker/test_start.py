@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -21,14 +19,11 @@ from kombu import Connection, Queue
 
 from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
-from models.engine.stats import EngineStats
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
-from tasks.registry.file import RegistryFile
-from tasks.worker.start import Models
 
 QUEUE = "tolk.translate.a.interactive"
 
@@ -51,40 +46,17 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     assert worker.stop() == 0
 
 
-def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "models.toml"
-    entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
-    path.write_text(entry.format("old"))
-    made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
-    loader: Any = SimpleNamespace(
-        fetch=lambda model: SimpleNamespace(release=lambda: None),
-        estimate=lambda model, fetched: 1,
-        load=lambda model, fetched: made,
-    )
-    models = Models(RegistryFile(path), loader, budget=1, waiting=1)
-    with (
-        pytest.raises(TolkError, match=r"There is no model 'new'\. Models: old") as caught,
-        models.use("new", math.inf),
-    ):
-        pass
-    assert caught.value.code is Code.UNKNOWN_MODEL
-    path.write_text(entry.format("old") + entry.format("new"))
-    with models.use("new", math.inf) as found:
-        assert found is made
-    models.close()
-
-
 @pytest.mark.broker
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
         (["--queues", "tolk.translate.gone.bulk"], {}, "model gone ("),
         (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
-        (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
-        (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY is a number of bytes, such as 4000000000, 4GB"),
-        (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES is a number of bytes"),
+        (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU: the number of a GPU, or none, was expected, not 'gpu'"),
+        (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION: auto, float32"),
+        (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY: a whole number from 1"),
+        (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY: a number of bytes, such as 4000000000, 4GB"),
+        (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES: a whole number from 1"),
         (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is no host"),
         (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
@@ -191,19 +163,6 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     translator.abandon("fatal", None)
     with pytest.raises(TolkError):
         fatal.result()
-    worker.stop()
-
-
-@pytest.mark.broker
-def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, threads, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
-    eventually(lambda: worker.logged("cancelled", "received"))
-    assert translator.cancel("cancelled", None)
-    with pytest.raises(TolkError) as caught:
-        asked.result()
-    assert caught.value.code is Code.CANCELLED
-    eventually(lambda: worker.logged("cancelled", "CANCELLED"))
     worker.stop()
 
 
