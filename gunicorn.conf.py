@@ -9,8 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.broker.admission import THREADS
-from app.settings import Settings
+from app.settings import THREADS, Settings
 from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import load_registry

@@ -10,14 +10,16 @@ from flask import Flask
 
 from app import pages
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
-from app.broker.admission import REQUESTS
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.transactions import Database
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
-from app.settings import Settings
+from app.monitoring.recent_errors import RecentErrors
+from app.settings import REQUESTS, Settings
+from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web import health
 from app.web.hangups import Hangups
@@ -35,10 +37,13 @@ def register(
     translator: Translator,
     database: Database,
     metrics: WebMetrics | None,
+    recent_errors: RecentErrors,
 ) -> None:
     """Adds the routes to the application."""
-    accounts = Accounts(database, translator)
-    tools = (settings, models, translator, Hangups(accounts.abandon), accounts, KeyRing(database))
+    ledger = Ledger(database)
+    repeats = Repeats(ledger)
+    hangups = Hangups(partial(abandon, translator, repeats))
+    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

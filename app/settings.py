@@ -20,6 +20,10 @@ from telemetry.address import Address
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
+# What a process takes on at once.
+IN_FLIGHT = 96  # translations
+REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up
+THREADS = REQUESTS + 16  # some are left to refuse, and to tell how the process does
 IN_MEMORY = URL.create("sqlite")  # a database that ends with its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"

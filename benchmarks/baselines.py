@@ -20,10 +20,13 @@ from kombu import Connection, Consumer, Message, Queue
 from kombu.pools import ProducerPool
 from typing_extensions import override
 
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.transactions import Database
-from app.graphql.schema import Context, build_schema
+from app.graphql.schema import build_schema
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options
 from tasks.contract.reply import TextResult, TranslateReply
@@ -50,13 +53,15 @@ def graphql_app() -> Flask:
     """Tolk's schema behind graphql-server's own view, which parses and validates every document."""
     app = Flask("graphql")
     settings, translator = Settings(), EchoTranslator()
-    accounts = Accounts(Database(settings.database), translator)
+    ledger = Ledger(Database(settings.database))
+    repeats = Repeats(ledger)
+    errors = RecentErrors()
     registry = load_registry(Path("models.toml"))
 
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, str(uuid4()), time.time(), None, accounts)
+            return Context(settings, registry, translator, str(uuid4()), time.time(), None, ledger, repeats, errors)
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app

@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from benchmarks.path import answers, describe, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import TolkError
@@ -171,7 +172,7 @@ def ask(translator: CeleryTranslator, name: int, text: str, outcome: Outcome) ->
     )
     began = time.perf_counter()
     try:
-        reply = translator.translate(request, f"{name}-{began}")
+        reply = ask_models(translator, f"{name}-{began}", [request])
     except TolkError as error:
         outcome.errors.append(error.code)
         return

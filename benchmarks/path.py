@@ -31,6 +31,7 @@ from uuid import uuid4
 import psutil
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.request import TranslateRequest
@@ -118,7 +119,7 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
         Stage("GraphQL, echo", graphql, graphql_server),
         Stage("GraphQL, no cache", plain, plain_server),
         Stage("kombu RPC", rpc_load(lambda: client.call(payload().encode(), TIMEOUT)), worker=kombu),
-        Stage("RPC", rpc_load(lambda: translator.translate(payload(), str(uuid4()))), worker=echo),
+        Stage("RPC", rpc_load(lambda: ask_models(translator, str(uuid4()), [payload()])), worker=echo),
         Stage("all of it", whole, whole_server, echo),
     ]
 

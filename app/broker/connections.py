@@ -11,7 +11,8 @@ from typing import Any
 from kombu import Connection, Producer
 from kombu.pools import ProducerPool
 
-from tasks.queues.errors import BROKER_ERRORS as BROKER_ERRORS
+from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
@@ -21,7 +22,7 @@ BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and 
 
 
 class Connections:
-    """The connections that a process publishes on."""
+    """The connections that a process publishes on. Thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connections = connection.Pool(PUBLISHERS)
@@ -73,6 +74,11 @@ def connect(connection: Any, timeout: float) -> None:
     connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
 
 
+def no_broker() -> TolkError:
+    """What callers are told where the broker did not answer in time."""
+    return TolkError(Code.UNAVAILABLE, "The message broker does not answer. Try again in a moment.", 1.0)
+
+
 def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row.
 
@@ -83,5 +89,5 @@ def backoff(failures: int) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """What a log says of it."""
+    """What a log says of an error."""
     return str(error) or type(error).__name__

@@ -32,10 +32,12 @@ from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app.accounts import auth
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
-from app.graphql.schema import Context
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import Translator
 from app.web import errors, request_log
 from app.web.hangups import Hangups
@@ -85,31 +87,30 @@ class GraphQL(GraphQLView[Context, None]):
         models: RegistryFile,
         translator: Translator,
         hangups: Hangups,
-        accounts: Accounts,
+        ledger: Ledger,
+        repeats: Repeats,
         keys: KeyRing,
+        recent_errors: RecentErrors,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.models = models
         self.translator = translator
         self.hangups = hangups
-        self.accounts = accounts
+        self.ledger = ledger
+        self.repeats = repeats
         self.keys = keys
+        self.recent_errors = recent_errors
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
+        self.translator.listen()
         try:
             return self._answer()
-        except TolkError as error:
-            self.translator.told(error.code, request_log.request_id())
-            raise
-        except WerkzeugException:
-            self.translator.told(Code.BAD_INPUT, request_log.request_id())
-            raise
-        except Exception:
-            self.translator.told(Code.INTERNAL, request_log.request_id())
+        except Exception as error:
+            self.recent_errors.add(_code(error), request_log.request_id())
             raise
 
     def _answer(self) -> ResponseReturnValue:
@@ -129,8 +130,18 @@ class GraphQL(GraphQLView[Context, None]):
         key = None
         if not self._asks_for_graphiql(request):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
-        registry, request_id, arrival = self.models.current(), request_log.request_id(), request_log.arrival()
-        return Context(self.settings, registry, self.translator, request_id, arrival, key=key, accounts=self.accounts)
+        registry = self.models.current()
+        return Context(
+            self.settings,
+            registry,
+            self.translator,
+            request_log.request_id(),
+            request_log.arrival(),
+            key,
+            self.ledger,
+            self.repeats,
+            self.recent_errors,
+        )
 
     def _asks_for_graphiql(self, request: Request) -> bool:
         adapter = self.request_adapter_class(request)
@@ -216,7 +227,7 @@ class GraphQL(GraphQLView[Context, None]):
     def _format(self, error: GraphQLError) -> dict[str, Any]:
         domain = errors.domain_error(error)
         errors.note(domain)
-        self.translator.told(domain.code, request_log.request_id())
+        self.recent_errors.add(domain.code, request_log.request_id())
         return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override
@@ -236,6 +247,13 @@ class GraphQL(GraphQLView[Context, None]):
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
+
+
+def _code(error: Exception) -> Code:
+    """What a caller is told of an error that leaves the view."""
+    if isinstance(error, TolkError):
+        return error.code
+    return Code.BAD_INPUT if isinstance(error, WerkzeugException) else Code.INTERNAL
 
 
 def _refuse_constant(name: str) -> Never:

@@ -14,6 +14,6 @@ tasks_columns = "state,args,received,runtime,worker,uuid"
 
 
 def format_task(task: Any) -> Any:
-    """Its arguments, which app.broker.rpc describes, shortly enough for their column."""
+    """Its arguments, which app.broker.publishing describes, shortly enough for their column."""
     task.args = task.args and task.args.strip("<>").replace(" characters", " chars")
     return task

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.registry.file import RegistryFile
@@ -64,7 +65,7 @@ def ask(translator: CeleryTranslator) -> Callable[..., TranslateReply]:
 
     def call(*texts: str, timeout: float = 60, request_id: str | None = None) -> TranslateReply:
         request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
-        return translator.translate(request, request_id or str(uuid4()))
+        return ask_models(translator, request_id or str(uuid4()), [request])
 
     return call
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.broker.queues import Queues
+from app.broker.queues import RequestQueues
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority, shared_route
 from tasks.contract.request import TranslateRequest
@@ -31,14 +31,14 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_a_request_goes_into_the_queue_of_its_models_route(write: Callable[..., Path]) -> None:
-    queues = Queues(RegistryFile(write(hot=True, cold=False)))
+    queues = RequestQueues(RegistryFile(write(hot=True, cold=False)))
     assert queues.of(request("hot")).name == "tolk.translate.hot.interactive"
     assert queues.of(request("hot", "bulk")).name == "tolk.translate.hot.bulk"
     assert queues.of(request("cold")).name == f"tolk.translate.{shared_route('cold')}.interactive"
 
 
 def test_queues_follow_the_file(write: Callable[..., Path]) -> None:
-    queues = Queues(RegistryFile(write(a=True), look=0.0))
+    queues = RequestQueues(RegistryFile(write(a=True), look=0.0))
     names = ["tolk.translate.a.interactive", "tolk.translate.a.bulk"]
     assert [queue.name for queue in queues.for_translation()] == names
     assert [queue.name for queue in queues.for_suspects()] == ["tolk.suspects.a"]

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.broker.admission import REQUESTS
-from app.settings import Settings
+from app.settings import REQUESTS, Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
@@ -22,10 +21,10 @@ class Patient(EchoTranslator):
         self.waiting = 0
         self.may = threading.Event()
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.waiting += 1
         self.may.wait(60)
-        return super().translate(request, request_id)
+        return super().ask(request)
 
 
 def test_however_many_wait_others_are_refused_and_health_is_told(

@@ -14,6 +14,7 @@ import pytest
 from kombu import Connection, Queue
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import TolkError
 from tasks.contract.names import SHARED, Priority, queue_names
@@ -68,7 +69,7 @@ class Client:
     ) -> TranslateReply:
         self.models.latest()
         request = TranslateRequest((text,), "en", model, time.time() + timeout, "fr", priority=priority)
-        return self.translator.translate(request, request_id or str(uuid4()))
+        return ask_models(self.translator, request_id or str(uuid4()), [request])
 
     def begin(self, *args: Any, **kwargs: Any) -> Future[TranslateReply]:
         return self.threads.submit(self.ask, *args, **kwargs)

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from models.engine.options import DecodingOptions
 from models.engine.stats import BATCH_SIZES, EngineStats
@@ -181,7 +182,7 @@ def test_tasks_are_counted_by_their_outcome(
         with pytest.raises(TolkError):
             ask("#fail")
     with pytest.raises(TolkError):
-        translator.translate(TranslateRequest(("un",), "en", "a", time.time() + 60, version="other"), "versions")
+        ask_models(translator, "versions", [TranslateRequest(("un",), "en", "a", time.time() + 60, version="other")])
     asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
     eventually(lambda: worker.logged("cancelled", "received"))
     translator.cancel("cancelled", None)

@@ -17,6 +17,7 @@ from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
@@ -116,7 +117,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
 ) -> None:
     def ask_bulk(name: str) -> TranslateReply:
         request = TranslateRequest(("un",), "en", "a", deadline=time.time() + 60, priority="bulk")
-        return translator.translate(request, name)
+        return ask_models(translator, name, [request])
 
     begun = [threads.submit(ask, "#sleep 5", request_id=f"begun-{number}") for number in range(2)]
     eventually(lambda: waiting(broker) == 2)
@@ -237,7 +238,7 @@ def test_of_what_a_worker_holds_monitors_see_no_text(
 
     def begin(name: str, text: str, priority: Priority) -> Future[TranslateReply]:
         request = TranslateRequest((text, "un secret"), "en", "a", time.time() + 60, "fr", priority=priority)
-        return threads.submit(translator.translate, request, name)
+        return threads.submit(ask_models, translator, name, [request])
 
     def shown(name: str) -> list[dict[str, Any]]:
         return [task for tasks in (getattr(inspect, name)() or {}).values() for task in tasks]
