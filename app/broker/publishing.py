@@ -92,24 +92,11 @@ class Publisher:
         there: set[int] = connection.declared_entities
         known = hash(queue) in there and time.monotonic() - self._declared.get(queue.name, -math.inf) < self._stands
         try:
-            # Celery's task message as its protocol 2 has it: `send_task` takes longer for it than the broker does. No
-            # header `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
             producer.publish(
                 ([request.encode()], {}, {}),
                 exchange=queue.exchange,
                 routing_key=queue.routing_key,
-                headers={
-                    "lang": "py",
-                    "task": TASK,
-                    "id": task_id,
-                    "root_id": task_id,
-                    "parent_id": None,
-                    "group": None,
-                    "argsrepr": _describe(request),
-                    "kwargsrepr": "{}",
-                    PUBLISHED: now,
-                    **tracing.headers(),
-                },
+                headers=_headers(request, task_id, now),
                 serializer="json",
                 correlation_id=task_id,
                 reply_to=self._router.queue,
@@ -123,6 +110,25 @@ class Publisher:
         if not known:
             there.add(hash(queue))
             self._declared[queue.name] = time.monotonic()
+
+
+def _headers(request: TranslateRequest, task_id: str, now: float) -> dict[str, Any]:
+    """The headers of Celery's task message, by its protocol 2. Its own `send_task` takes longer than the broker does.
+
+    There is no `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
+    """
+    return {
+        "lang": "py",
+        "task": TASK,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "group": None,
+        "argsrepr": _describe(request),
+        "kwargsrepr": "{}",
+        PUBLISHED: now,
+        **tracing.headers(),
+    }
 
 
 def _is_full(queue: Any, channel: Any) -> bool:

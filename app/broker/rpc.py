@@ -42,11 +42,9 @@ class CeleryTranslator:
         self,
         celery: Celery,
         queues: RequestQueues,
-        errors: Callable[[], Sequence[ErrorCount]] = tuple,
-        fresh: float = FRESH,
+        errors: Callable[[], Sequence[ErrorCount]],
+        fresh: float,
     ) -> None:
-        """`errors` counts what this process told its callers: other web processes ask for it. A status stays good for
-        `fresh` seconds."""
         self._celery = celery
         self._queues = queues
         self._errors = errors
@@ -56,9 +54,19 @@ class CeleryTranslator:
         self._closed = False
 
     @classmethod
-    def from_config(cls, models: RegistryFile, broker: str | None = None, **options: Any) -> CeleryTranslator:
-        """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given."""
-        return cls(configured(broker), RequestQueues(models), **options)
+    def from_config(
+        cls,
+        models: RegistryFile,
+        broker: str | None = None,
+        errors: Callable[[], Sequence[ErrorCount]] = tuple,
+        fresh: float = FRESH,
+    ) -> CeleryTranslator:
+        """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given.
+
+        `errors` counts what this process told its callers: other web processes ask for it. A status stays good for
+        `fresh` seconds.
+        """
+        return cls(configured(broker), RequestQueues(models), errors, fresh)
 
     @contextmanager
     def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:

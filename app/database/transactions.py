@@ -28,7 +28,7 @@ from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 CONNECTIONS = 8  # of a process, at most
-ANSWER_TIMEOUT = 3.0  # seconds until a database that does not answer is unavailable
+DATABASE_TIMEOUT = 3.0  # seconds until a database that does not answer is unavailable
 SETTLE = 0.5  # seconds that an answer waits for what is written after it
 BACKOFF = (0.02, 0.5)  # seconds between attempts, at first and at most
 
@@ -53,10 +53,10 @@ class Database:
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
         """What `work` returns. It runs in a transaction, and again where the connection was lost or contended.
 
-        Raises TolkError: UNAVAILABLE where there is no answer within ANSWER_TIMEOUT, TIMEOUT where there is none by
+        Raises TolkError: UNAVAILABLE where there is no answer within DATABASE_TIMEOUT, TIMEOUT where there is none by
         `until` (Unix seconds); and what `work` raises. What was given up is not committed.
         """
-        patience = ANSWER_TIMEOUT if until is None else max(0.0, min(ANSWER_TIMEOUT, until - time.time()))
+        patience = DATABASE_TIMEOUT if until is None else max(0.0, min(DATABASE_TIMEOUT, until - time.time()))
         given_up = threading.Event()
         try:
             with tracing.span("database"):
@@ -64,14 +64,14 @@ class Database:
         except TimeoutError:
             given_up.set()
             logger.warning("the database gave no answer within %.1f s", patience)
-            if patience < ANSWER_TIMEOUT:
+            if patience < DATABASE_TIMEOUT:
                 raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:
         """Writes what is decided already. Returns after SETTLE seconds at most, and writes on; logs failure."""
         with tracing.span("database"):
-            future = self._start(work, ANSWER_TIMEOUT, threading.Event())
+            future = self._start(work, DATABASE_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
             wait([future], SETTLE)
 
@@ -179,7 +179,7 @@ def _configuration() -> Config:
 def _connect(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
-        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={ANSWER_TIMEOUT * 1000:.0f}"}
+        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={DATABASE_TIMEOUT * 1000:.0f}"}
         return sqlalchemy.create_engine(
             url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
         )
@@ -196,7 +196,7 @@ def _connect(url: URL) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")  # a process that dies loses nothing
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA busy_timeout = {ANSWER_TIMEOUT * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout = {DATABASE_TIMEOUT * 1000:.0f}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
