@@ -93,6 +93,7 @@ print(taken() - empty)
 """
 
 
+@pytest.mark.timeout(600)  # a process may have to compile first, whatever else the machine does
 def test_a_process_takes_what_was_said_and_gives_it_back() -> None:
     found = subprocess.run([sys.executable, "-c", PROCESS], check=True, capture_output=True, text=True)
     each, said, after, after_more = map(int, found.stdout.split())
