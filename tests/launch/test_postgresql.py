@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_what_was_committed_survives_a_kill(new_postgresql: Callable[[], Private
             assert connection.execute("SELECT text FROM kept").fetchall() == [("é",)]
             server.stop()  # does not wait for who is connected
     assert not [process for process in psutil.process_iter() if of(process, server.directory)]
+
+
+def test_a_server_whose_pid_file_is_still_empty_is_not_ready(tmp_path: Path) -> None:
+    server = PrivatePostgreSQL(tmp_path, subprocess.DEVNULL)
+    (tmp_path / "postmaster.pid").touch()
+    with subprocess.Popen(["true"]) as server.process:
+        assert not server._ready(tmp_path)
 
 
 def of(process: psutil.Process, directory: Path) -> bool:

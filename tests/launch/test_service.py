@@ -134,7 +134,7 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     run = start(TOLK_METRICS=f"127.0.0.1:{port}")
     url = run.url("GraphiQL")
     assert "sleep" in translate(url, "Je vais dormir.")
-    check_what_is_told(run, port)
+    check_what_is_told(run, port, eventually)
 
     second = start()
     assert second.ended() == 1
@@ -164,15 +164,23 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def check_what_is_told(run: Run, port: int) -> None:
-    """Of a translation: metrics by the web tier and by the worker, a line of each, and a trace."""
-    for name, counter in (("web", "tolk_requests_total"), ("worker", "tolk_tasks_total")):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port + (name == 'worker')}/metrics", timeout=10) as metrics:
-            assert f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
+def check_what_is_told(run: Run, port: int, eventually: Callable[..., None]) -> None:
+    """A translation is told by metrics of the web tier and of the worker, by a log line of each, and by a trace.
+
+    The web tier logs, counts and keeps the trace after it has sent the answer.
+    """
+
+    def counts_one(counter: str, port: int) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as metrics:
+            return f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
+
+    eventually(lambda: counts_one("tolk_requests_total", port))
+    eventually(lambda: counts_one("tolk_tasks_total", port + 1))
     request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.web.request_log: POST /graphql "))
     assert request_id is not None
     run.until(rf"^worker \| .* INFO tasks.worker.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
-    assert any(request_id[1] in file.read_text() for file in (run.directory / "traces").iterdir())
+    traces = run.directory / "traces"
+    eventually(lambda: any(request_id[1] in file.read_text() for file in traces.glob("*")))
 
 
 def check_password(run: Run) -> None:
