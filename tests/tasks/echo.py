@@ -1,4 +1,4 @@
-"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model answers without thinking.
+"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model returns every text as it is.
 
 `celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
 `#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
@@ -45,7 +45,7 @@ app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"
 
 @celeryd_after_setup.connect(weak=False)
 def say_what_comes(**_: Any) -> None:
-    """Tests wait for a task to have come."""
+    """Logs that a task has arrived, for which tests wait."""
     logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)
 
 
@@ -135,7 +135,7 @@ class Echo:
 
 
 class EchoLoader:
-    """Makes an Echo of an entry, of a kilobyte unless its reference says how much, and how it is loaded:
+    """Makes an Echo of an entry, of one kilobyte. The reference may set its size and the way it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
     def fetch(self, model: Entry) -> Held:
