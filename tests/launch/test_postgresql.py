@@ -1,4 +1,4 @@
-"""The private PostgreSQL: it keeps what it was told, and lets in nobody without the password."""
+"""The private PostgreSQL: it keeps committed data, and admits nobody without the password."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_was_committed_survives_a_kill(new_postgresql: Callable[[], Private
         assert server.url == url
         with contextlib.closing(connect(url)) as connection:
             assert connection.execute("SELECT text FROM kept").fetchall() == [("é",)]
-            server.stop()  # does not wait for who is connected
+            server.stop()  # does not wait for connected clients
     assert not [process for process in psutil.process_iter() if of(process, server.directory)]
 
 
