@@ -46,7 +46,7 @@ def for_models(siblings: int) -> int:
 
 
 def share(available: int, siblings: int) -> int:
-    """Bytes that the models of each of `siblings` workers may take of `available` bytes: of half of them, its part."""
+    """Bytes for the models of each of `siblings` workers: an equal part of half of the `available` bytes."""
     return available // 2 // siblings
 
 

@@ -1,13 +1,13 @@
 """A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model returns every text as it is.
 
-`celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
-`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
-translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
-interpreter's lock, and neither heeds the deadline or the end.
+`celery -A echo --workdir tests/tasks worker` starts it in the repository's environment. The text `#sleep 1.5` takes
+1.5 seconds, `#die` kills the worker, `#fail` raises an unexpected error, and `#bad` raises an error about the text.
+`#flag` is translated with a flag, and `#unsure` with a low score. `#hang` never returns, nor does `#seize`, which
+also keeps the interpreter's lock; both ignore the deadline and the end of the worker.
 
-With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_LOOK a worker looks at its models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds
-without its broker.
+With ECHO_STEP and ECHO_BATCH, a step takes ECHO_STEP seconds for ECHO_BATCH requests, so that the capacity is known.
+ECHO_LOOK is the number of seconds between two checks of models.toml, and ECHO_PATIENCE the number of seconds for which
+the worker counts as healthy without its broker.
 """
 
 from __future__ import annotations
