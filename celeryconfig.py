@@ -1,24 +1,26 @@
-"""Celery's configuration, for the worker and for whoever publishes: the one place of the queue tier that reads the
-environment. It is read when a Celery application first asks for its configuration. A variable that cannot be used
-raises SettingsError.
+"""Celery's configuration, for the workers and for the web tier, which publishes. Only this module reads the environment
+for the queue tier, when a Celery application first asks for its configuration. An unusable value raises SettingsError.
 
-    CELERY_BROKER_URL   the RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//), or CELERY_BROKER_URL_FILE with it
-    TOLK_BROKER_CA      for amqps://, a file with whom to trust (default: whom the system trusts); the certificate to
-                        show, optional, is in TOLK_BROKER_CERT, its key in TOLK_BROKER_KEY
+    CELERY_BROKER_URL   the address of RabbitMQ (default amqp://guest:guest@127.0.0.1:5672//);
+                        CELERY_BROKER_URL_FILE names a file with the address instead
+    TOLK_BROKER_CA      for amqps://, a file with the certificates to trust (default: those of the system);
+                        TOLK_BROKER_CERT and TOLK_BROKER_KEY are the client's certificate and its key, if needed
     TOLK_MODELS         the file of models (default models.toml, beside this file)
-    TOLK_GPU            a worker's --gpu: the number of a GPU, or none (default: the first one if any, else the CPU)
-    TOLK_PRECISION      float32, bfloat16, float16, int8 or auto: the fastest on the device (default auto)
+    TOLK_GPU            as a worker's --gpu: the number of a GPU, or none (default: the first GPU, else the CPU)
+    TOLK_PRECISION      float32, bfloat16, float16, int8, or auto for the fastest on the device (default auto)
     TOLK_STEP_TIMEOUT   seconds that a model may take for one step before its worker ends (default 60)
-    TOLK_LOG_FORMAT     json or text (default: text on a terminal)
+    TOLK_LOG_FORMAT     json or text (default: text on a terminal, else json)
     TOLK_LOG_LEVEL      debug, info, warning or error (default: a worker's --loglevel)
-    OTEL_EXPORTER_OTLP_ENDPOINT  where a worker sends its spans (default: nowhere); OpenTelemetry's others hold, too
-    TOLK_METRICS        a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: nothing listens)
-    TOLK_CONCURRENCY    how many requests a worker holds at once, so that its engines can batch them (default 64)
-    TOLK_MEMORY         bytes that a worker's models may take, or 4GB, 512MiB (default: tasks.host.memory.for_models)
-    TOLK_MODEL_CACHE    a directory for models that are fetched from elsewhere (default: tolk in the user's cache)
-    TOLK_MODEL_CACHE_BYTES  what they may take there (default 20000000000)
-    TOLK_MODEL_HOSTS    where models may come from: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET, separated by commas
-                        (default huggingface.co)
+    OTEL_EXPORTER_OTLP_ENDPOINT  where a worker sends its spans (default: nowhere); OpenTelemetry's other variables
+                        apply, too
+    TOLK_METRICS        as a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: neither is served)
+    TOLK_CONCURRENCY    requests that a worker holds at once, so that its engines can batch them (default 64)
+    TOLK_MEMORY         bytes that a worker's models may take, also as 4GB or 512MiB (default: see
+                        tasks.host.memory.for_models)
+    TOLK_MODEL_CACHE    the directory for fetched models (default: tolk in the user's cache directory)
+    TOLK_MODEL_CACHE_BYTES  bytes that fetched models may take there (default 20000000000)
+    TOLK_MODEL_HOSTS    the hosts that models may be fetched from: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET,
+                        separated by commas (default huggingface.co)
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ tolk_model_hosts = environment.items(os.environ, "TOLK_MODEL_HOSTS", "huggingfac
 
 broker_url = address.address(os.environ)
 broker_use_ssl = address.tls(broker_url, os.environ)
-broker_connection_timeout = 2  # seconds for each node of the broker: one that is gone may not even refuse
-broker_transport_options = {"confirm_publish": True, "connect_retries_timeout": 10}  # seconds for all of them
+broker_connection_timeout = 2  # seconds for each node of the broker: the host of a lost node may not answer at all
+broker_transport_options = {"confirm_publish": True, "connect_retries_timeout": 10}  # seconds for all nodes together
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_heartbeat = 30
@@ -70,6 +72,6 @@ worker_consumer = "tasks.worker.consumer:Consumer"
 worker_pool = "tasks.worker.thread:TaskPool"
 worker_concurrency = environment.whole_number(os.environ, "TOLK_CONCURRENCY", 64, most=9999)
 worker_prefetch_multiplier = 1
-# Every thread may hold a connection to send its reply; a worker that finds none for its own affairs would give up.
+# Each thread may hold a connection to send its reply, and the worker needs some for itself: without one it would end.
 broker_pool_limit = worker_concurrency + 10
 worker_send_task_events = True

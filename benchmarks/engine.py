@@ -1,11 +1,12 @@
-"""The engine beside CTranslate2 and transformers: the same weights, sentences, beams and limits, on all cores.
+"""Compares the engine with CTranslate2 and transformers: same weights, sentences, beams and limits, on all cores.
 
 python -m benchmarks.engine [DATA.tsv[.gz]] [--rounds N] [--quick]
 
-A line of DATA is a sentence, a tab and its translation; without DATA the sentences of the tests are translated, and
-nothing is scored. Each side runs in a process of its own; rounds measure every side once, one after the other, and the
-medians count. Two models: the embedded one, and one as large as OPUS-MT's, with seeded weights that never end a
-sentence, so that every translation has just as many tokens as it may. Arrivals are those of a Poisson process.
+A line of DATA is a sentence, a tab and its translation. Without DATA, the benchmark translates the sentences of the
+tests and reports no scores. Each engine runs in a process of its own. Every round measures every engine once, one after
+the other; the reported numbers are medians. There are two models: the embedded one, and one of OPUS-MT's size with
+seeded weights that never ends a sentence, so that every translation has the full number of tokens. Sentences that
+arrive one by one arrive as a Poisson process.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from benchmarks.sides import CTranslate2, Ours, Process, Sentences, Transformers
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-LIMIT = 200  # target tokens of the embedded model's translations, which end by themselves
-LOAD, ARRIVALS, ROUNDS_OF_ARRIVALS = 0.8, 2_000, 5  # of the capacity with static batches; sentences
+LIMIT = 200  # target tokens; most translations of the embedded model end before
+LOAD, ARRIVALS, ROUNDS_OF_ARRIVALS = 0.8, 2_000, 5  # share of the capacity with static batches; sentences; rounds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The engine beside CTranslate2 and transformers.")
+    parser = argparse.ArgumentParser(description="Compares the engine with CTranslate2 and transformers.")
     parser.add_argument("data", nargs="?", type=Path, default=TESTS, metavar="DATA.tsv[.gz]")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a short run of every part, to check that it works")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
@@ -123,7 +124,7 @@ def throughput(
     for beam in (1, 4):
         for _ in range(rounds):
             for name, side in running:
-                # The slow ones get fewer of them: it is a rate that is measured.
+                # Slow engines get fewer sentences; the rate is comparable all the same.
                 some = sentences if "int8" in name else sample(sentences, len(sentences) // 4)
                 seconds, _ = side.ask("translate", some, beam, limit)
                 found.setdefault((name, beam), []).append(len(some) / seconds)
@@ -258,7 +259,7 @@ def process(name: str, make: tuple[Any, ...]) -> Iterator[Process]:
 
 
 def sample(sentences: Sequence[Any], count: int) -> list[Any]:
-    """As many, evenly spaced."""
+    """At most `count` of the sentences, evenly spaced."""
     return list(sentences[:: max(1, len(sentences) // max(1, count))][:count])
 
 

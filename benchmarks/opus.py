@@ -1,4 +1,4 @@
-"""A model as large as OPUS-MT's, with seeded weights that never end a sentence, and sentences for it."""
+"""A model of OPUS-MT's size with random, seeded weights, which never ends a sentence, and sentences for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPUS = {"d_model": 512, "layers": 6, "heads": 8, "ffn": 2048, "vocabulary": 32_0
 
 
 def opus_model(directory: Path) -> list[list[int]]:
-    """Writes the model; returns sentences for it, as long as those of a corpus."""
+    """Writes the model into `directory`. Returns sentences as lists of token ids, with lengths as in a corpus."""
     size = OPUS["vocabulary"]
     config = transformers.MarianConfig(
         vocab_size=size,
@@ -39,7 +39,7 @@ def opus_model(directory: Path) -> list[list[int]]:
     )
     torch.manual_seed(0)
     model = transformers.MarianMTModel(config)
-    model.final_logits_bias[0, 0] = -1e4  # nobody ends before the limit
+    model.final_logits_bias[0, 0] = -1e4  # makes the end token improbable: every translation reaches the length limit
     model.generation_config.update(bad_words_ids=[[size - 1]], max_length=512)
     model.save_pretrained(directory)
     for name in ("source.spm", "target.spm"):

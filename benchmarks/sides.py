@@ -1,7 +1,7 @@
-"""The engines that `benchmarks.engine` compares, each in a process of its own that does nothing until it is asked to.
+"""The engines that `benchmarks.engine` compares, each in a process of its own that waits for commands.
 
-A side translates all sentences at once with its own way of batching, or one sentence alone. Tokenisation is part of it:
-SentencePiece string by string, for all. Where the sentences are lists of token ids, there is none.
+A side translates all sentences at once, in batches of its own, or one sentence alone. Its time includes tokenisation:
+all sides use SentencePiece, string by string. Sentences that are lists of token ids need none.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 Sentences = Sequence[str | list[int]]
-BATCHES = (16, 32, 64, 128)  # sizes that the others are tried with
+BATCHES = (16, 32, 64, 128)  # batch sizes, in sentences, among which CTranslate2 and transformers choose
 
 
 class Side(Protocol):
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
-        """The translations, in order: texts of texts, token ids of token ids. `limit`: target tokens, at most."""
+        """The translations, in order: texts for texts, token ids for token ids; of at most `limit` target tokens."""
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
-        """Chooses the batch size that is fastest on these; says which."""
+        """Chooses the batch size that translates these sentences fastest, and returns a description of it."""
 
 
 class Ours:
-    """What `make run` runs, but for the task queue."""
+    """Tolk's engine as a worker runs it, without the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
         from models.engine.engine import Engine
@@ -60,12 +60,12 @@ class Ours:
         return "continuous"
 
     def arrivals(self, sentences: Sentences, beam: int, limit: int, times: Sequence[float]) -> list[float]:
-        """Seconds from each arrival, at its time from now, to its answer."""
+        """Submits each sentence at its time of `times`, in seconds from now. Returns the seconds until each answer."""
         done = [0.0] * len(times)
         start = time.perf_counter() + 0.1
         pendings = []
         for i, (sentence, at) in enumerate(zip(sentences, times, strict=True)):
-            if (early := start + at - time.perf_counter()) > 0:  # else it would fall behind still further
+            if (early := start + at - time.perf_counter()) > 0:  # if it is late already, sleep would delay it further
                 time.sleep(early)
             pending = self.submit(sentence, beam, limit)
             pending.add_done_callback(lambda _, i=i: done.__setitem__(i, time.perf_counter()))
@@ -154,7 +154,7 @@ class Transformers:
 
 
 def fastest(side: Any, setting: str, values: Sequence[Any], sentences: Sentences, beam: int, limit: int) -> Any:
-    """Leaves the side with the value of its setting that it translates fastest with."""
+    """Sets the side's attribute `setting` to the fastest of `values` for these sentences, and returns that value."""
     taken = []
     for value in values:
         setattr(side, setting, value)
@@ -173,7 +173,7 @@ def tokenizer(directory: Path) -> Any:
 
 
 def static_scheduler(settings: Any, device: Any) -> Any:
-    """Nobody enters a lane that still runs somebody."""
+    """A scheduler with static batches: a lane admits sentences only when it has none left."""
     from models.engine.scheduler import Scheduler
 
     class Static(Scheduler[Any]):
@@ -188,7 +188,7 @@ def cores() -> int:
 
 
 def resident(highest: bool = False) -> int:
-    """Bytes of this process in memory, now or at most since `forget_highest`."""
+    """Resident bytes of this process: now, or if `highest` the maximum since `forget_highest`."""
     name = "VmHWM" if highest else "VmRSS"
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[name].split()[0]) * 1024
@@ -199,7 +199,7 @@ def forget_highest() -> None:
 
 
 class Process:
-    """A side in a process of its own."""
+    """A side that runs in a process of its own."""
 
     def __init__(self, name: str, kind: type[Any], *arguments: Any) -> None:
         self.name = name
@@ -210,7 +210,10 @@ class Process:
         self._connection.recv()
 
     def ask(self, method: str, *arguments: Any) -> tuple[float, Any]:
-        """Seconds that the method took, and what it returned. `growth` is measured around `translate`."""
+        """Calls a method of the side. Returns the seconds that it took, and its result.
+
+        The method `growth` is not the side's: it measures the growth of memory during `translate`.
+        """
         self._connection.send((method, arguments))
         seconds, answer = self._connection.recv()
         if isinstance(answer, BaseException):
@@ -230,17 +233,17 @@ def _serve(connection: Connection, kind: type[Any], arguments: Sequence[Any]) ->
         try:
             method, arguments = connection.recv()
         except EOFError:
-            os._exit(0)  # whatever threads the side has
+            os._exit(0)  # does not wait for the side's threads
         began = time.perf_counter()
         try:
             answer = _growth(side, *arguments) if method == "growth" else getattr(side, method)(*arguments)
-        except Exception as error:  # noqa: BLE001  # it is raised where it was asked for
+        except Exception as error:  # noqa: BLE001 - the other process raises it
             answer = error
         connection.send((time.perf_counter() - began, answer))
 
 
 def _growth(side: Side, sentences: Sentences, beam: int, limit: int) -> int:
-    """Bytes that the process grows by at most, while it translates these after the first of them."""
+    """The largest growth of the process's memory, in bytes, during the translation of all sentences after the first."""
     side.translate(sentences[:1], beam, limit)
     side.translate(sentences[:1], beam, limit)
     before = resident()

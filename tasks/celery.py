@@ -13,7 +13,7 @@ from telemetry import tracing
 
 
 class Tolk(Celery):
-    """A Celery application with the models that its worker has in memory, once it has started."""
+    """The Celery application. In a worker that has started, `models` are the models in its memory."""
 
     amqp_cls = "tasks.worker.selection:AMQP"
     models: ModelsInMemory
@@ -39,6 +39,6 @@ def export_spans(**_: Any) -> None:
         instrumentor().instrument()
 
 
-app.steps["worker"].add("tasks.worker.start:LoadModels")  # a name, so that only a worker imports it
+app.steps["worker"].add("tasks.worker.start:LoadModels")  # named by a string, so that only a worker imports it
 app.steps["worker"].add("tasks.worker.supervision:Supervision")
 app.steps["consumer"] |= {"tasks.worker.consumer:DeclareDeadLetters", "tasks.worker.subscriptions:Subscriptions"}

@@ -1,6 +1,7 @@
-"""How a variable of the environment is read, and the variables that both the web tier and workers read.
+"""Readers for environment variables, and the variables that both the web tier and the workers read.
 
-An unset or empty variable leaves the default. Whatever does not fit raises SettingsError.
+`environ` is the environment, `name` the variable. An unset or empty variable means the default. A value that does not
+fit raises SettingsError.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ D = TypeVar("D")
 
 
 class SettingsError(Exception):
-    """An environment variable cannot be used; the message names it and says what was expected."""
+    """An environment variable has an unusable value; the message names the variable and says what was expected."""
 
 
 def choice(environ: Mapping[str, str], name: str, choices: Sequence[C], default: D) -> C | D:
-    """One of several words."""
+    """The variable's value, which has to be one of `choices`."""
     value = environ.get(name)
     if not value:
         return default
@@ -35,12 +36,15 @@ def choice(environ: Mapping[str, str], name: str, choices: Sequence[C], default:
 
 
 def switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
-    """`on` or `off`."""
+    """True for `on`, False for `off`."""
     return choice(environ, name, ("on", "off"), "on" if default else "off") == "on"
 
 
 def matching(environ: Mapping[str, str], name: str, pattern: str, expected: str) -> str | None:
-    """A value of that pattern, which a message calls `expected`; None where there is none."""
+    """The variable's value, which has to match `pattern` as a whole; None if it is unset.
+
+    `expected` describes the pattern in the error message.
+    """
     value = environ.get(name) or None
     if value is not None and not re.fullmatch(pattern, value):
         raise SettingsError(f"{name}: {expected} was expected, not {value!r}.")
@@ -48,6 +52,7 @@ def matching(environ: Mapping[str, str], name: str, pattern: str, expected: str)
 
 
 def whole_number(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 10**9) -> int:
+    """The variable's value as an int from `least` to `most`."""
     value = environ.get(name) or str(default)
     if not (value.isascii() and value.isdigit() and len(value) <= 20 and least <= int(value) <= most):
         raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
@@ -55,7 +60,7 @@ def whole_number(environ: Mapping[str, str], name: str, default: int, *, least: 
 
 
 def size(environ: Mapping[str, str], name: str) -> int | None:
-    """Bytes, of a whole number that may have a unit."""
+    """A number of bytes, from a whole number with an optional unit, such as 4GB or 512MiB; None if it is unset."""
     value = environ.get(name)
     if not value:
         return None
@@ -73,14 +78,14 @@ def path(environ: Mapping[str, str], name: str) -> Path | None:
 
 
 def items(environ: Mapping[str, str], name: str, default: str = "") -> tuple[str, ...]:
-    """What commas separate. Here an empty variable means that there is none."""
+    """The items of a list separated by commas. An empty variable, unlike an unset one, means an empty list."""
     return tuple(filter(None, map(str.strip, environ.get(name, default).split(","))))
 
 
 def secret(environ: Mapping[str, str], name: str) -> str | None:
-    """A variable's value, or what stands in the file that NAME_FILE names, as Docker's secrets have it.
+    """The value of variable NAME, or the content of the file that NAME_FILE names; None if both are unset.
 
-    No message quotes the value.
+    Docker passes secrets as such files. No error message quotes the value.
     """
     value, file = environ.get(name) or None, environ.get(f"{name}_FILE") or None
     if file is None:
@@ -97,17 +102,17 @@ def secret(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def models(environ: Mapping[str, str]) -> Path:
-    """The file of models."""
+    """The path of models.toml."""
     return path(environ, "TOLK_MODELS") or MODELS
 
 
 def metrics(environ: Mapping[str, str]) -> Address | None:
-    """Where metrics are served, if they are."""
+    """The address at which metrics are served; None if they are not served."""
     value = environ.get("TOLK_METRICS")
     try:
         return Address.parse(value) if value else None
     except ValueError as error:
-        raise SettingsError(f"TOLK_METRICS: what was expected is {error}.") from error
+        raise SettingsError(f"TOLK_METRICS: expected {error}.") from error
 
 
 def log_format(environ: Mapping[str, str]) -> logs.Form:
@@ -119,7 +124,7 @@ def log_level(environ: Mapping[str, str]) -> str | None:
 
 
 def export_spans(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's variables ask for spans to be exported."""
+    """Whether OpenTelemetry's variables ask for the export of spans."""
     try:
         return tracing.wanted(environ)
     except tracing.TracingError as error:

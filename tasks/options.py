@@ -1,4 +1,4 @@
-"""What our workers' command line knows beyond Celery's."""
+"""The options that Tolk adds to the command line of Celery's worker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from telemetry.address import Address
 
 
 def address(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Address | None:
-    """An option's callback: HOST:PORT."""
+    """The callback of an option whose value is HOST:PORT."""
     try:
         return None if value is None else Address.parse(value)
     except ValueError as error:
-        raise click.BadParameter(f"wanted is {error}.") from None
+        raise click.BadParameter(f"expected {error}.") from None
 
 
 def _chosen(ctx: click.Context, _option: click.Parameter, value: str | None) -> Gpu | None:
-    """The option's GPU, after which the worker is called unless it is told a name."""
+    """The GPU that --gpu or TOLK_GPU names, None for the CPU. Without --hostname, the worker is named after it."""
     chosen = choose(ctx.obj.app.conf.tolk_gpu if value is None else value)
     ctx.default_map = {**(ctx.default_map or {}), "hostname": f"{chosen.nickname if chosen else 'cpu'}@%h"}
     return chosen
@@ -28,18 +28,18 @@ GPU = CeleryOption(
     ["--gpu"],
     metavar="N|none",
     callback=_chosen,
-    is_eager=True,  # its word on the name comes before the name is looked for
+    is_eager=True,  # it sets the default of --hostname, so it has to be processed first
     help_group="Worker Options",
-    help="Compute on this GPU, or on the CPU. Counts what CUDA_VISIBLE_DEVICES leaves, from 0, where that is set. "
-    "Default: TOLK_GPU, else the first GPU if there is one.",
+    help="Compute on GPU N, or on the CPU. GPUs are numbered from 0; if CUDA_VISIBLE_DEVICES is set, only the GPUs "
+    "that it names count. Default: TOLK_GPU, else the first GPU if there is one.",
 )
 METRICS = CeleryOption(
     ["--metrics"],
     metavar="HOST:PORT",
     callback=address,
     help_group="Worker Options",
-    help="Serve /metrics, for Prometheus, and /healthz there; worker N of a pool takes PORT+N. Default: TOLK_METRICS, "
-    "else nothing listens.",
+    help="Serve /metrics, for Prometheus, and /healthz at this address. Worker N of a pool uses PORT+N. "
+    "Default: TOLK_METRICS; without it, neither is served.",
 )
-SIBLINGS = CeleryOption(["--siblings"], type=int, default=1, hidden=True, help="Who divide this machine's memory.")
-SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="The descriptor of a pool's socket.")
+SIBLINGS = CeleryOption(["--siblings"], type=int, default=1, hidden=True, help="Workers that share the memory.")
+SUPERVISOR = CeleryOption(["--supervisor"], type=int, hidden=True, help="File descriptor of the socket to the pool.")

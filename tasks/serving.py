@@ -1,5 +1,7 @@
-"""What the task asks of the models in memory, so that it does not know the package that they are of: Flower has the
-task, and no models."""
+"""The interface through which the task uses the models in memory.
+
+The task must not import the package `models`: Flower imports the task and has no `models` installed.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,14 @@ class TranslatingModel(Protocol):
         group: str | None,
         unwanted: Callable[[], bool],
     ) -> Any:
-        """A `models.local.Translated`; the rest is as in `models.local.LocalTranslator.translate`."""
+        """Returns a `models.translation.results.Translated`; for the arguments see
+        `models.local.LocalTranslator.translate`."""
 
 
 class ModelsInMemory(Protocol):
     def use(self, name: str, deadline: float) -> AbstractContextManager[TranslatingModel]:
-        """A model, which stays in memory inside of the `with`.
+        """The model `name`, which stays in memory until the `with` ends.
 
-        Raises TolkError, or an error with a `code` of the contract, at `deadline` (a time.monotonic()) at the latest.
+        Waits until it is loaded, at most until `deadline` (a time.monotonic()). Raises TolkError, or another error
+        whose `code` is a code of the contract.
         """

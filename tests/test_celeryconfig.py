@@ -1,4 +1,4 @@
-"""What import-linter does not see, because celeryconfig.py is no package."""
+"""The imports of celeryconfig.py, which import-linter does not check because it is not in a package."""
 
 from __future__ import annotations
 

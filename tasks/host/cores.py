@@ -1,4 +1,4 @@
-"""The cores that a process may use, and how several share them."""
+"""The cores that a process may use, and their division among several workers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from celery.utils.sysinfo import cpu_budget  # type: ignore[attr-defined]  # mis
 
 
 def usable_cores() -> list[int]:
-    """Those that this process is bound to, or as many of them as the quota of its control group allows."""
+    """The numbers of the cores that this process is bound to; as many of them as its control group's quota allows."""
     return some(os.sched_getaffinity(0), cpu_budget().count)
 
 
 def some(cores: Set[int], count: int) -> list[int]:
-    """So many of these at most: by chance, lest all the containers of a host crowd on its first ones."""
+    """At most `count` of `cores`, sorted; chosen at random, so that containers do not all use a host's first cores."""
     return sorted(cores if count >= len(cores) else random.sample(sorted(cores), count))
 
 
 def divide(cores: Sequence[int], count: int) -> list[set[int]]:
-    """The cores of each of so many workers: neighbours, about as many for each; one that is shared where they lack."""
+    """Divides `cores` among `count` workers: about as many adjacent cores for each worker.
+
+    If there are fewer cores than workers, each worker has one core, which it shares with others.
+    """
     if count >= len(cores):
         return [{cores[place % len(cores)]} for place in range(count)]
     bounds = [place * len(cores) // count for place in range(count + 1)]
@@ -31,7 +34,7 @@ def divide(cores: Sequence[int], count: int) -> list[set[int]]:
 
 @contextmanager
 def bound_to(cores: set[int] | None) -> Iterator[None]:
-    """A process that is started meanwhile may use these cores: it has them from the thread that starts it."""
+    """Inside of the `with`, this thread and the processes that it starts may use only `cores`; None changes nothing."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores or before)
     try:

@@ -1,4 +1,4 @@
-"""`celery -A tasks pool`: a worker per GPU, or several on the CPU, started, watched, and started again."""
+"""`celery -A tasks pool`: runs a worker for each GPU, or several workers on the CPU, and restarts those that end."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from telemetry.address import Address
 
 
 def on_gpus(wanted: str) -> list[PoolWorker]:
-    """A worker per GPU of `0,2`, or of `all` that are visible. Raises click.UsageError."""
+    """A worker for each GPU of `wanted`: `all` visible GPUs, or numbers such as `0,2`.
+
+    Raises click.UsageError if there is no such GPU, or if one is named twice.
+    """
     gpus = visible()
     if not gpus:
-        raise click.UsageError(f"{inventory(gpus)} Use --processes.")
+        raise click.UsageError(f"{inventory(gpus)} Use --processes to run workers on the CPU.")
     numbers = [str(place) for place in range(len(gpus))] if wanted == "all" else wanted.split(",")
     chosen = [pick(gpus, number) for number in numbers]
     if len(set(chosen)) < len(chosen):
@@ -30,7 +33,7 @@ def on_gpus(wanted: str) -> list[PoolWorker]:
 
 
 def on_cpu(count: int) -> list[PoolWorker]:
-    """So many workers, among which the cores are divided."""
+    """`count` workers on the CPU, among which the usable cores are divided."""
     each = divide(usable_cores(), count)
     return [_worker(f"cpu{place}", "none", cores, f"--siblings={count}") for place, cores in enumerate(each)]
 
@@ -41,7 +44,7 @@ def _worker(nickname: str, gpu: str, cores: set[int] | None = None, *arguments: 
 
 
 def serve_metrics(workers: Sequence[PoolWorker], first: Address) -> None:
-    """Has each worker serve its metrics, one port after the other. Raises click.UsageError where there are too few."""
+    """Lets worker N serve its metrics on port `first` + N. Raises click.UsageError if a port would exceed 65535."""
     for place, worker in enumerate(workers):
         try:
             worker.arguments = [*worker.arguments, "--metrics", str(first.after(place))]
@@ -50,10 +53,10 @@ def serve_metrics(workers: Sequence[PoolWorker], first: Address) -> None:
 
 
 @click.command(cls=CeleryCommand)
-@click.option("--gpus", metavar="all|N,N", help="A worker per GPU, of all, or of these (see worker --gpu).")
-@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="So many workers, on the CPU.")
-@click.option("--metrics", metavar="HOST:PORT", callback=address, help="Where worker 0 serves its; N takes PORT+N.")
-@click.option("--pause", type=float, hidden=True, help="Start a worker again after so many seconds, however often.")
+@click.option("--gpus", metavar="all|N,N", help="Run a worker for each of these GPUs (see worker --gpu).")
+@click.option("--processes", type=click.IntRange(min=1), metavar="N", help="Run N workers on the CPU.")
+@click.option("--metrics", metavar="HOST:PORT", callback=address, help="Worker N serves its metrics on PORT+N.")
+@click.option("--pause", type=float, hidden=True, help="Always wait this many seconds before restarting a worker.")
 @click.argument("worker_arguments", metavar="[-- WORKER ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def pool(
@@ -66,23 +69,27 @@ def pool(
 ) -> None:
     """Start several workers and keep them running.
 
-    A worker that ends is started again. SIGTERM lets all finish what they hold; a second one makes them hand it back.
+    A worker that ends is started again. After SIGTERM the workers finish the requests that they hold; after a second
+    SIGTERM they hand these requests back to the broker.
     """
     common = ctx.find_root().params
     if common["app"] is None:
-        raise click.UsageError("Say whose workers: celery -A tasks pool.")
+        raise click.UsageError("Name the application: celery -A tasks pool.")
     given, _, _ = worker_command.make_parser(ctx).parse_args(list(worker_arguments))
     if not given.keys().isdisjoint({"gpu", "hostname", "detach", "supervisor"}):
-        raise click.UsageError("The pool itself says which GPU a worker has, and its name, and stays with it.")
+        raise click.UsageError(
+            "The pool itself sets each worker's --gpu, --hostname and --supervisor, and cannot --detach: "
+            "leave these options out."
+        )
     if "metrics" in given:
-        raise click.UsageError("Say --metrics before the --: the workers share it out among them.")
+        raise click.UsageError("Put --metrics before the --: the pool gives each worker a port of its own.")
     match gpus, processes:
         case str(), None:
             workers = on_gpus(gpus)
         case None, int():
             workers = on_cpu(processes)
         case _:
-            raise click.UsageError("Say either --gpus or --processes.")
+            raise click.UsageError("Use either --gpus or --processes.")
     if (first := metrics or ctx.obj.app.conf.tolk_metrics) is not None:
         serve_metrics(workers, first)
     if pause is not None:

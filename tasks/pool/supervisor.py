@@ -1,4 +1,4 @@
-"""Keeps the workers of a pool running: starts them, watches them, starts again those that end, and stops them all."""
+"""Starts the workers of a pool, restarts those that end, and stops them all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from celery.utils.log import get_logger
 
 from tasks.host.cores import bound_to
 
-FIRST, LONGEST = 1.0, 30.0  # seconds until a worker is started again
-HEALTHY = 60.0  # seconds that a worker takes work for its end to be a first one again
+FIRST, LONGEST = 1.0, 30.0  # the first and the longest wait before a worker is restarted, in seconds
+HEALTHY = 60.0  # a worker that took work for so many seconds is restarted after FIRST seconds again
 HARSHER = {signal.SIGTERM: signal.SIGQUIT, signal.SIGQUIT: signal.SIGKILL, signal.SIGKILL: signal.SIGKILL}
 
 logger = get_logger(__name__)
@@ -26,15 +26,14 @@ logger = get_logger(__name__)
 
 @dataclass(slots=True)
 class Backoff:
-    """How long to wait until a worker that ended is started again: `first` seconds, twice as long each time, and
-    `longest` at most."""
+    """The seconds to wait before a worker is restarted: `first`, then twice the last wait, at most `longest`."""
 
     first: float = FIRST
     longest: float = LONGEST
     pause: float = 0.0
 
     def after(self, worked: float) -> float:
-        """Seconds to wait after a process that took work for so many."""
+        """The seconds to wait after the end of a process that took work for `worked` seconds."""
         again = self.pause and worked < HEALTHY
         self.pause = min(2 * self.pause, self.longest) if again else self.first
         return self.pause
@@ -42,15 +41,15 @@ class Backoff:
 
 @dataclass(slots=True, eq=False)
 class PoolWorker:
-    """A place in the pool, and the process that fills it, if one does.
+    """A worker of the pool, and its process if one runs.
 
-    Times are of the monotonic clock: `ready` since when the process takes work, `due` when the next one is started.
-    `proven` is whether there ever was one that took work.
+    `ready` is the time since which the process takes work, `due` the time at which the next process is started, both
+    on the monotonic clock. `proven` tells whether any process of this worker has ever taken work.
     """
 
     name: str
     arguments: Sequence[str]
-    cores: set[int] | None = None  # all, unless said otherwise
+    cores: set[int] | None = None  # the cores that it is bound to; None: all
     backoff: Backoff = field(default_factory=Backoff)
     process: subprocess.Popen[bytes] | None = None
     ready: float | None = None
@@ -72,20 +71,23 @@ Event = signal.Signals | Ready | Ended
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs `command` with the arguments of each worker. A socket tells each end when the other is gone."""
+    """Runs a process of `command` for each worker, with the worker's arguments.
+
+    A socket connects the supervisor to each process, so that each side notices the end of the other.
+    """
 
     command: Sequence[str]
     workers: Sequence[PoolWorker]
     events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
 
     def listen(self) -> None:
-        """From here on a signal is an event."""
+        """Turns signals into events from now on."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGHUP is under nohup
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 signal.signal(number, lambda number, _frame: self.events.put(signal.Signals(number)))
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 1 where a worker ended before it was ever ready."""
+        """Returns the exit code: 0 after a signal, 1 if a worker ended before it was ready for the first time."""
         for worker in self.workers:
             self.start(worker)
         while True:
@@ -100,16 +102,16 @@ class Supervisor:
                     logger.error("%s ended (%s); it is started again in %.0f s", worker.name, reason, pause)
                 case Ended(worker, reason):
                     worker.process = None
-                    logger.critical("%s cannot start (%s): see above for why", worker.name, reason)
+                    logger.critical("%s cannot start (%s): its log lines above say why", worker.name, reason)
                     self.stop(signal.SIGTERM)
                     return 1
                 case signal.Signals() as number:
-                    logger.info("%s: stopping; another one hurries", number.name)
+                    logger.info("%s: stopping; another signal stops at once", number.name)
                     self.stop(signal.SIGQUIT if number is signal.SIGQUIT else signal.SIGTERM)
                     return 0
 
     def next_event(self) -> Event:
-        """Waits for it, and meanwhile starts the workers that are due."""
+        """Waits for the next event and returns it. Starts workers that become due while it waits."""
         while True:
             due = min((worker.due for worker in self.workers if worker.due is not None), default=None)
             with suppress(queue.Empty):
@@ -128,7 +130,7 @@ class Supervisor:
                     command,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # a Ctrl-C is for the supervisor, who passes it on
+                    start_new_session=True,  # a Ctrl-C reaches only the supervisor, which passes it on
                 )
         except OSError as error:
             ours.close()
@@ -138,7 +140,7 @@ class Supervisor:
         threading.Thread(target=self.follow, args=(worker, worker.process, ours), daemon=True).start()
 
     def follow(self, worker: PoolWorker, process: subprocess.Popen[bytes], line: socket.socket) -> None:
-        """Makes events of what becomes of a process."""
+        """Reports as events when a process is ready and when it has ended."""
         with line:
             if line.recv(1):
                 self.events.put(Ready(worker))
@@ -146,7 +148,7 @@ class Supervisor:
         self.events.put(Ended(worker, signal.Signals(-code).name if code < 0 else f"exit code {code}"))
 
     def stop(self, how: signal.Signals) -> None:
-        """Ends every worker, and returns when all have ended; a signal meanwhile makes it harsher."""
+        """Sends `how` to every worker and returns when all have ended. Each further signal sends them a harsher one."""
         running = {worker for worker in self.workers if worker.process is not None}
         tell(running, how)
         while running:
@@ -156,7 +158,7 @@ class Supervisor:
                     logger.info("%s ended (%s)", worker.name, reason)
                 case signal.Signals() as number:
                     how = HARSHER[how]
-                    logger.warning("%s: hurrying, with %s", number.name, how.name)
+                    logger.warning("%s: sending the workers %s", number.name, how.name)
                     tell(running, how)
 
 

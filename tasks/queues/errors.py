@@ -1,4 +1,4 @@
-"""What speaking with the broker may raise, whichever way it fails."""
+"""The exceptions that py-amqp and kombu raise if the broker fails or cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker can be told and asked while it runs."""
+"""The remote-control commands of a worker: cancel a task, report the worker's status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @control_command(args=[("task_id", str)], signature="<task_id>")
 def cancel(state: Any, task_id: str) -> dict[str, int]:
-    """Stops a task, begun or not: `revoke` alone cannot stop a thread."""
+    """Stops a task, whether it has begun or not; Celery's `revoke` cannot stop a task that runs in a thread."""
     revoked.add(task_id)
     models: Models = state.app.models
     return {"ok": models.memory.cancel(task_id)}
@@ -25,7 +25,7 @@ def cancel(state: Any, task_id: str) -> dict[str, int]:
 
 @inspect_command(name=STATUS_COMMAND)
 def status(state: Any) -> dict[str, Any]:
-    """What `/status` shows of this worker."""
+    """Returns an encoded WorkerStatus, for the web tier's status page."""
     celery = state.consumer.controller.info()
     active = len(active_requests)
     models: Models = state.app.models

@@ -1,4 +1,4 @@
-"""Whether a worker is well, as `/healthz` says."""
+"""The health of a worker, which `/healthz` reports."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from tasks.worker.watchdog import Watchdog
 
-# A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
-# looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
-# well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
+# Seconds for which a worker counts as healthy without its broker. A broker needs some seconds to restart, and up to a
+# minute if it recovers many messages. Meanwhile a worker tries to connect every second; a restart of the worker would
+# only make it load its models again. After that time something else is wrong, such as the address or the network.
 BROKER_PATIENCE = 90.0
 
 
 @dataclass(slots=True)
 class Health:
-    """Whether a worker can do its work, as far as it knows itself.
+    """Checks whether a worker can do its work.
 
-    It is well without its broker for `patience` seconds; `clock` tells seconds, and never goes back.
+    The worker counts as healthy without its broker for `patience` seconds. `clock` is a monotonic clock in seconds.
     """
 
     worker: Any
     patience: float = BROKER_PATIENCE
     clock: Callable[[], float] = time.monotonic
-    connected: float = -math.inf  # when it was seen to have its broker, the last time
+    connected: float = -math.inf  # the last time at which the worker was seen connected
 
     def look(self) -> None:
         connection = getattr(self.worker.consumer, "connection", None)
@@ -34,8 +34,8 @@ class Health:
             self.connected = self.clock()
 
     def complaint(self) -> str | None:
-        """What is wrong, in a sentence, if anything is."""
-        watchdog: Watchdog | None = getattr(self.worker, "watchdog", None)  # none yet while the worker starts
+        """A sentence that says what is wrong with the worker; None if it is healthy."""
+        watchdog: Watchdog | None = getattr(self.worker, "watchdog", None)  # None while the worker starts
         if watchdog is not None and (reason := watchdog.complaint()) is not None:
             return f"{reason}."
         if (seconds := self.clock() - self.connected) == math.inf:

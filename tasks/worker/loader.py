@@ -1,6 +1,6 @@
-"""How an entry of the registry becomes a model in memory.
+"""Loads the models of registry entries into memory.
 
-Torch comes with this module, so a worker imports it once it is pinned to its device.
+This module imports torch, so a worker must not import it before it is pinned to its device.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads what `store` has fetched, on a device, in `precision` unless the model says another.
+    """Fetches models with `store` and loads them on `device`, in `precision` unless an entry names another.
 
-    Each of the three may take long, and raises ModelError.
+    `fetch`, `estimate` and `load` may take long, and raise ModelError.
     """
 
     store: Store
@@ -35,11 +35,11 @@ class Loader:
         return self.store.fetch(entry.reference, entry.checksum)
 
     def estimate(self, entry: Entry, held: Held) -> int:
-        """Bytes that it will take."""
+        """The bytes of memory that the model will take."""
         return footprint(held.directory, device=self.device, precision=entry.precision or self.precision)
 
     def load(self, entry: Entry, held: Held) -> LocalTranslator:
-        """Loads a model and warms it up."""
+        """Loads a fetched model and warms it up."""
         logger.info("loading %s on %s", entry.name, self.device)
         with ExitStack() as failing:
             translator = LocalTranslator.load(

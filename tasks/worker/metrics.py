@@ -1,6 +1,6 @@
-"""`/metrics` of a worker, for Prometheus, served beside its `/healthz`.
+"""`/metrics` of a worker, for Prometheus, and its `/healthz`, on one port.
 
-The facts are those that the worker keeps anyway: what is served is read from them when it is asked for.
+The values are read from the worker's own statistics at each request.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tasks.worker.start import refuse
 from tasks.worker.translate import TASK_SECONDS, TASKS
 from telemetry.address import Address
 
-CLIENT_TIMEOUT = 10.0  # seconds until a client is let go that has not had its answer, however much it says
-CLIENTS = 8  # at once; the next ones are turned away
+CLIENT_TIMEOUT = 10.0  # seconds after which a connection is closed, even if the client still sends
+CLIENTS = 8  # the largest number of connections at the same time; further ones are closed at once
 
 logger = get_logger(__name__)
 
 
 class WorkerCollector(Collector):
-    """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
+    """The metrics of a worker's models and memory; those of its tasks are in tasks.worker.translate."""
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class WorkerCollector(Collector):
         resident: Callable[[], int] = memory.resident,
         limit: Callable[[], int] = memory.limit,
     ) -> None:
-        """`resident` and `limit` tell of this process's memory, in bytes."""
+        """`resident` and `limit` return the bytes of memory that this process holds and may have."""
         self._app, self._gpu, self._resident, self._limit = app, gpu, resident, limit
 
     def collect(self) -> Iterator[Metric]:
-        models: Models | None = getattr(self._app, "models", None)  # none yet while the worker starts
+        models: Models | None = getattr(self._app, "models", None)  # None while the worker starts
         if models is not None:
             yield from _of_work(models.memory.work_done())
             yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
         yield _gauge("tolk_memory_bytes", "Resident memory of the process.", self._resident())
-        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", self._limit())
+        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, allows.", self._limit())
         if self._gpu is not None:
             yield from _of_gpu(self._gpu)
 
@@ -66,10 +66,10 @@ class WorkerCollector(Collector):
 def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
     counters = {
         "tolk_sentences_total": ("Sentences translated.", "finished"),
-        "tolk_source_tokens_total": ("Tokens of the sentences translated, their ends included.", "source_tokens"),
-        "tolk_target_tokens_total": ("Tokens of their translations.", "target_tokens"),
-        "tolk_steps_total": ("Steps that the model was run for.", "steps"),
-        "tolk_batch_tokens_total": ("What the batches held of their token budget, summed over steps.", "batch_tokens"),
+        "tolk_source_tokens_total": ("Source tokens of translated sentences, with end tokens.", "source_tokens"),
+        "tolk_target_tokens_total": ("Target tokens of translated sentences.", "target_tokens"),
+        "tolk_steps_total": ("Steps that the model ran.", "steps"),
+        "tolk_batch_tokens_total": ("Tokens of the budget that batches used, summed over steps.", "batch_tokens"),
     }
     for name, (text, fact) in counters.items():
         family = CounterMetricFamily(name, text, labels=["model"])
@@ -77,10 +77,10 @@ def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
             family.add_metric([model], getattr(stats, fact))
         yield family
     gauges = {
-        "tolk_batch_budget_tokens": ("The token budget of a batch: source tokens x hypotheses.", "token_budget"),
-        "tolk_batch_occupancy": ("The share of the token budget that is held now, 0 to 1.", "occupancy"),
-        "tolk_sentences_waiting": ("Sentences that wait for a batch.", "waiting"),
-        "tolk_sentences_running": ("Sentences in a batch.", "running"),
+        "tolk_batch_budget_tokens": ("Token budget of a batch: source tokens x hypotheses.", "token_budget"),
+        "tolk_batch_occupancy": ("Share of the token budget in use now, 0 to 1.", "occupancy"),
+        "tolk_sentences_waiting": ("Sentences that wait for a place in the batch.", "waiting"),
+        "tolk_sentences_running": ("Sentences in the batch.", "running"),
     }
     for name, (text, fact) in gauges.items():
         gauge = GaugeMetricFamily(name, text, labels=["model"])
@@ -97,13 +97,13 @@ def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
 
 def _of_models(stats: LoadedStats, models: int) -> Iterator[Metric]:
     yield _gauge("tolk_models", "Models in memory.", models)
-    yield _gauge("tolk_model_bytes", "What they take.", stats.bytes)
-    yield _gauge("tolk_model_budget_bytes", "What models may take.", stats.budget)
+    yield _gauge("tolk_model_bytes", "Memory that the models take.", stats.bytes)
+    yield _gauge("tolk_model_budget_bytes", "Memory that the models may take.", stats.budget)
     yield CounterMetricFamily("tolk_model_hits_total", "Tasks that found their model in memory.", stats.hits)
     yield CounterMetricFamily("tolk_model_loads_total", "Models loaded.", stats.loads)
-    yield CounterMetricFamily("tolk_model_evictions_total", "Models that went to make room.", stats.evictions)
-    yield CounterMetricFamily("tolk_model_failures_total", "Models that could not be loaded.", stats.failures)
-    yield CounterMetricFamily("tolk_model_load_seconds_total", "Seconds that loads took.", stats.loading)
+    yield CounterMetricFamily("tolk_model_evictions_total", "Models removed to make room.", stats.evictions)
+    yield CounterMetricFamily("tolk_model_failures_total", "Loads of models that failed.", stats.failures)
+    yield CounterMetricFamily("tolk_model_load_seconds_total", "Seconds that loads of models took.", stats.loading)
 
 
 def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
@@ -112,9 +112,9 @@ def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
     try:
         used, total = gpu.memory_of(chosen)
     except pynvml.NVMLError as error:
-        logger.warning("the NVIDIA driver does not say how much memory is in use: %s", error)
+        logger.warning("cannot read from the NVIDIA driver how much GPU memory is in use: %s", error)
         return
-    yield _gauge("tolk_gpu_memory_bytes", "Memory of the GPU in use, by whatever process.", used)
+    yield _gauge("tolk_gpu_memory_bytes", "Memory of the GPU in use by any process.", used)
     yield _gauge("tolk_gpu_memory_limit_bytes", "Memory of the GPU.", total)
 
 
@@ -130,14 +130,14 @@ class Handler(MetricsHandler):
             case "/metrics":
                 try:
                     choose_encoder(self.headers.get("Accept", ""))
-                except TypeError:  # it compares versions, and cannot where one is no number
+                except TypeError:  # it fails to compare versions if one of them is not a number
                     del self.headers["Accept"]
                 super().do_GET()
             case "/healthz":
                 complaint = self.server.health.complaint()
                 self.answer(200 if complaint is None else 503, complaint or "The worker is well.")
             case _:
-                self.answer(404, "There are /metrics and /healthz.")
+                self.answer(404, "Only /metrics and /healthz are served here.")
 
     def answer(self, status: int, sentence: str) -> None:
         body = f"{sentence}\n".encode()
@@ -149,25 +149,25 @@ class Handler(MetricsHandler):
 
 
 class Server(ThreadingTCPServer):
-    """Answers in threads, so that a slow client holds up no other one."""
+    """Answers each client in a thread of its own, so that a slow client does not delay others."""
 
-    allow_reuse_address = True  # what a worker before this one left behind, not what listens
+    allow_reuse_address = True  # despite closed connections of the previous worker that are in TIME_WAIT
     daemon_threads = True
     block_on_close = False
 
     def __init__(self, address: Address, health: Health, client_timeout: float = CLIENT_TIMEOUT) -> None:
-        """Listens from here on. Raises OSError where it cannot."""
+        """Begins to listen on `address`. Raises OSError if that fails. `client_timeout` is in seconds."""
         self.health, self._client_timeout = health, client_timeout
-        self._came: dict[Any, float] = {}  # the sockets of the clients, and since when they are there
+        self._came: dict[Any, float] = {}  # the sockets of the clients, with the times at which they connected
         [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         super().__init__((str(bound[0]), address.port), Handler)
 
     def service_actions(self) -> None:
-        """Called twice a second, and after every request."""
+        """Checks the broker's connection and closes late clients; called twice a second, and after every request."""
         self.health.look()
         for request, came in self._came.copy().items():
             if time.monotonic() - came > self._client_timeout:
-                with suppress(OSError):  # its thread has closed it meanwhile
+                with suppress(OSError):  # its thread may have closed it meanwhile
                     request.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -192,7 +192,7 @@ class Server(ThreadingTCPServer):
 
 
 class ServeMetrics(bootsteps.StartStopStep):
-    """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
+    """Serves the worker's metrics from before its models are loaded until after they are closed."""
 
     patience = BROKER_PATIENCE
 
@@ -206,7 +206,7 @@ class ServeMetrics(bootsteps.StartStopStep):
         try:
             self.server = Server(self.address, Health(worker, self.patience))
         except OSError as error:
-            refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
+            refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): use another --metrics")
         for collector in (TASKS, TASK_SECONDS, WorkerCollector(worker.app, self.gpu)):
             REGISTRY.register(collector)
         threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The models that a worker has in memory, as the registry says: warm ones, and others on demand."""
+"""The models of the registry that a worker has in memory: warm models, and models that are loaded on demand."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tasks.contract.worker import LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
 
-if TYPE_CHECKING:  # torch comes with these
+if TYPE_CHECKING:  # these modules import torch
     from models.local import LocalTranslator
     from models.store.diskcache import Held
     from models.translation.results import Translated
     from tasks.worker.loader import Loader
 
-RETRY = 60.0  # seconds until a model that could not be loaded for what it is now is tried again
-AT_ONCE = 4  # models are brought up to date
+RETRY = 60.0  # seconds after which loading is tried again if it failed, unless the entry changes before
+AT_ONCE = 4  # the largest number of models that are updated at the same time
 
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A TranslatingModel of a translator in memory."""
+    """A translator in memory, as the TranslatingModel that the task uses."""
 
     translator: LocalTranslator
 
@@ -50,7 +50,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What a model in memory is made of."""
+    """The entry and the fetched files that a model in memory is loaded from."""
 
     entry: Entry
     fetched: Held
@@ -60,28 +60,29 @@ class _Source:
 
 
 class Models:
-    """The models of a registry that a worker has in memory, and loads on demand. Thread-safe.
+    """The models of a registry that a worker has in memory or loads on demand. Thread-safe.
 
-    Whoever asks about all that is in `memory`, or ends it, asks that.
+    `memory` holds them; callers use it directly for statistics, to cancel a task, and to close all models.
     """
 
     def __init__(self, registry: RegistryFile, loader: Loader, budget: int, waiting: int) -> None:
-        """`budget` of bytes; so many callers may wait for models at once."""
+        """The models may take `budget` bytes. At most `waiting` callers may wait for a model at the same time."""
         self.warm: frozenset[str] = frozenset()
         self._registry, self._loader = registry, loader
-        self._lock = threading.Lock()  # guards `warm` and what follows
-        self._made: dict[str, Entry] = {}  # what each was made of that is in memory, and others that were
+        self._lock = threading.Lock()  # guards `warm` and `_updating`
+        self._made: dict[str, Entry] = {}  # the entry that each model was last loaded from, by name
         self._updating: set[str] = set()
-        self._failed: dict[str, tuple[Entry, float]] = {}  # and when it is tried again
-        self._loading: tuple[str, float] | None = None  # and since when
+        self._failed: dict[str, tuple[Entry, float]] = {}  # the entry that failed, and when to try it again
+        self._loading: tuple[str, float] | None = None  # the name of the model that is being loaded, and its start
         self.memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
 
     @contextmanager
     def use(self, name: str, deadline: float) -> Iterator[ServedModel]:
-        """A model, when it is in memory; it stays there inside of the `with`.
+        """The model `name`, which stays in memory until the `with` ends.
 
-        Raises TolkError, at `deadline` (a time.monotonic()) at the latest: UNKNOWN_MODEL, which says what there is,
-        OVERLOADED where no more may wait, or UNAVAILABLE; and DeadlineExceeded.
+        Loads the model if necessary, and waits for it at most until `deadline` (a time.monotonic()); then raises
+        DeadlineExceeded. Raises TolkError: UNKNOWN_MODEL, which names alternatives; OVERLOADED if too many callers
+        wait; UNAVAILABLE if the model cannot be loaded.
         """
         self._check(name)
         with ExitStack() as stack:
@@ -93,13 +94,16 @@ class Models:
                 raise TolkError(Code.OVERLOADED, str(error), retry_after) from error
             except DeadlineExceeded:
                 raise
-            except ModelError as error:  # whatever is wrong with its files is not for the caller
+            except ModelError as error:  # the caller need not know what is wrong with the model's files
                 message = f"Model {name!r} cannot be used at the moment. Its worker's log says why."
                 raise TolkError(Code.UNAVAILABLE, message, 1.0) from error
             yield ServedModel(model)
 
     def keep(self, entry: Entry) -> None:
-        """Has a model in memory for what it is now, to stay. Raises ModelError: what was there of it is there still."""
+        """Loads a model to stay in memory, again if its entry has changed.
+
+        Raises ModelError if that fails; a version that was in memory before then stays.
+        """
         self.memory.keep(entry.name)
         if self._is_outdated(entry):
             self.memory.refresh(entry.name)
@@ -107,8 +111,12 @@ class Models:
             self.warm |= {entry.name}
 
     def follow(self, warm: Collection[str]) -> None:
-        """Begins to make memory what the registry says now: `warm` models are there to stay, and no others. Those that
-        changed are loaded anew; what cannot be is tried again in a while, or when it changes. Returns at once."""
+        """Begins to update the models in memory to the registry, in other threads. Returns at once.
+
+        The models named by `warm` are loaded to stay, and no others are. Models that left the registry are removed;
+        models whose entry changed are loaded again. A failed load is tried again after RETRY seconds, or earlier if the
+        entry changes.
+        """
         registry = self._registry.current().models
         present = {model.name for model in self.memory.loaded()}
         gone = {name for name in self.warm if name not in warm} | {name for name in present if name not in registry}
@@ -128,7 +136,7 @@ class Models:
         )
 
     def loading(self) -> tuple[str, float] | None:
-        """What is being loaded, and since how many seconds."""
+        """The model that is being loaded, and the seconds since its loading began; None if there is none."""
         return None if (loading := self._loading) is None else (loading[0], time.monotonic() - loading[1])
 
     def _check(self, name: str) -> None:
@@ -160,13 +168,13 @@ class Models:
             how(entry)
             self._failed.pop(entry.name, None)
         except ModelError as error:
-            logger.error("%s stays as it is, and is tried again in %.0f s: %s", entry.name, RETRY, error)
+            logger.error("model %s is not updated, and is tried again in %.0f s: %s", entry.name, RETRY, error)
             self._failed[entry.name] = entry, time.monotonic() + RETRY
         finally:
             with self._lock:
                 self._updating.discard(entry.name)
 
-    # For LoadedModels, in its threads.
+    # LoadedModels calls these in its own threads.
 
     def _fetch(self, name: str) -> _Source:
         entry = self._registry.current().models.get(name)
@@ -188,5 +196,5 @@ class Models:
 
 
 def _recipe(entry: Entry) -> object:
-    """What makes another model in memory of an entry where it differs."""
+    """The fields of an entry that the model in memory depends on: if one of them changes, it is loaded again."""
     return entry.reference, entry.checksum, entry.precision, entry.decoding, entry.target_tokens

@@ -1,4 +1,4 @@
-"""How a worker starts: pinned to its device, with its warm models in memory before it takes work."""
+"""The start of a worker: it is pinned to its device and loads its warm models before it takes work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     from tasks.worker.loader import Loader
 
-GRACE = 10.0  # seconds to finish what is in flight when the worker is told to stop; the rest is handed back
+GRACE = 10.0  # seconds for requests in flight when the worker is told to stop; then it hands back the others
 
 logger = get_logger(__name__)
 
@@ -27,8 +27,9 @@ logger = get_logger(__name__)
 class LoadModels(bootsteps.StartStopStep):
     """Loads and warms the warm models whose queues this worker consumes; a failure ends the worker with exit code 1."""
 
-    # Started after the pool and so stopped before it, and the pool then waits only for tasks that are being answered.
-    # After the metrics, which tell of the start, and of a port that is taken before anything is loaded.
+    # Celery stops the steps in reverse order. It starts this step after the thread pool, so the models are closed
+    # before the pool is stopped, and the pool then waits only for tasks that send their replies. It starts this step
+    # after the metrics, so that they show the start, and so that a port in use is found before a model is loaded.
     requires = ("celery.worker.components:Pool", "tasks.worker.metrics:ServeMetrics")
 
     def __init__(self, worker: Any, gpu: Gpu | None = None, siblings: int = 1, **kwargs: Any) -> None:
@@ -51,14 +52,14 @@ class LoadModels(bootsteps.StartStopStep):
                 models.keep(entry)
             except ModelError as error:
                 refuse(f"model {entry.name} ({entry.reference}) cannot be used on {device}: {error}")
-        # What is loaded stays: looking through all of it for garbage would stop every lane for 0.1 to 0.2 s.
+        # Loaded models stay. Searching all their objects for garbage would stop every engine for 0.1 to 0.2 s.
         gc.collect()
         gc.freeze()
         watchdog.look()
 
     def loader(self, conf: Any, device: str) -> Loader:
         from models.store.store import Store
-        from tasks.worker.loader import Loader  # torch comes with it: after `pin`, and not at the first request
+        from tasks.worker.loader import Loader  # imports torch: not before `pin`, and not as late as the first request
 
         try:
             store = Store(conf.tolk_model_cache, budget=conf.tolk_model_cache_bytes, hosts=conf.tolk_model_hosts)
@@ -74,14 +75,16 @@ class LoadModels(bootsteps.StartStopStep):
 
 
 def tell_of_models() -> None:
-    """Lets the log say what is fetched, loaded and followed, too, where it says warnings: that is seldom, and takes
-    long."""
+    """Logs the fetching, loading and updating of models even if the log's level is warning.
+
+    These lines are rare, and tell the operator of steps that take long.
+    """
     if logging.getLogger().level <= logging.WARNING:
         for name in ("models", "tasks.registry", "tasks.worker.loader", "tasks.worker.models"):
             logging.getLogger(name).setLevel(logging.INFO)
 
 
 def refuse(reason: str) -> NoReturn:
-    """Ends the worker with exit code 1 and the reason as the last word of its log."""
+    """Ends the worker with exit code 1, with `reason` in the last line of its log."""
     logger.critical("The worker does not start: %s.", reason.rstrip("."))
     raise SystemExit(1)

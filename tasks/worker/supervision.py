@@ -1,4 +1,4 @@
-"""The worker's end of the line to its pool's supervisor."""
+"""The worker's side of the socket to the supervisor of its pool."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = get_logger(__name__)
 
 
 class Supervision(bootsteps.StartStopStep):
-    """Tells a pool's supervisor when this worker takes work, and ends the worker when the supervisor is gone."""
+    """Tells the supervisor when this worker takes work, and stops the worker when the supervisor has ended."""
 
     def __init__(self, worker: Any, supervisor: int | None = None, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -28,13 +28,13 @@ class Supervision(bootsteps.StartStopStep):
         line.set_inheritable(False)
 
         def tell_ready(**_: Any) -> None:
-            with suppress(OSError):  # gone: the other one ends the worker
+            with suppress(OSError):  # the supervisor has ended: await_end stops the worker
                 line.send(b"\n")
 
         def await_end() -> None:
-            with suppress(ConnectionResetError):  # it has not even read that this worker is ready
+            with suppress(ConnectionResetError):  # the supervisor ended before it read that this worker is ready
                 line.recv(1)
-            logger.critical("the pool's supervisor is gone: shutting down")
+            logger.critical("the pool's supervisor has ended: shutting down")
             os.kill(os.getpid(), signal.SIGTERM)
 
         signals.worker_ready.connect(tell_ready, weak=False)

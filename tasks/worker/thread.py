@@ -1,4 +1,4 @@
-"""The threads of a worker."""
+"""The thread pool of a worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing_extensions import override
 
 
 class TaskPool(thread.TaskPool):
-    """Celery's, but each task runs in a context of its own: what a thread knows of its request ends with the task."""
+    """Celery's thread pool, except that each task runs in its own context: context variables end with the task."""
 
     executor: Any  # missing in celery-types
 

@@ -1,4 +1,4 @@
-"""What ends a worker whose model does not come back, so that it is started anew and its messages come back."""
+"""Ends a worker whose model hangs, so that the worker is restarted and its messages are delivered again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from celery.utils.log import get_logger
 
 from tasks.worker.models import Models
 
-PERIOD = 1.0  # seconds between one look and the next
-LOAD = 10  # loading a model may take so many times as long as a step
+PERIOD = 1.0  # seconds between two checks
+LOAD = 10  # loading a model may take LOAD times as long as a step
 EXIT_CODE = 70  # EX_SOFTWARE of BSD's sysexits.h
 
 logger = get_logger(__name__)
@@ -22,14 +22,15 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watchdog:
-    """Looks after the models in memory, and the one that is being loaded, for as long as the process lives.
+    """Watches the models in memory and the model that is being loaded, until the process ends.
 
-    A thread that runs a model cannot be ended, only the process. Where such a thread holds the interpreter's lock,
-    nothing of Python's runs any more: then faulthandler's timer goes off, a thread of C's that every look winds up.
+    A thread that runs a model cannot be ended, only the whole process. If such a thread holds the interpreter's lock,
+    no Python code runs any more, the watchdog's neither. For that case each check restarts the timer of faulthandler,
+    a thread in C that ends the process when the timer expires.
     """
 
     models: Models
-    limit: float  # seconds of a step
+    limit: float  # seconds that a step may take
     period: float = PERIOD
 
     def start(self) -> None:
@@ -43,12 +44,12 @@ class Watchdog:
     def look(self) -> None:
         if (reason := self.complaint()) is not None:
             end(reason)
-        if self.models.memory.loaded():  # to load the first ones may take longer
+        if self.models.memory.loaded():  # before that, loading the first models may take longer
             patience = self.limit if self.models.loading() is None else LOAD * self.limit
             faulthandler.dump_traceback_later(patience + 2 * self.period, exit=True, file=2)  # standard error
 
     def complaint(self) -> str | None:
-        """Why the worker has to end, if it has to."""
+        """Why the worker has to end, without a full stop; None if it need not."""
         for name, seconds in self.models.memory.stalled():
             if seconds > self.limit:
                 return f"Model {name} has been in one step for {seconds:.0f} s"

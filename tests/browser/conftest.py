@@ -13,7 +13,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 
 expect.set_options(timeout=20_000)
 
-# Chromium complains of every answer that is an error; what the page makes of it is tested.
+# Chromium logs every response with an error status; the tests check how the page reacts to it.
 FAILED = "Failed to load resource"
 
 LIMIT = 300
@@ -73,7 +73,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def check_access() -> Callable[[Page], None]:
-    """Fails the test where axe finds a page hard to read or to use, or where it has to be scrolled sideways."""
+    """Fails the test if axe finds barriers on a page, or if the page has to be scrolled sideways."""
 
     def check(page: Page) -> None:
         results = Axe().run(page)
@@ -87,7 +87,7 @@ def check_access() -> Callable[[Page], None]:
 def url(
     broker: PrivateRabbitMQ, start_worker, start_web: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """A service that translates there and back, and in a third direction there only."""
+    """A service with models for both directions of one language pair, and for one direction of another pair."""
     models: Path = tmp_path_factory.mktemp("models") / "models.toml"
     models.write_text(MODELS)
     start_worker(broker.url, app="echo", TOLK_MODELS=str(models))

@@ -1,4 +1,4 @@
-"""The translator page in front of gunicorn, RabbitMQ and a worker that gives every text back."""
+"""The translator page with gunicorn, RabbitMQ and a worker that returns every text as it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Open = Callable[..., Page]
 
 
 def test_a_text_is_translated_as_it_is_typed(page: Page) -> None:
-    page.keyboard.type("Bonjour.  Ça va ?\n\n- <b>😀")  # where one types is where the page begins
+    page.keyboard.type("Bonjour.  Ça va ?\n\n- <b>😀")  # the page focuses its text field when it opens
     expect(output(page)).to_have_text("Bonjour.  Ça va ?\n\n- <b>😀", use_inner_text=True)
     expect(output(page)).to_have_attribute("lang", "en")
     expect(page.locator("#outcome")).to_have_text("Translated.")
@@ -56,7 +56,7 @@ def test_typing_on_ends_the_older_request_and_its_answer_never_shows(page: Page)
     assert text_of(failed.value) == "#sleep 0.5"
     assert "ERR_ABORTED" in failed.value.failure
     expect(output(page)).to_have_text("Salut.")
-    page.fill("#text", "#sleep 0.6")  # until after the first one's answer
+    page.fill("#text", "#sleep 0.6")  # it takes longer than the first text
     expect(output(page)).to_have_text("#sleep 0.6")
     assert page.evaluate("history_") == ["Salut.", "#sleep 0.6"]
 
@@ -75,7 +75,7 @@ def test_typing_on_frees_the_worker(page: Page, url: str, eventually: Callable[.
 @pytest.mark.parametrize("clipboard", [True, False])
 def test_copy_takes_the_translation_and_nothing_else(url: str, open_page: Open, clipboard: bool) -> None:
     page = open_page(url, permissions=["clipboard-read", "clipboard-write"])
-    if not clipboard:  # as in a page over HTTP from another machine
+    if not clipboard:  # a page over HTTP from another machine has no clipboard
         page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     expect(page.locator("#copy")).to_be_disabled()
     translate(page, "#unsure")
@@ -216,14 +216,14 @@ def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
     page.clock.install()
     page.clock.pause_at("2100-01-01")
     page.keyboard.type("#flag")
-    page.keyboard.press("Control+Enter")  # the clock stands: nothing else sends it
+    page.keyboard.press("Control+Enter")  # the page's clock is stopped, so only this sends the text
     expect(output(page).locator("mark")).to_be_visible()
     page.focus("nav a >> nth=0")
     seen = []
     while (here := page.evaluate("(e => e.id || e.textContent)(document.activeElement)")) not in seen:
         seen.append(here)
         page.keyboard.press("Tab")
-    body = seen.pop()  # behind the last one, the browser's own controls
+    body = seen.pop()  # after the last element, the focus goes to the browser's own controls
     assert seen == ["Translate", "Status", "API", "source", "swap", "target", "text", "clear", "#flag", "copy"]
     assert "Tolk" in body
 

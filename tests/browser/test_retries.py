@@ -1,4 +1,4 @@
-"""What the translator page says of an error, and when it asks again by itself."""
+"""The messages of the translator page for errors, and its automatic retries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of the translator page do with it."""
+"""Actions on the translator page for its tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def output(page: Page):
 
 
 def translate(page: Page, text: str) -> None:
-    """Without the pause that typing ends with."""
+    """Sends the text at once, without the pause after typing."""
     page.fill("#text", text)
     page.locator("#text").press("Control+Enter")
 
@@ -26,7 +26,7 @@ def text_of(request) -> str:
 
 
 def answer_with(page: Page, status: int, body: str) -> list[str]:
-    """Has the API answer so, and returns the list of the texts that arrive there."""
+    """Lets the API return this answer, and returns the list of the texts that it receives."""
     texts: list[str] = []
 
     def answer(route: Route) -> None:

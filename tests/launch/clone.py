@@ -1,4 +1,4 @@
-"""As much of a clone as the set-up reads, and what `make` says in it."""
+"""The files of a clone that the set-up reads, and the output of `make` in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_NETWORK = {
 
 
 def copy(directory: Path) -> Path:
-    """As much of a clone as the set-up reads."""
+    """A directory with the files of a clone that the set-up reads."""
     for name in NEEDED:
         if (REPOSITORY / name).is_dir():
             shutil.copytree(REPOSITORY / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -30,7 +30,7 @@ def copy(directory: Path) -> Path:
 
 
 def make(clone: Path, *arguments: str, before: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs make with an environment that holds next to nothing, and a python3 that runs `before` before the module."""
+    """Runs make with a nearly empty environment, and a python3 that runs `before` before the module."""
     stub = clone / "bin" / "python3"
     stub.parent.mkdir(exist_ok=True)
     start = f"import runpy, sys; {before}; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__')"
@@ -48,7 +48,7 @@ def make(clone: Path, *arguments: str, before: str = "", **environ: str) -> subp
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says why nothing was done."""
+    """The line of the output that says why nothing was done."""
     assert done.returncode != 0
     said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("make: ", "set-up | "))]
     assert len(said) == 1, said
@@ -56,6 +56,6 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def ask(clone: Path, expression: str) -> str:
-    """What the set-up of a clone says of itself."""
+    """The output of a clone's set-up."""
     command = [sys.executable, "-c", f"from launch import environment; print({expression}, end='')"]
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=True).stdout

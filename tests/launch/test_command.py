@@ -1,4 +1,4 @@
-"""What is said of a command that fails."""
+"""The message for a command that fails."""
 
 from __future__ import annotations
 

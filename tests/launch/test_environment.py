@@ -1,4 +1,4 @@
-"""When the virtual environment is set up again, or completed, or left alone."""
+"""The conditions under which the virtual environment is set up again, completed, or left alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_runs_the_service_is_not_taken_for_what_tests_need(clone: Path) -> 
     done = make(clone, "dev", **NO_NETWORK)
     assert "set-up | installing the dependencies" in done.stdout
     assert sentence(done).startswith("The package index cannot be reached:")
-    assert not stamp.exists()  # interrupted: `make run` looks again, too
+    assert not stamp.exists()  # after an interruption `make run` checks again, too
 
 
 def test_the_second_of_two_commands_waits_for_the_first(clone: Path) -> None:
@@ -79,9 +79,9 @@ def test_an_environment_that_was_moved_or_is_of_another_python_is_made_anew(tmp_
     place, moved = tmp_path / "env", tmp_path / "moved"
     assert not environment.usable(place)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
-    assert not environment.usable(place)  # it never got its pip
+    assert not environment.usable(place)  # it has no pip
     (place / "bin" / "python").unlink()
-    (place / "bin" / "python").symlink_to(shutil.which("true") or "/bin/true")  # as if pip answered
+    (place / "bin" / "python").symlink_to(shutil.which("true") or "/bin/true")  # as if pip worked
     assert environment.usable(place)
     place.rename(moved)
     assert not environment.usable(moved)

@@ -1,4 +1,4 @@
-"""What `make` says, in one sentence, on a machine that lacks something."""
+"""The sentence that `make` prints on a machine that lacks something."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_disk_too_full_for_the_broker_is_named(small_disk: Path, free_port: Ca
 def test_a_program_that_cannot_be_installed_is_named(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # which has no apt-get either
+    monkeypatch.setenv("PATH", str(tmp_path))  # this directory has no apt-get
     needed = {install.BROWSER: install.install_chromium, install.PROMETHEUS: install.install_prometheus}[program]
     with pytest.raises(PackageError, match=f"There is no {program}, and only root can install it"):
         needed()

@@ -1,4 +1,4 @@
-"""What runs the service needs nothing that is installed for the tests alone."""
+"""The code that runs the service imports no package that is installed only for tests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def modules_of_the_service() -> Iterator[Path]:
 
 
 def imported_by(path: Path) -> Iterator[str]:
-    """The packages that a file imports, wherever in it."""
+    """The packages that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -42,12 +42,12 @@ def imported_by(path: Path) -> Iterator[str]:
 
 
 def normal(name: str) -> str:
-    """The name of a distribution as all spellings of it have in common."""
+    """The normalised name of a distribution."""
     return re.sub("[-_.]+", "-", name).lower()
 
 
 def brought_by(name: str, *extras: str) -> set[str]:
-    """The distributions that come with one and its extras, itself included."""
+    """A distribution and all distributions that it and its extras require."""
     found: set[str] = set()
     wanted = [(name, extra) for extra in ("", *extras)]
     asked = set(wanted)

@@ -1,13 +1,13 @@
-"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model answers without thinking.
+"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model returns every text as it is.
 
-`celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
-`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
-translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
-interpreter's lock, and neither heeds the deadline or the end.
+`celery -A echo --workdir tests/tasks worker` starts it in the repository's environment. The text `#sleep 1.5` takes
+1.5 seconds, `#die` kills the worker, `#fail` raises an unexpected error, and `#bad` raises an error about the text.
+`#flag` is translated with a flag, and `#unsure` with a low score. `#hang` never returns, nor does `#seize`, which
+also keeps the interpreter's lock; both ignore the deadline and the end of the worker.
 
-With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_LOOK a worker looks at its models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds
-without its broker.
+With ECHO_STEP and ECHO_BATCH, a step takes ECHO_STEP seconds for ECHO_BATCH requests, so that the capacity is known.
+ECHO_LOOK is the number of seconds between two checks of models.toml, and ECHO_PATIENCE the number of seconds for which
+the worker counts as healthy without its broker.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"
 
 @celeryd_after_setup.connect(weak=False)
 def say_what_comes(**_: Any) -> None:
-    """Tests wait for a task to have come."""
+    """Logs that a task has arrived, for which tests wait."""
     logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)
 
 
@@ -135,7 +135,7 @@ class Echo:
 
 
 class EchoLoader:
-    """Makes an Echo of an entry, of a kilobyte unless its reference says how much, and how it is loaded:
+    """Makes an Echo of an entry, of one kilobyte. The reference may set its size and the way it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
     def fetch(self, model: Entry) -> Held:

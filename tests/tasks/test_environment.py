@@ -1,4 +1,4 @@
-"""How a variable is read, and refused."""
+"""Reading environment variables, and refusing wrong values."""
 
 from __future__ import annotations
 

@@ -106,12 +106,17 @@ def measured(
 
 
 def test_all_processes_count_together_at_an_address_of_its_own(
-    measured: Callable[..., tuple[Any, str]],
+    measured: Callable[..., tuple[Any, str]], eventually: Callable[..., None]
 ) -> None:
     web, address = measured()
+
+    def counted() -> float:
+        return samples(requests.get(f"{address}/metrics", timeout=20).text)["tolk_request_seconds_count"]
+
     for _ in range(40):  # each on a connection of its own, so that both processes have some
         answer = requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
         assert answer.json() == {"data": {"translate": {"model": "fr-en"}}}
+    eventually(lambda: counted() == 40)  # a request is counted after its answer
     for _ in range(4):
         answer = requests.get(f"{address}/metrics", timeout=20)
         found = samples(answer.text)

@@ -1,4 +1,4 @@
-"""Messages of every kind, and what becomes of them on the wire."""
+"""Messages of every kind, and helpers that encode and decode them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of every kind of message: it survives the wire, and anything else is refused."""
+"""Every kind of message survives encoding and decoding, and any other payload is refused."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_one_field_of_any_other_value_is_decoded_or_bad_input(data: st.DataObjec
     try:
         decoded = decode(payload)
     except TolkError:
-        return  # it says what is wrong; any other exception fails the test
+        return  # a BAD_INPUT that says what is wrong; any other exception fails the test
     json.dumps(decoded.encode(), allow_nan=False)
 
 
 def places(payload: Any) -> list[tuple[Any, Any]]:
-    """Everything in a message that can be replaced: (where, its key or index)."""
+    """All values of a message that can be replaced, as (container, key or index)."""
     keys = payload.keys() if isinstance(payload, dict) else range(len(payload)) if isinstance(payload, list) else ()
     return [place for key in keys for place in [(payload, key), *places(payload[key])]]
 

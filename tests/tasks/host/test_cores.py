@@ -1,4 +1,4 @@
-"""The cores of a pool's workers."""
+"""The division of the cores among a pool's workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory there is for models."""
+"""The limits of memory, and the share of it that is for models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_half_of_what_is_available_is_for_models_and_divided_in_a_pool() -> None
 
 @pytest.fixture
 def cgroups(tmp_path: Path) -> Callable[[str, str, str], tuple[Path, Path]]:
-    """Puts a process into a control group, with a limit in a file; returns where that is said."""
+    """Pretends that a process is in a control group with a limit in a file; returns the paths that `limit` reads."""
 
     def put(line: str, file: str, limit: str) -> tuple[Path, Path]:
         (tmp_path / "self").write_text(f"12:cpu,cpuacct:/elsewhere\n{line}\n")
@@ -47,14 +47,14 @@ def test_without_a_control_group_the_machine_is_the_limit(tmp_path: Path) -> Non
         ("0::/../outside", "memory.max"),
         ("4:memory:/", "memory/memory.limit_in_bytes"),
         ("4:hugetlb,memory:/docker/1f", "memory/docker/1f/memory.limit_in_bytes"),
-        ("4:memory:/docker/1f", "memory/memory.limit_in_bytes"),  # in the container, where that path is not
+        ("4:memory:/docker/1f", "memory/memory.limit_in_bytes"),  # in the container, which does not have that path
     ],
 )
 def test_a_control_group_limits_and_so_does_one_around_it(
     cgroups: Callable[[str, str, str], tuple[Path, Path]], line: str, file: str
 ) -> None:
     assert memory.limit(*cgroups(line, file, "max")) == MACHINE
-    assert memory.limit(*cgroups(line, file, str(2**63 - 4096))) == MACHINE  # how v1 says that there is none
+    assert memory.limit(*cgroups(line, file, str(2**63 - 4096))) == MACHINE  # control groups v1: no limit
     said = cgroups(line, file, "4096")
     assert memory.limit(*said) == memory.available(*said) == 4096
 

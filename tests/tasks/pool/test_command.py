@@ -1,4 +1,4 @@
-"""A pool of real processes, which are killed, told to stop, and do not start; and a supervisor that is killed."""
+"""A pool of real processes that are killed, are told to stop, or do not start, and a supervisor that is killed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Ask = Callable[..., TranslateReply]
 
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What `celery -A tasks pool` with these arguments says when it does not start."""
+    """The error message of `celery -A tasks pool` with these arguments."""
     monkeypatch.setattr(worker, "params", list(worker.params))  # each call would add the application's options to it
 
     def call(*arguments: str) -> str:
@@ -57,15 +57,15 @@ def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Say either --gpus or --processes."),
-        (["--gpus", "all", "--processes", "2"], "Say either --gpus or --processes."),
+        ([], "Use either --gpus or --processes."),
+        (["--gpus", "all", "--processes", "2"], "Use either --gpus or --processes."),
         (["--processes", "0"], "0 is not in the range x>=1."),
         (["--processes", "2", "--nope"], "No such option '--nope'."),
         (["--processes", "2", "--", "--nope"], "No such option '--nope'."),
-        (["--processes", "2", "--", "-nsame@%h"], "The pool itself says which GPU a worker has, and its name"),
+        (["--processes", "2", "--", "-nsame@%h"], "The pool itself sets each worker's --gpu, --hostname"),
         (["--processes", "2", "--metrics", "9101"], "HOST:PORT with a port from 1 to 65535"),
         (["--processes", "2", "--metrics", "h:65535"], "no port is left for worker 1 after h:65535: the last one is"),
-        (["--processes", "2", "--", "--metrics", "h:9101"], "Say --metrics before the --"),
+        (["--processes", "2", "--", "--metrics", "h:9101"], "Put --metrics before the --"),
         (["--gpus", "0,3"], "GPU 3 does not exist. This host has: 0 (NVIDIA A100, 80 GiB), 1 (NVIDIA L4, 24 GiB), 2"),
         (["--gpus", "1,1"], "--gpus 1,1 names a GPU twice."),
     ],
@@ -80,12 +80,12 @@ def test_without_a_gpu_there_is_no_pool_on_gpus(
     refusal: Callable[..., str], nvml: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES= leaves no GPU. Use --processes." in refusal("--gpus", "all")
+    assert "CUDA_VISIBLE_DEVICES= leaves no GPU. Use --processes" in refusal("--gpus", "all")
 
 
 @pytest.fixture
 def start_pool(broker: PrivateRabbitMQ, spawn: Spawn, eventually: Callable[..., None], models: Path) -> Spawn:
-    """Starts a pool of echo workers, and waits until so many are ready."""
+    """Starts a pool of echo workers, and waits until `ready` of them are ready."""
 
     def start(*arguments: str, ready: int, **environ: str) -> Service:
         environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models), **environ}
@@ -102,18 +102,18 @@ def count(pool: Service, sentence: str) -> int:
 
 
 def processes(pool: Service) -> dict[str, psutil.Process]:
-    """Those of the workers that run, by name."""
+    """The running processes of the workers, by name."""
     running = psutil.Process(pool.process.pid).children()
     return {(line := each.cmdline())[line.index("--hostname") + 1]: each for each in running}
 
 
 def last(pool: Service, name: str) -> str:
-    """What the log says of a worker at last: `starts`, `is ready` or `ended`."""
+    """The last state of a worker in the log: `starts`, `is ready` or `ended`."""
     return re.findall(rf"{name} (starts|is ready|ended)", pool.log.read_text())[-1]
 
 
 def gone(pool: Service) -> bool:
-    """Whether no process that the pool ever started runs."""
+    """Whether all processes that the pool has started have ended."""
     return not any(psutil.pid_exists(int(pid)) for pid in re.findall(r"starts as process (\d+)", pool.log.read_text()))
 
 
@@ -205,7 +205,7 @@ def test_a_worker_per_gpu_which_shuts_down_when_its_supervisor_is_gone(
 def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     broker: PrivateRabbitMQ, start_pool: Spawn, ask: Ask, threads: ThreadPoolExecutor, eventually: Any, kills: int
 ) -> None:
-    """What comes back is taken by the three others at once: the load leaves them room, and so nothing dies thrice."""
+    """The three other workers have room for the requests that come back, so no request fails three deliveries."""
     pool = start_pool("--processes", "4", "--pause", "0.1", ready=4, TOLK_CONCURRENCY="8")
     stopped, numbers, chance = threading.Event(), itertools.count(), random.Random(4)
     victim = f"cpu2@{HOST}"
@@ -228,7 +228,7 @@ def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     for each in clients:
         each.result()
     received = Counter(re.findall(r"\[(\S+)\] received", pool.log.read_text()))
-    assert max(received.values()) > 1  # some came back
+    assert max(received.values()) > 1  # some requests were delivered again
     with Connection(broker.url) as connection:
         assert topology.dead_letter_queue()(connection.default_channel).queue_declare().message_count == 0
     assert pool.stop() == 0

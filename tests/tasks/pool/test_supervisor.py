@@ -1,4 +1,4 @@
-"""A supervisor of processes that are none of Celery's."""
+"""The supervisor, with plain processes in the place of Celery's workers."""
 
 from __future__ import annotations
 

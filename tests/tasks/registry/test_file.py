@@ -44,21 +44,21 @@ def test_the_models_of_the_repository_can_be_read() -> None:
         ("[models]", "has no [models.NAME] entry"),
         ("[models.x", "is not TOML"),
         ("[models.x]\npairs = []", "reference is missing"),
-        ("other = 1\n" + MODELS, "other is not known"),
-        ('[models."a.b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
+        ("other = 1\n" + MODELS, "other is unknown"),
+        ('[models."a.b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a model's name may have only"),
         ('[models.on-demand]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "choose another name"),
-        ('[models."a b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
-        ('[models.""]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a name holds"),
-        ('[models.x]\nreference = ""\npairs = [{ source = "a", target = "b" }]', "reference is"),
-        ('[models.x]\nreference = "./a\\u0000"\npairs = [{ source = "a", target = "b" }]', "cannot be followed"),
-        ('[models.x]\nreference = 1\npairs = [{ source = "a", target = "b" }]', "reference is"),
-        ('[models.x]\nreference = "x"\npairs = []', "pairs is a list"),
-        ('[models.x]\nreference = "x"\npairs = "fr-en"', "pairs is a list"),
+        ('[models."a b"]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a model's name may have only"),
+        ('[models.""]\nreference = "x"\npairs = [{ source = "a", target = "b" }]', "a model's name may have only"),
+        ('[models.x]\nreference = ""\npairs = [{ source = "a", target = "b" }]', "reference has to be"),
+        ('[models.x]\nreference = "./a\\u0000"\npairs = [{ source = "a", target = "b" }]', "cannot be resolved"),
+        ('[models.x]\nreference = 1\npairs = [{ source = "a", target = "b" }]', "reference has to be"),
+        ('[models.x]\nreference = "x"\npairs = []', "pairs has to be a list"),
+        ('[models.x]\nreference = "x"\npairs = "fr-en"', "pairs has to be a list"),
         ('[models.x]\nreference = "x"\npairs = ["fr-en"]', "a table was expected"),
         ('[models.x]\nreference = "x"\npairs = [{ source = "a" }]', "target is missing"),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "" }]', "are strings"),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b", tokn = "c" }]', "tokn is not known"),
-        ('[models.x]\nreference = "x"\nbeam = 4\npairs = [{ source = "a", target = "b" }]', "beam is not known"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "" }]', "have to be strings"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b", tokn = "c" }]', "tokn is unknown"),
+        ('[models.x]\nreference = "x"\nbeam = 4\npairs = [{ source = "a", target = "b" }]', "beam is unknown"),
         ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = 4', "a table was expected"),
         (
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { beam = "4" }',
@@ -70,47 +70,47 @@ def test_the_models_of_the_repository_can_be_read() -> None:
         ),
         (
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\ndecoding = { nbest = 1 }',
-            "nbest is not known",
+            "nbest is unknown",
         ),
         (
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nprecision = "int4"',
-            "precision is one of auto, float32",
+            "precision has to be one of auto, float32",
         ),
         (
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nwarm = "no"',
-            "warm is true, or false",
+            "warm has to be true",
         ),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nwarm = 1', "warm is true, or false"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nwarm = 1', "warm has to be true"),
         (
             '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nchecksum = "12"',
-            "checksum is sha256:",
+            "checksum has to be",
         ),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nchecksum = 12', "checksum is sha256:"),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = " "', "example is a text"),
-        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = 1', "example is a text"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nchecksum = 12', "checksum has to be"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = " "', "example has to be a"),
+        ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = 1', "example has to be a"),
         (
             '[models.x]\nreference = "ftp://host/model"\npairs = [{ source = "a", target = "b" }]',
-            "is no embedded model's name",
+            "neither an embedded model",
         ),
         (
             '[models.x]\nreference = "hf:opus-mt-fr-en"\npairs = [{ source = "a", target = "b" }]',
-            "is no embedded model's name",
+            "neither an embedded model",
         ),
-        ('[models.x]\nreference = "https://"\npairs = [{ source = "a", target = "b" }]', "is no embedded model's name"),
+        ('[models.x]\nreference = "https://"\npairs = [{ source = "a", target = "b" }]', "neither an embedded model"),
         (
             '[models.x]\nreference = "https://host"\npairs = [{ source = "a", target = "b" }]',
-            "is no embedded model's name",
+            "neither an embedded model",
         ),
         (
             '[models.x]\nreference = "s3:bucket/model"\npairs = [{ source = "a", target = "b" }]',
-            "is no embedded model's name",
+            "neither an embedded model",
         ),
         (
             '[models.x]\nreference = "https://me:secret@h/x"\npairs = [{ source = "a", target = "b" }]',
             "reference 'https:…'",
         ),
         ('[models.x]\nreference = "s3://bucket/x?key=1"\npairs = [{ source = "a", target = "b" }]', "reference 's3:…'"),
-        ('[models.x]\nreference = "fr en"\npairs = [{ source = "a", target = "b" }]', "is no embedded model's name"),
+        ('[models.x]\nreference = "fr en"\npairs = [{ source = "a", target = "b" }]', "neither an embedded model"),
         ("models.x = 1", "a table was expected"),
     ],
 )
@@ -151,7 +151,7 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     path.write_text("[models.x]")
     assert file.current() is before
     assert file.current() is before
-    [record] = caplog.records  # once, not at every look
+    [record] = caplog.records  # one line, not one for each check
     assert "reference is missing" in record.message or "pairs" in record.message
     path.unlink()
     assert file.current() is before

@@ -76,7 +76,7 @@ def offering(*models: str) -> Registry:
     [
         (["fr-en", "en-de"], "fr", "de", ["fr-en", "en-de"]),
         (["fr-en", "en-de", "fr-de"], "fr", "de", ["fr-de"]),  # a direct one always wins
-        (["fr-it", "it-de", "en-de", "fr-en"], "fr", "de", ["fr-en", "en-de"]),  # English before others
+        (["fr-it", "it-de", "en-de", "fr-en"], "fr", "de", ["fr-en", "en-de"]),  # English is the first pivot
         (["en-de", "es-de", "fr-it", "it-de", "fr-es"], "fr", "de", ["fr-it", "it-de"]),  # then as the file has it
         (["fr-it", "fr-es", "es-de"], "fr", "de", ["fr-es", "es-de"]),
         (["fr-en", "en-de", "en-de+en-fi"], "fr", "de", ["fr-en", "en-de"]),
@@ -110,7 +110,7 @@ def test_two_legs_at_most_and_never_back(models: list[str], source: str, target:
 def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
     registry = offering("fr-en", "en-de")
     assert [leg.model.name for leg in registry.resolve(None, "de", None)] == ["en-de"]
-    with pytest.raises(TolkError, match=r"say which source: en \(en-de\), it \(it-de\)\.$"):
+    with pytest.raises(TolkError, match=r"Set source to one of: en \(en-de\), it \(it-de\)\.$"):
         offering("en-de", "it-de", "de-it").resolve(None, "de", None)
     with pytest.raises(TolkError, match=r"it \(it-de\)\. Through another language: es, fr\.$"):
         offering("en-de", "it-de", "fr-en", "es-it", "en-it").resolve(None, "de", None)
@@ -129,7 +129,7 @@ def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> No
 
 
 def thousand(source: str = "fr", target: str = "en") -> Registry:
-    """A thousand models, whose languages may hold their number."""
+    """A thousand models; the names of their languages may contain the model's number."""
     numbers = range(1000)
     pairs = {n: Pair(source.format(n), target.format(n)) for n in numbers}
     return Registry({f"customer-{n}": Entry(f"customer-{n}", "x", (pairs[n],), warm=False) for n in numbers})
@@ -148,7 +148,11 @@ def thousand(source: str = "fr", target: str = "en") -> Registry:
             ("de", "en7", None),
             "No model translates from de to en7. Pairs: fr-en7, fr-en0, fr-en1,",
         ),
-        (thousand(source="fr{}"), (None, "en", None), "say which source: fr0 (customer-0), fr1 (customer-1), fr10 ("),
+        (
+            thousand(source="fr{}"),
+            (None, "en", None),
+            "Set source to one of: fr0 (customer-0), fr1 (customer-1), fr10 (",
+        ),
         (thousand(source="fr{}"), (None, "en", None), " and 988 more."),
     ],
 )
@@ -162,7 +166,7 @@ def test_of_a_thousand_an_error_names_a_dozen_the_closest_first(
 
 
 class Counted(dict[str, Entry]):
-    """Models that count how often somebody goes through all of them."""
+    """A mapping of models that counts the iterations over all of them."""
 
     walks = 0
 

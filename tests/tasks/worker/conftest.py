@@ -1,4 +1,4 @@
-"""A models.toml that changes, workers that follow it, and who asks them."""
+"""A models.toml that changes, workers that follow it, and a client of theirs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ QUICKLY = ("--without-mingle", "--without-gossip")
 
 
 class Offer:
-    """A models.toml, which is replaced at once."""
+    """A models.toml that is replaced atomically."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.entries: dict[str, dict[str, Any]] = {}
 
     def say(self, **entries: dict[str, Any] | None) -> None:
-        """These entries, and what they said of others before; None is for one that goes."""
+        """Writes these entries beside the previous ones; None removes an entry."""
         self.entries = {name: entry for name, entry in (self.entries | entries).items() if entry is not None}
         lines = []
         for name, entry in self.entries.items():
@@ -51,7 +51,7 @@ class Offer:
 
 
 class Client:
-    """Asks the workers for what models.toml says at that moment."""
+    """A client that requests the models that models.toml names at that moment."""
 
     def __init__(self, path: Path, broker: str) -> None:
         self.models = RegistryFile(path)
@@ -83,7 +83,7 @@ class Client:
         return self.ask(model).version
 
     def memory(self) -> dict[str, bool]:
-        """What the one worker has in memory, or had a second ago, and whether it is there to stay."""
+        """The models in the memory of the only worker, at most a second ago, and whether each is warm."""
         [worker] = self.translator.status().workers.values()
         return {model.name: model.warm for model in worker.models}
 
@@ -95,7 +95,7 @@ def offer(tmp_path: Path) -> Offer:
 
 @pytest.fixture
 def start(broker: PrivateRabbitMQ, start_worker, offer: Offer) -> Iterator[Callable[..., Service]]:
-    """Starts a worker, which finds no shared queue and ends with the test: they are its own."""
+    """Starts a worker that ends with the test; the shared queues are deleted, so that each test has its own."""
     with Connection(broker.url) as connection:
         for name in [name for route in SHARED for name in queue_names(route)]:
             Queue(name)(connection.default_channel).delete()
@@ -114,7 +114,7 @@ def start(broker: PrivateRabbitMQ, start_worker, offer: Offer) -> Iterator[Calla
 
 @pytest.fixture
 def client_of(broker: PrivateRabbitMQ, offer: Offer) -> Iterator[Callable[[], Client]]:
-    """Makes one as soon as there is a models.toml."""
+    """Makes a client once there is a models.toml."""
     made: list[Client] = []
 
     def make() -> Client:
@@ -129,7 +129,7 @@ def client_of(broker: PrivateRabbitMQ, offer: Offer) -> Iterator[Callable[[], Cl
 
 @pytest.fixture
 def consumers(broker: PrivateRabbitMQ) -> Callable[[str], int]:
-    """How many workers take messages of a queue; -1 where there is no such queue."""
+    """The number of consumers of a queue; -1 if there is no such queue."""
 
     def count(name: str) -> int:
         with Connection(broker.url) as connection:

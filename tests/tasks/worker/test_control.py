@@ -1,4 +1,4 @@
-"""What a worker that runs can be told."""
+"""The remote-control commands of a running worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a worker says of itself that it is well."""
+"""The health that a worker reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus, to the number."""
+"""The exact values that a worker reports to Prometheus."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ Ask = Callable[..., TranslateReply]
 
 @dataclass(frozen=True)
 class Samples:
-    """What was scraped."""
+    """The samples of one scrape."""
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -106,7 +106,7 @@ def health(port: int) -> tuple[int, str]:
 
 
 def listening(service: Service) -> list[tuple[str, int]]:
-    """Where a process waits for connections."""
+    """The addresses on which a process listens."""
     connections = psutil.Process(service.process.pid).net_connections("tcp")
     return [tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN]
 
@@ -146,7 +146,7 @@ def test_what_a_worker_did_is_counted_to_the_number(
     assert rise("tolk_target_tokens_total", model="a") == expected.target_tokens
     assert rise("tolk_batch_sentences_sum", model="a") == expected.batch_sentences
     assert rise("tolk_batch_tokens_total", model="a") == expected.batch_tokens
-    steps = rise("tolk_steps_total", model="a")  # two sentences of a text share them or do not
+    steps = rise("tolk_steps_total", model="a")  # two sentences of a text may share steps
     assert expected.batch_sentences / 2 <= steps <= expected.batch_sentences
     assert rise("tolk_batch_sentences_count", model="a") == rise("tolk_batch_sentences_bucket", model="a", le="2.0")
     assert rise("tolk_batch_sentences_count", model="a") == steps
@@ -177,7 +177,7 @@ def test_tasks_are_counted_by_their_outcome(
     port = free_port()
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_METRICS=f"127.0.0.1:{port}")
     ask("#sleep 0.3")
-    ask("un", "#bad")  # one text fails, the task does not
+    ask("un", "#bad")  # one text fails, the task succeeds
     for _ in range(3):
         with pytest.raises(TolkError):
             ask("#fail")
@@ -205,7 +205,7 @@ def test_nothing_listens_unless_it_is_told_to(broker: PrivateRabbitMQ, start_wor
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port on which another socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
 
@@ -216,8 +216,8 @@ def taken() -> Iterator[int]:
         (["--metrics", "{taken}"], {}, "its metrics cannot be served on {taken} (Address already in use)"),
         ([], {"TOLK_METRICS": "{taken}"}, "its metrics cannot be served on {taken} (Address already in use)"),
         (["--metrics", "nowhere.invalid:9101"], {}, "its metrics cannot be served on nowhere.invalid:9101 ("),
-        (["--metrics", "9101"], {}, "wanted is HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not '91"),
-        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS: what was expected is HOST:PORT with a port from 1 to 65535"),
+        (["--metrics", "9101"], {}, "expected HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not '91"),
+        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS: expected HOST:PORT with a port from 1 to 65535"),
     ],
 )
 def test_a_worker_that_cannot_serve_them_ends_and_says_why(
@@ -258,7 +258,7 @@ def test_a_worker_whose_first_model_loads_is_not_well_yet(
 
 
 def test_every_fact_has_its_place(nvml: ModuleType) -> None:
-    """All numbers differ, so none can stand for another."""
+    """All numbers differ, so that a test notices if two are confused."""
     engine = EngineStats(
         batches=tuple(range(1, len(BATCH_SIZES) + 2)),
         batch_sentences=1001,

@@ -1,4 +1,4 @@
-"""The models in a worker's memory: a stub of a loader, and real workers whose models.toml changes."""
+"""The models in a worker's memory, with a stub of a loader, and with real workers whose models.toml changes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_models_that_load_slowly_leave_threads_to_the_others(offer: Offer, start
     assert not any(each.done() and each.exception() is None for each in begun)  # while they load
     outcomes = [each.exception() or each.result() for each in begun]
     refused = [each for each in outcomes if isinstance(each, TolkError)]
-    assert [each.code for each in refused] == [Code.OVERLOADED] * 4  # a half may wait
+    assert [each.code for each in refused] == [Code.OVERLOADED] * 4  # half of the threads may wait
     assert all(each.retry_after and 1 <= each.retry_after < 3 for each in refused)
     loaded = [each.timings.load for each in outcomes if isinstance(each, TranslateReply)]
     assert len(loaded) == 2
@@ -101,7 +101,7 @@ def test_a_worker_whose_model_loads_for_ever_can_be_stopped(offer: Offer, start,
     assert client.ask("hot").results[0].text == "un"
     assert client.memory() == {"hot": True}
     assert worker.stop(signal.SIGQUIT) == 0
-    assert worker.logged("stuck", "reject requeue=True")  # for another one to take it
+    assert worker.logged("stuck", "reject requeue=True")  # so that another worker takes it
     error = waits.exception()
     assert isinstance(error, TolkError)
     assert error.code is Code.TIMEOUT
@@ -114,6 +114,6 @@ def test_a_model_that_cannot_be_loaded_is_an_error_and_nothing_more(offer: Offer
     for _ in range(3):
         error = client.fails("broken")
         assert (error.code, error.retry_after) == (Code.UNAVAILABLE, 1.0)
-        assert "broken is broken" not in error.message  # where it lies is not for the caller
+        assert "broken is broken" not in error.message  # the caller must not see the paths of models
     assert worker.log.read_text().count("broken cannot be loaded") == 1
     assert client.ask("hot").results[0].text == "un"

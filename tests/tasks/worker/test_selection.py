@@ -1,4 +1,4 @@
-"""What a worker was told of its queues."""
+"""The selection of queues with -Q and -X."""
 
 from __future__ import annotations
 

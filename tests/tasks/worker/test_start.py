@@ -1,4 +1,4 @@
-"""Real workers on a real broker: how they start, refuse to start, are killed, stop, and what they write down."""
+"""Real workers on a real broker: they start, refuse to start, are killed and stop, and their logs and events."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
             assert ask(text).results[0].text == text
 
     first = start_worker(broker.url, app="echo", **environ)
-    clients = [threads.submit(client) for _ in range(32)]  # twice as many as two workers hold
+    clients = [threads.submit(client) for _ in range(32)]  # twice as many as the two workers hold
     try:
         for how in (signal.SIGTERM, signal.SIGQUIT):
             other = start_worker(broker.url, app="echo", **environ)
@@ -134,7 +134,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
 
 
 def waiting(broker: PrivateRabbitMQ) -> int:
-    """How many requests wait for a worker of model `a`."""
+    """The number of requests that wait for a worker of model `a`."""
     with Connection(broker.url) as connection:
         queue = topology.translation_queue("a", "interactive")(connection.default_channel)
         return int(queue.queue_declare().message_count)
@@ -148,7 +148,7 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     innocents = [threads.submit(ask, f"#sleep 0.{number}") for number in range(20)]
     fatal = threads.submit(ask, "#die", request_id="fatal")
     eventually(lambda: waiting(broker) == 21)
-    for _ in range(3):  # twice with all the others, which come back with it; and by itself
+    for _ in range(3):  # two deliveries together with other requests, and the last one alone
         victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
         assert victim.process.wait(60) == -signal.SIGKILL
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
@@ -177,7 +177,7 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, a
 
 
 def watch(connection: Connection) -> Any:
-    """A queue that hears every event from now on."""
+    """A queue that receives every event from now on."""
     queue: Any = Queue(f"celeryev.{uuid4()}", get_exchange(connection), "#", exclusive=True)
     bound = queue(connection.default_channel)
     bound.declare()
@@ -185,7 +185,7 @@ def watch(connection: Connection) -> Any:
 
 
 def heard(monitor: Any) -> list[dict[str, Any]]:
-    """The events since the last time; a message holds one, or a list of them."""
+    """The events since the last call; a message contains one event or a list of events."""
     events: list[dict[str, Any]] = []
     while (message := monitor.get(no_ack=True)) is not None:
         events.extend([message.payload] if isinstance(message.payload, dict) else message.payload)

@@ -1,4 +1,4 @@
-"""How work finds a model: real workers on a real broker, whose models.toml changes while they run."""
+"""Requests reach a worker that has their model: real workers on a real broker, with a models.toml that changes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_a_worker_follows_its_registry(offer: Offer, start, eventually, consumer
 
     offer.say(new={"reference": "./broken"}, hot={"precision": "int8"})
     eventually(lambda: client.version("hot") == "int8")
-    eventually(partial(worker.says, "new stays as it is, and is tried again"))
+    eventually(partial(worker.says, "model new is not updated, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
     begun = [client.begin("new", "#sleep 1.5", request_id=f"begun-{number}") for number in range(8)]
     eventually(lambda: all(worker.logged(f"begun-{number}", "received") for number in range(8)))
-    held = client.begin("new", request_id="held", priority="bulk")  # there is no thread for it yet
+    held = client.begin("new", request_id="held", priority="bulk")  # no thread is free for it yet
     eventually(lambda: worker.logged("held", "received"))
     offer.say(new=None)
     assert held.result().results[0].text == "un"
@@ -84,7 +84,7 @@ def test_subscriptions_are_what_they_were_after_a_new_connection(
     names = ["tolk.translate.new.bulk", "tolk.suspects.new", "tolk.translate.on-demand.7.interactive"]
     eventually(lambda: [consumers(name) for name in names] == [1, 1, 1])
     eventually(lambda: consumers("tolk.translate.going.bulk") == 0)
-    with Connection(broker.url) as connection:  # what ends a consumer ends the worker's connection
+    with Connection(broker.url) as connection:  # a deleted queue ends the worker's connection
         Queue("tolk.suspects.old")(connection.channel()).delete()
     eventually(partial(worker.says, "Connection to broker lost"))
     eventually(lambda: consumers("tolk.suspects.old") == 1)

@@ -1,4 +1,4 @@
-"""The task by itself: what becomes of a payload, without a broker and without a model."""
+"""The task alone, without a broker and without a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tasks.worker.translate import WAY_BACK, translate
 
 
 class Model:
-    """Answers with what it is told to, and remembers how it was asked."""
+    """A model that returns a given result and keeps the arguments of the calls."""
 
     version = "abc"
 

@@ -1,4 +1,4 @@
-"""A worker whose model hangs ends by itself, and its messages are delivered again."""
+"""A worker whose model hangs ends itself, and its messages are delivered again."""
 
 from __future__ import annotations
 
