@@ -1,78 +1,82 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability lock environment clean
+.PHONY: bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability
+.PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 ENV := .venv/bin/python -m
-# Processes that test at once, a module each: most of the time tests wait for others to start and to end.
+# One test process for each core, at most 4, each with whole modules: most tests wait for services to start and to end.
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
 
-run: ## set up what is missing and run the service on PORT (8000); Ctrl-C stops it
+run: ## install what is missing and run the service on PORT (8000); Ctrl-C stops it
 	@$(PYTHON) -m launch.install run
 	@$(ENV) launch.service
 
-test: ## set up what is missing and run every test; ARGS go to pytest
+test: ## install what is missing and run all tests; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
-test-faults: ## make every fault happen to a whole service, four minutes; prints what became of the requests
+test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (4 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
 
-test-soak: ## ten minutes at half of what the service can do: memory, threads, connections and queues stay as they are
+test-soak: ## run a service at half its capacity: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
 
-test-compose: environment ## docker-compose.yml in a Docker Engine, from nothing to nothing, ten minutes; prints what was seen
+test-compose: dev ## run docker-compose.yml in a Docker Engine, check it and print the results (10 minutes)
 	@$(ENV) tests.compose.stack
 
-check: lint types imports ## all three
+check: lint types imports ## run ruff, mypy and import-linter
 
-lint: environment ## ruff: style, and formatting
+lint: dev ## run ruff: lint rules and formatting
 	@$(ENV) ruff check .
 	@$(ENV) ruff format --check .
 
-types: environment ## mypy, strictly
+types: dev ## run mypy in strict mode
 	@$(ENV) mypy
 
-imports: environment ## which room may import which
+imports: dev ## run import-linter: the rules of which package may import which
 	@.venv/bin/lint-imports
 
-schema: environment ## write schema.graphql anew
+schema: environment ## regenerate schema.graphql
 	@$(ENV) flask --app app schema export
 
-bench-quality: environment ## translations beside transformers'; DATA=pairs.tsv.gz scores them
+bench-quality: dev ## compare translations with those of transformers; DATA=pairs.tsv.gz also scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
 
-bench-engine: environment ## the engine beside CTranslate2 and transformers, seven minutes; DATA=pairs.tsv.gz scores them
+bench-engine: dev ## compare the engine with CTranslate2 and transformers; DATA=pairs.tsv.gz also scores (7 minutes)
 	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
 
-bench-training: environment ## what a step of training costs, and what its products alone would, half a minute
+bench-training: dev ## measure the cost of a training step, and of its products alone (half a minute)
 	@$(ENV) benchmarks.training
 
-bench-path: environment ## what a request costs without a model, stage by stage, in CPU and in time
+bench-path: dev ## measure the cost of each stage of a request without a model (3 minutes)
 	@$(ENV) benchmarks.path
 
-bench-overload: environment ## three times the load that the workers can bear, a minute
+bench-overload: dev ## send up to three times the load that the workers can serve (1 minute)
 	@$(ENV) benchmarks.overload
 
-bench-models: environment ## a thousand models on demand in one worker that has memory for a hundred, some minutes
+bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
 
-bench-observability: environment ## what logs, traces and metrics cost a translation, six minutes
+bench-observability: dev ## measure the cost of logs, traces and metrics per translation (6 minutes)
 	@$(ENV) benchmarks.observability
 
-lock: ## write constraints.txt anew: the newest versions that setup.cfg allows
+lock: ## regenerate constraints.txt with the newest versions that setup.cfg allows
 	@$(PYTHON) -m launch.install lock
 
-environment: ## set up .venv and nothing else
+environment: ## install .venv with the packages that run the service
 	@$(PYTHON) -m launch.install
 
-clean: ## remove what was set up and what was cached; what the service stored goes too
+dev: ## install .venv with the packages of the service, the checks, the tests and the benchmarks
+	@$(PYTHON) -m launch.install dev
+
+clean: ## remove .venv, all caches, and the data of the service
 	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,22 +1,26 @@
-"""Plain `gunicorn` serves the web tier; docs/api.md names the settings."""
+"""Plain `gunicorn` serves the web tier; README.md lists the settings."""
 
 import os
 import re
+import runpy
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.broker.admission import THREADS
-from app.settings import Settings, SettingsError
+from app.settings import THREADS, Settings
+from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import load_registry
 
 
 def load() -> Settings:
+    """All that a worker reads, too: where it cannot be used, gunicorn is to say so, and no worker to begin."""
     settings = Settings.from_env(os.environ)
     load_registry(settings.models)
+    if settings.translator == "celery":
+        runpy.run_path(str(Path(__file__).with_name("celeryconfig.py")))
     return settings
 
 

@@ -1,53 +1,33 @@
-"""The routes, and what every response carries."""
+"""Which address is answered by what."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, abort, render_template, request
-from sqlalchemy import select
-from werkzeug.datastructures import ContentSecurityPolicy
+from flask import Flask
 
+from app import pages
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
-from app.broker.admission import REQUESTS
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.transactions import Database
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
-from app.settings import Settings
+from app.monitoring.recent_errors import RecentErrors
+from app.settings import REQUESTS, Settings
+from app.translation.translate import abandon
 from app.translation.translator import Translator
-from app.web.hangups import Clients
-from tasks.contract.errors import Code, TolkError
+from app.web import health
+from app.web.hangups import Hangups
+from app.web.places import bounded
 from tasks.registry.file import RegistryFile
 
 if TYPE_CHECKING:
-    from app.monitoring.metrics import Metrics
-
-# Pages hold no inline script and no eval, and load nothing from elsewhere.
-SECURITY_POLICY = {
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "img-src": "'self' data:",
-    "connect-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'none'",
-}
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
+    from app.monitoring.metrics import WebMetrics
 
 
 def register(
@@ -56,12 +36,14 @@ def register(
     models: RegistryFile,
     translator: Translator,
     database: Database,
-    metrics: Metrics | None,
+    metrics: WebMetrics | None,
+    recent_errors: RecentErrors,
 ) -> None:
     """Adds the routes to the application."""
-    app.jinja_env.globals["graphiql"] = settings.graphiql
-    accounts = Accounts(database, translator)
-    tools = (settings, models, translator, Clients(accounts.abandon), accounts, KeyRing(database))
+    ledger = Ledger(database)
+    repeats = Repeats(ledger)
+    hangups = Hangups(partial(abandon, translator, repeats))
+    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)
@@ -69,67 +51,10 @@ def register(
     view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
-
-    @app.get("/")
-    def page() -> str:
-        registry, status = models.current(), translator.known_status()
-        return render_template(
-            "index.html",
-            pairs=[(way.source, way.target, status.can_translate(way, registry)) for way in registry.ways],
-            limit=min(settings.max_text_characters, settings.max_request_characters),
-            max_timeout=settings.max_timeout,
-        )
-
-    @app.get("/status")
-    def status() -> str:
-        return render_template("status.html", flower_url=settings.flower)
-
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """The process lives."""
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    def readyz() -> dict[str, str]:
-        """A request would be answered: else translator or database raise UNAVAILABLE, which says what is missing."""
-        translator.check()
-        database.run(lambda connection: connection.execute(select(1)))
-        return {"status": "ready"}
-
+    app.add_url_rule("/", "page", partial(pages.translate, settings, models, translator))
+    app.add_url_rule("/status", "status", partial(pages.status, settings))
+    app.add_url_rule("/healthz", "healthz", health.alive)
+    app.add_url_rule("/readyz", "readyz", partial(health.ready, translator.check, database))
     if metrics is not None:
-
-        @app.get("/metrics")
-        def scrape() -> Response:
-            return Response(metrics.text(), content_type=metrics.CONTENT_TYPE)
-
-        @app.before_request
-        def separate() -> None:
-            """Metrics have an address of their own, which need not be everybody's, and nothing else is there."""
-            is_theirs = request.environ.get("SERVER_PORT") == str(metrics.address.port)
-            if is_theirs != (request.endpoint == "scrape"):
-                abort(404)
-
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        response.headers.update(HEADERS)
-        response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
-        # Answers hold people's texts. Pages hold none, and files say what they allow.
-        response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
-        if request.is_secure:
-            response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
-        return response
-
-
-def bounded(view: Callable[..., Any], places: threading.BoundedSemaphore) -> Callable[..., Any]:
-    """The view, which refuses at once what has no place."""
-
-    @wraps(view)
-    def answer() -> Any:
-        if not places.acquire(blocking=False):
-            raise TolkError(Code.OVERLOADED, "Too many requests are being served already. Try again in a second.", 1.0)
-        try:
-            return view()
-        finally:
-            places.release()
-
-    return answer
+        app.add_url_rule("/metrics", "scrape", partial(health.scrape, metrics))
+        health.separate(app, metrics.address.port)

@@ -1,33 +1,32 @@
-"""What can be set about the web tier. The only place in app/ that reads the environment."""
+"""What can be set about the web tier: the only place in app/ that reads the environment, by tasks.environment."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from tasks import environment
 from tasks.contract.names import MESSAGE_BYTES
-from telemetry import logs, tracing
+from tasks.environment import SettingsError, choice, switch, whole_number
+from telemetry import logs
 from telemetry.address import Address
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
-MEMORY = URL.create("sqlite")  # a database that ends with its process
+# What a process takes on at once.
+IN_FLIGHT = 96  # translations
+REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up
+THREADS = REQUESTS + 16  # some are left to refuse, and to tell how the process does
+IN_MEMORY = URL.create("sqlite")  # a database that ends with its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
-
-
-C = TypeVar("C", bound=str)
-
-
-class SettingsError(Exception):
-    """An environment variable cannot be used; the message names it and says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Settings:
     """
 
     translator: Literal["celery", "echo"] = "celery"
-    models: Path = REPOSITORY / "models.toml"
+    models: Path = environment.MODELS
     max_texts: int = 128
     max_text_characters: int = 20_000
     max_request_characters: int = 100_000
@@ -50,7 +49,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
-    database: URL = MEMORY
+    database: URL = IN_MEMORY
     introspection: bool = True
     graphiql: bool = True
     origins: tuple[str, ...] = ()
@@ -75,30 +74,27 @@ class Settings:
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """An unset or empty variable leaves the default. Raises SettingsError."""
-        flower = environ.get("TOLK_FLOWER_URL") or None
-        if flower is not None and not flower.startswith(("http://", "https://")):
-            raise SettingsError(f"TOLK_FLOWER_URL: the address of a page was expected, not {flower!r}.")
         settings = cls(
-            translator=_choice(environ, "TOLK_TRANSLATOR", ("celery", "echo"), cls().translator),
-            models=Path(environ.get("TOLK_MODELS") or cls().models),
-            max_texts=_integer(environ, "TOLK_MAX_TEXTS", cls().max_texts),
-            max_text_characters=_integer(environ, "TOLK_MAX_TEXT_CHARACTERS", cls().max_text_characters),
-            max_request_characters=_integer(environ, "TOLK_MAX_REQUEST_CHARACTERS", cls().max_request_characters),
-            max_timeout=_integer(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
+            translator=choice(environ, "TOLK_TRANSLATOR", ("celery", "echo"), cls().translator),
+            models=environment.models(environ),
+            max_texts=whole_number(environ, "TOLK_MAX_TEXTS", cls().max_texts),
+            max_text_characters=whole_number(environ, "TOLK_MAX_TEXT_CHARACTERS", cls().max_text_characters),
+            max_request_characters=whole_number(environ, "TOLK_MAX_REQUEST_CHARACTERS", cls().max_request_characters),
+            max_timeout=whole_number(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
             host=environ.get("TOLK_HOST") or cls().host,
-            port=_integer(environ, "PORT", cls().port, least=0, most=65_535),
-            flower=flower,
+            port=whole_number(environ, "PORT", cls().port, least=0, most=65_535),
+            flower=environment.matching(environ, "TOLK_FLOWER_URL", "https?://.*", "the address of a page"),
             database=_database(environ),
-            introspection=_switch(environ, "TOLK_INTROSPECTION", cls().introspection),
-            graphiql=_switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
+            introspection=switch(environ, "TOLK_INTROSPECTION", cls().introspection),
+            graphiql=switch(environ, "TOLK_GRAPHIQL", cls().graphiql),
             origins=_origins(environ, "TOLK_ORIGINS"),
-            log_texts=_switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
-            log_format=_choice(environ, "TOLK_LOG_FORMAT", logs.FORMS, logs.default_form()),
-            log_level=_choice(environ, "TOLK_LOG_LEVEL", logs.LEVELS, cls().log_level),
+            log_texts=switch(environ, "TOLK_LOG_TEXTS", cls().log_texts),
+            log_format=environment.log_format(environ),
+            log_level=environment.log_level(environ) or cls().log_level,
             traces=_traces(environ),
-            metrics=_address(environ, "TOLK_METRICS"),
-            metrics_files=Path(files) if (files := environ.get("PROMETHEUS_MULTIPROC_DIR")) else None,
-            export_spans=_export_spans(environ),
+            metrics=environment.metrics(environ),
+            metrics_files=environment.path(environ, "PROMETHEUS_MULTIPROC_DIR"),
+            export_spans=environment.export_spans(environ),
         )
         if settings.metrics is not None and settings.metrics.port == settings.port:
             raise SettingsError(f"TOLK_METRICS: another port than that of the service, {settings.port}, was expected.")
@@ -111,7 +107,7 @@ class Settings:
 
 
 def _database(environ: Mapping[str, str]) -> URL:
-    address = _secret(environ, "DATABASE_URL")
+    address = environment.secret(environ, "DATABASE_URL")
     if address is None:
         return URL.create("sqlite", database=str(REPOSITORY / ".run" / "tolk.sqlite"))
     try:
@@ -125,64 +121,14 @@ def _database(environ: Mapping[str, str]) -> URL:
     return url.set(drivername=drivers[backend])
 
 
-def _secret(environ: Mapping[str, str], name: str) -> str | None:
-    """A variable's value, or what stands in the file that NAME_FILE names."""
-    value, path = environ.get(name) or None, environ.get(f"{name}_FILE") or None
-    if path is None:
-        return value
-    if value is not None:
-        raise SettingsError(f"{name}: either the variable or {name}_FILE was expected, not both.")
-    try:
-        value = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}_FILE: a file that can be read was expected, not {path!r} ({error}).") from error
-    if not value:
-        raise SettingsError(f"{name}_FILE: a file with a value was expected, and {path!r} is empty.")
-    return value
-
-
-def _integer(environ: Mapping[str, str], name: str, default: int, *, least: int = 1, most: int = 1_000_000_000) -> int:
-    value = environ.get(name) or str(default)
-    if not (value.isascii() and value.isdigit() and len(value) <= 10 and least <= int(value) <= most):
-        raise SettingsError(f"{name}: a whole number from {least} to {most} was expected, not {value!r}.")
-    return int(value)
-
-
-def _choice(environ: Mapping[str, str], name: str, choices: Sequence[C], default: C) -> C:
-    value = environ.get(name) or default
-    for choice in choices:
-        if value == choice:
-            return choice
-    raise SettingsError(f"{name}: {', '.join(choices[:-1])} or {choices[-1]} was expected, not {value!r}.")
-
-
-def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
-    return _choice(environ, name, ("on", "off"), "on" if default else "off") == "on"
-
-
 def _traces(environ: Mapping[str, str]) -> Path | None:
     value = environ.get("TOLK_TRACES") or str(REPOSITORY / ".run" / "traces")
     return None if value == "off" else Path(value)
 
 
-def _address(environ: Mapping[str, str], name: str) -> Address | None:
-    value = environ.get(name)
-    try:
-        return Address.parse(value) if value else None
-    except ValueError as error:
-        raise SettingsError(f"{name}: what was expected is {error}.") from error
-
-
-def _export_spans(environ: Mapping[str, str]) -> bool:
-    try:
-        return tracing.wanted(environ)
-    except tracing.TracingError as error:
-        raise SettingsError(str(error)) from error
-
-
 def _origins(environ: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Origins as browsers send them (RFC 6454, section 6.2)."""
-    origins = tuple(origin.strip() for origin in (environ.get(name) or "").split(",") if origin.strip())
+    origins = environment.items(environ, name)
     for origin in origins:
         if origin == "*":
             raise SettingsError(

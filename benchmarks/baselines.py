@@ -1,6 +1,6 @@
-"""What the path is measured against: bare Flask, graphql-server's own view, and an RPC by kombu and nothing else.
+"""The baselines of `benchmarks.path`: bare Flask, graphql-server's own view, and an RPC with kombu alone.
 
-python -m benchmarks.baselines BROKER_URL answers the kombu RPC.
+python -m benchmarks.baselines BROKER_URL runs the server of the kombu RPC.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from kombu import Connection, Consumer, Message, Queue
 from kombu.pools import ProducerPool
 from typing_extensions import override
 
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.transactions import Database
-from app.graphql.schema import Context, build_schema
+from app.graphql.schema import build_schema
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import EchoTranslator
 from celeryconfig import broker_transport_options
 from tasks.contract.reply import TextResult, TranslateReply
 from tasks.queues.topology import translation_queue
 from tasks.registry.file import load_registry
 
-QUEUE = translation_queue("bare-kombu", "interactive")  # of the same kind, with the same arguments as a model's
-PUBLISHERS = 10  # connections, as the translator has them
+QUEUE = translation_queue("bare-kombu", "interactive")  # a quorum queue with the same arguments as a model's queue
+PUBLISHERS = 10  # connections, as many as CeleryTranslator has
 
 
 def flask_app() -> Flask:
-    """A route that parses JSON and answers JSON."""
+    """A Flask application with one route, which parses JSON and answers JSON."""
     app = Flask("bare")
 
     @app.post("/graphql")
@@ -47,16 +50,18 @@ def flask_app() -> Flask:
 
 
 def graphql_app() -> Flask:
-    """Tolk's schema behind graphql-server's own view, which parses and validates every document."""
+    """Tolk's schema with graphql-server's own view, which parses and validates every document again."""
     app = Flask("graphql")
     settings, translator = Settings(), EchoTranslator()
-    accounts = Accounts(Database(settings.database), translator)
+    ledger = Ledger(Database(settings.database))
+    repeats = Repeats(ledger)
+    errors = RecentErrors()
     registry = load_registry(Path("models.toml"))
 
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, str(uuid4()), time.time(), None, accounts)
+            return Context(settings, registry, translator, str(uuid4()), time.time(), None, ledger, repeats, errors)
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app
@@ -67,7 +72,7 @@ def connection(url: str) -> Connection:
 
 
 class KombuClient:
-    """A reply queue, a thread that consumes it, a pool of producers, and a Future for each call."""
+    """The client of the RPC: a reply queue, a thread that consumes it, a pool of producers, a Future for each call."""
 
     def __init__(self, url: str) -> None:
         self._replies = Queue(f"tolk.reply.{uuid4().hex}", durable=True, expires=60)
@@ -109,7 +114,7 @@ class KombuClient:
 
 
 def serve(url: str) -> None:
-    """Answers as the task does: the reply is confirmed by the broker, and then the message is acknowledged."""
+    """Answers as the task does: it acknowledges a message when the broker has confirmed the reply."""
     with connection(url) as source, connection(url) as sink:
         producer = sink.Producer(serializer="json")
 
@@ -120,7 +125,7 @@ def serve(url: str) -> None:
                 TranslateReply(model=payload["model"], results=results).encode(),
                 routing_key=message.properties["reply_to"],
                 correlation_id=message.properties["correlation_id"],
-                delivery_mode="transient",
+                delivery_mode=1,  # transient
             )
             message.ack()
 

@@ -1,23 +1,22 @@
-"""The engine beside CTranslate2 and transformers: the same weights, sentences, beams and limits, on all cores.
+"""Compares the engine with CTranslate2 and transformers: same weights, sentences, beams and limits, on all cores.
 
 python -m benchmarks.engine [DATA.tsv[.gz]] [--rounds N] [--quick]
 
-A line of DATA is a sentence, a tab and its translation; without DATA the sentences of the tests are translated, and
-nothing is scored. Each side runs in a process of its own; rounds measure every side once, one after the other, and the
-medians count. Two models: the embedded one, and one as large as OPUS-MT's, with seeded weights that never end a
-sentence, so that every translation has just as many tokens as it may. Arrivals are those of a Poisson process.
+A line of DATA is a sentence, a tab and its translation. Without DATA, the benchmark translates the sentences of the
+tests and reports no scores. Each engine runs in a process of its own. Every round measures every engine once, one after
+the other; the reported numbers are medians. There are two models: the embedded one, and one of OPUS-MT's size with
+seeded weights that never ends a sentence, so that every translation has the full number of tokens. Sentences that
+arrive one by one arrive as a Poisson process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import platform
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,21 +29,21 @@ import torch
 import transformers
 from ctranslate2.converters import TransformersConverter
 
+from benchmarks.opus import OPUS, opus_model
 from benchmarks.quality import MODEL, TESTS, read
 from benchmarks.sides import CTranslate2, Ours, Process, Sentences, Transformers, cores
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-LIMIT = 200  # target tokens of the embedded model's translations, which end by themselves
-OPUS = {"d_model": 512, "layers": 6, "heads": 8, "ffn": 2048, "vocabulary": 32_000, "sentences": 256, "tokens": 16}
-LOAD, ARRIVALS, ROUNDS_OF_ARRIVALS = 0.8, 2_000, 5  # of the capacity with static batches; sentences
+LIMIT = 200  # target tokens; most translations of the embedded model end before
+LOAD, ARRIVALS, ROUNDS_OF_ARRIVALS = 0.8, 2_000, 5  # share of the capacity with static batches; sentences; rounds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The engine beside CTranslate2 and transformers.")
+    parser = argparse.ArgumentParser(description="Compares the engine with CTranslate2 and transformers.")
     parser.add_argument("data", nargs="?", type=Path, default=TESTS, metavar="DATA.tsv[.gz]")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="a short run of every part, to check that it works")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()
@@ -86,43 +85,6 @@ def machine() -> None:
     )
 
 
-def opus_model(directory: Path) -> list[list[int]]:
-    """Writes the model; returns sentences for it, as long as those of a corpus."""
-    size = OPUS["vocabulary"]
-    config = transformers.MarianConfig(
-        vocab_size=size,
-        decoder_vocab_size=size,
-        d_model=OPUS["d_model"],
-        encoder_layers=OPUS["layers"],
-        decoder_layers=OPUS["layers"],
-        encoder_attention_heads=OPUS["heads"],
-        decoder_attention_heads=OPUS["heads"],
-        encoder_ffn_dim=OPUS["ffn"],
-        decoder_ffn_dim=OPUS["ffn"],
-        activation_function="swish",
-        max_position_embeddings=512,
-        scale_embedding=True,
-        eos_token_id=0,
-        pad_token_id=size - 1,
-        bos_token_id=0,
-        decoder_start_token_id=size - 1,
-        forced_eos_token_id=0,
-    )
-    torch.manual_seed(0)
-    model = transformers.MarianMTModel(config)
-    model.final_logits_bias[0, 0] = -1e4  # nobody ends before the limit
-    model.generation_config.update(bad_words_ids=[[size - 1]], max_length=512)
-    model.save_pretrained(directory)
-    for name in ("source.spm", "target.spm"):
-        shutil.copy(MODEL / name, directory)
-    names = ["</s>", "<unk>", *(f"t{i}" for i in range(2, size - 1)), "<pad>"]
-    (directory / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
-    (directory / "tokenizer_config.json").write_text("{}")
-    chance = random.Random(0)
-    lengths = [min(60, max(4, round(chance.lognormvariate(2.7, 0.5)))) for _ in range(OPUS["sentences"])]
-    return [[*(chance.randrange(2, size - 1) for _ in range(length)), 0] for length in lengths]
-
-
 def quality(
     directory: Path, texts: Sequence[str], references: Sequence[str], targets: list[tuple[str, str, float, bool]]
 ) -> None:
@@ -162,7 +124,7 @@ def throughput(
     for beam in (1, 4):
         for _ in range(rounds):
             for name, side in running:
-                # The slow ones get fewer of them: it is a rate that is measured.
+                # Slow engines get fewer sentences; the rate is comparable all the same.
                 some = sentences if "int8" in name else sample(sentences, len(sentences) // 4)
                 seconds, _ = side.ask("translate", some, beam, limit)
                 found.setdefault((name, beam), []).append(len(some) / seconds)
@@ -220,7 +182,10 @@ def alone(
 def arrivals(directory: Path, texts: Sequence[str], targets: list[tuple[str, str, float, bool]]) -> None:
     chance = random.Random(0)
     sentences = [chance.choice(texts) for _ in range(min(ARRIVALS, 10 * len(texts)))]
-    sides = {"static batches": (Ours, directory, "int8", True), "continuous": (Ours, directory, "int8")}
+    sides: dict[str, tuple[Any, ...]] = {
+        "static batches": (Ours, directory, "int8", True),
+        "continuous": (Ours, directory, "int8"),
+    }
     running = {name: Process(name, *make) for name, make in sides.items()}
     for beam in (1, 4):
         capacity = []
@@ -294,7 +259,7 @@ def process(name: str, make: tuple[Any, ...]) -> Iterator[Process]:
 
 
 def sample(sentences: Sequence[Any], count: int) -> list[Any]:
-    """As many, evenly spaced."""
+    """At most `count` of the sentences, evenly spaced."""
     return list(sentences[:: max(1, len(sentences) // max(1, count))][:count])
 
 
@@ -308,4 +273,4 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

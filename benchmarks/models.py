@@ -1,11 +1,11 @@
-"""A thousand models on demand, one worker that has memory for a hundred: who asks for them waits how long?
+"""Measures the waits for a thousand models on demand, with one worker that has memory for a hundred.
 
 python -m benchmarks.models [REQUESTS]
 
-RabbitMQ, the Celery worker and the models are real. There are 50 of the latter on disk, the embedded one with seeded
-noise on its weights, and 1,000 names for them, each of which is a model of its own to the worker. The names are asked
-for as often as Zipf's law has it (the n-th of them 1/n times as often as the first), by 16 clients, each of which asks
-again when it is answered. Then the ten most popular alone, for what a translation takes where nothing is loaded.
+RabbitMQ, the Celery worker and the models are real. On disk there are 50 models: the embedded one with seeded noise on
+its weights. They have 1,000 names, each of which is a model of its own to the worker. 16 clients request models with
+Zipf's distribution (the n-th name 1/n times as often as the first), each again when it has an answer. Then they request
+only the ten most popular models, which measures translations while no model is loaded.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from benchmarks.path import answers, describe, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import TolkError
@@ -45,19 +46,19 @@ TIMEOUT = 30.0  # seconds
 PACE = 0.1  # seconds
 TEXT = "Je vais dormir."
 NOISE = 1e-3  # of a weight
-LOADED = 1e-3  # seconds: less was no load
+LOADED = 1e-3  # seconds: a shorter `load` stage means that the model was in memory
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the requests: seconds that each took, by whether its model was in memory, and of loading."""
+    """The outcome of the requests: seconds of each, by whether its model was in memory, and seconds of loads."""
 
     hits: list[float] = field(default_factory=list)
     misses: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)  # who asks the most popular model
-    resident: list[int] = field(default_factory=list)  # bytes of the worker, every tenth of a second
+    beside: list[float] = field(default_factory=list)  # requests to the most popular model, meanwhile
+    resident: list[int] = field(default_factory=list)  # resident bytes of the worker, every tenth of a second
     seconds: float = 0.0
 
     @property
@@ -84,7 +85,7 @@ def main() -> None:
         translator = CeleryTranslator.from_config(RegistryFile(models), broker.url)
         stack.callback(translator.close)
         wait(lambda: answers(translator.check))
-        ask(translator, 0, TEXT, Outcome())  # with the first model comes what is there once for all of them
+        ask(translator, 0, TEXT, Outcome())  # the first model also loads the code that all models share
         empty = worker.memory_info().rss - each
         asked = list(popularity(requests, random.Random(1)))
         mixed = offer(translator, worker, asked)
@@ -96,7 +97,7 @@ def main() -> None:
 
 
 def write_models(directory: Path) -> Path:
-    """models.toml and what it names."""
+    """Writes the models and a models.toml, and returns the path of models.toml."""
     weights = load_file(EMBEDDED / "model.safetensors")
     for number in range(DIRECTORIES):
         chance = torch.Generator().manual_seed(number)
@@ -116,7 +117,7 @@ def write_models(directory: Path) -> Path:
 
 
 def footprint() -> int:
-    """Bytes that one of them takes, as the worker counts."""
+    """The bytes of memory that one model takes, as the worker counts them."""
     from models.local import LocalTranslator
 
     with LocalTranslator.load("fr-en") as translator:
@@ -124,13 +125,13 @@ def footprint() -> int:
 
 
 def popularity(requests: int, chance: random.Random) -> Iterator[int]:
-    """Names by Zipf's law."""
+    """The number of a model for each of `requests`, with Zipf's distribution."""
     weights = [1 / (rank + 1) for rank in range(NAMES)]
     yield from chance.choices(range(NAMES), weights, k=requests)
 
 
 def offer(translator: CeleryTranslator, worker: psutil.Process, names: Sequence[int]) -> Outcome:
-    """Asks for all of them; returns when all are answered."""
+    """Requests a translation from each model of `names`, and returns when all have been answered."""
     outcome = Outcome()
     texts = itertools.cycle((HOUSE / "tests" / "data" / "sentences.fr").read_text(encoding="utf-8").splitlines())
     work = iter(list(zip(names, texts, strict=False)))
@@ -156,7 +157,7 @@ def offer(translator: CeleryTranslator, worker: psutil.Process, names: Sequence[
         for each in [pool.submit(client) for _ in range(CLIENTS)]:
             each.result()
         outcome.seconds = time.perf_counter() - began
-        over.set()  # and the pool waits for who watches
+        over.set()  # ends `watch`, for which the pool of threads waits
     return outcome
 
 
@@ -171,7 +172,7 @@ def ask(translator: CeleryTranslator, name: int, text: str, outcome: Outcome) ->
     )
     began = time.perf_counter()
     try:
-        reply = translator.translate(request, f"{name}-{began}")
+        reply = ask_models(translator, f"{name}-{began}", [request])
     except TolkError as error:
         outcome.errors.append(error.code)
         return
@@ -184,7 +185,7 @@ def ask(translator: CeleryTranslator, name: int, text: str, outcome: Outcome) ->
 
 
 def ideal_hit_rate(names: Sequence[int]) -> float:
-    """Of a cache of as many models from which the least recently used goes, one request after the other."""
+    """The hit rate of a cache with room for IN_MEMORY models that evicts the least recently used one."""
     cache: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for name in names:
@@ -201,14 +202,17 @@ def report(mixed: Outcome, hot: Outcome, cold: Outcome, empty: int, budget: int,
     rows = [
         ("requests, of which answered with an error", f"{len(mixed.hits) + len(mixed.misses)}, {len(mixed.errors)}"),
         ("model was in memory", f"{mixed.hit_rate:.1%} (an ideal LRU cache of {IN_MEMORY}: {ideal:.1%})"),
-        ("loading one, nobody else asks, p50, p99 ms", shown(cold.loads)),
+        ("load of a model without other requests, p50, p99 ms", shown(cold.loads)),
         ("wait for a model that is not in memory, p50, p99 ms", shown(mixed.loads)),
-        ("a translation with such a wait, p50, p99 ms", shown(mixed.misses)),
-        ("a translation without, p50, p99 ms", shown(mixed.hits)),
-        ("the most popular model, now and then, p50, p99 ms", shown(mixed.beside)),
-        (f"the same, while others ask the {HOT} most popular and nothing loads, p50, p99 ms", shown(hot.beside)),
+        ("translation with such a wait, p50, p99 ms", shown(mixed.misses)),
+        ("translation without such a wait, p50, p99 ms", shown(mixed.hits)),
+        ("translation by the most popular model, p50, p99 ms", shown(mixed.beside)),
+        (
+            f"the same, while others use only the {HOT} most popular, p50, p99 ms",
+            shown(hot.beside),
+        ),
         ("translations/s, with and without loads", f"{rate(mixed):.0f}, {rate(hot):.0f}"),
-        ("budget, and highest memory of the worker above its own, MB", f"{budget / 1e6:.0f}, {highest / 1e6:.0f}"),
+        ("budget, and largest memory of the worker for models, MB", f"{budget / 1e6:.0f}, {highest / 1e6:.0f}"),
     ]
     table = "\n".join(f"| {what} | {value} |" for what, value in rows)
     return f"| | |\n| --- | ---: |\n{table}\n\nMemory within the budget: {verdict(highest <= budget)}."

@@ -1,10 +1,10 @@
-"""What it costs to see inside: the same requests to services that tell nothing, all, and all to a collector, too.
+"""Measures the cost of logs, traces and metrics: the same requests with none, with all, and with OTLP export.
 
 python -m benchmarks.observability
 
-Each side is a whole service of its own, with the default model: a RabbitMQ, a worker, gunicorn. Every round measures
-every side, one after the other and in turns; a round's sides make a pair. Printed are medians of the pairs' ratios, and
-the interval that holds the median with 95 % and more, by order statistics.
+Each side is a whole service of its own with the default model: a RabbitMQ, a worker, gunicorn. Every round measures all
+sides, one after the other, in changing order. The benchmark prints the medians of the ratios within the rounds, and
+intervals that hold the median with a confidence of at least 95 %, by order statistics.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ThreadingHTTPServer(("127.0.0.1", {port}), Handler).serve_forever()
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A service, what its clients do, and its broker."""
+    """A service: the Stage that is measured, and its broker."""
 
     stage: Stage
     node: psutil.Process
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def start(directory: Path, environ: dict[str, str], stack: ExitStack, log: IO[bytes], *, metrics: bool) -> Side:
-    """A service, ended with `stack`, when it translates."""
+    """Starts a service, which ends with `stack`. Returns when it translates."""
     directory.mkdir()
     broker = stack.enter_context(PrivateRabbitMQ(directory / "rabbitmq", log.fileno()))
     if not metrics:
@@ -111,13 +111,16 @@ def start(directory: Path, environ: dict[str, str], stack: ExitStack, log: IO[by
 
 
 def measure_round(sides: dict[str, Side], number: int) -> dict[tuple[str, int], Sample]:
-    """Who is first changes from round to round."""
+    """Measures all sides. The side that is first changes from round to round."""
     names = [*sides][number % len(sides) :] + [*sides][: number % len(sides)]
     return {(name, clients): measure_again(sides[name], clients) for clients in CLIENTS for name in names}
 
 
 def measure_again(side: Side, clients: int) -> Sample:
-    """A process that was idle knows little of its pace, and may refuse some who come at once: then once more."""
+    """Measures a side, again if requests are refused, at most ATTEMPTS times.
+
+    A web process that was idle has no recent measure of the workers' speed, and may refuse some requests at first.
+    """
     for _ in range(ATTEMPTS - 1):
         with suppress(RuntimeError):
             return measure(side.stage, clients, side.node)
@@ -144,7 +147,7 @@ def report(names: list[str], rounds: list[dict[tuple[str, int], Sample]]) -> str
                 ratios.append(interval([cpu(one) / cpu(other) for one, other in pairs]))
             lines.append(f"| {clients} | {name} | {p50:.2f} | {web:.2f} | {worker:.2f} | {ratios[0]} | {ratios[1]} |")
     found = median(each["all", 1].p50 / each[nothing, 1].p50 for each in rounds)
-    lines.append(f"\nTelling all, at one client: {found:.3f}; wanted at most {WANTED}: {verdict(found <= WANTED)}.")
+    lines.append(f"\nWith all, at one client: {found:.3f}; target at most {WANTED}: {verdict(found <= WANTED)}.")
     return "\n".join(lines)
 
 
@@ -153,9 +156,9 @@ def cpu(sample: Sample) -> float:
 
 
 def interval(ratios: list[float]) -> str:
-    """The median, and the two ratios between which it lies with a confidence of 95 % at least."""
+    """The median of the ratios, and the interval in which it lies with a confidence of at least 95 %."""
     ranked, count = sorted(ratios), len(ratios)
-    outside = 0  # so many are left out at each end
+    outside = 0  # the number of ratios at each end that lie outside of the interval
     while 2 * sum(comb(count, below) for below in range(outside + 1)) / 2**count <= 0.05:
         outside += 1
     low, high = ranked[max(0, outside - 1)], ranked[count - max(1, outside)]

@@ -1,10 +1,9 @@
-"""What happens at half, once and three times the load that the workers can bear.
+"""Measures the service at half, once and three times the load that its workers can serve.
 
 python -m benchmarks.overload [TIMEOUT]
 
-Gunicorn, RabbitMQ and a Celery worker are real; the model sleeps, so that its capacity is known and the cores are left
-to the others. Requests arrive when chance has it (Poisson), whatever became of those before, each on a connection of
-its own.
+Gunicorn, RabbitMQ and a Celery worker are real. The model only sleeps, so its capacity is known and the others have
+the cores. Requests arrive as a Poisson process, independent of earlier answers, each on a connection of its own.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from benchmarks.path import accepts, free_port, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 
 HOUSE = Path(__file__).parents[1]
-STEP, BATCH = 0.1, 4  # seconds, and requests
+STEP, BATCH = 0.1, 4  # a step of the model takes STEP seconds and serves BATCH requests
 CAPACITY = BATCH / STEP  # requests a second
-LOADS = ((0.5, 10.0), (1.0, 15.0), (3.0, 25.0))  # of the capacity, and for how many seconds
-TIMEOUT = 10.0  # seconds that each request allows
-SLACK = 0.5  # seconds on the way, after which an answer counts as late
-PAUSE = 0.1  # seconds between two looks at /healthz
+LOADS = ((0.5, 10.0), (1.0, 15.0), (3.0, 25.0))  # multiples of the capacity, with their durations in seconds
+TIMEOUT = 10.0  # seconds, the timeout of each request
+SLACK = 0.5  # seconds after the timeout from which on an answer counts as late
+PAUSE = 0.1  # seconds between two requests to /healthz
 
 DOCUMENT = "mutation($input: TranslateInput!) { translate(input: $input) { translations { text error { code } } } }"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the requests of one load: how long each took, in seconds, by what it was told."""
+    """The outcome of the requests of one load: the seconds that each took, by its answer's code."""
 
-    load: float  # of the capacity
+    load: float  # a multiple of the capacity
     seconds: float
     timeout: float
     took: dict[str, list[float]] = field(default_factory=dict)
-    in_time: int = 0  # translations that came while the load lasted
-    retry: Counter[int] = field(default_factory=Counter)  # how often by seconds
+    in_time: int = 0  # translations that were answered before the load ended
+    retry: Counter[int] = field(default_factory=Counter)  # the number of answers by the seconds of their Retry-After
     health: list[float] = field(default_factory=list)
 
     @property
@@ -76,11 +75,11 @@ def main() -> None:
 
 
 def start(url: str, stack: ExitStack, log: IO[bytes]) -> int:
-    """A worker and the web tier, ended with `stack`; the port of the latter, when it is ready."""
+    """Starts a worker and the web tier, which end with `stack`. Returns the web tier's port when it is ready."""
     environ = {
         **os.environ,
         "CELERY_BROKER_URL": url,
-        "DATABASE_URL": "sqlite://",  # without anybody's API keys
+        "DATABASE_URL": "sqlite://",  # a database without API keys, so none is needed
         "ECHO_STEP": str(STEP),
         "ECHO_BATCH": str(BATCH),
     }
@@ -141,7 +140,7 @@ async def look(port: int, outcome: Outcome) -> None:
 
 
 async def ask(port: int, request: bytes) -> tuple[str, bytes]:
-    """The head of the answer, in lower case, and its body."""
+    """Sends a request. Returns the head of the answer, in lower case, and its body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request)
     answer = await reader.read()
@@ -198,8 +197,8 @@ def shown(times: Sequence[float], scale: float, digits: int) -> str:
 def judge(outcome: Outcome) -> str:
     share = outcome.goodput / CAPACITY
     return (
-        f"\nAt {outcome.load:g} x: goodput {share:.0%} of the capacity, wanted at least 90 %: {verdict(share >= 0.9)};"
-        f" late {outcome.late}, wanted none: {verdict(outcome.late == 0)}."
+        f"\nAt {outcome.load:g} x: goodput {share:.0%} of the capacity, target at least 90 %: {verdict(share >= 0.9)};"
+        f" late answers {outcome.late}, target none: {verdict(outcome.late == 0)}."
     )
 
 

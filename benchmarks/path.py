@@ -1,10 +1,10 @@
-"""What a request costs without a model: each stage of the path beside what it is built on, in time and in CPU.
+"""Measures the cost of a request without a model: time and CPU of each stage, compared with the library below it.
 
 python -m benchmarks.path
 
-Every round measures every stage with every number of clients, one after the other; what is printed is the median of
-the rounds, in Markdown. The HTTP clients are one thread with a selector and prepared bytes; the RPC's are threads, as
-gunicorn has them.
+Every round measures every stage with every number of clients, one after the other. The benchmark prints the medians of
+the rounds, in Markdown. All HTTP clients run in one thread, with a selector and prepared bytes; the clients of the RPC
+are threads, as in gunicorn.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from uuid import uuid4
 import psutil
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from benchmarks.baselines import KombuClient, connection
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.request import TranslateRequest
@@ -39,7 +40,7 @@ from tasks.registry.file import RegistryFile
 HOUSE = Path(__file__).parents[1]
 CLIENTS = (1, 16, 64)
 ROUNDS = 7
-SECONDS = 1.2  # of each measurement
+SECONDS = 1.2  # duration of each measurement
 TIMEOUT = 30.0
 
 TEXT = "Je vais dormir."
@@ -48,12 +49,12 @@ DOCUMENT = """mutation($input: TranslateInput!) {
 }"""
 PROCESSES = ("client", "web", "worker", "broker")
 
-Load = Callable[[int, float], list[float]]  # clients, seconds -> how long each request took, in seconds
+Load = Callable[[int, float], list[float]]  # number of clients, seconds to run -> seconds that each request took
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Something that answers requests: how they are made, and which processes besides the broker work for them."""
+    """A part of the path: `load` sends requests to it; `web` and `worker` are its processes, if it has them."""
 
     name: str
     load: Load
@@ -63,7 +64,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One measurement: milliseconds of a request, requests a second, and milliseconds of CPU a request by process."""
+    """One measurement: `p50` and `p99` of a request in milliseconds, requests a second, and milliseconds of CPU per
+    request by process."""
 
     p50: float
     p99: float
@@ -83,17 +85,17 @@ def main() -> None:
         node = psutil.Process(broker.process.pid) if broker.process else None
         print(f"{ROUNDS} rounds of {SECONDS} s.", describe(broker.url), flush=True)
         for stage in stages:
-            stage.load(max(CLIENTS), SECONDS)  # connects, and warms up
+            stage.load(max(CLIENTS), SECONDS)  # warms up
         rounds = [measure_round(stages, node, reverse=number % 2 == 1) for number in range(ROUNDS)]
     print(table(stages, rounds))
     print(targets(rounds))
 
 
 def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
-    """All servers and workers, ended with `stack`."""
+    """Starts all servers and workers, which end with `stack`, and returns the stages."""
 
     def run(*command: str, **environ: str) -> psutil.Process:
-        # A database in memory has nobody's API keys.
+        # A database in memory has no API keys, so none is needed.
         environ = {**os.environ, "CELERY_BROKER_URL": url, "DATABASE_URL": "sqlite://", **environ}
         return stack.enter_context(running([sys.executable, "-m", *command], environ, log))
 
@@ -118,7 +120,7 @@ def start(url: str, stack: ExitStack, log: IO[bytes]) -> list[Stage]:
         Stage("GraphQL, echo", graphql, graphql_server),
         Stage("GraphQL, no cache", plain, plain_server),
         Stage("kombu RPC", rpc_load(lambda: client.call(payload().encode(), TIMEOUT)), worker=kombu),
-        Stage("RPC", rpc_load(lambda: translator.translate(payload(), str(uuid4()))), worker=echo),
+        Stage("RPC", rpc_load(lambda: ask_models(translator, str(uuid4()), [payload()])), worker=echo),
         Stage("all of it", whole, whole_server, echo),
     ]
 
@@ -142,7 +144,10 @@ def running(command: Sequence[str], environ: dict[str, str], log: IO[bytes]) -> 
 
 
 def http_load(port: int, text: str = TEXT, translation: str = TEXT) -> Load:
-    """Each client keeps its connection and asks again when it has its answer, which has to be that translation."""
+    """A Load over HTTP: each client keeps its connection and sends `text` again when it has an answer.
+
+    Raises RuntimeError if an answer does not contain `translation`.
+    """
     body = json.dumps({"query": DOCUMENT, "variables": {"input": {"texts": [text], "source": "fr", "target": "en"}}})
     head = "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -160,13 +165,13 @@ def http_load(port: int, text: str = TEXT, translation: str = TEXT) -> Load:
             until = time.perf_counter() + seconds
             while begun:
                 for key, _ in selector.select():
-                    each: Any = key.fileobj
-                    receive(each, translation)
+                    client: Any = key.fileobj
+                    receive(client, translation)
                     now = time.perf_counter()
-                    took.append(now - begun.pop(each))
+                    took.append(now - begun.pop(client))
                     if now < until:
-                        begun[each] = now
-                        each.sendall(request)
+                        begun[client] = now
+                        client.sendall(request)
             for each in connections:
                 each.close()
         return took
@@ -175,7 +180,7 @@ def http_load(port: int, text: str = TEXT, translation: str = TEXT) -> Load:
 
 
 def receive(connection: socket.socket, translation: str) -> None:
-    """Reads one answer."""
+    """Reads one answer. Raises RuntimeError if it does not contain `translation`."""
     data = connection.recv(65536)
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -188,7 +193,7 @@ def receive(connection: socket.socket, translation: str) -> None:
 
 
 def rpc_load(call: Callable[[], object]) -> Load:
-    """Each client is a thread that calls again when it has its answer."""
+    """A Load by function calls: each client is a thread that calls again when it has an answer."""
 
     def load(clients: int, seconds: float) -> list[float]:
         took: list[float] = []
@@ -229,7 +234,7 @@ def measure(stage: Stage, clients: int, node: psutil.Process | None) -> Sample:
 
 
 def cpu(process: psutil.Process | None) -> float:
-    """Seconds of CPU that a process and its children have had; of this process without them: they are the stages."""
+    """Seconds of CPU that a process and its children have used. This process counts alone: its children are stages."""
     if process is None:
         return 0.0
     children = [] if process.pid == os.getpid() else process.children(recursive=True)
@@ -255,10 +260,10 @@ def table(stages: Sequence[Stage], rounds: Sequence[dict[Any, Sample]]) -> str:
 
 
 def targets(rounds: Sequence[dict[Any, Sample]]) -> str:
-    """Ratios within a round, and their medians."""
+    """A report of the targets, from the medians of the ratios within each round."""
 
     def share(of: Callable[[Sample], float], clients: int) -> float:
-        """What GraphQL adds to Flask, to what it adds without the cache."""
+        """The cost that GraphQL adds to Flask with the cache, over the cost that it adds without the cache."""
         return median(
             (of(each["GraphQL, echo", clients]) - of(each["Flask", clients]))
             / (of(each["GraphQL, no cache", clients]) - of(each["Flask", clients]))
@@ -268,10 +273,10 @@ def targets(rounds: Sequence[dict[Any, Sample]]) -> str:
     in_cpu, in_time = share(lambda sample: sample.cpu["web"], 1), share(lambda sample: sample.p50, 1)
     trip = median(each["RPC", 1].p50 / each["kombu RPC", 1].p50 for each in rounds)
     return (
-        "\nAt one client, medians of the ratios within a round:\n"
-        f"- What GraphQL adds to Flask, to what graphql-server adds without a cache: {in_cpu:.2f} in CPU,"
-        f" {in_time:.2f} in time; wanted at most 0.50: {verdict(max(in_cpu, in_time) <= 0.5)}.\n"
-        f"- The p50 of the RPC, to that of the kombu RPC: {trip:.2f}; wanted at most 1.50: {verdict(trip <= 1.5)}."
+        "\nRatios with one client, medians over the rounds:\n"
+        f"- Cost that GraphQL adds to Flask, over what graphql-server adds without a cache: {in_cpu:.2f} in CPU,"
+        f" {in_time:.2f} in time; target at most 0.50: {verdict(max(in_cpu, in_time) <= 0.5)}.\n"
+        f"- p50 of the RPC, over the p50 of the kombu RPC: {trip:.2f}; target at most 1.50: {verdict(trip <= 1.5)}."
     )
 
 
@@ -303,7 +308,7 @@ def wait(condition: Callable[[], bool], timeout: float = 60) -> None:
 def answers(check: Callable[[], object]) -> bool:
     try:
         check()
-    except Exception:  # noqa: BLE001 - whatever is missing is still starting
+    except Exception:  # noqa: BLE001 - a service that is still starting may cause any error
         return False
     return True
 

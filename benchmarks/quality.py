@@ -1,9 +1,9 @@
-"""Tolk's translations beside transformers': the default model, float32, one thread, sentences sorted by length.
+"""Compares Tolk's translations with those of transformers: default model, float32, one thread, sorted sentences.
 
 python benchmarks/quality.py [DATA.tsv[.gz]]
 
-A line of DATA is a sentence, a tab and its translation. Without DATA, the sentences of the tests show no more than how
-many outputs are identical.
+A line of DATA is a sentence, a tab and its translation. Without DATA, the benchmark translates the sentences of the
+tests, and reports only the number of identical outputs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from transformers import MarianMTModel
 
-from models.engine.engine import Engine, EngineSettings
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
+from models.engine.settings import EngineSettings
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 from models.training.evaluate import scores
@@ -25,14 +26,14 @@ from models.training.evaluate import scores
 HOUSE = Path(__file__).parents[1]
 MODEL = HOUSE / "models" / "embedded" / "fr-en"
 TESTS = HOUSE / "tests" / "data" / "sentences.fr"
-LIMIT = 200  # target tokens, the end included
-BATCH = 64  # sentences, in transformers; the engine has its own way
+LIMIT = 200  # target tokens of a translation, including the end token
+BATCH = 64  # sentences in a batch of transformers; the engine makes its own batches
 
 Translate = Callable[[Sequence[Sequence[int]], int], Iterator[tuple[int, ...]]]  # sources, beam -> targets
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tolk's translations beside transformers'.")
+    parser = argparse.ArgumentParser(description="Compares Tolk's translations with those of transformers.")
     parser.add_argument("data", nargs="?", type=Path, default=TESTS, metavar="DATA.tsv[.gz]")
     pairs = [line.partition("\t") for line in read(parser.parse_args().data)]
     texts, _, references = zip(*sorted(pairs, key=lambda pair: len(pair[0])), strict=True)

@@ -1,12 +1,13 @@
-"""The engines that `benchmarks.engine` compares, each in a process of its own that does nothing until it is asked to.
+"""The engines that `benchmarks.engine` compares, each in a process of its own that waits for commands.
 
-A side translates all sentences at once with its own way of batching, or one sentence alone. Tokenisation is part of it:
-SentencePiece string by string, for all. Where the sentences are lists of token ids, there is none.
+A side translates all sentences at once, in batches of its own, or one sentence alone. Its time includes tokenisation:
+all sides use SentencePiece, string by string. Sentences that are lists of token ids need none.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import time
@@ -16,29 +17,28 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-Sentences = Sequence[str] | Sequence[list[int]]
-BATCHES = (16, 32, 64, 128)  # sizes that the others are tried with
+Sentences = Sequence[str | list[int]]
+BATCHES = (16, 32, 64, 128)  # batch sizes, in sentences, among which CTranslate2 and transformers choose
 
 
 class Side(Protocol):
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
-        """The translations, in order: texts of texts, token ids of token ids. `limit`: target tokens, at most."""
+        """The translations, in order: texts for texts, token ids for token ids; of at most `limit` target tokens."""
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
-        """Chooses the batch size that is fastest on these; says which."""
+        """Chooses the batch size that translates these sentences fastest, and returns a description of it."""
 
 
 class Ours:
-    """What `make run` runs, but for the task queue."""
+    """Tolk's engine as a worker runs it, without the task queue."""
 
     def __init__(self, directory: Path, precision: str, static: bool = False) -> None:
-        from models.engine.engine import Engine, EngineSettings
+        from models.engine.engine import Engine
+        from models.engine.settings import EngineSettings
         from models.network.precision import load
 
-        self.engine = Engine(load(directory, precision=precision), EngineSettings())
-        if static:
-            settings = EngineSettings()
-            self.engine._scheduler = static_scheduler(settings.token_budget, settings.max_waiting, self.engine)
+        model, settings = load(directory, precision=precision), EngineSettings()
+        self.engine = Engine(model, settings, scheduler=static_scheduler(settings, model.device) if static else None)
         self.engine.start()
         self.tokenizer = tokenizer(directory)
         gc.collect()
@@ -60,12 +60,12 @@ class Ours:
         return "continuous"
 
     def arrivals(self, sentences: Sentences, beam: int, limit: int, times: Sequence[float]) -> list[float]:
-        """Seconds from each arrival, at its time from now, to its answer."""
+        """Submits each sentence at its time of `times`, in seconds from now. Returns the seconds until each answer."""
         done = [0.0] * len(times)
         start = time.perf_counter() + 0.1
         pendings = []
         for i, (sentence, at) in enumerate(zip(sentences, times, strict=True)):
-            if (early := start + at - time.perf_counter()) > 0:  # else it would fall behind still further
+            if (early := start + at - time.perf_counter()) > 0:  # if it is late already, sleep would delay it further
                 time.sleep(early)
             pending = self.submit(sentence, beam, limit)
             pending.add_done_callback(lambda _, i=i: done.__setitem__(i, time.perf_counter()))
@@ -78,19 +78,21 @@ class Ours:
 class CTranslate2:
     def __init__(self, directory: Path, precision: str, lanes: int) -> None:
         import ctranslate2
+        from sentencepiece import SentencePieceProcessor
 
         self.translator = ctranslate2.Translator(
             str(directory / "ctranslate2"), compute_type=precision, inter_threads=lanes, intra_threads=1
         )
-        self.tokenizer = tokenizer(directory)
+        self.source, self.target = (
+            SentencePieceProcessor(model_file=str(directory / name)) for name in ("source.spm", "target.spm")
+        )
         self.batch = {1: 32, 4: 32}
-        pieces = self.tokenizer._source_ids
-        self.names = {index: piece for piece, index in pieces.items()}
-        self.ids = pieces
+        self.ids = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+        self.names = {index: piece for piece, index in self.ids.items()}
 
     def translate(self, sentences: Sentences, beam: int, limit: int) -> list[Any]:
         sources = [
-            [*self.tokenizer._source.encode(sentence, out_type=str), "</s>"]
+            [*self.source.encode(sentence, out_type=str), "</s>"]
             if isinstance(sentence, str)
             else [self.names[token] for token in sentence]
             for sentence in sentences
@@ -99,7 +101,7 @@ class CTranslate2:
             sources, beam_size=beam, max_batch_size=self.batch[beam], max_decoding_length=limit, return_scores=True
         )
         if isinstance(sentences[0], str):
-            return [self.tokenizer._target.decode_pieces(result.hypotheses[0]) for result in results]
+            return [self.target.decode_pieces(result.hypotheses[0]) for result in results]
         return [[self.ids[piece] for piece in result.hypotheses[0]] for result in results]
 
     def tune(self, sentences: Sentences, beam: int, limit: int) -> str:
@@ -152,7 +154,7 @@ class Transformers:
 
 
 def fastest(side: Any, setting: str, values: Sequence[Any], sentences: Sentences, beam: int, limit: int) -> Any:
-    """Leaves the side with the value of its setting that it translates fastest with."""
+    """Sets the side's attribute `setting` to the fastest of `values` for these sentences, and returns that value."""
     taken = []
     for value in values:
         setattr(side, setting, value)
@@ -170,15 +172,15 @@ def tokenizer(directory: Path) -> Any:
     return Tokenizer.load(directory)
 
 
-def static_scheduler(token_budget: int, max_waiting: int, engine: Any) -> Any:
-    """Nobody enters a lane that still runs somebody."""
+def static_scheduler(settings: Any, device: Any) -> Any:
+    """A scheduler with static batches: a lane admits sentences only when it has none left."""
     from models.engine.scheduler import Scheduler
 
     class Static(Scheduler[Any]):
         def admit(self, lane: int, now: float) -> list[Any]:
-            return [] if engine._lanes[lane].running else super().admit(lane, now)
+            return [] if self.held(lane) else super().admit(lane, now)
 
-    return Static(token_budget, max_waiting, lanes=len(engine._lanes))
+    return Static(settings.token_budget, settings.max_waiting, lanes=settings.lanes_on(device))
 
 
 def cores() -> int:
@@ -186,7 +188,7 @@ def cores() -> int:
 
 
 def resident(highest: bool = False) -> int:
-    """Bytes of this process in memory, now or at most since `forget_highest`."""
+    """Resident bytes of this process: now, or if `highest` the maximum since `forget_highest`."""
     name = "VmHWM" if highest else "VmRSS"
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[name].split()[0]) * 1024
@@ -197,7 +199,7 @@ def forget_highest() -> None:
 
 
 class Process:
-    """A side in a process of its own."""
+    """A side that runs in a process of its own."""
 
     def __init__(self, name: str, kind: type[Any], *arguments: Any) -> None:
         self.name = name
@@ -208,7 +210,10 @@ class Process:
         self._connection.recv()
 
     def ask(self, method: str, *arguments: Any) -> tuple[float, Any]:
-        """Seconds that the method took, and what it returned. `growth` is measured around `translate`."""
+        """Calls a method of the side. Returns the seconds that it took, and its result.
+
+        The method `growth` is not the side's: it measures the growth of memory during `translate`.
+        """
         self._connection.send((method, arguments))
         seconds, answer = self._connection.recv()
         if isinstance(answer, BaseException):
@@ -228,17 +233,17 @@ def _serve(connection: Connection, kind: type[Any], arguments: Sequence[Any]) ->
         try:
             method, arguments = connection.recv()
         except EOFError:
-            os._exit(0)  # whatever threads the side has
+            os._exit(0)  # does not wait for the side's threads
         began = time.perf_counter()
         try:
             answer = _growth(side, *arguments) if method == "growth" else getattr(side, method)(*arguments)
-        except Exception as error:  # noqa: BLE001  # it is raised where it was asked for
+        except Exception as error:  # noqa: BLE001 - the other process raises it
             answer = error
         connection.send((time.perf_counter() - began, answer))
 
 
 def _growth(side: Side, sentences: Sentences, beam: int, limit: int) -> int:
-    """Bytes that the process grows by at most, while it translates these after the first of them."""
+    """The largest growth of the process's memory, in bytes, during the translation of all sentences after the first."""
     side.translate(sentences[:1], beam, limit)
     side.translate(sentences[:1], beam, limit)
     before = resident()

@@ -129,12 +129,16 @@ class PrivatePostgreSQL:
         }
 
     def _ready(self, data: Path) -> bool:
-        """As pg_ctl finds out: the port is open before the server has recovered from a crash."""
+        """Whether the server takes connections, which pg_ctl finds out in the same way.
+
+        The open port does not tell: it is open before the server has recovered from a crash. The server writes
+        postmaster.pid after it has made the file, so the file may be empty or incomplete.
+        """
         try:
             lines = (data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return self.process is not None and lines[0] == str(self.process.pid) and lines[7:] == ["ready   "]
+        return self.process is not None and lines[:1] == [str(self.process.pid)] and lines[7:] == ["ready   "]
 
     def kill(self) -> None:
         """SIGKILL to the server and to every process of it, as if its machine had died."""

@@ -2,39 +2,33 @@
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
-DIRECTORY holds what the broker and the database keep (default: .run). Each child has a session of its own, so that a
-Ctrl-C reaches this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard
-library only.
+DIRECTORY holds what the broker and the database keep (default: .run). Each child has its own session: a Ctrl-C reaches
+this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import http.client
 import os
 import queue
-import re
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from launch.child import Child
+from launch.directory import DIRECTORY, MARK, alone, end_leftovers
+from launch.errors import StartError
 from launch.output import Log, Output
+from launch.ports import answer, flower_address, web_address
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
-ROOT = Path(__file__).resolve().parent.parent
-DIRECTORY = ROOT / ".run"
-MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run knows what an earlier one left behind
 # Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same once a second signal has come
@@ -45,21 +39,7 @@ FLOWER = ("--logging=warning", "--tasks_columns=state,args,received,runtime,work
 DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
 PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
 HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
-PATIENCE = 30.0  # seconds between two words on what start-up still waits for
-
-
-class StartError(Exception):
-    """The service cannot be started here; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Child:
-    """A process of the service."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Log
-    started: float = field(default_factory=time.monotonic)
+REMINDER = 30.0  # seconds between two lines that say for whom start-up still waits
 
 
 @dataclass(slots=True)
@@ -76,6 +56,8 @@ class Service:
     ready: bool = False  # whether everything has answered once
     ends: Counter[str] = field(default_factory=Counter)  # by child, since it was healthy
     due: dict[str, float] = field(default_factory=dict)  # when a child is started again
+    awaited: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # host, port and path that should answer
+    reminded: float = 0.0  # when it was said last that they do not
     hurried: bool = False
     began: float = field(default_factory=time.monotonic)
 
@@ -102,7 +84,7 @@ class Service:
         on_signals(lambda number, _frame: self.events.put(number))
 
     def upgrade_database(self) -> None:
-        child = self.spawn("web", "flask", "--app", "app", "database", "upgrade")
+        child = Child.spawn("web", ("flask", "--app", "app", "database", "upgrade"), self.environ(), self.output)
         if child.process.wait():
             child.log.thread.join(1.0)
             raise StartError("The database cannot be brought up to date: the last lines of web say why.")
@@ -115,7 +97,8 @@ class Service:
             "web": ("gunicorn",),
             "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
-        self.keep(self.start_broker() if name == "broker" else self.spawn(name, *commands[name]))
+        environ = self.environ()
+        self.keep(self.start_broker() if name == "broker" else Child.spawn(name, commands[name], environ, self.output))
 
     def worker_metrics(self) -> tuple[str, ...]:
         """The port after the web tier's, for the worker's."""
@@ -134,30 +117,13 @@ class Service:
         finally:
             os.close(log.sink)
 
-    def spawn(self, name: str, *command: str) -> Child:
-        log = Log(name, self.output)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=self.environ(),
-                stdin=subprocess.DEVNULL,
-                stdout=log.sink,
-                stderr=log.sink,
-                start_new_session=True,
-            )
-        finally:
-            os.close(log.sink)
-        return Child(name, process, log)
-
     def environ(self) -> dict[str, str]:
         """Of the children: ours, and where they find each other."""
-        host, port = self.flower
         environ = {**os.environ, "PORT": str(self.web[1]), "PYTHONUNBUFFERED": "1", MARK: str(self.directory)}
         environ["TOLK_LOG_FORMAT"] = os.environ.get("TOLK_LOG_FORMAT") or "text"  # it goes through us to a terminal
         environ["TOLK_TRACES"] = os.environ.get("TOLK_TRACES") or str(self.directory / "traces")
         environ["FLOWER_BROKER_API"] = os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API
-        environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or f"http://{host}:{port}/"
+        environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or "http://{}:{}/".format(*self.flower)
         if not given(os.environ, "DATABASE_URL"):
             environ["DATABASE_URL"] = f"sqlite:///{self.directory / 'tolk.sqlite'}"
         if self.broker is not None:
@@ -165,38 +131,51 @@ class Service:
         return environ
 
     def watch(self) -> int:
-        """Says when everything answers, and starts again what ends after that; returns when a signal came."""
-        said = time.monotonic()
-        addresses = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
-        awaited = dict(addresses)
+        """Starts again what ends once all were ready. Returns the exit code: 1 if a child ended before that, else 0."""
+        self.await_answers()
+        self.reminded = time.monotonic()
         while not self.output.closed():
-            for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
-                self.start_again(name)
-                awaited = dict(addresses)
-            wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
-            try:
-                event = self.events.get(timeout=max(0.0, wait))
-            except queue.Empty:
-                pass
-            else:
-                if isinstance(event, int):
-                    self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
-                    return 0
+            self.start_due()
+            event = self.next_event()
+            if isinstance(event, Child):
                 self.say_end(event)
                 if not self.ready:
                     return 1
                 self.recover(event)
-                continue
-            for name, address in list(awaited.items()):
-                trouble = answer(*address)
-                if trouble is None:
-                    del awaited[name]
-                    if not awaited:
-                        self.say_ready()
-                elif time.monotonic() - said > PATIENCE:
-                    said = time.monotonic()
-                    self.say(f"still waiting for {name}: {trouble}")
+            elif event is not None:
+                self.say(f"{signal.Signals(event).name}: stopping (Ctrl-C once more to hurry)")
+                return 0
+            else:
+                self.look()
         return 0
+
+    def await_answers(self) -> None:
+        self.awaited = {"web": (*self.web, "/readyz"), "flower": (*self.flower, "/healthcheck")}
+
+    def start_due(self) -> None:
+        for name in [name for name, when in self.due.items() if when <= time.monotonic()]:
+            self.start_again(name)
+            self.await_answers()
+
+    def next_event(self) -> int | Child | None:
+        """A signal, or a child that has ended; None if neither comes within a second, or before a child is due."""
+        wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
+        try:
+            return self.events.get(timeout=max(0.0, wait))
+        except queue.Empty:
+            return None
+
+    def look(self) -> None:
+        """Says so when all whose answer was awaited have answered, and at times for whom it still waits."""
+        for name, address in list(self.awaited.items()):
+            trouble = answer(*address)
+            if trouble is None:
+                del self.awaited[name]
+                if not self.awaited:
+                    self.say_ready()
+            elif time.monotonic() - self.reminded > REMINDER:
+                self.reminded = time.monotonic()
+                self.say(f"still waiting for {name}: {trouble}")
 
     def recover(self, child: Child) -> None:
         """Sees to it that a child that has ended is started again."""
@@ -252,8 +231,8 @@ class Service:
 
     def end(self, *names: str) -> None:
         """SIGTERM, time to finish, SIGKILL."""
-        running = {name: self.children[name] for name in names if name in self.children}
-        running = {name: child for name, child in running.items() if child.process.poll() is None}
+        children = {name: self.children[name] for name in names if name in self.children}
+        running = {name: child for name, child in children.items() if child.process.poll() is None}
         for child in running.values():
             child.process.terminate()
         began = time.monotonic()
@@ -295,109 +274,9 @@ def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
-def answer(host: str, port: int, path: str) -> str | None:
-    """None where it answers 200, else why not."""
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read(500).decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return str(error)
-    finally:
-        connection.close()
-    return None if response.status == http.HTTPStatus.OK else f"{response.status} {body}"
-
-
 def given(environ: Mapping[str, str], name: str) -> bool:
     """Whether the variable is set, or the one that names a file with its value."""
     return any(environ.get(each) for each in (name, f"{name}_FILE"))
-
-
-def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """TOLK_HOST and PORT, which must be free. Raises StartError."""
-    host, port = environ.get("TOLK_HOST") or "127.0.0.1", _port(environ, "PORT", 8000)
-    reason = _taken(host, port)
-    if reason is not None:
-        raise StartError(f"Port {port} of {host} {reason}: choose another, as in `make run PORT={port % 65535 + 1}`.")
-    return host, port
-
-
-def flower_address(environ: Mapping[str, str], output: Output) -> tuple[str, int]:
-    """FLOWER_PORT on loopback, or a free one where it is taken. Raises StartError."""
-    host, port = "127.0.0.1", _port(environ, "FLOWER_PORT", 5555)
-    reason = _taken(host, port)
-    if reason is None:
-        return host, port
-    with socket.create_server((host, 0)) as probe:
-        free: int = probe.getsockname()[1]
-    output.write("tolk", f"port {port} {reason}: Flower takes {free} (FLOWER_PORT sets it)")
-    return host, free
-
-
-def _port(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name) or str(default)
-    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise StartError(f"{name} is {text!r}: a port is a number from 1 to 65535.")
-    return int(text)
-
-
-def _taken(host: str, port: int) -> str | None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        words = {errno.EADDRINUSE: "is in use", errno.EACCES: "is for root only"}
-        return words.get(error.errno or 0, f"cannot be used ({error.strerror})")
-    return None
-
-
-@contextlib.contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Keeps a second service out of the directory. Raises StartError."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        if not _locked(descriptor):
-            raise StartError(f"Tolk already runs from {ROOT}: stop it first, or use another clone.")
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def end_leftovers(directory: Path, output: Output) -> None:
-    """Ends every process of a service in this directory whose supervisor was killed."""
-    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
-        pids = list(leftovers(directory))
-        if not pids:
-            return
-        output.write("tolk", f"ending what was left running: {', '.join(map(str, pids))}")
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until and any(leftovers(directory)):
-            time.sleep(0.1)
-
-
-def leftovers(directory: Path) -> Iterable[int]:
-    """The processes that carry the mark of a service in this directory; the broker's have their home there instead."""
-    marks = {f"{MARK}={directory}".encode(), f"HOME={directory / 'broker'}".encode()}
-    for entry in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            marked = marks & set(entry.read_bytes().split(b"\0"))
-            # A container has its own directory of the same name.
-            if marked and directory.samefile(f"{entry.parent}/root{directory}"):
-                yield int(entry.parent.name)
-        except OSError:  # ended meanwhile, or somebody else's
-            continue
 
 
 def main(directory: Path) -> int:

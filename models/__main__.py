@@ -19,9 +19,10 @@ from itertools import islice
 from pathlib import Path
 
 from models.errors import BadInput, ModelError
-from models.local import LocalTranslator, Translation
+from models.local import LocalTranslator
 from models.store.store import BUDGET, HOSTS, Store
 from models.training.command import add_commands, run_distill, run_evaluate, run_train
+from models.translation.results import Translation
 
 _REFERENCE = "an embedded model's name, a directory, hf:ORG/NAME, or an address of https://, s3://, gs://"
 _LINES = 64  # of standard input, translated together
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads has enough; Python would complain once more when it flushes at the end
+    except BrokenPipeError:  # the reader has enough; Python would complain once more when it flushes at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 

@@ -2,93 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_init
 
-from tasks import logs
-from tasks.contract.names import Priority
-from tasks.contract.worker import LoadedModel
-from tasks.host import gpu
-from tasks.pool import command
+from tasks import logs, options
+from tasks.serving import ModelsInMemory
 from telemetry import tracing
-
-if TYPE_CHECKING:
-    from tasks.worker.watchdog import Watchdog
-
-
-class Engine(Protocol):
-    """What the task asks of a model: `models.local.LocalTranslator` and its `Translated`, without importing them."""
-
-    @property
-    def version(self) -> str: ...
-
-    def translate(
-        self,
-        texts: Sequence[str],
-        *,
-        source: str | None,
-        target: str | None,
-        options: Any,
-        deadline: float,
-        priority: Priority,
-        group: str | None,
-        unwanted: Callable[[], bool],
-    ) -> Any: ...
-
-
-class Stats(Protocol):
-    """`models.loading.loaded.LoadedStats`, what a worker tells of it."""
-
-    @property
-    def hits(self) -> int: ...
-
-    @property
-    def loads(self) -> int: ...
-
-    @property
-    def evictions(self) -> int: ...
-
-
-class Engines(Protocol):
-    """The models that a worker has in memory: `tasks.worker.start.Models`, which says more, without importing it."""
-
-    @property
-    def warm(self) -> frozenset[str]: ...
-
-    def use(self, name: str, deadline: float) -> AbstractContextManager[Engine]: ...
-
-    def follow(self, warm: Collection[str]) -> None: ...
-
-    def loaded(self) -> tuple[LoadedModel, ...]: ...
-
-    def loading(self) -> tuple[str, float] | None: ...
-
-    def stalled(self) -> Iterator[tuple[str, float]]: ...
-
-    def stats(self) -> Stats: ...
-
-    def cancel(self, group: str) -> int: ...
-
-    def close(self, grace: float = 0.0) -> None: ...
 
 
 class Tolk(Celery):
-    """A Celery application with the models that its worker loaded, who looks after them, and their decoding options'
-    type."""
+    """The Celery application. In a worker that has started, `models` are the models in its memory."""
 
     amqp_cls = "tasks.worker.selection:AMQP"
-    engines: Engines
-    watchdog: Watchdog
-    decoding: Callable[..., Any]
+    models: ModelsInMemory
 
 
 app = Tolk("tolk")
 app.config_from_object("celeryconfig")
-app.user_options["worker"] |= {gpu.OPTION, command.METRICS, command.SIBLINGS, command.SUPERVISOR}
+app.user_options["worker"] |= {options.GPU, options.METRICS, options.SIBLINGS, options.SUPERVISOR}
 
 
 @setup_logging.connect(weak=False)
@@ -106,6 +39,6 @@ def export_spans(**_: Any) -> None:
         instrumentor().instrument()
 
 
-app.steps["worker"].add("tasks.worker.start:Engines")  # a name, so that only a worker imports it
-app.steps["worker"].add("tasks.pool.command:Supervision")
-app.steps["consumer"] |= {"tasks.worker.consumer:DeadLetters", "tasks.worker.subscriptions:Subscriptions"}
+app.steps["worker"].add("tasks.worker.start:LoadModels")  # named by a string, so that only a worker imports it
+app.steps["worker"].add("tasks.worker.supervision:Supervision")
+app.steps["consumer"] |= {"tasks.worker.consumer:DeclareDeadLetters", "tasks.worker.subscriptions:Subscriptions"}

@@ -1,4 +1,4 @@
-"""A worker's log: as telemetry.logs has it, a line for each task, and none of Celery's two."""
+"""The log of a worker: the form of telemetry.logs, with one line of our own for each task instead of Celery's two."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from telemetry import logs
 
-OTHERS = ("celery.app.trace", "celery.worker.strategy")  # by these Celery says that a task came, and went
-QUOTING = "celery.pool"  # by this it says at debug what a task is called with, which is people's texts
+TASK_LOGGERS = ("celery.app.trace", "celery.worker.strategy")  # where Celery logs that a task was received and ended
+QUOTING_LOGGER = "celery.pool"  # where Celery logs, at debug, the arguments of a task, which contain people's texts
 
 
 def set_up(conf: Any, loglevel: int | str, logfile: str | None) -> None:
-    """From TOLK_LOG_LEVEL on, else from what --loglevel says. What Celery says of a task is heard where all is."""
+    """Sets up the log at TOLK_LOG_LEVEL, or at `loglevel` if that is unset, written to `logfile` or to standard error.
+
+    At info, Celery's own lines for each task are left out; at debug they are written, without the task's arguments.
+    """
     level = conf.tolk_log_level or logging.getLevelName(loglevel)
-    quiet = {"INFO": dict.fromkeys(OTHERS, "warning"), "DEBUG": {QUOTING: "info"}}.get(level.upper(), {})
+    quiet = {"INFO": dict.fromkeys(TASK_LOGGERS, "warning"), "DEBUG": {QUOTING_LOGGER: "info"}}.get(level.upper(), {})
     logging.config.dictConfig(logs.config(conf.tolk_log_format, level, quiet, logfile))

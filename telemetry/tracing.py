@@ -67,6 +67,12 @@ def begin(name: str) -> Span:
     return root
 
 
+def end() -> None:
+    """What this thread does from now on belongs to no root."""
+    _root.set(None)
+    _current.set(None)
+
+
 def annotate(**attributes: Attribute | None) -> None:
     """Says something of the whole request; what is None is not said."""
     root = _root.get()

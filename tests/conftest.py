@@ -1,4 +1,4 @@
-"""What the tests share: a RabbitMQ and a PostgreSQL of their own, and real processes on free ports, with their logs."""
+"""Fixtures of all tests: a RabbitMQ and a PostgreSQL for the tests, and real processes on free ports, with logs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 REPOSITORY = Path(__file__).parent.parent
-LOGS: dict[str, Path] = {}  # of the processes that run
-LOG_TAIL = 8_000  # bytes of each that a failed test shows
+LOGS: dict[str, Path] = {}  # the logs of the running processes, by name
+LOG_TAIL = 8_000  # bytes of the end of each log that a failed test shows
 
-# Nothing of the caller's environment may decide what the tests see, or which broker they talk to.
+# The caller's environment must not change the results of the tests, or the broker that they use.
 for name in [name for name in os.environ if name.startswith(("CELERY_", "DATABASE_", "TOLK_"))]:
     del os.environ[name]
 
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run that is told to end ends what it has started, too. What Hypothesis makes up is the same in every run."""
+    """SIGTERM ends the run and all processes that it has started. Hypothesis makes the same inputs in every run."""
     settings.register_profile("tolk", max_examples=config.getoption("--fuzz-examples"), derandomize=True, deadline=None)
     settings.load_profile("tolk")
     signal.signal(signal.SIGTERM, lambda *_: pytest.exit("terminated", 143))
@@ -73,7 +73,7 @@ def pytest_runtest_makereport() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What the tests of faults recorded, whichever process they ran in."""
+    """Prints the records of the tests of faults, from all test processes."""
     from tests.faults.load import Row, table
 
     reports = [each for reports in terminalreporter.stats.values() for each in reports]
@@ -88,7 +88,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @dataclass
 class Service:
-    """A process that runs, in a session of its own, and its log."""
+    """A process that runs in a session of its own, and its log."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -98,16 +98,16 @@ class Service:
         return text in self.log.read_text(errors="replace")
 
     def logged(self, request_id: str, what: str) -> bool:
-        """Whether a worker has logged so of the task of a request."""
+        """Whether a worker has logged `what` for the task of a request."""
         return re.search(rf"\[{request_id}\.\w+\] {what}", self.log.read_text(errors="replace")) is not None
 
     def stop(self, how: int = signal.SIGTERM, timeout: float = 30) -> int:
-        """Ends it, for good after `timeout` seconds, and returns its exit code."""
+        """Sends the signal `how`, kills the process after `timeout` seconds, and returns its exit code."""
         self.process.send_signal(how)
         return self.wait(timeout)
 
     def wait(self, timeout: float = 30) -> int:
-        """Returns its exit code when it has ended, which it does for good after `timeout` seconds."""
+        """Waits for the end of the process, kills it after `timeout` seconds, and returns its exit code."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -120,7 +120,7 @@ Spawn = Callable[..., Service]
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., None]:
-    """Returns when a condition holds; fails the test when it does not within `timeout` seconds."""
+    """Returns when a condition holds; fails the test if it does not hold within `timeout` seconds."""
 
     def wait(condition: Callable[[], object], timeout: float = 30) -> None:
         until = time.monotonic() + timeout
@@ -145,7 +145,7 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture(scope="session")
 def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., PrivateRabbitMQ]:
-    """Makes another RabbitMQ, which is a `kind` of one, not yet started. It is installed where it is missing."""
+    """Makes another RabbitMQ, of the class `kind`, that is not started yet. Installs RabbitMQ if it is missing."""
 
     def make(kind: Callable[[Path, int], PrivateRabbitMQ] = PrivateRabbitMQ) -> PrivateRabbitMQ:
         directory = tmp_path_factory.mktemp("rabbitmq")
@@ -163,18 +163,19 @@ def new_broker(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Privat
 
 @pytest.fixture(scope="session")
 def broker(new_broker: Callable[[], PrivateRabbitMQ]) -> Iterator[PrivateRabbitMQ]:
-    """The RabbitMQ of this test run, for tests that leave it as it is."""
+    """The RabbitMQ of this test run, for tests that do not stop or change it."""
     with new_broker() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def new_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], PrivatePostgreSQL]]:
-    """Makes another PostgreSQL, not yet started. It is installed where it is missing."""
+    """Makes another PostgreSQL that is not started yet. Installs PostgreSQL if it is missing."""
     directories: list[Path] = []
 
     def make() -> PrivatePostgreSQL:
-        # Not one of pytest's directories, which only their owner may enter: root's server runs as somebody else.
+        # Not one of pytest's directories: only their owner may enter them, and a server started by root runs as another
+        # user.
         directories.append(Path(tempfile.mkdtemp(prefix="tolk-postgresql-")))
         log = LOGS[directories[-1].name] = tmp_path_factory.mktemp("postgresql") / "log"
         with log.open("ab") as output:
@@ -192,14 +193,14 @@ def new_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
 @pytest.fixture(scope="session")
 def postgresql(new_postgresql: Callable[[], PrivatePostgreSQL]) -> Iterator[PrivatePostgreSQL]:
-    """The PostgreSQL of this test run, for tests that leave the server as it is; its `url` has an empty database."""
+    """The PostgreSQL of this test run, for tests that do not stop or change it. Its `url` has an empty database."""
     with new_postgresql() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
-    """Starts `python -m COMMAND` in the repository, with more environment; ended with the module."""
+    """Starts `python -m COMMAND` in the repository, with more environment variables. It ends with the module."""
     directory = tmp_path_factory.mktemp("logs")
     services: list[Service] = []
 
@@ -227,7 +228,7 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
         return services[-1]
 
     yield start
-    for service in services:  # all at once: most of the time that they take they wait
+    for service in services:  # all at the same time, because they mostly wait while they stop
         service.process.terminate()
     for service in services:
         service.wait()
@@ -238,7 +239,7 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spawn]:
 def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
     """Starts `celery -A tasks worker` and waits until it takes work; `app="echo"` for tests/tasks/echo.py.
 
-    An echo does not ask others what was revoked, for whose answers it would wait a second.
+    An echo worker does not ask other workers for revoked tasks: it would wait a second for their answers.
     """
 
     def start(url: str, *arguments: str, app: str = "tasks", **environ: str) -> Service:
@@ -255,7 +256,7 @@ def start_worker(spawn: Spawn, eventually: Callable[..., None]) -> Spawn:
 
 @pytest.fixture(scope="session")
 def paused() -> Callable[..., AbstractContextManager[None]]:
-    """While it lasts, a process and its children answer nothing, with their connections open."""
+    """Suspends a process and its children inside of the `with`: they answer nothing, with their connections open."""
 
     @contextmanager
     def pause(process: subprocess.Popen[bytes]) -> Iterator[None]:
@@ -274,7 +275,7 @@ def paused() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def await_web(eventually: Callable[..., None]) -> Callable[[str, Service], None]:
-    """Returns when the web tier at an address is ready to translate; fails the test where its process has ended."""
+    """Returns when the web tier at an address is ready to translate; fails the test if its process has ended."""
 
     def wait(address: str, web: Service) -> None:
         import requests

@@ -1,4 +1,4 @@
-"""What Tolk is measured against does the same work."""
+"""The baselines of the benchmarks do the same work as Tolk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documentation leads somewhere: files, headings and links exist, and a program of the README runs."""
+"""The documentation: its files, headings and links exist, and the example program of the README runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCED = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
-OPERATORS = {"compose/tolk.env", "compose/prometheus/targets/gpus.yml"}  # they make these
+OPERATORS = {"compose/tolk.env", "compose/prometheus/targets/gpus.yml"}  # files that operators create
 FILE = re.compile(r"`((?:app|tasks|models|text|telemetry|launch|compose|tests|benchmarks)/[\w./-]*)")
 
 
@@ -38,13 +38,13 @@ def test_the_readmes_program_translates(start_web: Callable[..., str], capsys: p
 
 
 def links(page: Path) -> Iterator[tuple[str, Path, str]]:
-    """Each link of a page, the file that it leads to, and the heading there, if it names one."""
+    """Each link of a page, its file, and the heading that it names, if any."""
     for match in LINK.finditer(FENCED.sub("", page.read_text(encoding="utf-8"))):
         yield match.group(), page.parent / match[1] if match[1] else page, match[2] or ""
 
 
 def found(page: Path, heading: str) -> bool:
-    """Whether a page has a heading whose anchor, as GitHub makes it, is this one."""
+    """Whether a page has a heading with this anchor, which is formed as GitHub forms it."""
     if not heading:
         return True
     headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)

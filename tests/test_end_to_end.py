@@ -1,4 +1,4 @@
-"""HTTP to gunicorn to RabbitMQ to a worker to the model and back, under the load of 64 clients at once.
+"""The whole path of a request, from HTTP over gunicorn, RabbitMQ and a worker to the model and back, with 64 clients.
 
 Every request asks for two things: a sentence, whose translation was made beforehand without any of this, and a blank
 text that no other request sends, which comes back as it is. So an answer that belongs to another question is seen.
@@ -30,10 +30,10 @@ mutation Translate($input: TranslateInput!) {
 }
 """
 OK = "OK"
-FULL = {OK, Code.OVERLOADED}  # what CLIENTS at once may see where the machine has other work, too
+FULL = {OK, Code.OVERLOADED}  # the outcomes that CLIENTS clients may see on a machine with other work
 
 SLACK = 5.0  # seconds after its deadline that an answer may take to arrive on a machine that is busy
-RECOVERY = 15.0  # seconds after which a broker that is back is used again
+RECOVERY = 15.0  # seconds after which the service uses a restarted broker again
 
 numbers = itertools.count()
 
@@ -76,7 +76,7 @@ def url(stage: PrivateRabbitMQ, start_worker, start_web: Callable[..., str]) -> 
 
 
 class Client:
-    """Asks with a sentence after the other, and counts what comes back: OK, a code of the contract, or what it was."""
+    """Requests one sentence after the other, and counts the outcomes: OK, an error code, or the unexpected answer."""
 
     def __init__(self, url: str, expected: dict[str, str], first: int, timeout: float) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class Client:
         return f"crossed: {sentence!r}, {blank!r} became {texts}"
 
     def ask_anew(self) -> None:
-        """Asks in a thread and on a connection that are there for this one request."""
+        """Sends a request in a thread and on a connection of its own."""
         self._session = requests.Session()
         with ThreadPoolExecutor(1) as thread:
             thread.submit(self.ask).result()
@@ -118,7 +118,7 @@ class Client:
 def load(
     url: str, expected: dict[str, str], seconds: float, turn: Callable[[Client], None], timeout: float = 60
 ) -> Counter[str]:
-    """What CLIENTS clients see who take their turns for so long."""
+    """The outcomes of CLIENTS clients that send requests for a number of seconds."""
     clients = [Client(url, expected, first, timeout) for first in range(CLIENTS)]
     until = time.monotonic() + seconds
 

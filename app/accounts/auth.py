@@ -13,8 +13,8 @@ MAKE_ONE = "An operator makes keys: flask --app app keys create NAME."
 
 
 def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
-    """The key that a request brings. None where it brings none and needs none: a request from this machine to a service
-    that is for it alone (`local`), as long as there are no keys.
+    """The key of a request, or None where it needs none: where it comes from this machine, the service is for this
+    machine alone (`local`), and no key was ever made.
 
     Raises TolkError(UNAUTHENTICATED).
     """
@@ -32,13 +32,13 @@ def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
 
 
 def demand(key: Key | None, scope: Scope) -> None:
-    """Raises TolkError(FORBIDDEN) where a key is not for this."""
+    """Raises TolkError(FORBIDDEN) where the key lacks the scope."""
     if key is not None and scope not in key.scopes:
         raise TolkError(Code.FORBIDDEN, f"The API key {key.name!r} has no scope `{scope}`: take another key.")
 
 
 def _is_local(request: Request) -> bool:
-    """Whether it comes from this machine, and was meant for it: a page elsewhere can give its own name our address."""
+    """Whether a request comes from this machine and names it: a page of another site can lead its own name here."""
     name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 

@@ -12,13 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.database.tables import idempotent_request as table
 from tasks.contract.errors import Code, TolkError
 
-KEPT = 24 * 3600.0  # seconds that an answer is given again
+ANSWER_LASTS = 24 * 3600.0  # seconds that an answer is given again
 ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
 MAX_CHARACTERS = 255  # of an idempotency key
 
@@ -26,10 +26,11 @@ MAX_CHARACTERS = 255  # of an idempotency key
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A request that this caller has to make by `deadline`, in Unix seconds; `charged` characters on `charged_day` were
-    paid for it, perhaps by the caller who abandoned it."""
+    paid for it, perhaps by the caller who abandoned it. `key` is its idempotency key."""
 
     principal: str
     key: str
+    input_hash: str
     request_id: str
     deadline: float
     charged: int
@@ -38,15 +39,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The first answer, and the id of the request that it was given to."""
+    """The first answer, builtins as JSON has them, and the id of the request that it was given to."""
 
     request_id: str
-    answer: str
+    answer: object
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Somebody else makes the request just now."""
+    """Another caller makes the request just now."""
 
 
 def check_key(key: str) -> None:
@@ -58,25 +59,25 @@ def check_key(key: str) -> None:
 
 
 def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None) -> str:
-    """Of what was asked; how long the caller would wait is no part of it."""
+    """A hash of what is asked for; the timeout is no part of it."""
     return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
 
 
-def claim(connection: Connection, wanted: Claim, input_hash: str) -> Claim | Answered | Running:
+def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
     """`wanted` itself where the request is new, to be paid for; another claim where it was abandoned and is paid for.
 
     Raises TolkError(BAD_INPUT) where the key was used with another input.
     """
     now = time.time()
-    row = connection.execute(select(table).where(_is(wanted), table.c.created > now - KEPT)).one_or_none()
+    row = connection.execute(select(table).where(_is(wanted), table.c.created > now - ANSWER_LASTS)).one_or_none()
     if row is None:
-        return wanted if _insert(connection, wanted, input_hash, now) else Running()
-    if row.input_hash != input_hash:
+        return wanted if _insert(connection, wanted, now) else Running()
+    if row.input_hash != wanted.input_hash:
         raise TolkError(
             Code.BAD_INPUT, "idempotencyKey: it was used with other texts or languages. A new request needs a new key."
         )
     if row.answer is not None:
-        return Answered(row.request_id, row.answer)
+        return Answered(row.request_id, json.loads(row.answer))
     abandoned = update(table).where(_is(wanted), table.c.answer.is_(None), table.c.deadline <= now)
     mine = abandoned.values(request_id=wanted.request_id, deadline=wanted.deadline)
     if connection.execute(mine).rowcount:
@@ -84,12 +85,12 @@ def claim(connection: Connection, wanted: Claim, input_hash: str) -> Claim | Ans
     return Running()
 
 
-def _insert(connection: Connection, wanted: Claim, input_hash: str, now: float) -> bool:
-    """False where somebody else was faster."""
+def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
+    """False where another caller was faster."""
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
-        "input_hash": input_hash,
+        "input_hash": wanted.input_hash,
         "request_id": wanted.request_id,
         "deadline": wanted.deadline,
         "created": now,
@@ -102,26 +103,45 @@ def _insert(connection: Connection, wanted: Claim, input_hash: str, now: float) 
 
 
 def sweep(connection: Connection) -> list[Claim]:
-    """Forgets answers that are not given again any more, and requests that were abandoned, which it returns."""
+    """Deletes answers that are too old to be given again, and requests that were abandoned; returns the latter."""
     now = time.time()
-    connection.execute(delete(table).where(table.c.created <= now - KEPT))
-    abandoned = delete(table).where(table.c.answer.is_(None), table.c.deadline <= now - ABANDONED)
+    connection.execute(delete(table).where(table.c.created <= now - ANSWER_LASTS))
+    forgotten = delete(table).where(_is_abandoned(now)).returning(table)
     return [
-        Claim(row.principal, row.idempotency_key, row.request_id, row.deadline, row.charged, row.charged_day)
-        for row in connection.execute(abandoned.returning(table))
+        Claim(
+            row.principal,
+            row.idempotency_key,
+            row.input_hash,
+            row.request_id,
+            row.deadline,
+            row.charged,
+            row.charged_day,
+        )
+        for row in connection.execute(forgotten)
     ]
 
 
-def store(connection: Connection, claimed: Claim, answer: str) -> bool:
-    """The answer is the request's for KEPT seconds; False where somebody else has taken the request over."""
-    mine = update(table).where(_is_held(claimed)).values(answer=answer)
+def abandoned(connection: Connection, principal: str, day: int) -> int:
+    """Characters that were charged on a day for requests which were abandoned, and which `sweep` has not seen yet."""
+    theirs = (table.c.principal == principal) & (table.c.charged_day == day)
+    charged = select(func.sum(table.c.charged)).where(_is_abandoned(time.time()), theirs)
+    return int(connection.scalar(charged) or 0)
+
+
+def store(connection: Connection, claimed: Claim, answer: object) -> bool:
+    """Keeps the answer of a request for ANSWER_LASTS seconds; False where another caller has taken the request over."""
+    mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
-    """The request has failed, and who repeats it makes it anew; False where somebody else has taken it over."""
+    """Forgets a request that failed: a repeat makes it anew. False where another caller has taken it over."""
     mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
+
+
+def _is_abandoned(now: float) -> ColumnElement[bool]:
+    return table.c.answer.is_(None) & (table.c.deadline <= now - ABANDONED)
 
 
 def _is(claimed: Claim) -> ColumnElement[bool]:

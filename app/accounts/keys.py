@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,7 +18,7 @@ from app.database.tables import api_key, usage
 from app.database.transactions import Database
 from tasks.contract.errors import Code, TolkError
 
-FRESH = 2.0  # seconds that a key, once looked up, is good for: a revoked one is refused after them
+LOOKUP_LASTS = 2.0  # seconds that a key, once looked up, is good for: a revoked one is refused after them
 REMEMBERED = 10_000  # keys, at most
 NAME = re.compile(r"[\w.@+-]([\w .@+-]{0,98}[\w.@+-])?")
 SECRET = re.compile(r"tolk_[A-Za-z0-9_-]{43}")
@@ -104,15 +104,16 @@ def limit(connection: Connection, name: str, **limits: int | None) -> None:
 
 
 def listed(connection: Connection) -> list[Key]:
-    """All that were ever made, the oldest first."""
+    """All keys that were ever made, the oldest first."""
     return [_key(row) for row in connection.execute(select(api_key).order_by(api_key.c.id)).mappings()]
 
 
 class KeyRing:
-    """Looks keys up in the database, and remembers for FRESH seconds what it found. Thread-safe."""
+    """Looks keys up in the database, and remembers for LOOKUP_LASTS seconds of its clock what it found. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._lock = threading.Lock()
         self._found: dict[str, tuple[float, Key]] = {}
         self._any: tuple[float, bool] = (0.0, False)
@@ -122,7 +123,7 @@ class KeyRing:
         if not SECRET.fullmatch(secret):
             return None
         digest = _hash(secret)
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             outdated, key = self._found.get(digest, (0.0, None))
         if key is not None and now < outdated:
@@ -133,17 +134,17 @@ class KeyRing:
             if key is not None:  # what is no key is not remembered: anybody can make up as many as he likes
                 if len(self._found) >= REMEMBERED:
                     self._found.clear()
-                self._found[digest] = (now + FRESH, key)
+                self._found[digest] = (now + LOOKUP_LASTS, key)
         return key
 
     def exist(self) -> bool:
         """Whether a key was ever made: to revoke the last one lets nobody in. Raises TolkError(UNAVAILABLE)."""
-        now = time.monotonic()
+        now = self._clock()
         outdated, any_key = self._any
         if now >= outdated:
             any_row = select(exists(select(api_key.c.id)))
             any_key = bool(self._database.run(lambda connection: connection.scalar(any_row)))
-            self._any = (now + FRESH, any_key)
+            self._any = (now + LOOKUP_LASTS, any_key)
         return any_key
 
 

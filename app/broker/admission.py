@@ -19,13 +19,10 @@ from dataclasses import dataclass
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
 
-IN_FLIGHT = 96  # translations that a process waits for at once
-REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up
-THREADS = REQUESTS + 16  # of a process: some are left to refuse, and to tell how it does
 # Seconds of waiting: a longer queue would be latency for everybody, and keep no worker busier. Bulk work may wait.
 LONGEST: dict[Priority, float] = {"interactive": 2.0, "bulk": math.inf}
 DEPTH_AGE = 0.25  # seconds that a queue's length stays good
-MEMORY = 1.0  # seconds in which what replies say fades to a third
+FADES = 1.0  # seconds in which what replies say fades to a third
 LEAP = 0.15  # seconds that a reply counts for at most which came out of a silence
 FORGOTTEN = 60.0  # seconds without a reply after which nothing is known
 GUESS = 200.0  # requests per second, until replies say better
@@ -33,7 +30,7 @@ RETRY_AFTER = (1, 30)  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Admitted:
     """When a request entered, in the clock's seconds, and how many were ahead of it."""
 
     entered: float
@@ -79,8 +76,8 @@ class Admission:
         with self._lock:
             self._depth, self._since = depth, 0
 
-    def enter(self, remaining: float) -> Place:
-        """The place of a request that has so many seconds left, to be left again whatever comes of it.
+    def enter(self, remaining: float) -> Admitted:
+        """Lets a request in that has so many seconds left; it has to `leave` again, whatever comes of it.
 
         Waiting may take half of them; the other half is for the work. Raises TolkError(OVERLOADED). Where no other
         request of this process is in flight, one enters in any case: from its reply we learn.
@@ -93,23 +90,23 @@ class Admission:
                 raise self._refusal(wait)
             self._in_flight += 1
             self._since += 1
-            return Place(now, ahead)
+            return Admitted(now, ahead)
 
-    def leave(self, place: Place, work: float | None = None) -> None:
+    def leave(self, admitted: Admitted, work: float | None = None) -> None:
         """The request is over; after a reply, `work` says how many seconds its worker needed."""
         with self._lock:
             self._in_flight -= 1
             if work is None:
                 return
             now = self._clock()
-            waited = max(now - place.entered - work, 0.001)
+            waited = max(now - admitted.entered - work, 0.001)
             silence = now - self._learnt
             if silence > FORGOTTEN:
                 self._pace = math.log(GUESS)
             if silence > 0.75 * waited:  # hardly anything moved meanwhile: it tells of a standstill, not of a pace
                 silence = min(silence, LEAP)
-            weight = 1 - math.exp(-silence / MEMORY)
-            self._pace += weight * (math.log((place.ahead + 1) / waited) - self._pace)
+            weight = 1 - math.exp(-silence / FADES)
+            self._pace += weight * (math.log((admitted.ahead + 1) / waited) - self._pace)
             self._learnt = now
             self._replies.append(now)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
 
 from kombu import Exchange
 
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, Connections, reason
+from app.broker import commands
+from app.broker.connections import CONNECT_TIMEOUT, Connections, reason
+from tasks.queues.errors import BROKER_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +21,10 @@ class Cancels:
     deadlines will end that work.
     """
 
-    def __init__(self, connections: Connections, exchange: Exchange) -> None:
+    def __init__(self, connections: Connections, workers: Exchange) -> None:
+        """`workers` is the exchange by which a command reaches every worker."""
         self._connections = connections
-        self._exchange = exchange
+        self._workers = workers
         self._changed = threading.Condition()
         self._tasks: list[str] = []
         self._closing = False
@@ -58,10 +60,6 @@ class Cancels:
             return [] if self._closing else tasks
 
     def _send(self, tasks: list[str]) -> None:
-        # Celery's `control.broadcast` would wait for a broker that is down for as long as it is.
         with self._connections.producer(CONNECT_TIMEOUT) as producer:
             for task_id in tasks:
-                command: Any = {"method": "cancel", "arguments": {"task_id": task_id}, "destination": None}
-                producer.publish(
-                    command, exchange=self._exchange, declare=[self._exchange], serializer="json", retry=False
-                )
+                commands.send(producer, self._workers, "cancel", {"task_id": task_id})

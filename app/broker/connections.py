@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection, Producer
-from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
+
+from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
@@ -19,11 +20,9 @@ ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a me
 LEAST = 0.01  # seconds: for a socket none at all means something else
 BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and after many
 
-BROKER_ERRORS = (AMQPError, MessageNacked, OperationalError, LimitExceeded, OSError)
-
 
 class Connections:
-    """The connections that a process publishes on."""
+    """The connections that a process publishes on. Thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connections = connection.Pool(PUBLISHERS)
@@ -75,6 +74,11 @@ def connect(connection: Any, timeout: float) -> None:
     connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
 
 
+def no_broker() -> TolkError:
+    """What callers are told where the broker did not answer in time."""
+    return TolkError(Code.UNAVAILABLE, "The message broker does not answer. Try again in a moment.", 1.0)
+
+
 def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row.
 
@@ -85,5 +89,5 @@ def backoff(failures: int) -> float:
 
 
 def reason(error: BaseException) -> str:
-    """What a log says of it."""
+    """What a log says of an error."""
     return str(error) or type(error).__name__

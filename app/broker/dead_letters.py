@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqp.exceptions import MessageNacked, NotFound, ResourceLocked
-from celery import Celery
 from kombu import Producer
 
-from app.broker.connections import ANSWER_TIMEOUT, BROKER_ERRORS, connect
+from app.broker.celery import configured
+from app.broker.connections import ANSWER_TIMEOUT, connect
 from tasks.contract.delivery import again, defect
 from tasks.contract.delivery import body as body_of
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import DEAD_LETTERS, DELIVERIES, PUBLISHED
 from tasks.contract.request import TranslateRequest
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 
 FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
 NAME_CHARACTERS = 80  # of what others chose, on one line
-QUOTING = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
+QUOTING_HEADERS = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Letter:
             )
             known["deadline"] = f"in {left:.0f} s" if left > 0 else f"{-left:.0f} s ago: nobody waits for the answer"
         properties = {name: value for name, value in self.message.properties.items() if name != "application_headers"}
-        headers = {name: value for name, value in self.message.headers.items() if name not in QUOTING}
+        headers = {name: value for name, value in self.message.headers.items() if name not in QUOTING_HEADERS}
         return known | {printable(name): printable(value) for name, value in (properties | headers).items()}
 
     def readable(self) -> str:
@@ -105,7 +106,7 @@ class Letter:
         return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
-class DeadLetters:
+class DeadLetterQueue:
     """The dead-letter queue while nobody else looks. What is neither deleted nor put back stays in its place."""
 
     def __init__(self, channel: Any, queue: str) -> None:
@@ -173,24 +174,20 @@ class DeadLetters:
 
 
 @contextmanager
-def opened() -> Iterator[DeadLetters]:
-    """The dead letters on the broker that celeryconfig names.
+def opened(broker: str | None = None) -> Iterator[DeadLetterQueue]:
+    """The dead letters on the broker that celeryconfig names unless a URL is given.
 
     Raises TolkError where it cannot be used, or somebody else has them open: who looks at the messages holds them, so
     that a second one would see too few.
     """
-    import celeryconfig  # it reads the environment, which importing this module must not
-
-    celery = Celery("tolk", set_as_current=False)
-    celery.config_from_object(celeryconfig)
-    connection: Any = celery.connection_for_write()
+    connection: Any = configured(broker).connection_for_write()
     try:
         connect(connection, ANSWER_TIMEOUT)
         channel = connection.default_channel
         channel.queue_declare(f"{DEAD_LETTERS}.lock", exclusive=True)
         queue = dead_letter_queue()(channel)
         queue.declare()
-        letters = DeadLetters(channel, queue.name)
+        letters = DeadLetterQueue(channel, queue.name)
         try:
             yield letters
         finally:

@@ -12,8 +12,8 @@ from tasks.queues.topology import suspects_queue, translation_queue, translation
 from tasks.registry.file import RegistryFile
 
 
-class Queues:
-    """Those of the models that models.toml offers just now, made as they are needed."""
+class RequestQueues:
+    """The queues of the models that models.toml offers just now, each made when it is asked for."""
 
     def __init__(self, models: RegistryFile) -> None:
         self._models = models
@@ -30,6 +30,6 @@ class Queues:
             yield from translation_queues(route)
 
     def for_suspects(self) -> Iterator[Queue]:
-        """Of all models on demand it is one."""
+        """All models on demand share one."""
         queues = map(suspects_queue, self._models.current().routes)
         yield from {queue.name: queue for queue in queues}.values()

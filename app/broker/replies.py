@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,11 +15,13 @@ from uuid import uuid4
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
-from app.broker import survey
+from app.broker import commands
 from app.broker.cancels import Cancels
-from app.broker.connections import BROKER_ERRORS, CONNECT_TIMEOUT, backoff, connect, reason
-from app.monitoring.status import RecentErrors, WebStatus
+from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, reason
+from app.monitoring.recent_errors import ErrorCount
+from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
+from tasks.queues.errors import BROKER_ERRORS
 
 HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
 REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
@@ -46,6 +48,14 @@ class Waiting:
     since: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What another process may answer: a message to the reply queue that has the ticket as its correlation id."""
+
+    ticket: str = field(default_factory=lambda: str(uuid4()))
+    answer: Future[Message] = field(default_factory=Future)
+
+
 class RepliesLost(TolkError):
     """What ends the wait for a reply whose queue is lost. The task may be expected, and published, once more."""
 
@@ -54,14 +64,14 @@ class RepliesLost(TolkError):
 
 
 class ReplyRouter:
-    """Consumes this process's reply queue and hands each reply to the Future of its request.
+    """Consumes this process's reply queue and hands each reply to the Future of its request or question.
 
     It comes back by itself when the broker does, with another `queue` where that is lost; `ready` is set while replies
     can arrive. `waiting` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
     cancelled, or delivered twice.
     """
 
-    def __init__(self, connection: Connection, errors: RecentErrors, cancels: Cancels) -> None:
+    def __init__(self, connection: Connection, errors: Callable[[], Sequence[ErrorCount]], cancels: Cancels) -> None:
         self.queue = _queue_name()
         self.ready = threading.Event()
         self.dropped = 0
@@ -72,14 +82,14 @@ class ReplyRouter:
         self._node: str | None = None  # of the broker, that was connected to last
         self._lock = threading.Lock()
         self.waiting: dict[tuple[str, str | None], Waiting] = {}
-        self._by_task: dict[str, Waiting] = {}
+        self._awaited: dict[str, Future[Message]] = {}  # by correlation id: a task's id, or a question's ticket
         self._closing = threading.Event()
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
 
     @contextmanager
     def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
-        """A request for as long as it can be cancelled, between its tasks too.
+        """A request in flight until the context is left; it can be cancelled all the while, between its tasks too.
 
         Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
         """
@@ -100,14 +110,28 @@ class ReplyRouter:
         if waiting.ended is not None:
             raise waiting.ended
 
-    def expect(self, waiting: Waiting, queue: str = "") -> None:
+    @contextmanager
+    def question(self) -> Iterator[Question]:
+        """A question that others may answer for as long as the context lasts. Raises TolkError(UNAVAILABLE)."""
+        question = Question()
+        with self._lock:
+            if self._closing.is_set():
+                raise closing()
+            self._awaited[question.ticket] = question.answer
+        try:
+            yield question
+        finally:
+            with self._lock:
+                self._awaited.pop(question.ticket, None)
+
+    def expect(self, waiting: Waiting, queue: str) -> None:
         """The request's next task is about to be published. Raises TolkError where the request was ended."""
         with self._lock:
             if waiting.ended is not None:
                 raise waiting.ended
             waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
             waiting.queue, waiting.since = queue, time.time()
-            self._by_task[waiting.task_id] = waiting
+            self._awaited[waiting.task_id] = waiting.reply
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         """Ends a request with CANCELLED, and the work for it; says whether there was one."""
@@ -118,25 +142,26 @@ class ReplyRouter:
         return True
 
     def tell(self) -> WebStatus:
-        """What others want to know of this process."""
+        """What this process tells others of itself."""
         oldest: dict[str, float] = {}
         with self._lock:
-            for waiting in self._by_task.values():
-                if waiting.queue:
+            for waiting in self.waiting.values():
+                if waiting.queue and not waiting.reply.done():
                     oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
-            translations = sum(bool(waiting.queue) for waiting in self.waiting.values())  # others ask to cancel
-            return WebStatus(tuple(self._errors.counts()), translations, oldest)
+            return WebStatus(tuple(self._errors()), len(self.waiting), oldest)
 
     def close(self) -> None:
-        """Requests in flight fail with UNAVAILABLE; when this returns, thread and connection are gone."""
+        """Requests in flight and questions fail with UNAVAILABLE; when this returns, thread and connection are gone."""
         with self._lock:
             self._closing.set()
         for waiting in list(self.waiting.values()):
             self._end(waiting, closing())
+        with self._lock:
+            self._give_up(closing)
         self.thread.join()
 
     def _end(self, waiting: Waiting, error: TolkError) -> bool:
-        """Whether it was in flight until now."""
+        """Ends a request with this error; whether it was in flight."""
         with self._lock:
             if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
                 return False
@@ -146,10 +171,10 @@ class ReplyRouter:
             return True
 
     def _forget(self, waiting: Waiting) -> bool:
-        """Whether its task's reply was still to come. For who holds the lock."""
+        """Takes a request out; whether its task's reply was still to come. The caller holds the lock."""
         if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
             del self.waiting[waiting.request_id, waiting.principal]
-        return self._by_task.pop(waiting.task_id, None) is not None
+        return self._awaited.pop(waiting.task_id, None) is not None
 
     def _run(self) -> None:
         failures = 0
@@ -188,7 +213,7 @@ class ReplyRouter:
             raise
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
-            survey.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
+            commands.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
         ):
             self.ready.set()
             beat = 0.0
@@ -201,20 +226,24 @@ class ReplyRouter:
         queue.delete()
 
     def _move(self) -> None:
-        """Leaves a queue that cannot be used, or may be on a node of the broker that is down, and what is in it."""
+        """Takes another reply queue: the old one, and what is in it, cannot be used, or is on a node that is down."""
         with self._lock:
             self.queue = _queue_name()
-            lost, self._by_task = list(self._by_task.values()), {}
-            for waiting in lost:
-                waiting.reply.set_exception(RepliesLost())
+            self._give_up(RepliesLost)
+
+    def _give_up(self, error: Callable[[], TolkError]) -> None:
+        """Ends the wait for all that is awaited with this error. The caller holds the lock."""
+        lost, self._awaited = list(self._awaited.values()), {}
+        for awaited in lost:
+            awaited.set_exception(error())
 
     def _deliver(self, message: Message) -> None:
         with self._lock:
-            waiting = self._by_task.pop(str(message.properties.get("correlation_id")), None)
-        if waiting is None:
+            awaited = self._awaited.pop(str(message.properties.get("correlation_id")), None)
+        if awaited is None:
             self.dropped += 1
         else:
-            waiting.reply.set_result(message)
+            awaited.set_result(message)
 
     def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
         """Answers another process, where the request was here."""

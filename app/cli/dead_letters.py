@@ -13,7 +13,7 @@ from app.cli.database import said
 from tasks.contract.errors import TolkError
 
 if TYPE_CHECKING:
-    from app.broker.dead_letters import DeadLetters, Letter
+    from app.broker.dead_letters import DeadLetterQueue, Letter
 
 dead_letters = AppGroup("dead-letters", help="The messages that no worker could take or bear.")
 
@@ -85,14 +85,14 @@ def purge(letter_id: str | None, *, everything: bool, yes: bool) -> None:
 
 
 @contextmanager
-def _opened() -> Iterator[DeadLetters]:
+def _opened() -> Iterator[DeadLetterQueue]:
     from app.broker import dead_letters  # other commands need no Celery
 
     with said(), dead_letters.opened() as letters:
         yield letters
 
 
-def _found(letters: DeadLetters, letter_id: str | None) -> Iterator[Letter]:
+def _found(letters: DeadLetterQueue, letter_id: str | None) -> Iterator[Letter]:
     """Those of that id, of which a message that was published twice has two; all where none is given."""
     found = False
     for letter in letters:

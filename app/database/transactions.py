@@ -28,7 +28,7 @@ from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 CONNECTIONS = 8  # of a process, at most
-PATIENCE = 3.0  # seconds until a database that does not answer is unavailable
+DATABASE_TIMEOUT = 3.0  # seconds until a database that does not answer is unavailable
 SETTLE = 0.5  # seconds that an answer waits for what is written after it
 BACKOFF = (0.02, 0.5)  # seconds between attempts, at first and at most
 
@@ -40,8 +40,7 @@ logger = logging.getLogger(__name__)
 class Database:
     """Runs transactions in threads of its own, so that a database that hangs holds nobody for longer than it may.
 
-    It connects at first use. A file of SQLite, and a database in memory, bring themselves up to date; any other is
-    brought up to date by `upgrade`. Thread-safe.
+    It connects at first use. SQLite upgrades itself; PostgreSQL has to be upgraded by `upgrade`. Thread-safe.
     """
 
     def __init__(self, url: URL) -> None:
@@ -52,12 +51,12 @@ class Database:
         self._current = False  # whether its tables are known to be there
 
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
-        """What `work` returns for a transaction of its own; tried again where the connection was lost or contended.
+        """What `work` returns. It runs in a transaction, and again where the connection was lost or contended.
 
-        Raises TolkError: UNAVAILABLE where there is no answer within PATIENCE, TIMEOUT where there is none by `until`
-        (Unix seconds); and what `work` raises. What was given up is not committed.
+        Raises TolkError: UNAVAILABLE where there is no answer within DATABASE_TIMEOUT, TIMEOUT where there is none by
+        `until` (Unix seconds); and what `work` raises. What was given up is not committed.
         """
-        patience = PATIENCE if until is None else max(0.0, min(PATIENCE, until - time.time()))
+        patience = DATABASE_TIMEOUT if until is None else max(0.0, min(DATABASE_TIMEOUT, until - time.time()))
         given_up = threading.Event()
         try:
             with tracing.span("database"):
@@ -65,19 +64,19 @@ class Database:
         except TimeoutError:
             given_up.set()
             logger.warning("the database gave no answer within %.1f s", patience)
-            if patience < PATIENCE:
+            if patience < DATABASE_TIMEOUT:
                 raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:
-        """Writes what is decided already: waits SETTLE seconds at most, then it goes on by itself. Logs failure."""
+        """Writes what is decided already. Returns after SETTLE seconds at most, and writes on; logs failure."""
         with tracing.span("database"):
-            future = self._start(work, PATIENCE, threading.Event())
+            future = self._start(work, DATABASE_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
             wait([future], SETTLE)
 
     def upgrade(self, revision: str = "head") -> None:
-        """Brings the tables up to a revision of migrations/; who comes second waits for the first."""
+        """Brings the tables up to a revision of migrations/. Of two processes that do so at once, the second waits."""
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
@@ -151,7 +150,7 @@ class Database:
         self._current = True
 
     def _lacks_tables(self) -> bool:
-        """Whether the tables are older than this release. What a later release has made of them is borne with."""
+        """Whether the tables are older than this release. Those of a later release are accepted."""
         script = ScriptDirectory.from_config(_configuration())
         revision, head = self.revision(), script.get_current_head()
         if revision is None:
@@ -180,7 +179,7 @@ def _configuration() -> Config:
 def _connect(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
         # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
-        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={PATIENCE * 1000:.0f}"}
+        limits = {"connect_timeout": 2, "options": f"-c statement_timeout={DATABASE_TIMEOUT * 1000:.0f}"}
         return sqlalchemy.create_engine(
             url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
         )
@@ -197,7 +196,7 @@ def _connect(url: URL) -> Engine:
         connection.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
         connection.execute("PRAGMA synchronous = NORMAL")  # a process that dies loses nothing
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+        connection.execute(f"PRAGMA busy_timeout = {DATABASE_TIMEOUT * 1000:.0f}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -15,50 +15,54 @@ from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
 from typing_extensions import override
 
 from app.graphql import schema
-from app.graphql.schema import Context
 from app.graphql.view import GraphQL
+from app.translation.context import Context
+from app.translation.translate import translate
 
 SOURCE, TARGET = "fr", "en"
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class TranslatedString(graphene.ObjectType):
     """A sentence in English."""
 
-    translated_string = graphene.String(required=True)
+    translated_string = graphene.String(required=True, description="The translation.")
     via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
 
 
-class Query(schema.Query):
+def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
+    answer = translate(info.context, [sentence], source=SOURCE, target=TARGET)
+    [result] = answer.results
+    if result.error is not None:
+        raise result.error.error()
+    return TranslatedString(translated_string=result.text, via=answer.via)
+
+
+class PredecessorQuery(schema.Query):
     """What Tolk's own API can be asked, and a translation."""
+
+    class Meta:
+        name = "Query"
 
     translate = graphene.Field(
         TranslatedString,
         required=True,
-        sentence=graphene.String(required=True),
+        sentence=graphene.String(required=True, description="In French."),
+        resolver=resolve_translate,
         description="From French into English.",
         deprecation_reason="Send the mutation `translate` to /graphql.",
     )
-
-    @staticmethod
-    def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
-        context: Context = info.context
-        payload = schema.translate(context, [sentence], source=SOURCE, target=TARGET)
-        [translation] = payload.translations
-        if translation.error is not None:
-            raise translation.error.error()
-        return TranslatedString(translated_string=translation.text, via=payload.via)
 
 
 class PredecessorGraphQL(GraphQL):
     """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
 
-    content_types = (*GraphQL.content_types, *FORMS)
+    content_types = (*GraphQL.content_types, *FORM_TYPES)
     queries_by_get = False  # a page elsewhere could have its readers' browsers translate
 
     @override
     def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
-        if flask.request.mimetype in FORMS:
+        if flask.request.mimetype in FORM_TYPES:
             _ = request.body  # to its end and in time, and kept for the form
             return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
         return super().parse_http_body(request, context)
@@ -77,4 +81,4 @@ class PredecessorGraphQL(GraphQL):
 
 def build_schema() -> graphene.Schema:
     """The schema of these addresses; its resolvers expect a Context."""
-    return graphene.Schema(query=Query)
+    return graphene.Schema(query=PredecessorQuery)

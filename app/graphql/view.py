@@ -6,7 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, Never
 
-from flask import Request, Response, abort, g, make_response, render_template, request
+from flask import Request, Response, abort, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from graphql import (
     DocumentNode,
@@ -32,13 +32,15 @@ from werkzeug.exceptions import HTTPException as WerkzeugException
 
 from app.accounts import auth
 from app.accounts.keys import KeyRing
-from app.accounts.ledger import Accounts
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
-from app.graphql.schema import Context
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
+from app.translation.context import Context
 from app.translation.translator import Translator
-from app.web import errors
-from app.web.hangups import Clients
+from app.web import errors, request_log
+from app.web.hangups import Hangups
 from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
 
@@ -84,32 +86,31 @@ class GraphQL(GraphQLView[Context, None]):
         settings: Settings,
         models: RegistryFile,
         translator: Translator,
-        clients: Clients,
-        accounts: Accounts,
+        hangups: Hangups,
+        ledger: Ledger,
+        repeats: Repeats,
         keys: KeyRing,
+        recent_errors: RecentErrors,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
         self.models = models
         self.translator = translator
-        self.clients = clients
-        self.accounts = accounts
+        self.hangups = hangups
+        self.ledger = ledger
+        self.repeats = repeats
         self.keys = keys
+        self.recent_errors = recent_errors
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
     @override
     def dispatch_request(self) -> ResponseReturnValue:
+        self.translator.listen()
         try:
             return self._answer()
-        except TolkError as error:
-            self.translator.told(error.code, g.request_id)
-            raise
-        except WerkzeugException:
-            self.translator.told(Code.BAD_INPUT, g.request_id)
-            raise
-        except Exception:
-            self.translator.told(Code.INTERNAL, g.request_id)
+        except Exception as error:
+            self.recent_errors.add(_code(error), request_log.request_id())
             raise
 
     def _answer(self) -> ResponseReturnValue:
@@ -131,7 +132,15 @@ class GraphQL(GraphQLView[Context, None]):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
         registry = self.models.current()
         return Context(
-            self.settings, registry, self.translator, g.request_id, g.arrival, key=key, accounts=self.accounts
+            self.settings,
+            registry,
+            self.translator,
+            request_log.request_id(),
+            request_log.arrival(),
+            key,
+            self.ledger,
+            self.repeats,
+            self.recent_errors,
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:
@@ -182,7 +191,7 @@ class GraphQL(GraphQLView[Context, None]):
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must name one of the document's operations.")]
             )
-        with self.clients.watched(request.environ, context.request_id, context.principal):
+        with self.hangups.watched(request.environ, context.request_id, context.principal):
             return execute_sync(
                 self.schema,
                 document,
@@ -217,7 +226,8 @@ class GraphQL(GraphQLView[Context, None]):
 
     def _format(self, error: GraphQLError) -> dict[str, Any]:
         domain = errors.domain_error(error)
-        self.translator.told(domain.code, g.request_id)
+        errors.note(domain)
+        self.recent_errors.add(domain.code, request_log.request_id())
         return {**error.formatted, "message": domain.message, "extensions": errors.extensions(domain)}
 
     @override
@@ -237,6 +247,13 @@ class GraphQL(GraphQLView[Context, None]):
         # CodeMirror and Radix, inside GraphiQL, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
+
+
+def _code(error: Exception) -> Code:
+    """What a caller is told of an error that leaves the view."""
+    if isinstance(error, TolkError):
+        return error.code
+    return Code.BAD_INPUT if isinstance(error, WerkzeugException) else Code.INTERNAL
 
 
 def _refuse_constant(name: str) -> Never:

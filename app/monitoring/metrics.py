@@ -1,8 +1,8 @@
 """The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
 
-Counters are of all processes of one gunicorn, which share files (prometheus_client's multiprocess mode). A process goes
-on with the files of one that has ended, so that there are no more of them than processes at a time, and nothing that
-was counted is lost. How queues and workers are is asked of the broker when Prometheus asks. The names follow
+All processes of one gunicorn count together, in files that they share (prometheus_client's multiprocess mode). A new
+process takes over the files of one that has ended: so there are never more files than processes, and nothing that was
+counted is lost. The state of queues and workers is asked for when Prometheus asks. The names follow
 https://prometheus.io/docs/practices/naming/.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from app.monitoring.status import Status
-from app.translation.translator import Translator
 from tasks.contract.errors import Code
 from telemetry.address import Address
 from telemetry.tracing import Span
@@ -32,19 +33,21 @@ STAGES = ("admission", "publish", "queue", "load", "wait", "prefill", "decode", 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class Metrics:
-    """Counts requests, and says it all in Prometheus' text format."""
+class WebMetrics:
+    """Counts requests, and shows the counts, the queues and the workers in Prometheus' text format."""
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(self, translator: Translator, address: Address, directory: Path | None) -> None:
-        """`address` is where they are served, `directory` where processes share what they counted, made where it is
-        missing; None for one that is alone."""
+    def __init__(self, status: Callable[[], Status], address: Address, directory: Path | None) -> None:
+        """`status` tells how queues and workers are; `address` is where the metrics are served.
+
+        Processes share what they counted in `directory`, which is made where it is missing; one alone needs none.
+        """
         if directory is not None:  # who tidies up /tmp may have taken it
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _share(directory)
         self.address = address
-        self._survey = _Survey(translator)
+        self._queues = _QueueCollector(status)
         self._directory = directory
         self._registry = registry = CollectorRegistry()
         requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
@@ -59,7 +62,7 @@ class Metrics:
         self._by_stage = {stage: stages.labels(stage) for stage in STAGES}
 
     def count(self, trace: Span) -> None:
-        """A request that is over."""
+        """Counts a request that is over, by its trace."""
         self._by_code[str(trace.attributes.get("code", OK))].inc()
         self._seconds.observe(trace.duration)
         self._texts.inc(float(trace.attributes.get("texts", 0)))
@@ -69,7 +72,7 @@ class Metrics:
                 stage.observe(span.duration)
 
     def text(self) -> bytes:
-        """It takes as long as a status."""
+        """All metrics, in Prometheus' text format. Takes as long as asking for the status does."""
         registry = self._registry
         if self._directory is not None:
             registry = CollectorRegistry()
@@ -77,13 +80,13 @@ class Metrics:
             collector(registry, str(self._directory))
         counted: bytes = generate_latest(registry)
         shown = CollectorRegistry()
-        shown.register(self._survey)
+        shown.register(self._queues)
         return counted + generate_latest(shown)
 
 
 def _share(directory: Path) -> None:
-    """From now on what is counted is counted in files of the first number that no process has; this one keeps it until
-    it ends, however it does."""
+    """Has this process count in the files of the first number that no other process holds. It holds the number until it
+    ends, however it ends."""
     for number in count():
         held = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -96,14 +99,15 @@ def _share(directory: Path) -> None:
     values.ValueClass = of_numbers(lambda: number)
 
 
-class _Survey:
+class _QueueCollector(Collector):
     """Queues and workers, as the status has them."""
 
-    def __init__(self, translator: Translator) -> None:
-        self._translator = translator
+    def __init__(self, status: Callable[[], Status]) -> None:
+        self._status = status
 
+    @override
     def collect(self) -> Iterator[Metric]:
-        status = self._translator.status()
+        status = self._status()
         yield _gauge("tolk_broker_up", "Whether the message broker answers.", float(bool(status.broker)))
         yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
         yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
@@ -125,7 +129,7 @@ class _Survey:
 
 
 def _ages(status: Status) -> dict[str, float]:
-    """0 of every queue that is known and that nobody waits for."""
+    """By queue, seconds since when its oldest translation has waited; 0 for a queue that nobody waits for."""
     now = time.time()
     return dict.fromkeys(status.queues, 0.0) | {name: max(0.0, now - since) for name, since in status.oldest.items()}
 

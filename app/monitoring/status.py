@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, get_args
 
+from app.monitoring.recent_errors import ErrorCount
 from tasks.contract.errors import Code
 from tasks.contract.names import ON_DEMAND, SHARED, Priority, queue_name, queue_names, suspects_name
 from tasks.contract.worker import LoadedModel, WorkerStatus
 from tasks.registry.entry import Entry
 from tasks.registry.ways import Registry, Way
-
-WINDOW = 60  # minutes that an error counts as recent
 
 
 class Readiness(StrEnum):
@@ -27,16 +24,6 @@ class Readiness(StrEnum):
     ON_DEMAND = "ON_DEMAND"  # a worker loads it first
     UNSERVED = "UNSERVED"  # no worker takes its queue
     UNKNOWN = "UNKNOWN"  # the broker does not answer, or none is used
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorCount:
-    """How often callers were told a code of late; `last` time in Unix seconds, and to which request."""
-
-    code: Code
-    count: int
-    last: float
-    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +53,11 @@ class WebStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """`broker` is whether it answers, None where none is used, or nothing is known yet; without it only errors of this
-    process are known.
+    """`broker` is whether it answers, None where none is used, or nothing is known yet; without it only what this
+    process waits for is known.
 
-    `queues` by name; `workers` by theirs; `dead_letters` wait for a look. Web processes wait for `in_flight`
-    translations, by queue since `oldest` (Unix seconds).
+    `queues` by name; `workers` by theirs; `dead_letters` wait for a look. `errors` are those of other web processes.
+    Web processes wait for `in_flight` translations, by queue since `oldest` (Unix seconds).
     """
 
     broker: bool | None = None
@@ -119,6 +106,10 @@ class Status:
         names = way.models if way.via else way.models[:1]
         return all(self.serves(registry.models[name].route) is not False for name in names)
 
+    def listed(self, registry: Registry) -> list[Entry]:
+        """Models that are warm, or in some worker's memory."""
+        return [model for model in registry.models.values() if model.warm or model.name in self.holders]
+
     def own_queues(self, model: Entry) -> list[QueueStatus]:
         """Interactive work, bulk, and suspects; none of a model that shares its queues."""
         if not model.warm:
@@ -136,45 +127,3 @@ class Status:
                 shared.append(QueueStatus(queue_name(f"{ON_DEMAND}.*", priority), depth, workers))
         suspects = self.queues.get(suspects_name(SHARED[0]))
         return shared if suspects is None else [*shared, suspects]
-
-
-class RecentErrors:
-    """What this process told its callers in the last hour. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._minutes: dict[Code, Counter[int]] = {}
-        self._last: dict[Code, tuple[float, str]] = {}
-
-    def add(self, code: Code, request_id: str) -> None:
-        """Counts what is an error: a cancelled request ended as its caller wanted."""
-        if code is Code.CANCELLED:
-            return
-        now = time.time()
-        with self._lock:
-            minutes = self._minutes.setdefault(code, Counter())
-            minutes[int(now) // 60] += 1
-            for minute in [each for each in minutes if each <= now // 60 - WINDOW]:
-                del minutes[minute]
-            self._last[code] = (now, request_id)
-
-    def counts(self) -> list[ErrorCount]:
-        now = time.time()
-        with self._lock:
-            recent = {
-                code: sum(count for minute, count in minutes.items() if minute > now // 60 - WINDOW)
-                for code, minutes in self._minutes.items()
-            }
-            return [ErrorCount(code, count, *self._last[code]) for code, count in recent.items() if count]
-
-
-def total(counts: Iterable[ErrorCount]) -> tuple[ErrorCount, ...]:
-    """One entry per code, of the counts of several processes."""
-    by_code: dict[Code, list[ErrorCount]] = {}
-    for each in counts:
-        by_code.setdefault(each.code, []).append(each)
-    return tuple(
-        replace(max(by_code[code], key=lambda each: each.last), count=sum(each.count for each in by_code[code]))
-        for code in Code
-        if code in by_code
-    )

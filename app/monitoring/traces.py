@@ -1,4 +1,4 @@
-"""The traces of the last requests, in files of one directory that all web processes share: a JSON array a line."""
+"""The traces of the last requests, in one directory that all web processes share: files of one JSON array per line."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ logger = logging.getLogger(__name__)
 class Traces:
     """A directory of traces, some tens of thousands of them. Safe to use from many threads and processes at once."""
 
-    def __init__(self, directory: Path) -> None:
-        """It is made where it is missing: with the first trace."""
+    def __init__(self, directory: Path, file_bytes: int = FILE_BYTES, all_bytes: int = BYTES) -> None:
+        """The directory is made where it is missing, with the first trace. A file takes about `file_bytes`, and all
+        files together `all_bytes`."""
         self._directory = directory
+        self._file_bytes, self._all_bytes = file_bytes, all_bytes
         self._lock = threading.Lock()
         self._file: int | None = None  # a descriptor
         self._room = 0  # bytes left in it
@@ -50,7 +52,7 @@ class Traces:
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
-        """All of that id, the latest last: several where a client sends an id again. Raises OSError."""
+        """The traces of a request id, the latest last: several if a client sent the id again. Raises OSError."""
         wanted, found = request_id.encode(), []
         for path in self._files():
             with suppress(FileNotFoundError):  # it was the oldest
@@ -70,7 +72,7 @@ class Traces:
             os.close(self._file)
             self._file = None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        room = BYTES - FILE_BYTES
+        room = self._all_bytes - self._file_bytes
         for path in reversed(self._files()):
             with suppress(FileNotFoundError):  # another process has removed it
                 room -= path.stat().st_size
@@ -78,7 +80,7 @@ class Traces:
                     path.unlink()
         path = self._directory / f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._room = FILE_BYTES
+        self._room = self._file_bytes
         return self._file
 
     def _files(self) -> list[Path]:

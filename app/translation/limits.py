@@ -24,7 +24,7 @@ def check_texts(texts: Sequence[str], settings: Settings) -> None:
 
 
 def check_text(text: str, settings: Settings) -> Failure | None:
-    """The failure, which says the limit, of a text that is too long: its own trouble, not the request's."""
+    """Why a text is too long, with the limit; None where it is not. The request's other texts are not concerned."""
     if len(text) <= settings.max_text_characters:
         return None
     limit = f"more than the {settings.max_text_characters} that one text may have"

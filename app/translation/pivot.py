@@ -17,14 +17,16 @@ ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message for its texts
 Ask = Callable[[TranslateRequest], TranslateReply]
 
 
-def translate(request: TranslateRequest, onward: Iterable[TranslateRequest], ask: Ask) -> TranslateReply:
-    """The reply to `request`, translated further by each leg of `onward`, whose texts are what comes of the leg before.
+def translate(legs: Sequence[TranslateRequest], ask: Ask) -> TranslateReply:
+    """The reply to the first of the legs, translated further by each of the others, whose texts are what comes of the
+    leg before.
 
     A text that fails keeps its error and goes no further; where none goes, nobody is asked. Raises what `ask` raises.
     """
-    reply = ask(request)
+    first, *onward = legs
+    reply = ask(first)
     for leg in onward:
-        reply = _go_on(reply, request.texts, leg, ask)
+        reply = _go_on(reply, first.texts, leg, ask)
     return reply
 
 

@@ -1,70 +1,75 @@
-"""The seam between the web tier and whatever translates: one protocol, and an implementation that needs no broker."""
+"""The seam between the web tier and whatever translates: what the tier calls, and an echo that needs no broker."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from app.monitoring.status import RecentErrors, Status, total
-from app.translation import pivot
+from app.monitoring.status import Status
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import AlternativeResult, SentenceResult, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 
+class Flight(Protocol):
+    """A caller's request while its models are asked, one after the other: each is a leg of it."""
+
+    def ask(self, request: TranslateRequest) -> TranslateReply:
+        """The reply of one model, with one result per text, in order; returns or raises by `request.deadline`.
+
+        Raises TolkError for the request's own trouble, and where the flight was ended: CANCELLED, UNAVAILABLE.
+        """
+
+
 class Translator(Protocol):
     """What the web tier calls. Safe to call from many threads at once."""
 
-    def translate(self, request: TranslateRequest, request_id: str, *onward: TranslateRequest) -> TranslateReply:
-        """The reply to `request`, with one result per text, in order; returns or raises by `request.deadline`.
+    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
+        """A flight that lasts until its context is left; `cancel` and `abandon` end it, between its legs too.
 
-        Where models lead to the target together, `onward` are the legs after the first, as app.translation.pivot
-        has them.
-        `cancel` names it by `request_id` and its principal. Raises TolkError for the request's own trouble, BAD_INPUT
-        where this process has such a request in flight.
+        To enter raises TolkError(BAD_INPUT) where this process has a flight of the same id and principal; to leave
+        raises why it was ended, where it was.
         """
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
-        """Ends a request of this principal, whichever web process has it: its `translate` raises CANCELLED.
+        """Ends a flight of this principal with CANCELLED, whichever web process has it.
 
-        False, after half a second, where none is in flight. Raises TolkError(UNAVAILABLE).
+        False, after half a second, where there is none. Raises TolkError(UNAVAILABLE).
         """
 
     def abandon(self, request_id: str, principal: str | None) -> None:
-        """Nobody waits for this request any more: `cancel` for what this process has, at once. Others are ignored."""
+        """Nobody waits for this flight any more: `cancel` for what this process has, at once. Others are ignored."""
 
     def check(self) -> None:
         """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
 
     def status(self) -> Status:
-        """What queues and workers do, and what callers were told of late; at most a few seconds in the making."""
+        """What queues, workers and other web processes do; at most a few seconds in the making."""
 
     def known_status(self) -> Status:
         """What `status` said last, some seconds ago at most, or nothing: at once."""
 
-    def told(self, code: Code, request_id: str) -> None:
-        """A caller was told this; from now on it counts in the status, whichever process makes that."""
+    def listen(self) -> None:
+        """From now on other web processes can ask this one what it does, whatever becomes of its requests. At once."""
 
     def close(self) -> None:
-        """Lets go of connections and threads; requests still in flight fail with UNAVAILABLE."""
+        """Lets go of connections and threads; flights end with UNAVAILABLE."""
 
 
 class EchoTranslator:
-    """Answers at once with each text as its own translation, so that the web tier runs without a broker."""
+    """Answers at once with each text as its own translation, so that the web tier runs without a broker.
+
+    Each of its legs is over before it could be cancelled, so it has nothing to keep of a flight, and is every one's.
+    """
 
     def __init__(self) -> None:
         self._closed = False
-        self.errors = RecentErrors()
 
-    def translate(
-        self,
-        request: TranslateRequest,
-        request_id: str,  # noqa: ARG002 - the protocol's; an echo is over before it could be cancelled
-        *onward: TranslateRequest,
-    ) -> TranslateReply:
-        return pivot.translate(request, onward, self._echo)
+    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:  # noqa: ARG002 - nothing is kept
+        return nullcontext(self)
 
-    def _echo(self, request: TranslateRequest) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
         if time.time() >= request.deadline:
@@ -90,11 +95,11 @@ class EchoTranslator:
         if self._closed:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
 
-    def told(self, code: Code, request_id: str) -> None:
-        self.errors.add(code, request_id)
+    def listen(self) -> None:
+        """Nobody asks."""
 
     def status(self) -> Status:
-        return Status(errors=total(self.errors.counts()))
+        return Status()
 
     def known_status(self) -> Status:
         return self.status()

@@ -1,4 +1,4 @@
-"""Where errors become answers: a code of the contract, its HTTP status, and one JSON shape for all of them."""
+"""How an error becomes an answer: a code of the contract, its HTTP status, and one JSON shape for all errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import math
 import traceback
 from typing import Any
 
-from flask import Flask, Response, current_app, g
+from flask import Flask, Response, current_app
 from graphql import GraphQLError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from app.web import request_log
 from tasks.contract.errors import Code, TolkError
 from telemetry import tracing
 
@@ -34,28 +35,25 @@ STATUS = {
 
 
 def domain_error(error: GraphQLError) -> TolkError:
-    """What a GraphQL error is in the contract's terms; what nobody foresaw is logged, and told as INTERNAL only."""
-    original = error.original_error
-    while isinstance(original, GraphQLError):
-        original = original.original_error
+    """What the caller is told of a GraphQL error. An error that nobody foresaw is logged, and told as INTERNAL."""
+    original = _innermost(error)
     if isinstance(original, TolkError):
         return original
-    # Before a field runs, and in the arguments of the field at the root, the caller's document or variables are wrong;
-    # below it stands what we answer.
-    callers = original is None or (error.path is None and error.nodes)
-    if callers and len(error.path or ()) <= 1:
+    if _is_the_callers(error, original):
         return TolkError(Code.BAD_INPUT, _shorten(error.message))
-    return _internal(original or error)
+    _log_unforeseen(original or error)
+    return _internal()
+
+
+def note(error: TolkError) -> None:
+    """Tells the log, the trace and the metrics what the request came to; of several errors, the first counts."""
+    tracing.annotate_first(code=error.code.value)
 
 
 def extensions(error: TolkError) -> dict[str, Any]:
-    """The `extensions` of a GraphQL error: its code, the request's id, and seconds until a retry makes sense.
-
-    To the log, the trace and the metrics this is what the request came to.
-    """
-    tracing.annotate_first(code=error.code.value)
+    """The `extensions` of a GraphQL error: its code, the request's id, and seconds until a retry makes sense."""
     retry = {} if error.retry_after is None else {"retryAfter": error.retry_after}
-    return {"code": error.code, "requestId": g.request_id, **retry}
+    return {"code": error.code, "requestId": request_log.request_id(), **retry}
 
 
 def set_status(response: Response, code: Code, retry_after: float | None) -> None:
@@ -71,25 +69,36 @@ def register(app: Flask) -> None:
     """Answers every error that leaves a view in the shape of a GraphQL error."""
     app.register_error_handler(TolkError, _answer)
     app.register_error_handler(HTTPException, _answer_http)
-    app.register_error_handler(Exception, lambda error: _answer(_internal(error)))
+    app.register_error_handler(Exception, _answer_unforeseen)
 
 
 def _answer(error: TolkError) -> Response:
+    note(error)
     response = Response(_body(error), content_type="application/json")
     set_status(response, error.code, error.retry_after)
     return response
+
+
+def _answer_unforeseen(error: Exception) -> Response:
+    _log_unforeseen(error)
+    return _answer(_internal())
 
 
 def _answer_http(error: HTTPException) -> Response:
     """Keeps the status and headers that Werkzeug chose, such as 405's Allow."""
     response = Response(status=error.code, headers=error.get_headers())
     code = Code.BAD_INPUT if response.status_code < 500 else Code.INTERNAL
-    message = error.description or error.name
-    if isinstance(error, RequestEntityTooLarge):
-        message = f"The body is over the limit of {current_app.config['MAX_CONTENT_LENGTH']} bytes. Send fewer texts."
-    response.set_data(_body(TolkError(code, message)))
+    domain = TolkError(code, _http_message(error))
+    note(domain)
+    response.set_data(_body(domain))
     response.content_type = "application/json"
     return response
+
+
+def _http_message(error: HTTPException) -> str:
+    if isinstance(error, RequestEntityTooLarge):
+        return f"The body is over the limit of {current_app.config['MAX_CONTENT_LENGTH']} bytes. Send fewer texts."
+    return error.description or error.name
 
 
 def _body(error: TolkError) -> str:
@@ -100,16 +109,35 @@ def _shorten(message: str) -> str:
     return message if len(message) <= MESSAGE_CHARACTERS else f"{message[:MESSAGE_CHARACTERS]}…"
 
 
-def _internal(error: Exception) -> TolkError:
+def _innermost(error: GraphQLError) -> Exception | None:
+    """What was raised before GraphQL wrapped it, however often; None where GraphQL itself complains."""
+    original = error.original_error
+    while isinstance(original, GraphQLError):
+        original = original.original_error
+    return original
+
+
+def _is_the_callers(error: GraphQLError, original: Exception | None) -> bool:
+    """Whether the caller's document or variables are wrong: so it is before a field runs, and in the arguments of the
+    field at the root. Below that stands what we answer."""
+    is_about_the_document = original is None or (error.path is None and bool(error.nodes))
+    return is_about_the_document and len(error.path or ()) <= 1
+
+
+def _internal() -> TolkError:
+    request_id = request_log.request_id()
+    return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {request_id}.")
+
+
+def _log_unforeseen(error: Exception) -> None:
     if current_app.config["LOG_TEXTS"]:
-        log.error("Request %s failed.", g.request_id, exc_info=error)
+        log.error("Request %s failed.", request_log.request_id(), exc_info=error)
     else:
-        log.error("Request %s failed.\n%s", g.request_id, _where(error))
-    return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {g.request_id}.")
+        log.error("Request %s failed.\n%s", request_log.request_id(), _where(error))
 
 
 def _where(error: BaseException | None) -> str:
-    """Where an error happened, and what it came of, without what they say: that may quote a text."""
+    """Where an error and its causes happened, as types and places: their messages may quote a text."""
     lines = []
     while error is not None:
         lines += [f"{type(error).__name__}:\n", *traceback.format_tb(error.__traceback__)]

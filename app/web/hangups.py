@@ -21,9 +21,9 @@ PAUSE = 0.02  # seconds between two looks while one that hung up is still in fli
 logger = logging.getLogger(__name__)
 
 
-class Clients:
-    """Calls `abandon` with the id and the principal of a request whose client has closed the connection, again until
-    the request ends. It must not take long: all clients wait for it.
+class Hangups:
+    """Calls `abandon` with the id and the principal of a request whose client has closed the connection, and calls it
+    again until the request ends. `abandon` must return at once, because one thread calls it for all clients.
 
     A client that closes only its own half of the connection counts as gone, as with most servers.
     """
@@ -43,10 +43,7 @@ class Clients:
             return
         number = client.fileno()
         with self._lock:
-            if self._epoll is None:  # not before: a server may fork between making the application and serving it
-                self._epoll = select.epoll()
-                threading.Thread(target=self._run, args=(self._epoll,), name="clients", daemon=True).start()
-            epoll = self._epoll
+            epoll = self._started()
             self._watched[number] = request_id, principal
             epoll.register(number, select.EPOLLRDHUP)
         try:
@@ -55,6 +52,14 @@ class Clients:
             with self._lock:
                 epoll.unregister(number)
                 del self._watched[number]
+
+    def _started(self) -> select.epoll:
+        """What the thread waits on. It starts with the first request, for a server may fork after the application was
+        made."""
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            threading.Thread(target=self._run, args=(self._epoll,), name="hangups", daemon=True).start()
+        return self._epoll
 
     def _run(self, epoll: select.epoll) -> None:
         while True:

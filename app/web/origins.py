@@ -1,4 +1,4 @@
-"""Pages of other sites: none has its reader's browser translate, but for those whose origins are let in at /graphql."""
+"""What a page of another site sends is refused, unless its origin is let in at /graphql."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _let_in(app: Flask, origins: Collection[str]) -> None:
         max_age=PREFLIGHT_SECONDS,
         always_send=False,
         intercept_exceptions=False,
-        vary_header=False,  # it says so only where it lets somebody in, and of several
+        vary_header=False,  # it would add Vary only for origins that it lets in, and only if there are several
     )
 
     @app.after_request
@@ -52,9 +52,10 @@ def _let_in(app: Flask, origins: Collection[str]) -> None:
 
 
 def _is_from_elsewhere() -> bool:
-    """What a browser says of the page that sent a request, and no page can make it say; other clients say nothing.
+    """Whether a page of another site sent the request. A browser says so, and no page can change what it says; clients
+    that are no browsers say nothing.
 
-    `Sec-Fetch-Site` (W3C Fetch Metadata) goes first: it holds where a proxy has rewritten Host.
+    `Sec-Fetch-Site` (W3C Fetch Metadata) counts first: it stays true when a proxy has rewritten Host.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

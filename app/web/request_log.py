@@ -1,9 +1,10 @@
-"""What is told of every request: its id, a line in the log, its trace, its metrics."""
+"""Every request has an id, a line in the log, a trace, and counts in the metrics."""
 
 from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import uuid4
@@ -13,9 +14,10 @@ from flask import Flask, Response, g, request
 from app.monitoring.traces import Traces
 from tasks.contract.names import REQUEST_ID
 from telemetry import logs, tracing
+from telemetry.tracing import Span
 
 if TYPE_CHECKING:
-    from app.monitoring.metrics import Metrics
+    from app.monitoring.metrics import WebMetrics
 
 API = ("graphql", "predecessor")  # the endpoints whose requests are traced and counted
 PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged where everything is
@@ -23,38 +25,82 @@ PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged 
 logger = logging.getLogger(__name__)
 
 
-def register(app: Flask, traces: Traces | None, metrics: Metrics | None) -> None:
-    """Gives every request its id, `g.request_id`, and the time of its arrival, `g.arrival` in Unix seconds; tells of it
-    once its answer is sent."""
+@dataclass(frozen=True, slots=True)
+class ActiveRequest:
+    """A request that has arrived and is not over: its id, its trace, and `time.perf_counter` when it came."""
 
-    @app.before_request
-    def arrive() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
-        logs.request_id.set(g.request_id)
-        g.trace = tracing.begin(f"{request.method} {quote(request.path)}")
-        g.arrival, g.began = g.trace.start, time.perf_counter()
+    id: str
+    trace: Span
+    began: float
+
+
+def request_id() -> str:
+    """The id of the request that is being served: the one that its client chose, or one of ours."""
+    return _active().id
+
+
+def arrival() -> float:
+    """When the request that is being served arrived, in Unix seconds."""
+    return _active().trace.start
+
+
+def register(app: Flask, traces: Traces | None, metrics: WebMetrics | None) -> None:
+    """Gives every request its id; tells the log, the traces and the metrics of it once its answer is sent."""
+    app.before_request(_begin)
 
     @app.after_request
     def answer(response: Response) -> Response:
-        response.headers["X-Request-Id"] = request_id = g.request_id
-        trace, began, endpoint = g.trace, g.began, request.endpoint
-        page = response.mimetype == "text/html"  # GraphiQL
-        asks = endpoint in API and request.method in ("GET", "POST") and not page
+        active = _active()
+        response.headers["X-Request-Id"] = active.id
         tracing.annotate(client=request.remote_addr, status=response.status_code)
-        tracing.export_attributes({"request_id": request_id, **trace.attributes})
+        tracing.export_attributes({"request_id": active.id, **active.trace.attributes})
+        level, is_asked = _level(response), _asks(response)
 
         @response.call_on_close  # nobody waits for it
-        def tell() -> None:
-            trace.duration = time.perf_counter() - began
-            level = logging.DEBUG if endpoint in PROBES and response.status_code < 400 else logging.INFO
-            if logger.isEnabledFor(level):
-                fields = {"status": response.status_code, "ms": round(1000 * trace.duration, 1), **trace.attributes}
-                logger.log(level, "%s", trace.name, extra={"fields": fields})
-            if asks and metrics is not None:
-                metrics.count(trace)
-            if asks and traces is not None:
-                traces.keep(request_id, trace)
-            logs.request_id.set(None)  # what this thread logs next is not of this request
+        def end() -> None:
+            active.trace.duration = time.perf_counter() - active.began
+            _log(active, response.status_code, level)
+            if is_asked and metrics is not None:
+                metrics.count(active.trace)
+            if is_asked and traces is not None:
+                traces.keep(active.id, active.trace)
+            _forget()
 
         return response
+
+
+def _active() -> ActiveRequest:
+    active: ActiveRequest = g.active_request
+    return active
+
+
+def _begin() -> None:
+    """What this thread logs and measures from now on belongs to this request."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
+    logs.request_id.set(request_id)
+    trace = tracing.begin(f"{request.method} {quote(request.path)}")
+    g.active_request = ActiveRequest(request_id, trace, time.perf_counter())
+
+
+def _forget() -> None:
+    """What this thread logs and measures from now on belongs to no request. Flask itself forgets `g`."""
+    logs.request_id.set(None)
+    tracing.end()
+
+
+def _asks(response: Response) -> bool:
+    """Whether the request asked the API for something: not for the page of GraphiQL, and not by OPTIONS."""
+    is_page = response.mimetype == "text/html"
+    return request.endpoint in API and request.method in ("GET", "POST") and not is_page
+
+
+def _level(response: Response) -> int:
+    is_probe = request.endpoint in PROBES and response.status_code < 400
+    return logging.DEBUG if is_probe else logging.INFO
+
+
+def _log(active: ActiveRequest, status: int, level: int) -> None:
+    if logger.isEnabledFor(level):
+        fields = {"status": status, "ms": round(1000 * active.trace.duration, 1), **active.trace.attributes}
+        logger.log(level, "%s", active.trace.name, extra={"fields": fields})

@@ -3,6 +3,9 @@
 As it comes, its thread worker has a thread wait for the first byte of every connection, and, for as long as it takes,
 for the rest of a request and until an answer has been read. And once it has closed its half of a connection, it waits
 two seconds for the client to close the other: on the thread that accepts all connections.
+
+What is overridden here is gunicorn's own affair: setup.cfg takes the one minor version that it was written for, and
+tests/app/web/test_gunicorn.py fails where a method has changed.
 """
 
 from __future__ import annotations
@@ -32,13 +35,19 @@ class TooSlow(NoMoreData, TimeoutError):
 class Connection(socket.socket):
     """A client's connection. While it blocks, a request has a deadline, and so has its answer."""
 
-    request: Any = None  # gunicorn's, once its headers are here
-    _received_by: float | None = None
-    _sent_by: float | None = None
+    def __init__(
+        self, client: socket.socket, receive_timeout: float = RECEIVE_TIMEOUT, send_timeout: float = SEND_TIMEOUT
+    ) -> None:
+        """Takes the place of `client`, which is detached. Both timeouts are in seconds."""
+        super().__init__(fileno=client.detach())
+        self._receive_timeout, self._send_timeout = receive_timeout, send_timeout
+        self.begin()
 
     def begin(self) -> None:
-        """What comes next is another request."""
-        self.request = self._received_by = self._sent_by = None
+        """Forgets the request before: the next byte is another request's."""
+        self.request: Any = None  # gunicorn's, once its headers are here
+        self._received_by: float | None = None
+        self._sent_by: float | None = None
 
     @override
     def recv(self, size: int, flags: int = 0, /) -> bytes:
@@ -46,7 +55,7 @@ class Connection(socket.socket):
         if self.gettimeout() is not None:  # gunicorn has set one of its own
             return super().recv(size, flags)
         now = time.monotonic()
-        self._received_by = self._received_by or now + RECEIVE_TIMEOUT
+        self._received_by = self._received_by or now + self._receive_timeout
         try:
             if now >= self._received_by:
                 raise TimeoutError
@@ -65,7 +74,7 @@ class Connection(socket.socket):
         if self.gettimeout() is not None:
             return super().sendall(data, flags)
         now = time.monotonic()
-        self._sent_by = self._sent_by or now + SEND_TIMEOUT
+        self._sent_by = self._sent_by or now + self._send_timeout
         try:
             self.settimeout(max(self._sent_by - now, 0.001))
             return super().sendall(data, flags)  # within the timeout, however many pieces it takes
@@ -78,6 +87,9 @@ class Connection(socket.socket):
 class Worker(ThreadWorker):
     """gunicorn's worker of threads, with such connections: they get a thread when they have something to say, and are
     closed without one. Where gunicorn speaks TLS itself, all stays as it is."""
+
+    receive_timeout = RECEIVE_TIMEOUT
+    send_timeout = SEND_TIMEOUT
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,7 +111,8 @@ class Worker(ThreadWorker):
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        conn = TConn(self.cfg, Connection(fileno=client.detach()), address, listener.getsockname())
+        connection = Connection(client, self.receive_timeout, self.send_timeout)
+        conn = TConn(self.cfg, connection, address, listener.getsockname())
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.nr_conns += 1
@@ -125,7 +138,8 @@ class Worker(ThreadWorker):
             super().finish_request(conn, fs)
 
     def linger(self, conn: TConn) -> None:
-        """Says that we are done, and closes when the client has said so too: it may not have read everything yet."""
+        """Shuts down our half of a connection: its client may still be reading the answer. It is closed when the client
+        has closed the other half, or when its time is over."""
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
@@ -147,20 +161,21 @@ class Worker(ThreadWorker):
             self.leave(conn)
 
     def leave(self, conn: TConn) -> None:
+        """Closes a connection that lingered."""
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
 
     @override
     def murder_pending(self) -> None:
-        """Closes what took too long; once a second, and whenever something happens."""
+        """Closes connections whose time is over. Called once a second, and whenever something happens."""
         super().murder_pending()
         while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self.leave(self.lingering.popleft())
 
 
 def conceal(record: logging.LogRecord) -> bool:
-    """Takes what a client sent out of gunicorn's messages: what should be a header may be somebody's text."""
+    """Removes from gunicorn's messages what a client sent: what should be a header may be somebody's text."""
     if str(record.msg).startswith("Invalid request from ip="):
         record.msg = record.msg.partition(": ")[0]
     elif record.msg == "Error handling request %s %s" and isinstance(record.args, tuple):

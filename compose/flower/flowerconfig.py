@@ -9,11 +9,11 @@ basic_auth = [(SECRETS / "login").read_text()]
 broker_api = (SECRETS / "broker-api").read_text()
 persistent = False
 max_tasks = 10_000
-# All tasks have one name, and their results are people's texts, which no worker tells.
+# The columns `name` and `result` are left out: all tasks have one name, and workers do not send results to monitors.
 tasks_columns = "state,args,received,runtime,worker,uuid"
 
 
 def format_task(task: Any) -> Any:
-    """Its arguments, which app.broker.rpc describes, shortly enough for their column."""
+    """Shortens the description of a task's arguments, by app.broker.publishing, so that it fits into its column."""
     task.args = task.args and task.args.strip("<>").replace(" characters", " chars")
     return task

@@ -24,67 +24,69 @@ _CHUNK = 1 << 16  # bytes
 _KINDS = {0: "a file", stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a link"}
 
 
-class _Entry(NamedTuple):
+class _Member(NamedTuple):
     name: str
     size: int
     kind: str
     open: Callable[[], IO[bytes] | None]  # None for what is no file
 
 
-def unpack(archive: Path, directory: Path) -> None:
+def unpack(archive: Path, directory: Path, *, largest_weights: int = LARGEST_WEIGHTS) -> None:
     """Writes the files of a model, which lie at the top or together in one folder there, into `directory`.
 
-    Other files are left out. Raises UnknownModel for an archive that is broken; that holds a link, a device, a name
-    that leads elsewhere, a file twice, or more entries or bytes than any model has; as files.write does, too.
+    Other files are left out; those of weights may have `largest_weights` bytes. Raises UnknownModel for an archive that
+    is broken; that holds a link, a device, a name that leads elsewhere, a file twice, or more entries or bytes than any
+    model has; as files.write does, too.
     """
     try:
         with archive.open("rb") as file:
-            _unpack(_zip(file) if archive.suffix == ".zip" else _tar(file, archive.suffix != ".tar"), directory)
+            entries = _zip(file) if archive.suffix == ".zip" else _tar(file, archive.suffix != ".tar")
+            _unpack(entries, directory, largest_weights)
     except (MemoryError, Unavailable):
         raise
     except Exception as error:  # a parser's, too, of bytes that may be anything
         raise UnknownModel(f"{archive}: is no archive of a model: {quote(error)}") from error
 
 
-def _unpack(entries: Iterator[_Entry], directory: Path) -> None:
+def _unpack(entries: Iterator[_Member], directory: Path, largest_weights: int) -> None:
     whole, folders = 0, set()
-    for count, entry in enumerate(entries, 1):
-        path, said = PurePosixPath(entry.name), quote(repr(entry.name))
-        whole += entry.size
+    for count, member in enumerate(entries, 1):
+        path, said = PurePosixPath(member.name), quote(repr(member.name))
+        whole += member.size
         if count > MOST_ENTRIES or whole > LARGEST_WHOLE:
             raise UnknownModel(f"it has more than {MOST_ENTRIES} entries, or more than {LARGEST_WHOLE} bytes in them.")
-        if path.is_absolute() or ".." in path.parts or "\\" in entry.name:
+        if path.is_absolute() or ".." in path.parts or "\\" in member.name:
             raise UnknownModel(f"{said} leads out of the archive.")
-        if entry.kind not in ("a file", "a directory"):
-            raise UnknownModel(f"{said} is {entry.kind}; files were expected (tar --dereference follows links).")
-        if entry.kind == "a directory" or len(path.parts) > 2 or path.name not in (*NEEDED, *OPTIONAL, *WEIGHTS):
+        if member.kind not in ("a file", "a directory"):
+            raise UnknownModel(f"{said} is {member.kind}; files were expected (tar --dereference follows links).")
+        if member.kind == "a directory" or len(path.parts) > 2 or path.name not in (*NEEDED, *OPTIONAL, *WEIGHTS):
             continue
         folders.add(path.parent)
         if len(folders) > 1 or os.path.lexists(directory / path.name):
             raise UnknownModel(f"{said}: there are two of it, or it does not lie where the others do.")
-        if entry.size > largest(path.name):
-            raise UnknownModel(f"{said} has {entry.size} bytes; at most {largest(path.name)} were expected.")
-        with (directory / path.name).open("xb", buffering=0) as out, entry.open() or BytesIO() as content:
+        if member.size > (most := largest(path.name, weights=largest_weights)):
+            raise UnknownModel(f"{said} has {member.size} bytes; at most {most} were expected.")
+        with (directory / path.name).open("xb", buffering=0) as out, member.open() or BytesIO() as content:
             while chunk := content.read(_CHUNK):
                 write(out, chunk)
 
 
-def _tar(file: IO[bytes], is_compressed: bool) -> Iterator[_Entry]:
+def _tar(file: IO[bytes], is_compressed: bool) -> Iterator[_Member]:
     content = gzip.GzipFile(fileobj=file) if is_compressed else file
     with tarfile.open(fileobj=_Bounded(content), mode="r:") as archive:
         for member in archive:
             is_file = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
             kind = "a file" if is_file else "a directory" if member.isdir() else "a link, a device or sparse"
-            yield _Entry(member.name, member.size, kind, partial(archive.extractfile, member))
+            yield _Member(member.name, member.size, kind, partial(archive.extractfile, member))
 
 
-def _zip(file: IO[bytes]) -> Iterator[_Entry]:
+def _zip(file: IO[bytes]) -> Iterator[_Member]:
     with zipfile.ZipFile(_Bounded(file)) as archive:
         for member in archive.infolist():
             kind = "a directory" if member.is_dir() else _KINDS.get(stat.S_IFMT(member.external_attr >> 16), "a device")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise UnknownModel(f"{quote(repr(member.filename))} is compressed in a way that few programs know.")
-            yield _Entry(member.filename, member.file_size, kind, partial(archive.open, member))
+            yield _Member(member.filename, member.file_size, kind, partial(archive.open, member))
 
 
 class _Bounded(RawIOBase):

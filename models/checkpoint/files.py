@@ -27,9 +27,9 @@ LARGEST_OTHER = 16 << 20
 _LONGEST_QUOTE = 200  # characters
 
 
-def largest(name: str) -> int:
-    """The bytes that a file of this name may have."""
-    return LARGEST_WEIGHTS if name in WEIGHTS else LARGEST_OTHER
+def largest(name: str, *, weights: int = LARGEST_WEIGHTS) -> int:
+    """The bytes that a file of this name may have, where one of weights may have so many."""
+    return weights if name in WEIGHTS else LARGEST_OTHER
 
 
 def weights_path(directory: Path) -> Path:

@@ -22,9 +22,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 # bear in their names what they were compiled from.
 _MODELS = Path(__file__).parents[1]
 _SOURCES = (  # below models/
+    "compiled/attention.py",
     "compiled/gemm.py",
     "compiled/jit.py",
     "compiled/kernels.py",
+    "compiled/rows.py",
     "compiled/vectors.py",
     "engine/search.py",
     "network/int8.py",
@@ -44,8 +46,8 @@ def entry(function: F, *, exact: bool = False) -> F:
 def kernel(function: F, *, exact: bool = False) -> F:
     """What entries call. Unless it is `exact`, sums may be in any order, and nobody asks for nan.
 
-    Who calls it has a copy of it, all of one piece. As functions of their own, those that were just compiled and those
-    from disk would sum in different orders, and two workers would not give the same answers.
+    Each caller has a copy of it, compiled in one piece. As functions of their own, those that were just compiled and
+    those from disk would sum in different orders, and two workers would not give the same answers.
     """
     return _compiled(function, exact=exact, forceinline=not exact)
 
@@ -62,7 +64,7 @@ def _compiled(function: F, *, exact: bool = False, **options: Any) -> F:
 
 
 def generated(result: types.Type, *kinds: types.Type | None) -> Callable[[Callable[..., Any]], Any]:
-    """Makes a function that kernels may call of one that generates its LLVM code: (builder, *values) -> value.
+    """Decorates a function that generates LLVM code, (builder, *values) -> value, so that kernels may call it.
 
     `kinds` are the types of its arguments; None is a number written in the kernel's source, which comes as an int.
     """

@@ -37,7 +37,7 @@ class Hypothesis:
     finish_reason: Literal["eos", "length"]
 
 
-class _Place(NamedTuple):
+class _Slot(NamedTuple):
     """A sentence in the batch: the rows of its hypotheses."""
 
     rows: list[int]
@@ -55,35 +55,35 @@ class Batch(Generic[K]):
         self._searches = Searches(rows, LARGEST_BEAM)
         self._free = list(reversed(range(rows)))  # the first are taken first
         self._touched = 0  # rows that were taken since the cache was new
-        self._places: dict[K, _Place] = {}
+        self._slots: dict[K, _Slot] = {}
         self._unrepeating: set[K] = set()  # of these no run of tokens may come twice
         self._firsts: Ints | None = None  # the first row of each, while nobody enters or leaves
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     def enter(self, sentences: Mapping[K, tuple[Sequence[int], DecodingOptions]]) -> None:
         """Encodes sources, token ids with the end. If it fails, none of them has entered."""
-        entering: dict[K, _Place] = {}
+        entering: dict[K, _Slot] = {}
         try:
             for key, (source, options) in sentences.items():
                 rows = [self._free.pop() for _ in range(options.beam)]
-                entering[key] = _Place(rows, options)
+                entering[key] = _Slot(rows, options)
                 self._begin(rows, source, options)
-            firsts = [place.rows[0] for place in entering.values()]
+            firsts = [slot.rows[0] for slot in entering.values()]
             self._model.prefill(self._cache, firsts, [source for source, _ in sentences.values()])
         except BaseException:
-            self._free += [row for place in entering.values() for row in place.rows]
+            self._free += [row for slot in entering.values() for row in slot.rows]
             raise
-        self._places |= entering
-        self._unrepeating |= {key for key, place in entering.items() if place.options.no_repeat_ngram}
+        self._slots |= entering
+        self._unrepeating |= {key for key, slot in entering.items() if slot.options.no_repeat_ngram}
         self._firsts = None
 
     def leave(self, keys: Iterable[K]) -> None:
         """Gives up these sentences, if they are there."""
         for key in keys:
-            if key in self._places:
-                self._free += self._places.pop(key).rows
+            if key in self._slots:
+                self._free += self._slots.pop(key).rows
                 self._unrepeating.discard(key)
                 self._firsts = None
 
@@ -113,7 +113,7 @@ class Batch(Generic[K]):
         for i, banned in bans.items():
             scores[i, np.isin(tokens[i], banned)] = -np.inf
         states = searches.choose(firsts, tokens, scores, self._model.config.eos_token_id, self._cache)
-        return self._outcomes(list(self._places) if keys is None else keys, firsts, states)
+        return self._outcomes(list(self._slots) if keys is None else keys, firsts, states)
 
     def _begin(self, rows: list[int], source: Sequence[int], options: DecodingOptions) -> None:
         cache, config = self._cache, self._model.config
@@ -129,20 +129,20 @@ class Batch(Generic[K]):
 
     def _first_rows(self, keys: Sequence[K] | None) -> Ints:
         if keys is not None:
-            return np.array([self._places[key].rows[0] for key in keys], np.int32)
+            return np.array([self._slots[key].rows[0] for key in keys], np.int32)
         if self._firsts is None:
-            self._firsts = np.array([place.rows[0] for place in self._places.values()], np.int32)
+            self._firsts = np.array([slot.rows[0] for slot in self._slots.values()], np.int32)
         return self._firsts
 
     def _bans(self, rows: Ints) -> dict[int, list[int]]:
-        """By place in `rows`, the tokens that would repeat a run of tokens."""
+        """By index in `rows`, the tokens that would repeat a run of tokens."""
         if not self._unrepeating:
             return {}
         sizes = {
-            row: place.options.no_repeat_ngram
+            row: slot.options.no_repeat_ngram
             for key in self._unrepeating
-            for place in [self._places[key]]
-            for row in place.rows
+            for slot in [self._slots[key]]
+            for row in slot.rows
         }
         hypotheses = {i: (row, sizes[row]) for i, row in enumerate(rows.tolist()) if row in sizes}
         return {
@@ -159,7 +159,7 @@ class Batch(Generic[K]):
                     "The model computes nan: its weights are broken, or too large for this precision."
                 )
             else:
-                ended = self._searches.ended(int(firsts[i]), self._places[keys[i]].options.nbest)
+                ended = self._searches.ended(int(firsts[i]), self._slots[keys[i]].options.nbest)
                 outcomes[keys[i]] = [
                     Hypothesis(tokens, score, "length" if forced else "eos") for tokens, score, forced in ended
                 ]

@@ -1,9 +1,9 @@
 """Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
 
 Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
-at every step a lane sweeps (what is late or cancelled leaves), admits (who waits enters, as far as there is room and
-it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over the
-same weights.
+at every step a lane sweeps (late and cancelled sentences leave), admits (waiting ones enter, as far as there is room
+and it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over
+the same weights.
 """
 
 from __future__ import annotations
@@ -11,78 +11,27 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from models.engine.batch import Batch, Hypothesis
+from models.engine.batch import Batch
 from models.engine.options import LARGEST_BEAM, DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
-from models.engine.stats import BATCH_SIZES, EngineStats
+from models.engine.settings import EngineSettings
+from models.engine.stats import EngineCounts, EngineStats
+from models.engine.submission import Pending, SentenceTimings, Submission
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
 from models.network.interface import Network
 
 logger = logging.getLogger(__name__)
 
 _PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
-_REST = 1.0  # seconds without work after which a lane gives back what a large batch took
-_LAST_STEP = 5.0  # seconds that closing waits for the end of a step that is under way
 _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """`token_budget`: source tokens x hypotheses in a lane's batch. `max_waiting`: sentences in the queue, at most.
-    `lanes`: threads that decode, by default one for each core on a CPU, and one on a GPU.
-    """
-
-    token_budget: int = 3072
-    max_waiting: int = 50_000
-    lanes: int | None = None
-
-    def lanes_on(self, device: torch.device) -> int:
-        return self.lanes or (cores() if device.type == "cpu" else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceTimings:
-    """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
-    done."""
-
-    wait: float = 0.0
-    prefill: float = 0.0
-    decode: float = 0.0
-
-
-class Pending(Future[list[Hypothesis]]):
-    """The hypotheses to come, best first; `timings` is set before they are."""
-
-    timings = SentenceTimings()
-
-
-@dataclass(eq=False, slots=True)
-class _Sentence:
-    tokens: Sequence[int]
-    options: DecodingOptions
-    deadline: float
-    priority: Priority
-    group: str | None
-    submitted: float
-    pending: Pending
-    began: float = 0.0  # when it entered a batch
-    encoded: float = 0.0
-
-    @property
-    def beam(self) -> int:
-        return self.options.beam
 
 
 @dataclass(eq=False, slots=True)
@@ -93,9 +42,9 @@ class _Lane:
     """
 
     number: int
-    batch: Batch[_Sentence]
-    running: dict[_Sentence, None] = field(default_factory=dict)
-    unwanted: set[_Sentence] = field(default_factory=set)
+    batch: Batch[Submission]
+    running: dict[Submission, None] = field(default_factory=dict)
+    unwanted: set[Submission] = field(default_factory=set)
     since: float | None = None
     thread: threading.Thread = field(init=False)
 
@@ -103,19 +52,26 @@ class _Lane:
 class Engine:
     """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
 
-    def __init__(self, model: Network, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        model: Network,
+        settings: EngineSettings,
+        *,
+        scheduler: Scheduler[Submission] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`scheduler` says which sentences are next, for as many lanes as the settings say on the model's device.
+        Deadlines are on the `clock`."""
         lanes = settings.lanes_on(model.device)
-        self._model = model
-        self._token_budget = settings.token_budget
-        self._scheduler: Scheduler[_Sentence] = Scheduler(
-            settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE
-        )
+        self.clock = clock
+        self._model, self._settings = model, settings
+        if scheduler is None:
+            scheduler = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE)
+        self._scheduler = scheduler
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
-        self._closes_at: float | None = None  # monotonic; None while open
+        self._closes_at: float | None = None  # on the clock; None while open
         self._broken = False  # a lane has ended though nobody closed the engine
-        self._batches = [0] * (len(BATCH_SIZES) + 1)
-        self._batch_sentences = self._batch_tokens = 0
-        self._finished = self._failed = self._source_tokens = self._target_tokens = 0
+        self._counts = EngineCounts()
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
         self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
         for lane in self._lanes:
@@ -136,7 +92,7 @@ class Engine:
         priority: Priority = "interactive",
         group: str | None = None,
     ) -> Pending:
-        """Queues a sentence: source ids with the end. `deadline` is a time.monotonic(); `group` is what `cancel` names.
+        """Queues a sentence: source ids with the end. `deadline` is on the clock; `group` is what `cancel` names.
 
         Raises Overloaded when the queue is full, Unavailable when the engine is closing, BadInput for a sentence that
         is empty, longer than the model's positions, or not of its vocabulary. The Pending fails with DeadlineExceeded,
@@ -147,7 +103,7 @@ class Engine:
             raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
         if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
             raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
-        sentence = _Sentence(tokens, options, deadline, priority, group, time.monotonic(), Pending())
+        sentence = Submission(tokens, options, deadline, priority, group, self.clock(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
         with self._changed:
             if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
@@ -171,27 +127,20 @@ class Engine:
     def stats(self) -> EngineStats:
         with self._changed:
             running = [sentence for lane in self._lanes for sentence in lane.running]
-            return EngineStats(
-                batches=tuple(self._batches),
-                batch_sentences=self._batch_sentences,
-                batch_tokens=self._batch_tokens,
-                finished=self._finished,
-                failed=self._failed,
-                source_tokens=self._source_tokens,
-                target_tokens=self._target_tokens,
+            return self._counts.stats(
                 waiting=len(self._scheduler),
                 running=len(running),
                 running_tokens=sum(map(cost, running)),
                 lanes=len(self._lanes) if self._closes_at is None else 0,
-                token_budget=self._token_budget,
+                token_budget=self._settings.token_budget,
             )
 
     def stalled(self) -> float:
         """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
 
-        It takes no lock: who asks wants to know about an engine that may hang.
+        It takes no lock, which an engine that hangs might never give back.
         """
-        now = time.monotonic()
+        now = self.clock()
         begun = [since for lane in self._lanes if (since := lane.since) is not None]
         return math.inf if self._broken else max((now - since for since in begun), default=0.0)
 
@@ -200,15 +149,15 @@ class Engine:
 
         A step that does not end soon after is not waited for: its lane is left behind, and does no harm if it returns.
         """
-        until = time.monotonic() + grace
+        until, last_step = self.clock() + grace, self._settings.last_step
         with self._changed:
             self._closes_at = until
             self._changed.notify_all()
         for lane in self._lanes:
             if lane.thread.is_alive():
-                lane.thread.join(max(0.0, until + _LAST_STEP - time.monotonic()))
+                lane.thread.join(max(0.0, until + last_step - self.clock()))
         if lost := sum(lane.thread.is_alive() for lane in self._lanes):
-            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + _LAST_STEP)
+            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + last_step)
             self._abandon()
         atexit.unregister(self.close)
 
@@ -242,7 +191,7 @@ class Engine:
 
     def _sweep(self, lane: _Lane) -> None:
         """Ends what is not wanted any more, waiting or running."""
-        now = time.monotonic()
+        now = self.clock()
         with self._changed:
             closed = self._closes_at is not None and now >= self._closes_at
             refused = self._scheduler.remove(lambda _: True) if closed else []
@@ -263,35 +212,36 @@ class Engine:
                 lane.running.clear()
         self._fail(held, Unavailable, _CLOSING)
 
-    def _admit(self, lane: _Lane) -> list[_Sentence]:
-        """Who enters now. With nothing to run it waits for somebody to come, or for the engine to close; if the last
-        batch took much memory, not for long."""
+    def _admit(self, lane: _Lane) -> list[Submission]:
+        """The sentences that enter now. With nothing to run it waits for one to come, or for the engine to close; if
+        the last batch took much memory, not for long."""
         with self._changed:
-            while not (entering := self._scheduler.admit(lane.number, time.monotonic())):
+            while not (entering := self._scheduler.admit(lane.number, self.clock())):
                 if lane.running or self._closes_at is not None:
                     break
-                if not self._changed.wait(_REST if lane.batch.is_large else None):
+                if not self._changed.wait(self._settings.rest_after if lane.batch.is_large else None):
                     break
-            now = time.monotonic()
+            now = self.clock()
             for sentence in entering:
                 sentence.began = now
                 lane.running[sentence] = None
         return entering
 
-    def _enter(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+    def _enter(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
-        now = time.monotonic()
+        now = self.clock()
         for sentence in sentences:
             sentence.encoded = now
 
-    def _step(self, lane: _Lane, sentences: Sequence[_Sentence]) -> None:
+    def _step(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
         outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
-        now = time.monotonic()
+        now = self.clock()
         with self._changed:
-            self._count_step(lane, len(sentences))
+            self._counts.add_step(len(sentences), self._scheduler.held(lane.number))
             wanted = self._release(lane, outcomes)
             for sentence in wanted:
-                self._count_outcome(sentence, outcomes[sentence])
+                if isinstance(outcome := outcomes[sentence], list):
+                    self._counts.add_finished(len(sentence.tokens), len(outcome[0].tokens))
         for sentence in wanted:
             outcome = outcomes[sentence]
             if isinstance(outcome, ModelError):
@@ -302,21 +252,8 @@ class Engine:
                 sentence.pending.timings = SentenceTimings(began - sentence.submitted, encoded - began, now - encoded)
                 sentence.pending.set_result(outcome)
 
-    # Whoever calls one of these holds the lock.
-
-    def _count_step(self, lane: _Lane, sentences: int) -> None:
-        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
-        self._batch_sentences += sentences
-        self._batch_tokens += self._scheduler.held(lane.number)
-
-    def _count_outcome(self, sentence: _Sentence, outcome: list[Hypothesis] | ModelError) -> None:
-        if isinstance(outcome, list):
-            self._finished += 1
-            self._source_tokens += len(sentence.tokens)
-            self._target_tokens += len(outcome[0].tokens)
-
     def _each_or_halves(
-        self, lane: _Lane, sentences: Sequence[_Sentence], do: Callable[[_Lane, Sequence[_Sentence]], None]
+        self, lane: _Lane, sentences: Sequence[Submission], do: Callable[[_Lane, Sequence[Submission]], None]
     ) -> None:
         """Does it for all of them together. Where the model fails, the halves are tried by themselves."""
         attempts = [sentences]
@@ -324,7 +261,7 @@ class Engine:
             if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
                 continue
             try:
-                lane.since = time.monotonic()
+                lane.since = self.clock()
                 do(lane, wanted)
             except Exception as error:
                 self._sweep(lane)
@@ -338,7 +275,7 @@ class Engine:
             finally:
                 lane.since = None
 
-    def _release(self, lane: _Lane, sentences: Iterable[_Sentence]) -> list[_Sentence]:
+    def _release(self, lane: _Lane, sentences: Iterable[Submission]) -> list[Submission]:
         """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
         with self._changed:
             released = [sentence for sentence in sentences if sentence in lane.running]
@@ -348,21 +285,8 @@ class Engine:
         lane.batch.leave(released)
         return released
 
-    def _fail(self, sentences: Collection[_Sentence], error: type[ModelError], message: str) -> None:
+    def _fail(self, sentences: Collection[Submission], error: type[ModelError], message: str) -> None:
         with self._changed:
-            self._failed += len(sentences)
+            self._counts.failed += len(sentences)
         for sentence in sentences:
             sentence.pending.set_exception(error(message))
-
-
-def cores() -> int:
-    """How many cores this process may use: those it is bound to, and no more than its control group's quota.
-
-    The quota is that of control groups v2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, cpu.max): microseconds
-    of processor time in a period of so many.
-    """
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or "max" for no quota
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(bound, int(quota) // int(period)))
-    return bound

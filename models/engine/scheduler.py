@@ -1,4 +1,4 @@
-"""Who enters a lane's batch at its next step. Plain Python: no tensors, no threads, no clock of its own."""
+"""Which sentences enter a lane's batch at its next step. Plain Python: no tensors, no threads, no clock of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.errors import Overloaded
 Priority = Literal["interactive", "bulk"]
 
 SHORTEST = 8  # tokens that a sentence counts as at least, so that the budget bounds the rows of a step, too
-PATIENCE = 5.0  # seconds after which a sentence goes before all that have waited less
+AGED_AFTER = 5.0  # seconds after which a sentence goes before all that have waited less
 BULK_SHARE = 0.75  # of a lane's budget; interactive work then finds room at the next step
 
 
@@ -45,21 +45,21 @@ class Scheduler(Generic[S]):
     """A queue of at most `max_waiting` sentences, and `lanes` batches of at most `token_budget` each.
 
     Interactive sentences go before bulk ones. Among them groups take turns, a sentence each, so that a short request is
-    not behind a long one; a sentence without a group is one by itself. Who has waited longer than `patience` goes
-    before all others, the oldest first. Nobody is overtaken: where the next does not fit, nobody enters, or a long
-    sentence would wait for ever. One alone fits always.
+    not behind a long one; a sentence without a group is a group by itself. A sentence that has waited for more than
+    `aged_after` seconds goes before all others, the oldest first. None is overtaken: where the next one does not fit,
+    none enters, or a long sentence would wait for ever. In an empty lane every sentence fits.
 
-    While somebody runs in a lane, others enter it at every `pace`-th step only, so that they are encoded together.
+    While sentences run in a lane, others enter it at every `pace`-th step only, so that they are encoded together.
     """
 
     def __init__(
-        self, token_budget: int, max_waiting: int, *, lanes: int = 1, patience: float = PATIENCE, pace: int = 1
+        self, token_budget: int, max_waiting: int, *, lanes: int = 1, aged_after: float = AGED_AFTER, pace: int = 1
     ) -> None:
         self._token_budget = token_budget
         self._max_waiting = max_waiting
-        self._patience = patience
+        self._aged_after = aged_after
         self._pace = pace
-        self._steps = [0] * lanes  # since somebody entered
+        self._steps = [0] * lanes  # since a sentence entered
         self._waiting: OrderedDict[S, None] = OrderedDict()  # in the order they came
         self._groups: dict[Priority, OrderedDict[Hashable, OrderedDict[S, None]]] = {
             priority: OrderedDict() for priority in get_args(Priority)
@@ -81,14 +81,14 @@ class Scheduler(Generic[S]):
         self._earliest = min(self._earliest, sentence.deadline)
 
     def admit(self, lane: int, now: float) -> list[S]:
-        """Takes out of the queue those who enter this lane's batch now; they hold their room until they `leave`."""
+        """Takes out of the queue the sentences that enter this lane's batch now. Each holds its room until `leave`."""
         entering: list[S] = []
         self._steps[lane] += 1
         if self._steps[lane] < self._pace and self.held(lane):
             return entering
         while self._waiting:
             oldest = next(iter(self._waiting))
-            aged = now - oldest.submitted > self._patience
+            aged = now - oldest.submitted > self._aged_after
             sentence = oldest if aged else self._next()
             if not self._fits(sentence, lane, aged=aged):
                 break
@@ -107,7 +107,7 @@ class Scheduler(Generic[S]):
         return sum(self._running[lane].values())
 
     def expire(self, now: float) -> list[S]:
-        """Takes out those in the queue whose deadline has come."""
+        """Takes out of the queue the sentences whose deadline has come."""
         if now < self._earliest:
             return []
         expired = self.remove(lambda sentence: sentence.deadline <= now)
@@ -115,7 +115,7 @@ class Scheduler(Generic[S]):
         return expired
 
     def remove(self, unwanted: Callable[[S], bool]) -> list[S]:
-        """Takes out those in the queue for which `unwanted` holds."""
+        """Takes out of the queue the sentences for which `unwanted` holds."""
         removed = [sentence for sentence in self._waiting if unwanted(sentence)]
         for sentence in removed:
             self._take(sentence)

@@ -1,4 +1,4 @@
-"""What an engine counts. It knows no tensors: who reads it need not have torch."""
+"""What an engine counts. It knows no tensors, so it can be imported without torch."""
 
 from __future__ import annotations
 
@@ -58,4 +58,39 @@ class EngineStats:
             running_tokens=self.running_tokens + other.running_tokens,
             lanes=self.lanes + other.lanes,
             token_budget=max(self.token_budget, other.token_budget),
+        )
+
+
+class EngineCounts:
+    """What an engine has done since its start, as in EngineStats. Whoever calls anything of this holds its lock."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._batches = [0] * (len(BATCH_SIZES) + 1)
+        self._batch_sentences = self._batch_tokens = 0
+        self._finished = self._source_tokens = self._target_tokens = 0
+
+    def add_step(self, sentences: int, tokens: int) -> None:
+        """A step of a batch of so many sentences, which held so many tokens of its budget."""
+        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
+        self._batch_sentences += sentences
+        self._batch_tokens += tokens
+
+    def add_finished(self, source_tokens: int, target_tokens: int) -> None:
+        """A sentence that has a translation."""
+        self._finished += 1
+        self._source_tokens += source_tokens
+        self._target_tokens += target_tokens
+
+    def stats(self, **now: int) -> EngineStats:
+        """All of it, with what the engine is at `now`."""
+        return EngineStats(
+            batches=tuple(self._batches),
+            batch_sentences=self._batch_sentences,
+            batch_tokens=self._batch_tokens,
+            finished=self._finished,
+            failed=self.failed,
+            source_tokens=self._source_tokens,
+            target_tokens=self._target_tokens,
+            **now,
         )

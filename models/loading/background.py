@@ -1,4 +1,4 @@
-"""Work that has time: threads that translate go before it."""
+"""Work that can wait: threads that translate have a higher priority."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 def lower_priority() -> None:
-    """Of this thread, and of those that it starts, for good: raising it again takes privileges. Of all systems, Linux
-    alone has a priority for each thread (nice(2))."""
+    """Lowers the priority of this thread, and of those that it starts, for good: raising it again takes privileges.
+    Only on Linux, where each thread has a priority of its own (nice(2))."""
     if sys.platform == "linux":
         os.nice(NICENESS)
 
 
 def in_background(work: Callable[[], T]) -> T:
-    """Does it in a thread of a lower priority, and returns or raises what it does. So whoever calls this can start
-    threads which are not behind others. The end of the process does not wait for it.
+    """Does the work in a thread of a lower priority, and returns or raises what it does. The caller keeps its own
+    priority, and so do threads that the caller starts. The end of the process does not wait for the work.
 
-    It is always the same thread, one work after the other: each thread has a heap of its own (malloc(3), arenas), and
-    what loading a model leaves behind there, the next one takes.
+    All work is done by the same thread, one after the other: each thread has a heap of its own (malloc(3), arenas), so
+    the memory that loading one model leaves behind is taken by the next.
     """
     return _begin(work).result()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models.engine.engine import EngineSettings
+from models.engine.settings import EngineSettings
 from models.network.config import MarianConfig
 from models.network.marian import Marian
 from models.network.precision import choose

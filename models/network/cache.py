@@ -25,11 +25,11 @@ _STEP = 64  # positions that are added at once
 class Cache:
     """Room for r rows of up to t target and s source positions; `reserve` makes t and s larger.
 
-    Arrays over rows, which whoever steps fills in: `tokens` (r) the last token of each, `positions` (r) where it
-    stands, `memories` (r) the row that holds the encoded source, `lengths` (r) its tokens, `paths` (r, t) the row that
-    holds each target position. Of every decoder layer: `own` (layers, r, t, 2, d), keys and values of target positions,
-    and `memory` (layers, r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps between
-    steps.
+    Arrays over rows, which the batch and its search fill in: `tokens` (r) the last token of each, `positions` (r) where
+    it stands, `memories` (r) the row that holds the encoded source, `lengths` (r) its tokens, `paths` (r, t) the row
+    that holds each target position. Of every decoder layer: `own` (layers, r, t, 2, d), keys and values of target
+    positions, and `memory` (layers, r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps
+    between steps.
     """
 
     scratch: Any = None

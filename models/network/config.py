@@ -35,7 +35,7 @@ LARGEST = {
     "max_position_embeddings": 1 << 13,
     "num_beams": 64,
 }
-LARGEST_OTHER = 1 << 20
+LARGEST_NUMBER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _misfit(name: str, value: object, kind: str) -> str | None:
     """What was expected, where a value is not of its kind and range; ids may be 0, sizes may not."""
     match kind:
         case "int":
-            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_OTHER)
+            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_NUMBER)
             fits = type(value) is int and smallest <= value <= largest
             return None if fits else f"a whole number from {smallest} to {largest}"
         case "int | None":

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.compiled import gemm, kernels
+from models.compiled import attention, gemm, kernels
 from models.compiled.jit import entry, inline
-from models.compiled.kernels import Bytes, Floats, Halves
+from models.compiled.rows import Bytes, Floats, Halves
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints, multiple, zeros
-from models.network.marian import NORM_EPSILON, Marian
+from models.network.layers import NORM_EPSILON
+from models.network.marian import Marian
 from models.network.quantize import (
     CROSS_KV,
     CROSS_OUT,
@@ -34,7 +35,7 @@ from models.network.quantize import (
     TABLE,
     UP,
     WEIGHTS,
-    Places,
+    Locations,
     Weights,
     quantize,
 )
@@ -147,14 +148,14 @@ def _encode(w: Weights, b: _Buffers, tokens: Ints, positions: Ints, starts: Ints
     n = tokens.size
     kernels.embed(tokens, positions, w.source_embeddings, w.sinusoids, b.x[:n], b.xq, b.x_scales)
     for layer in range(w.encoder.shape[0]):
-        place = w.encoder[layer]
-        sums, table = _product(w, b, place[QKV], b.xq, n)
-        kernels.attend_source(sums, b.x_scales, table, starts, w.heads[0], b.x.shape[1], b.yq, b.y_scales)
-        _add_norm(w, b, place[OUT], b.yq, b.y_scales, b.zeros, n)
-        _feed_forward(w, b, place, n)
+        at = w.encoder[layer]
+        sums, table = _product(w, b, at[QKV], b.xq, n)
+        attention.attend_source(sums, b.x_scales, table, starts, w.heads[0], b.x.shape[1], b.yq, b.y_scales)
+        _add_norm(w, b, at[OUT], b.yq, b.y_scales, b.zeros, n)
+        _feed_forward(w, b, at, n)
     for layer in range(w.decoder.shape[0]):
         sums, table = _product(w, b, w.decoder[layer, CROSS_KV], b.xq, n)
-        kernels.remember(sums, b.x_scales, table, starts, rows, memory[layer])
+        attention.remember(sums, b.x_scales, table, starts, rows, memory[layer])
 
 
 @entry
@@ -174,16 +175,16 @@ def _step(
     n = rows.size
     kernels.embed(tokens[rows], positions[rows], w.target_embeddings, w.sinusoids, b.x[:n], b.xq, b.x_scales)
     for layer in range(w.decoder.shape[0]):
-        place = w.decoder[layer]
-        sums, table = _product(w, b, place[QKV], b.xq, n)
-        kernels.attend_own(sums, b.x_scales, table, own[layer], rows, positions, paths, w.heads[1], b.yq, b.y_scales)
-        _add_norm(w, b, place[OUT], b.yq, b.y_scales, b.zeros, n)
-        sums, table = _product(w, b, place[CROSS_Q], b.xq, n)
-        kernels.attend_memory(
+        at = w.decoder[layer]
+        sums, table = _product(w, b, at[QKV], b.xq, n)
+        attention.attend_own(sums, b.x_scales, table, own[layer], rows, positions, paths, w.heads[1], b.yq, b.y_scales)
+        _add_norm(w, b, at[OUT], b.yq, b.y_scales, b.zeros, n)
+        sums, table = _product(w, b, at[CROSS_Q], b.xq, n)
+        attention.attend_memory(
             sums, b.x_scales, table, memory[layer], rows, memories, lengths, w.heads[1], b.yq, b.y_scales
         )
-        _add_norm(w, b, place[CROSS_OUT], b.yq, b.y_scales, b.zeros, n)
-        _feed_forward(w, b, place, n)
+        _add_norm(w, b, at[CROSS_OUT], b.yq, b.y_scales, b.zeros, n)
+        _feed_forward(w, b, at, n)
     tops, totals = np.full(n, kernels.LOWEST, np.float32), np.zeros(n, np.float32)
     found[:], scores[:] = 0, kernels.LOWEST
     inputs, outputs = w.projection[INPUTS], w.projection[OUTPUTS]
@@ -200,27 +201,27 @@ def _step(
 
 
 @inline
-def _product(w: Weights, b: _Buffers, place: Places, x: Bytes, n: int) -> Any:
+def _product(w: Weights, b: _Buffers, at: Locations, x: Bytes, n: int) -> Any:
     """(n, in) -> its sums (n, out), and the table that says what they mean."""
-    sums = b.sums[: n * place[OUTPUTS]].reshape(n, place[OUTPUTS])
-    gemm.product(x, place[INPUTS], w.packed[place[WEIGHTS] :], sums, n, w.tiles)
-    return sums, _table(w, place)
+    sums = b.sums[: n * at[OUTPUTS]].reshape(n, at[OUTPUTS])
+    gemm.product(x, at[INPUTS], w.packed[at[WEIGHTS] :], sums, n, w.tiles)
+    return sums, _table(w, at)
 
 
 @inline
-def _table(w: Weights, place: Places) -> Floats:
-    begin, outputs = place[TABLE], place[OUTPUTS]
+def _table(w: Weights, at: Locations) -> Floats:
+    begin, outputs = at[TABLE], at[OUTPUTS]
     return w.tables[begin : begin + ROWS_OF_TABLE * outputs].reshape(ROWS_OF_TABLE, outputs)
 
 
 @inline
-def _add_norm(w: Weights, b: _Buffers, place: Places, y: Bytes, scales: Floats, middles: Floats, n: int) -> None:
-    sums, table = _product(w, b, place, y, n)
+def _add_norm(w: Weights, b: _Buffers, at: Locations, y: Bytes, scales: Floats, middles: Floats, n: int) -> None:
+    sums, table = _product(w, b, at, y, n)
     kernels.add_norm(sums, scales, middles, table, _EPSILON, b.x[:n], b.xq, b.x_scales)
 
 
 @inline
-def _feed_forward(w: Weights, b: _Buffers, place: Places, n: int) -> None:
-    sums, table = _product(w, b, place[UP], b.xq, n)
+def _feed_forward(w: Weights, b: _Buffers, at: Locations, n: int) -> None:
+    sums, table = _product(w, b, at[UP], b.xq, n)
     kernels.activate(sums, b.x_scales, table, w.activation, b.zq, b.z_scales, b.z_middles)
-    _add_norm(w, b, place[DOWN], b.zq, b.z_scales, b.z_middles, n)
+    _add_norm(w, b, at[DOWN], b.zq, b.z_scales, b.z_middles, n)

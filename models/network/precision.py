@@ -17,8 +17,9 @@ Precision = Literal["float32", "bfloat16", "float16", "int8"]
 def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Network:
     """The model of a MarianMT directory. `precision` is one of Precision, or auto: the fastest on this device.
 
-    All of them lose less than 0.1 BLEU (README). Raises UnknownModel as Marian.load does, BadInput for a precision that
-    is unknown or that the device cannot compute in, Unavailable for a device that is not there or too small.
+    All of them lose less than 0.1 BLEU (docs/performance.md). Raises UnknownModel as Marian.load does, BadInput for a
+    precision that is unknown or that the device cannot compute in, Unavailable for a device that is not there or too
+    small.
     """
     precision = choose(precision, device)
     try:

@@ -10,31 +10,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.compiled import gemm
-from models.compiled.kernels import ACTIVATIONS, Bytes, Floats
+from models.compiled.kernels import ACTIVATION_CODES
+from models.compiled.rows import Bytes, Floats
 from models.network.cache import Ints, multiple
-from models.network.marian import DecoderLayer, EncoderLayer, Marian
+from models.network.layers import DecoderLayer, EncoderLayer
+from models.network.marian import Marian
 
-Place = tuple[int, int, int, int]
-Places = NDArray[np.int64]
+Location = tuple[int, int, int, int]
+Locations = NDArray[np.int64]
 
-# What a product's place says: where its packed weights and its table begin, and how many inputs and outputs it has,
-# rounded up. A table is that of models.compiled.kernels.
+# What a location says of a product: where its packed weights and its table begin, and how many inputs and outputs it
+# has, rounded up. A table is that of models.compiled.kernels.
 WEIGHTS, TABLE, INPUTS, OUTPUTS = range(4)
 ROWS_OF_TABLE = 5
 QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT, CROSS_KV = range(7)  # products of a layer; encoders have the first four
 
 _HUGE_PAGE = 1 << 21
-_ROWS = 512  # that are quantized at once: all of a vocabulary would take several times the model's memory
+_AT_ONCE = 512  # rows that are quantized together: all of a vocabulary would take several times the model's memory
 
 
 class Weights(NamedTuple):
-    """All that a model computes with. `encoder` and `decoder` (layers, products) and `projection` are places."""
+    """All that a model computes with. `encoder` and `decoder` (layers, products) and `projection` are locations."""
 
     packed: Bytes
     tables: Floats
-    encoder: Places
-    decoder: Places
-    projection: Places
+    encoder: Locations
+    decoder: Locations
+    projection: Locations
     source_embeddings: Floats
     target_embeddings: Floats
     sinusoids: Floats
@@ -60,15 +62,15 @@ class _Packer:
         *,
         queries: int = 0,
         heads: int = 1,
-    ) -> Place:
-        """Its place. `norm` comes after it. The first `queries` outputs are made smaller by the square root of a head's
+    ) -> Location:
+        """Its location. `norm` comes after it. The first `queries` outputs are divided by the square root of a head's
         width (Vaswani et al. 2017)."""
         outputs, inputs = (multiple(size, gemm.OUTPUTS) for size in weight.shape)
         n, table = len(weight), np.zeros((ROWS_OF_TABLE, outputs), np.float32)
         scales, biases, of_norm, ones = table[0, :n], table[1, :n], table[2:4, :n], table[4, :n]
         rounded = np.zeros((outputs, inputs), np.int8)
-        for i in range(0, n, _ROWS):
-            weights, some = weight[i : i + _ROWS].float().numpy(), scales[i : i + _ROWS]
+        for i in range(0, n, _AT_ONCE):
+            weights, some = weight[i : i + _AT_ONCE].float().numpy(), scales[i : i + _AT_ONCE]
             some[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
             rounded[i : i + len(some), : weights.shape[1]] = np.rint(weights / some[:, None])
         with np.errstate(over="ignore"):  # infinity says it
@@ -78,10 +80,10 @@ class _Packer:
         if norm is not None:
             of_norm[:] = norm.weight.float().numpy(), norm.bias.float().numpy()
         table[:2, :queries] *= max(1, queries // heads) ** -0.5
-        place = sum(each.size for each in self._packed), sum(each.size for each in self._tables), inputs, outputs
+        location = sum(each.size for each in self._packed), sum(each.size for each in self._tables), inputs, outputs
         self._packed.append(gemm.pack(rounded))
         self._tables.append(table.reshape(-1))
-        return place
+        return location
 
     def packed(self) -> Bytes:
         """In pages of 2 MiB where the system has some: one entry of the processor's table of pages for each."""
@@ -112,21 +114,21 @@ def quantize(marian: Marian) -> Weights:
     config, packer = marian.config, _Packer()
     d = config.d_model
 
-    def attention(layer: EncoderLayer | DecoderLayer, heads: int) -> list[Place]:
+    def attention(layer: EncoderLayer | DecoderLayer, heads: int) -> list[Location]:
         qkv, out = layer.attention.qkv, layer.attention.out
         return [
             packer.add(qkv.weight, qkv.bias, queries=d, heads=heads),
             packer.add(out.weight, out.bias, layer.attention_norm),
         ]
 
-    def cross_attention(layer: DecoderLayer, heads: int) -> list[Place]:
+    def cross_attention(layer: DecoderLayer, heads: int) -> list[Location]:
         q, out = layer.cross.q, layer.cross.out
         return [
             packer.add(q.weight, q.bias, queries=d, heads=heads),
             packer.add(out.weight, out.bias, layer.cross_norm),
         ]
 
-    def feed_forward(layer: EncoderLayer | DecoderLayer) -> list[Place]:
+    def feed_forward(layer: EncoderLayer | DecoderLayer) -> list[Location]:
         up, down = layer.feed_forward.up, layer.feed_forward.down
         return [packer.add(up.weight, up.bias), packer.add(down.weight, down.bias, layer.feed_forward_norm)]
 
@@ -156,6 +158,6 @@ def quantize(marian: Marian) -> Weights:
         banned=np.array(config.bad_token_ids, np.int32),
         vocabulary=config.decoder_vocab_size,
         heads=(config.encoder_attention_heads, config.decoder_attention_heads),
-        activation=ACTIVATIONS[config.activation_function],
+        activation=ACTIVATION_CODES[config.activation_function],
         tiles=gemm.tiles_allowed(),
     )

@@ -1,7 +1,7 @@
 """Models on disk, by keys: complete or not there, in a budget of bytes, shared by all processes of a host.
 
-    models/KEY/           a model, with SHA256SUMS of its files: whoever uses it holds a shared lock on that
-    partial/KEY/          a download; whoever is at it holds the exclusive lock on `lock` in there
+    models/KEY/           a model, with SHA256SUMS of its files: a process that uses it holds a shared lock on that
+    partial/KEY/          a download: the process that is at it holds the exclusive lock on `lock` in there
     trash/                what is on its way out
 
 Locks are flock(2)'s: they end with their process, however that ends. SHA256SUMS is touched when a model is taken, so
@@ -146,12 +146,12 @@ class DiskCache:
                 self.remove(path)
 
     def remove(self, path: Path) -> None:
-        """Whoever does it has the lock. It goes in one step: who waits for the lock sees that it is of nothing."""
+        """The caller holds the lock. The directory goes in one step, which those who wait for the lock see."""
         with suppress(FileNotFoundError):  # somebody else may sweep
             shutil.rmtree(self._put_away(path))
 
     def _put_away(self, path: Path) -> Path:
-        """Out of the way; whoever holds it reads on."""
+        """Moves a directory out of the way; processes that hold it can read on."""
         self._trash.mkdir(exist_ok=True)
         away = self._trash / f"{path.name}.{uuid4().hex}"
         with suppress(FileNotFoundError):

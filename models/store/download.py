@@ -17,7 +17,7 @@ from models.errors import ModelError, Unavailable, UnknownModel
 from models.store.origin import NoRanges, Origin, RemoteFile, is_final, said
 
 TRIES = 5
-PAUSE = 1.0  # seconds before the second try, and twice as many before each further one
+PAUSE = 1.0  # seconds before the second try
 
 Report = Callable[[int], None]
 _Found = TypeVar("_Found")
@@ -25,8 +25,9 @@ _Found = TypeVar("_Found")
 logger = logging.getLogger(__name__)
 
 
-def patiently(what: str, call: Callable[[], _Found]) -> _Found:
-    """What `call` returns, which is tried again where it fails for a reason that may pass.
+def patiently(what: str, call: Callable[[], _Found], pause: float = PAUSE) -> _Found:
+    """What `call` returns, which is tried again where it fails for a reason that may pass: after `pause` seconds, and
+    twice as many before each further try.
 
     Raises UnknownModel where the other side refuses, Unavailable when enough has been tried.
     """
@@ -42,7 +43,7 @@ def patiently(what: str, call: Callable[[], _Found]) -> _Found:
             if tried == TRIES:
                 raise Unavailable(f"{what} failed {tried} times, at last: {said(error)}. Try again later.") from error
             logger.warning("%s failed: %s. It is tried again (%d of %d).", what, said(error), tried + 1, TRIES)
-        time.sleep(PAUSE * 2 ** (tried - 1))
+        time.sleep(pause * 2 ** (tried - 1))
         tried += 1
 
 

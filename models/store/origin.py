@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from models.checkpoint.files import NEEDED, OPTIONAL, WEIGHTS, largest, quote
+from models.checkpoint.files import LARGEST_WEIGHTS, NEEDED, OPTIONAL, WEIGHTS, largest, quote
 from models.errors import Unavailable, UnknownModel
 from models.store.reference import Hosts, Remote
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 LARGEST_ARCHIVE = 12 << 30  # bytes; many hold the weights once for each framework
-BLOCK = 8 << 20  # bytes of a request; a cut loses what it has of one
+REQUEST = 8 << 20  # bytes; a cut loses what it has of one
 TIMEOUTS = {"sock_connect": 10, "sock_read": 60}  # seconds without a byte
 
 _PACKAGES = {"hf": "huggingface_hub", "https": "aiohttp", "http": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
@@ -30,13 +30,14 @@ class NoRanges(Exception):
 class RemoteFile:
     """A file by our `name`, and by its `path` there.
 
-    `size` in bytes is None where the other side does not say it. `tag` changes with the content; None if there is
-    none. `sha256` is what the other side says, hexadecimal.
+    `size` in bytes is None where the other side does not say it; it may be `largest`. `tag` changes with the content;
+    None if there is none. `sha256` is what the other side says, hexadecimal.
     """
 
     name: str
     path: str
     size: int | None
+    largest: int
     tag: str | None
     sha256: str | None = None
 
@@ -45,17 +46,18 @@ class RemoteFile:
         """Whether a part of it can be told to be of the same content. A weak tag (RFC 9110, 8.8.1) cannot do that."""
         return self.size is not None and self.tag is not None and not self.tag.startswith("W/")
 
-    @property
-    def largest(self) -> int:
-        return LARGEST_ARCHIVE if self.name.endswith(ARCHIVES) else largest(self.name)
-
 
 class Origin:
     """The files of a remote model. The libraries raise errors of every kind; `is_final` tells them apart."""
 
-    def __init__(self, remote: Remote, hosts: Hosts) -> None:
-        """Raises UnknownModel for a host that is not allowed, Unavailable where a package is missing."""
-        self._remote = remote
+    def __init__(
+        self, remote: Remote, hosts: Hosts, *, request: int = REQUEST, largest_weights: int = LARGEST_WEIGHTS
+    ) -> None:
+        """`request`: bytes that are asked for at once. `largest_weights`: bytes that a file of weights may have.
+
+        Raises UnknownModel for a host that is not allowed, Unavailable where a package is missing.
+        """
+        self._remote, self._request, self._largest_weights = remote, request, largest_weights
         if remote.url is not None:
             hosts.check(remote.url)
         try:
@@ -93,9 +95,9 @@ class Origin:
     def blocks(self, file: RemoteFile, start: int) -> Iterator[bytes]:
         """The bytes from `start` on. Raises NoRanges, too."""
         try:
-            with self._files.open(file.path, block_size=BLOCK, cache_type="none") as stream:
+            with self._files.open(file.path, block_size=self._request, cache_type="none") as stream:
                 stream.seek(start)
-                while block := stream.read(BLOCK):
+                while block := stream.read(self._request):
                     yield block
         except ValueError as error:  # from fsspec, of a web server that is asked for a part and sends all
             raise NoRanges from error
@@ -103,7 +105,7 @@ class Origin:
     def stream(self, file: RemoteFile) -> Iterator[bytes]:
         """All bytes, in one request."""
         with self._files.open(file.path, block_size=0) as stream:
-            while block := stream.read(BLOCK):
+            while block := stream.read(self._request):
                 yield block
 
     @cached_property
@@ -129,7 +131,8 @@ class Origin:
         if info["type"] != "file":
             return None
         tag = next((str(info[key]) for key in _TAGS if info.get(key)), None)
-        return RemoteFile(name, path, info["size"], tag, getattr(info.get("lfs"), "sha256", None))
+        most = LARGEST_ARCHIVE if name == self._archive else largest(name, weights=self._largest_weights)
+        return RemoteFile(name, path, info["size"], most, tag, getattr(info.get("lfs"), "sha256", None))
 
 
 def is_final(error: Exception) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-EVERY = 10.0  # seconds
+EVERY = 10.0  # seconds from one line to the next
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 class Progress:
     """Of several files, which have `total` bytes together."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._there = what, total, dict[str, int]()
+    def __init__(self, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._total, self._there, self._clock = what, total, dict[str, int](), clock
         self._bar = None
         if sys.stderr.isatty():
             from tqdm import tqdm
@@ -25,7 +26,7 @@ class Progress:
             self._bar = tqdm(desc=what, total=total, unit="B", unit_scale=True)
 
     def __enter__(self) -> Self:
-        self._said = self._began = time.monotonic()
+        self._said = self._began = self._clock()
         logger.info("fetching %s, %.1f MB", self._what, self._total / 1e6)
         return self
 
@@ -34,15 +35,15 @@ class Progress:
         if self._bar is not None:
             self._bar.update(there - self._there.get(name, 0))
         self._there[name] = there
-        if time.monotonic() >= self._said + EVERY:
-            self._said = time.monotonic()
+        if self._clock() >= self._said + EVERY:
+            self._said = self._clock()
             logger.info("%s: %.1f of %.1f MB", self._what, self._megabytes, self._total / 1e6)
 
     def __exit__(self, kind: type[BaseException] | None, *_: TracebackType | BaseException | None) -> None:
         if self._bar is not None:
             self._bar.close()
         if kind is None:
-            taken = time.monotonic() - self._began
+            taken = self._clock() - self._began
             logger.info("fetched %s, %.1f MB in %.1f s", self._what, self._megabytes, taken)
 
     @property

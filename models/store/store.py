@@ -11,17 +11,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
 from models.checkpoint.archive import unpack
 from models.checkpoint.checksum import Checksum, check_syntax
-from models.checkpoint.files import keeping, weights_path
+from models.checkpoint.files import LARGEST_WEIGHTS, keeping, weights_path
 from models.errors import BadInput, NoSpace, Unavailable, UnknownModel
 from models.store.diskcache import DiskCache, Held
-from models.store.download import TRIES, download, patiently
-from models.store.origin import Origin
+from models.store.download import PAUSE, TRIES, download, patiently
+from models.store.origin import REQUEST, Origin
 from models.store.progress import Progress
 from models.store.reference import Hosts, Remote, parse
 
@@ -34,15 +34,28 @@ logger = logging.getLogger(__name__)
 class Store:
     """Where models are kept; thread-safe, and shared with every process that names the same directory."""
 
-    def __init__(self, directory: Path | None = None, *, budget: int = BUDGET, hosts: Iterable[str] = HOSTS) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        budget: int = BUDGET,
+        hosts: Iterable[str] = HOSTS,
+        largest_weights: int = LARGEST_WEIGHTS,
+        request: int = REQUEST,
+        pause: float = PAUSE,
+        progress: Callable[[str, int], Progress] = Progress,
+    ) -> None:
         """Makes nothing yet. `directory` is by default `tolk` in the user's cache; `budget` is in bytes; from `hosts`
-        models may be fetched (models.store.reference.Hosts).
+        models may be fetched (models.store.reference.Hosts). `largest_weights` is in bytes, as is a `request`; after
+        `pause` seconds what failed is tried again. `progress` is told how far a download is.
 
         Raises BadInput.
         """
         if budget <= 0:
             raise BadInput(f"The budget of the cache of models is {budget} bytes; more than 0 were expected.")
         self._directory, self._budget, self._hosts = directory, budget, Hosts(hosts)
+        self._largest_weights, self._request, self._progress = largest_weights, request, progress
+        self._patiently = partial(patiently, pause=pause)
 
     def fetch(self, reference: str, checksum: str | None = None) -> Held:
         """The directory of a model, which nobody removes until it is released.
@@ -105,20 +118,20 @@ class Store:
         directory = parts / "files"
         for name in (directory, parts / "notes"):
             name.mkdir(exist_ok=True)
-        origin = Origin(remote, self._hosts)
+        origin = Origin(remote, self._hosts, request=self._request, largest_weights=self._largest_weights)
         for _ in range(TRIES):
-            files = patiently(f"Looking at {remote.reference}", origin.files)
+            files = self._patiently(f"Looking at {remote.reference}", origin.files)
             for path in directory.iterdir():
                 if path.name not in {file.name for file in files}:
                     path.unlink()
             total = sum(file.size or 0 for file in files)
             there = sum(path.stat().st_size for path in directory.iterdir())
             self._cache.make_room(max(0, total * (2 if origin.is_archive else 1) - there))
-            with Progress(remote.reference, total) as progress:
+            with self._progress(remote.reference, total) as progress:
                 for file in files:
                     fetch = partial(download, origin, file, parts, partial(progress.report, file.name))
-                    patiently(f"Fetching {file.name} of {remote.reference}", fetch)
-            if patiently(f"Looking at {remote.reference}", origin.files) == files:
+                    self._patiently(f"Fetching {file.name} of {remote.reference}", fetch)
+            if self._patiently(f"Looking at {remote.reference}", origin.files) == files:
                 break
             logger.warning("%s changed while it was fetched", remote.reference)
         else:
@@ -128,7 +141,7 @@ class Store:
         unpacked = parts / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()
-        unpack(directory / files[0].name, unpacked)
+        unpack(directory / files[0].name, unpacked, largest_weights=self._largest_weights)
         return unpacked
 
 

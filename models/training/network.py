@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.network.config import MarianConfig
-from models.network.marian import Attention, DecoderLayer, EncoderLayer, Marian, SelfAttention, split_heads
+from models.network.layers import Attention, DecoderLayer, EncoderLayer, SelfAttention, split_heads
+from models.network.marian import Marian
 
 LOGITS_AT_ONCE = 1 << 22  # rows × vocabulary; more does not stay in a processor's cache
 

@@ -1,4 +1,4 @@
-"""A message as kombu received it: what is wrong with it, and how it is published once more."""
+"""Messages as kombu receives them: what makes one unusable, and how one is published again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK
 
 
 def defect(message: Any) -> str | None:
-    """Why no worker can take a message, as kombu received it, for our task; None where one can. It quotes no texts."""
+    """Why no worker can take `message`, a kombu Message, as a call of the task; None if a worker can.
+
+    The reason quotes none of the texts to translate.
+    """
     size = len(body(message))
     if size > MESSAGE_BYTES:
         return f"its {size} bytes are more than {MESSAGE_BYTES}"
@@ -20,7 +23,7 @@ def defect(message: Any) -> str | None:
         return f"content encoding {_quoted(message.content_encoding)} is not utf-8"
     try:
         payload = message.payload
-    except Exception:  # noqa: BLE001 - kombu's DecodeError, a RecursionError, and whatever else a body can cause
+    except Exception:  # noqa: BLE001 - a body can cause kombu's DecodeError, a RecursionError, and others
         return "its body is not JSON"
     if message.headers.get("task") != TASK:
         return f"there is no task {_quoted(message.headers.get('task'))}"
@@ -33,13 +36,15 @@ def defect(message: Any) -> str | None:
 
 
 def body(message: Any) -> bytes:
-    """A message's body as it was published: py-amqp decodes it where the message names an encoding that it knows."""
+    """The bytes of a message's body as published. py-amqp decodes a body if it knows the encoding that it names."""
     return message.body.encode(message.content_encoding) if isinstance(message.body, str) else bytes(message.body)
 
 
 def again(message: Any, now: float) -> dict[str, Any]:
-    """How kombu publishes a message that was received once more, as a new one: what is left of its time at `now`
-    (Unix seconds), and nothing of what the broker wrote on it."""
+    """The arguments with which kombu publishes a received message again, as a new message.
+
+    Its `expiration` (seconds) is what is left at `now` (Unix seconds). The broker's own headers are left out.
+    """
     published, left = message.headers.get(PUBLISHED), message.properties.get("expiration")
     if left is not None:
         left = max(0.0, int(left) / 1000 - (now - published if isinstance(published, int | float) else 0.0))
@@ -55,5 +60,5 @@ def again(message: Any, now: float) -> dict[str, Any]:
 
 
 def _quoted(value: object) -> str:
-    """A name that somebody else chose: short, and without control characters."""
+    """A name from a foreign message, made safe for a log: at most 60 characters, control characters escaped."""
     return repr(value if value is None else str(value)[:60])

@@ -1,4 +1,4 @@
-"""Why a text or a request has no translation."""
+"""The errors of the domain, which both tiers know."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class Code(StrEnum):
 
 
 class TolkError(Exception):
-    """An error of the domain: a code, a message that tells the user what to do, seconds until a retry makes sense."""
+    """An error of the domain.
+
+    `message` tells the user what to do; `retry_after` is the seconds after which a retry makes sense, None if unknown.
+    """
 
     def __init__(self, code: Code, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

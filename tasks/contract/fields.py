@@ -1,4 +1,4 @@
-"""How a field of a message is read, and refused: TolkError with BAD_INPUT, which names the field."""
+"""Reads the fields of a decoded message. A field that does not fit raises TolkError(BAD_INPUT), which names it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ VERSION = 1
 
 
 def versioned(payload: object, what: str) -> Mapping[str, Any]:
+    """The message `payload` as a mapping; `what` names it in errors. Its field `v` has to be this release's VERSION."""
     data = mapping(payload, what)
     if data.get("v") != VERSION:
         raise TolkError(
@@ -48,7 +49,10 @@ def span(data: Mapping[str, Any], name: str) -> tuple[int, int]:
 
 
 def value(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
-    """The field `name`, of that kind; a whole number counts as a float, a bool never as a number, nor does infinity."""
+    """The field `name`, which has to be of type `kind`; an absent field counts as null.
+
+    An int is accepted as a float. A bool is never accepted as a number, and neither is infinity or NaN.
+    """
     found: Any = data.get(name)
     kinds = get_args(kind) or (kind,)
     if float in kinds and type(found) in (int, float):

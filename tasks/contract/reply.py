@@ -1,4 +1,4 @@
-"""The reply: what became of a request, and of each of its texts."""
+"""The reply of a worker: the outcome of a request and of each of its texts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tasks.contract.fields import VERSION, array, mapping, span, strings, value,
 
 
 class Flag(StrEnum):
-    """What a reader of a translation should know about it."""
+    """A warning about a translation for its reader."""
 
-    REPETITION = "REPETITION"  # the model ran away repeating itself; the text is a second try, or was shortened
-    UNKNOWN_TOKENS = "UNKNOWN_TOKENS"  # the text holds characters the model has no pieces for
+    REPETITION = "REPETITION"  # the model repeated itself endlessly; the text is a second attempt, or was shortened
+    UNKNOWN_TOKENS = "UNKNOWN_TOKENS"  # the text has characters that are not in the model's vocabulary
     SPLIT = "SPLIT"  # a sentence was longer than the model's limit and was translated in parts
     TRUNCATED = "TRUNCATED"  # the translation stopped at the length limit
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it crosses the wire; `retry_after` (seconds) only ever stands on a request's failure."""
+    """A TolkError on the wire. Only the failure of a whole request has a `retry_after` (seconds)."""
 
     code: Code
     message: str
@@ -45,7 +45,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class AlternativeResult:
-    """Another translation of the same text, with its score."""
+    """Another translation of the same text; `score` is its mean log-probability per target token."""
 
     text: str
     score: float
@@ -58,9 +58,9 @@ class AlternativeResult:
 
 @dataclass(frozen=True, slots=True)
 class SentenceResult:
-    """What the model saw of a text and made of it: spans (start, end) of the text and of its translation.
+    """A sentence of a text: `source` is its span in the text, `target` the span of its translation.
 
-    They count Unicode code points. `score`: mean log-probability per target token.
+    A span is (start, end) in Unicode code points. `score` is the mean log-probability per target token.
     """
 
     source: tuple[int, int]
@@ -81,7 +81,10 @@ class SentenceResult:
 
 @dataclass(frozen=True, slots=True)
 class TextResult:
-    """One text's outcome: a text, or an error. `score`: mean log-probability per target token, null for blank texts."""
+    """The outcome of one text: a translation in `text`, or an `error`.
+
+    `score` is the mean log-probability per target token; None for a blank text and for an error.
+    """
 
     text: str | None = None
     score: float | None = None
@@ -92,7 +95,7 @@ class TextResult:
 
     @classmethod
     def decode(cls, payload: object) -> TextResult:
-        data = {"sentences": [], **mapping(payload, "result")}  # a worker of an earlier release sends none
+        data = {"sentences": [], **mapping(payload, "result")}  # workers of earlier releases send no sentences
         return cls(
             text=value(data, "text", str | None),
             score=value(data, "score", float | None),
@@ -105,8 +108,10 @@ class TextResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestTimings:
-    """Seconds that a request spent in the queue, waiting for a batch, in the encoder, in the decoder, and, before those
-    three, until its model was in memory. They are known of a request that failed, too, as far as it came.
+    """Seconds that a request spent in each stage.
+
+    In order: `queue`, in the broker's queue; `load`, until its model was in memory; `wait`, until it had a place in a
+    batch; `prefill`, in the encoder; `decode`, in the decoder. A stage that a failed request did not reach is 0.
     """
 
     queue: float = 0.0
@@ -118,7 +123,10 @@ class RequestTimings:
 
 @dataclass(frozen=True, slots=True)
 class TranslateReply:
-    """What a task returns, for every error of the domain too. `results` has one entry per text, in order, or none."""
+    """The return value of a task, also if the request failed.
+
+    `results` has one entry per text, in the order of the request; it is empty if the whole request has an `error`.
+    """
 
     model: str
     version: str | None = None
@@ -133,9 +141,9 @@ class TranslateReply:
 
     @classmethod
     def decode(cls, payload: object) -> TranslateReply:
-        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        """Raises TolkError(BAD_INPUT), which names the field that does not fit."""
         data = versioned(payload, "reply")
-        timings = {"load": 0.0, **mapping(data.get("timings"), "timings")}  # a worker of an earlier release says none
+        timings = {"load": 0.0, **mapping(data.get("timings"), "timings")}  # workers of earlier releases send no load
         return cls(
             model=value(data, "model", str),
             version=value(data, "version", str | None),
@@ -148,11 +156,11 @@ class TranslateReply:
 
 
 def _code(value: str) -> Code:
-    """A code that a newer release knows and this one does not is still an error: INTERNAL."""
+    """The code, or INTERNAL for a code that only a newer release knows."""
     return Code(value) if value in set(Code) else Code.INTERNAL
 
 
 def _flags(data: Mapping[str, Any]) -> tuple[Flag, ...]:
-    """Without those that only a newer release knows."""
+    """The flags that this release knows; a newer release may send others."""
     known = set(Flag)
     return tuple(Flag(flag) for flag in strings(data, "flags") if flag in known)

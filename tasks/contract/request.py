@@ -1,4 +1,4 @@
-"""The request: what the web tier asks a worker."""
+"""The request that the web tier sends to a worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from tasks.contract.names import Priority
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """Decoding: beam width, how many alternatives (at most `beam`), exponent of the length in the beam's ranking."""
+    """Options of decoding.
+
+    `beam` is the beam's width, `nbest` the number of hypotheses to return (at most `beam`), `length_penalty` the
+    exponent of the length by which the beam ranks hypotheses.
+    """
 
     beam: int = 1
     nbest: int = 1
@@ -33,7 +37,7 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class TranslateRequest:
-    """One mutation, one message: all its texts. `deadline` is in Unix seconds."""
+    """All the texts of one request, in one message. `deadline` is in Unix seconds."""
 
     texts: tuple[str, ...]
     target: str
@@ -50,7 +54,7 @@ class TranslateRequest:
 
     @classmethod
     def decode(cls, payload: object) -> TranslateRequest:
-        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
+        """Raises TolkError(BAD_INPUT), which names the field that does not fit."""
         data = versioned(payload, "request")
         priority = value(data, "priority", str)
         if priority not in get_args(Priority):

@@ -1,4 +1,4 @@
-"""What a worker says of itself, and of the models in its memory."""
+"""The status of a worker and of the models in its memory, as the worker reports it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.contract.fields import array, mapping, value
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in a worker's memory, of which it takes so many bytes; a `warm` one stays there."""
+    """A model in a worker's memory, where it takes `bytes`. A `warm` model is never evicted."""
 
     name: str
     version: str
@@ -20,7 +20,7 @@ class LoadedModel:
 
     @classmethod
     def decode(cls, payload: object) -> LoadedModel:
-        data = {"bytes": 0, "warm": True, **mapping(payload, "model")}  # a worker of an earlier release tells neither
+        data = {"bytes": 0, "warm": True, **mapping(payload, "model")}  # workers of earlier releases send neither
         return cls(
             name=value(data, "name", str),
             version=value(data, "version", str),
@@ -32,11 +32,12 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker at this moment: requests that it holds, and has answered since it started; `uptime` in seconds.
+    """The state of a worker at one moment.
 
-    Since then, too: requests that found their model in memory; models that were loaded, and that went to make room.
-    `memory` is what it has of the machine's, in bytes, None where it is of a release that does not say so; `gpu_memory`
-    what it holds of its GPU's, None where it uses none.
+    `active` counts the requests that it holds, `processed` those that it has answered since it started, `uptime`
+    seconds ago. Since then `hits` requests found their model in memory, `loads` models were loaded, and `evictions`
+    models were removed to make room. `memory` is the resident memory of its process in bytes, None if the worker's
+    release does not report it; `gpu_memory` the bytes that it holds on its GPU, None if it uses no GPU.
     """
 
     models: tuple[LoadedModel, ...]
@@ -54,8 +55,8 @@ class WorkerStatus:
 
     @classmethod
     def decode(cls, payload: object) -> WorkerStatus:
-        """Raises TolkError(BAD_INPUT) that names the field which does not fit."""
-        data = {"hits": 0, "loads": 0, "evictions": 0, **mapping(payload, "worker")}  # which an earlier release lacks
+        """Raises TolkError(BAD_INPUT), which names the field that does not fit."""
+        data = {"hits": 0, "loads": 0, "evictions": 0, **mapping(payload, "worker")}  # earlier releases lack them
         return cls(
             models=tuple(LoadedModel.decode(item) for item in array(data, "models")),
             active=value(data, "active", int),

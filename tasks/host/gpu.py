@@ -1,6 +1,6 @@
-"""The NVIDIA GPUs that a worker may use, and how it is pinned to one of them.
+"""The NVIDIA GPUs that a worker may use, and the pinning of a worker to one of them.
 
-NVML tells of them without CUDA, and so without torch, which looks at CUDA_VISIBLE_DEVICES once.
+NVML lists the GPUs without CUDA. CUDA and torch must not be loaded yet: they read CUDA_VISIBLE_DEVICES only once.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from celery.bin.base import CeleryOption
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`index` is that of nvidia-smi, `memory` in bytes."""
+    """A GPU, or a part of one (MIG): `index` as in nvidia-smi, `memory` in bytes."""
 
     index: int
     uuid: str
@@ -25,16 +24,16 @@ class Gpu:
 
     @property
     def nickname(self) -> str:
-        """What no other GPU of this host is called; the indexes of parts (MIG) count within their GPU."""
+        """A name that is unique on this host. Parts of a GPU (MIG) are named by UUID: their index is not unique."""
         return f"gpu{self.index}" if self.uuid.startswith("GPU-") else self.uuid.lower()[:12]
 
 
 def visible() -> list[Gpu]:
-    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, in its order, where it is set, else all.
+    """The GPUs that this process may use: those of CUDA_VISIBLE_DEVICES in its order, or all if it is not set.
 
-    It holds indexes or UUIDs, or how these begin, and ends where one is no device's: so CUDA reads it
-    (https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html).
-    Without a driver there are none. Raises click.UsageError where the driver does not answer.
+    The variable lists indexes, UUIDs, or beginnings of UUIDs. As in CUDA, the first item that names no device ends the
+    list (https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html).
+    Without an NVIDIA driver the result is empty. Raises click.UsageError if the driver does not answer.
     """
     import pynvml
 
@@ -43,7 +42,9 @@ def visible() -> list[Gpu]:
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         return []
     except pynvml.NVMLError as error:
-        raise click.UsageError(f"The NVIDIA driver does not answer ({error}): use --gpu none, or repair it.") from None
+        raise click.UsageError(
+            f"The NVIDIA driver does not answer ({error}). Repair the driver, or use --gpu none."
+        ) from None
     try:
         present = [_look(pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())]
         named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -60,7 +61,7 @@ def visible() -> list[Gpu]:
 
 
 def memory_of(gpu: Gpu) -> tuple[int, int]:
-    """Bytes of a GPU that are in use, whoever uses them, and all of them. Raises pynvml.NVMLError."""
+    """The bytes of a GPU's memory that are in use by any process, and all its bytes. Raises pynvml.NVMLError."""
     import pynvml
 
     pynvml.nvmlInit()
@@ -85,7 +86,7 @@ def _look(handle: Any) -> Gpu:
 def _find(entry: str, present: list[Gpu]) -> Gpu | None:
     import pynvml
 
-    if entry.startswith("MIG-"):  # a part of a GPU, which is not among those present
+    if entry.startswith("MIG-"):  # a part of a GPU: `present` has only whole GPUs
         try:
             return _look(pynvml.nvmlDeviceGetHandleByUUID(entry))
         except pynvml.NVMLError:
@@ -97,9 +98,9 @@ def _find(entry: str, present: list[Gpu]) -> Gpu | None:
 
 
 def choose(wanted: str) -> Gpu | None:
-    """The visible GPU of a number; None, which is the CPU, for `none`; for an empty word the first one, if any.
+    """The visible GPU whose number is `wanted`; the first one, if any, for an empty string. None means the CPU.
 
-    Raises click.UsageError that says what there is.
+    `none` chooses the CPU. Raises click.UsageError, which lists the GPUs, if there is no such GPU.
     """
     if wanted == "none":
         return None
@@ -112,14 +113,14 @@ def choose(wanted: str) -> Gpu | None:
 
 
 def pick(gpus: list[Gpu], number: str) -> Gpu:
-    """One of these, by its place. Raises click.UsageError that says what there is."""
+    """The GPU at place `number` of `gpus`. Raises click.UsageError, which lists the GPUs, if there is none."""
     if number.isdecimal() and int(number) < len(gpus):
         return gpus[int(number)]
     raise click.UsageError(f"GPU {number} does not exist. {inventory(gpus)}")
 
 
 def inventory(gpus: list[Gpu]) -> str:
-    """What there is, in a sentence."""
+    """A sentence that lists `gpus`, for error messages."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     whose = "This host has" if named is None else f"CUDA_VISIBLE_DEVICES={named} leaves"
     there = [f"{place} ({gpu.name}, {gpu.memory / 2**30:.0f} GiB)" for place, gpu in enumerate(gpus)]
@@ -127,30 +128,12 @@ def inventory(gpus: list[Gpu]) -> str:
 
 
 def pin(gpu: Gpu | None) -> str:
-    """Hides every other GPU from this process, or all of them. Returns the device as torch calls it.
+    """Hides all other GPUs from this process; all GPUs if `gpu` is None. Returns torch's name of the device.
 
-    Raises RuntimeError where torch is there already, and may have looked.
+    Raises RuntimeError if torch was imported before: it may have read CUDA_VISIBLE_DEVICES already.
     """
     if "torch" in sys.modules:
         raise RuntimeError("torch was imported before the worker was pinned to a device.")
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid if gpu else ""
     return "cuda:0" if gpu else "cpu"
-
-
-def _chosen(ctx: click.Context, _option: click.Parameter, value: str | None) -> Gpu | None:
-    """The option's GPU, after which the worker is called unless it is told a name."""
-    gpu = choose(ctx.obj.app.conf.tolk_gpu if value is None else value)
-    ctx.default_map = {**(ctx.default_map or {}), "hostname": f"{gpu.nickname if gpu else 'cpu'}@%h"}
-    return gpu
-
-
-OPTION = CeleryOption(
-    ["--gpu"],
-    metavar="N|none",
-    callback=_chosen,
-    is_eager=True,  # its word on the name comes before the name is looked for
-    help_group="Worker Options",
-    help="Compute on this GPU, or on the CPU. Counts what CUDA_VISIBLE_DEVICES leaves, from 0, where that is set. "
-    "Default: TOLK_GPU, else the first GPU if there is one.",
-)

@@ -1,61 +1,47 @@
-"""What celeryconfig makes of the environment to find the broker, and to speak TLS with it."""
+"""The broker's address and the settings of TLS, from the environment."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery.exceptions import ImproperlyConfigured
+from tasks.environment import SettingsError, secret
 
 DEFAULT = "amqp://guest:guest@127.0.0.1:5672//"
 
 
 def address(environ: Mapping[str, str]) -> str:
-    """CELERY_BROKER_URL, or what the file holds that CELERY_BROKER_URL_FILE names, as Docker's secrets have it.
-
-    Raises ImproperlyConfigured, which does not quote it: there is a password in it.
-    """
-    url, file = environ.get("CELERY_BROKER_URL"), environ.get("CELERY_BROKER_URL_FILE")
-    if url and file:
-        raise ImproperlyConfigured("CELERY_BROKER_URL and CELERY_BROKER_URL_FILE are both set: unset one of them.")
-    if file:
-        try:
-            url = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise ImproperlyConfigured(f"CELERY_BROKER_URL_FILE, {file}, cannot be read: {error}.") from None
-        if not url:
-            raise ImproperlyConfigured(f"CELERY_BROKER_URL_FILE, {file}, is empty: the broker's address goes there.")
-    return url or DEFAULT
+    """CELERY_BROKER_URL, or the content of the file that CELERY_BROKER_URL_FILE names. Raises SettingsError."""
+    return secret(environ, "CELERY_BROKER_URL") or DEFAULT
 
 
 def tls(url: str, environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Celery's `broker_use_ssl` for an address with amqps://: the broker's certificate has to be valid for its host.
+    """Celery's `broker_use_ssl` for a `url` with amqps://, None for amqp://. The certificate has to name the host.
 
-    TOLK_BROKER_CA names a file with whom to trust (default: whom the system trusts), TOLK_BROKER_CERT and
-    TOLK_BROKER_KEY the certificate to show to the broker. Raises ImproperlyConfigured where they cannot be used.
+    TOLK_BROKER_CA is a file with the certificates to trust (default: those of the system); TOLK_BROKER_CERT and
+    TOLK_BROKER_KEY are the client's certificate and its key. Raises SettingsError if one of them cannot be used.
     """
     ca, cert, key = (environ.get(f"TOLK_BROKER_{name}") or None for name in ("CA", "CERT", "KEY"))
     if "amqps://" not in url.lower():
         if ca or cert or key:
-            raise ImproperlyConfigured("TOLK_BROKER_CA, _CERT and _KEY are for a broker whose address is amqps://.")
+            raise SettingsError("TOLK_BROKER_CA, _CERT and _KEY are for a broker whose address is amqps://.")
         return None
     host = urlsplit(url).hostname
     if host is None or ";" in url or "?" in url:  # options could switch checks off, a second host would go unchecked
-        raise ImproperlyConfigured("An address of a broker with amqps:// names one host, and has no options.")
+        raise SettingsError("The address of a broker with amqps:// has to name one host, and must have no options.")
     if key and not cert:
-        raise ImproperlyConfigured("TOLK_BROKER_KEY is set without TOLK_BROKER_CERT, the certificate that it is for.")
+        raise SettingsError("TOLK_BROKER_KEY is set without TOLK_BROKER_CERT, the certificate that it is for.")
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError as error:
-        raise ImproperlyConfigured(f"TOLK_BROKER_CA, {ca}, cannot be used: {error}.") from None
+        raise SettingsError(f"TOLK_BROKER_CA, {ca}, cannot be used: {error}.") from None
     try:
         if cert:
-            context.load_cert_chain(cert, key, password="")  # of a locked key nobody is asked for the password
+            context.load_cert_chain(cert, key, password="")  # without it, OpenSSL asks the terminal for a password
     except OSError as error:
-        raise ImproperlyConfigured(f"TOLK_BROKER_CERT, {cert}, and its key cannot be used: {error}.") from None
+        raise SettingsError(f"TOLK_BROKER_CERT, {cert}, and its key cannot be used: {error}.") from None
     return {
         "cert_reqs": ssl.CERT_REQUIRED,
         "ca_certs": ca,

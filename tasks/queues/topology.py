@@ -1,6 +1,6 @@
-"""Which queues there are, how long they may grow, what a full one does, and where poison goes.
+"""The queues: their lengths, what a full queue does, and where messages go that kill workers.
 
-A queue cannot be declared again with other arguments: a change of these needs a new name.
+A queue cannot be declared again with other arguments, so a change of the arguments needs a new name.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from tasks.contract.names import (
     suspects_name,
 )
 
-KEPT = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
-IDLE = 3600 * 1000  # milliseconds that a queue stays of which nobody takes messages and that nobody declares again
+DEAD_LETTER_QUEUE = f"{DEAD_LETTERS}.kept"  # the queue of the dead letters
+IDLE = 3600 * 1000  # milliseconds without consumer and declaration after which the broker deletes a queue
 MAX_LENGTH: dict[Priority, int] = {"interactive": 1_000, "bulk": 10_000}
 
 
 def translation_queue(route: str, priority: Priority) -> Queue:
-    """A route's queue."""
+    """The queue of a route for a priority."""
     name = queue_name(route, priority)
     arguments: dict[str, Any] = {
         "x-queue-type": "quorum",
         "x-expires": IDLE,
-        "x-delivery-limit": DELIVERIES - 2,  # how often a message may come back; the last delivery is the suspects'
+        # One more delivery than this may fail; then the message goes to the suspects' queue for its last delivery.
+        "x-delivery-limit": DELIVERIES - 2,
         "x-max-length": MAX_LENGTH[priority],
         "x-overflow": "reject-publish",
         "x-dead-letter-exchange": DEAD_LETTERS,
@@ -40,16 +41,16 @@ def translation_queue(route: str, priority: Priority) -> Queue:
 
 
 def translation_queues(route: str) -> list[Queue]:
-    """Interactive work, then bulk."""
+    """The queues of a route: interactive, then bulk."""
     return [translation_queue(route, priority) for priority in get_args(Priority)]
 
 
 def suspects_queue(route: str) -> Queue:
-    """Where requests wait that came back too often: a warm model's, or those for all models on demand.
+    """The queue of requests that failed two deliveries: one for each warm model, one for all models on demand.
 
-    Each is delivered once more, with no other suspect. One of them kills its process, and took the others along:
-    together they would all become dead letters. Here none expires, for RabbitMQ takes the expiration off whatever it
-    puts here.
+    After two failed deliveries a request is retried alone. A request that kills its worker's process also fails the
+    deliveries of the other requests in that process; if they were retried together, they would all become dead
+    letters. No request expires in this queue: RabbitMQ removes the expiration when it dead-letters a message.
     """
     routes = SHARED if route in SHARED else (route,)
     queues = [name for each in routes for name in queue_names(each)]
@@ -63,26 +64,29 @@ def suspects_queue(route: str) -> Queue:
             "x-max-length": MAX_LENGTH["bulk"],
             "x-overflow": "reject-publish",
             "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": KEPT,
+            "x-dead-letter-routing-key": DEAD_LETTER_QUEUE,
         },
     )
 
 
 def dead_letter_queue() -> Queue:
-    """Where rejected messages, and suspects whose last delivery failed too, wait for a look; not those that expired."""
+    """The queue of dead letters, which an operator inspects: rejected messages, and suspects that failed again.
+
+    Expired messages do not go there.
+    """
     return Queue(
-        KEPT,
+        DEAD_LETTER_QUEUE,
         bindings=[_died("rejected")],
         queue_arguments={
             "x-queue-type": "quorum",
-            "x-delivery-limit": 2**31 - 1,  # every look is a delivery; RabbitMQ 4 allows 20 unless told otherwise
+            "x-delivery-limit": 2**31 - 1,  # each inspection counts as a delivery; RabbitMQ 4's default is 20
             "x-max-length": 10_000,
-            "x-message-ttl": 7 * 24 * 3600 * 1000,  # they hold people's texts
+            "x-message-ttl": 7 * 24 * 3600 * 1000,  # seven days in milliseconds: dead letters hold people's texts
         },
     )
 
 
 def _died(reason: str, **headers: str) -> Any:
-    """A binding for messages that died so, of which RabbitMQ's headers tell."""
+    """A binding for dead-lettered messages by the headers that RabbitMQ adds: the reason, and `headers`."""
     arguments = {"x-match": "all-with-x", "x-first-death-reason": reason, **headers}
     return binding(Exchange(DEAD_LETTERS, "headers"), arguments=arguments)

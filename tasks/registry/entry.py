@@ -1,4 +1,4 @@
-"""An entry of models.toml: a model, where it comes from, and the directions it translates in."""
+"""An entry of models.toml: a model, its origin, and the language pairs that it translates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 class RegistryError(Exception):
-    """models.toml cannot be used; the message names the file, the entry and what was expected."""
+    """models.toml has an error; the message names the file and the entry, and says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A direction a model translates in; `token` is the target token of a multilingual model, such as `>>fra<<`."""
+    """A language pair of a model; `token` is the target token of a multilingual model, such as `>>fra<<`."""
 
     source: str
     target: str
@@ -25,11 +25,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry.
+    """A model of models.toml.
 
     `reference` is an embedded model's name, an absolute directory, `hf:ORG/NAME`, or an address. A `warm` model is
-    loaded before its worker takes work, any other on demand. `precision` is None for the worker's own; `checksum` is
-    `sha256:` and 64 hexadecimal digits; `example` is a text to warm up with.
+    loaded before its worker takes work; other models are loaded on demand. Without `precision`, the worker's applies.
+    `checksum` is `sha256:` and 64 hexadecimal digits. `example` is a text that warms the model up.
     """
 
     name: str
@@ -43,5 +43,10 @@ class Entry:
 
     @property
     def route(self) -> str:
-        """What its queues are named after: the model where it is warm, else what it shares with others on demand."""
+        """The route of its requests: its own name if it is warm, else a route that models on demand share."""
         return self.name if self.warm else shared_route(self.name)
+
+    @property
+    def target_tokens(self) -> dict[str, str]:
+        """The target tokens of a multilingual model, by target language; empty for other models."""
+        return {pair.target: pair.token for pair in self.pairs if pair.token is not None}

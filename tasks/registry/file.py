@@ -1,4 +1,4 @@
-"""models.toml: read, checked, and followed while it changes."""
+"""Reads and checks models.toml, and reads it again when it changes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tasks.contract.request import RequestOptions
 from tasks.registry.entry import PRECISIONS, Entry, Pair, RegistryError
 from tasks.registry.ways import Registry
 
-LOOK = 1.0  # seconds until the file is looked at again
+LOOK = 1.0  # seconds between two checks of whether the file has changed
 _EMBEDDED = r"[A-Za-z0-9_-]+"
 _HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
-_ADDRESS = r"(https?|s3|gs)://[^\s/@?#%]+/[^\s?#%]+"  # without user or query, which may be secret
+_ADDRESS = r"(https?|s3|gs)://[^\s/@?#%]+/[^\s?#%]+"  # without user and query, which may contain secrets
 _KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
 logger = logging.getLogger(__name__)
 
 
 def load_registry(path: Path) -> Registry:
-    """Raises RegistryError for a file that is missing, is not TOML, or does not say what is needed."""
+    """The models of a models.toml. Raises RegistryError if the file is missing, is not TOML, or has a wrong entry."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -40,28 +40,31 @@ def load_registry(path: Path) -> Registry:
 
 
 class RegistryFile:
-    """A models.toml that may change while it is in use. Thread-safe."""
+    """A models.toml that is read again when it changes. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises RegistryError as load_registry does."""
-        self.path = path
+    def __init__(self, path: Path, look: float = LOOK) -> None:
+        """`look`: seconds between two checks of the file. Raises RegistryError as load_registry does."""
+        self.path, self.look = path, look
         self._lock = threading.Lock()
         self._seen = _identity(path)
         self._registry = load_registry(path)
-        self._outdated = time.monotonic() + LOOK
+        self._outdated = time.monotonic() + self.look
 
     def current(self) -> Registry:
-        """What the file says, a second ago at most; what it said last where it is wrong now, which the log says."""
+        """The models of the file, at most `look` seconds old.
+
+        If the file has become unusable, which is logged, the models that it named before.
+        """
         if time.monotonic() >= self._outdated and self._lock.acquire(blocking=False):
-            try:  # one caller looks: to read a thousand models takes a tenth of a second
+            try:  # only one caller reads the file: a thousand models take a tenth of a second
                 self._look()
-                self._outdated = time.monotonic() + LOOK
+                self._outdated = time.monotonic() + self.look
             finally:
                 self._lock.release()
         return self._registry
 
     def latest(self) -> Registry:
-        """As `current`, for which the file is looked at now."""
+        """As `current`, but checks the file now."""
         with self._lock:
             self._look()
         return self._registry
@@ -74,13 +77,13 @@ class RegistryFile:
         try:
             self._registry = load_registry(self.path)
         except RegistryError as error:
-            logger.error("%s What it said before still holds.", error)
+            logger.error("%s The models that it named before stay in use.", error)
         else:
             logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
 
 
 def _identity(path: Path) -> object:
-    """Differs when the file does, whether it was written or replaced; where links lead counts."""
+    """A value that changes when the file is written or replaced, also through a symbolic link; None without a file."""
     try:
         status = path.stat()
     except OSError:
@@ -91,25 +94,29 @@ def _identity(path: Path) -> object:
 def _model(name: str, entry: Any, path: Path) -> Entry:
     where = f"{path}: [models.{name}]"
     if not name or set(name) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"):
-        raise RegistryError(f"{where}: a name holds letters, digits, - and _ only.")
+        raise RegistryError(f"{where}: a model's name may have only letters, digits, - and _.")
     if name == ON_DEMAND:
-        raise RegistryError(f"{where}: the queues of all models on demand are called so; choose another name.")
+        raise RegistryError(f"{where}: this name is reserved for the queues of models on demand; choose another name.")
     _check_keys(entry, {"reference", "pairs"}, _KEYS, where)
     reference = entry["reference"]
     if not isinstance(reference, str) or not reference:
-        raise RegistryError(f"{where}: reference is a model's name, a directory, hf:ORG/NAME, or an address.")
+        raise RegistryError(
+            f"{where}: reference has to be an embedded model's name, a directory, hf:ORG/NAME, or an address."
+        )
     precision, checksum, example = entry.get("precision"), entry.get("checksum"), entry.get("example")
     if precision not in (None, *PRECISIONS):
-        raise RegistryError(f"{where}: precision is one of {', '.join(PRECISIONS)}.")
+        raise RegistryError(f"{where}: precision has to be one of {', '.join(PRECISIONS)}.")
     if type(entry.get("warm", True)) is not bool:
-        raise RegistryError(f"{where}: warm is true, or false for a model on demand.")
+        raise RegistryError(f"{where}: warm has to be true, or false for a model on demand.")
     if checksum is not None and not (isinstance(checksum, str) and re.fullmatch("sha256:[0-9a-f]{64}", checksum)):
-        raise RegistryError(f"{where}: checksum is sha256: and 64 hexadecimal digits, as `python -m models info` says.")
+        raise RegistryError(
+            f"{where}: checksum has to be sha256: and 64 hexadecimal digits, as `python -m models info` prints it."
+        )
     if example is not None and not (isinstance(example, str) and example.strip()):
-        raise RegistryError(f"{where}: example is a text for the model to translate.")
+        raise RegistryError(f"{where}: example has to be a text that the model can translate.")
     pairs = entry["pairs"]
     if not isinstance(pairs, list) or not pairs:
-        raise RegistryError(f'{where}: pairs is a list such as [{{ source = "fr", target = "en" }}].')
+        raise RegistryError(f'{where}: pairs has to be a list such as [{{ source = "fr", target = "en" }}].')
     return Entry(
         name=name,
         reference=_locate(reference, path.parent, where),
@@ -123,25 +130,25 @@ def _model(name: str, entry: Any, path: Path) -> Entry:
 
 
 def _locate(reference: str, base: Path, where: str) -> str:
-    """A directory has a slash, or starts with a dot, and is relative to models.toml; anything else is as it is."""
+    """The reference, with a directory made absolute: one has a slash or starts with a dot, relative to `base`."""
     if any(re.fullmatch(form, reference, re.ASCII) for form in (_EMBEDDED, _HUB, _ADDRESS)):
         return reference
     if ":" in reference or (not reference.startswith(".") and "/" not in reference):
         shown = reference.partition(":")[0] + ":…" if re.search("[@?#%]", reference) else reference
         raise RegistryError(
-            f"{where}: reference {shown!r} is no embedded model's name, no ./directory, no hf:ORG/NAME, and no "
-            "address of https://, s3:// or gs://."
+            f"{where}: reference {shown!r} is neither an embedded model's name nor a ./directory, hf:ORG/NAME, or an "
+            "address with https://, s3:// or gs://."
         )
     try:
         return str((base / reference).resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, NUL
-        raise RegistryError(f"{where}: reference cannot be followed: {error}.") from error
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of symbolic links, or a NUL
+        raise RegistryError(f"{where}: reference cannot be resolved: {error}.") from error
 
 
 def _pair(pair: Any, where: str) -> Pair:
     _check_keys(pair, {"source", "target"}, {"source", "target", "token"}, f"{where}: pairs")
     if not all(isinstance(value, str) and value for value in pair.values()):
-        raise RegistryError(f"{where}: source, target and token of a pair are strings.")
+        raise RegistryError(f"{where}: source, target and token of a pair have to be strings that are not empty.")
     return Pair(**pair)
 
 
@@ -160,5 +167,5 @@ def _check_keys(table: Any, required: set[str], allowed: set[str], where: str) -
         raise RegistryError(f"{where}: {', '.join(sorted(missing))} is missing.")
     if unknown := table.keys() - allowed:
         raise RegistryError(
-            f"{where}: {', '.join(sorted(unknown))} is not known here; known are {', '.join(sorted(allowed))}."
+            f"{where}: {', '.join(sorted(unknown))} is unknown; known keys are {', '.join(sorted(allowed))}."
         )

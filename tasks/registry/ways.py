@@ -1,4 +1,4 @@
-"""Which models lead from one language to another: directly, or through a language in between."""
+"""Finds the models that translate from one language to another: directly, or through a pivot language."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.registry.entry import Entry, Pair
 
-PIVOT = "en"  # the language to go through before any other
-SHOWN = 12  # models, pairs or languages that an error names, at most
+PIVOT = "en"  # the pivot language that is tried first
+SHOWN = 12  # the largest number of models, pairs or languages that an error names
 
 
 class Leg(NamedTuple):
-    """A model, and the direction of its that is taken: a whole way, or one of the two through another language."""
+    """A model and the language pair of it that is used: a direct way, or one of the two steps through a pivot."""
 
     model: Entry
     pair: Pair
 
 
 class Way(NamedTuple):
-    """From a language to another: by each of `models`, or through the languages of `via`, a model for each leg."""
+    """A way from `source` to `target`.
+
+    Without `via` it is direct, and `models` are alternatives. With `via` it goes through these languages, and `models`
+    has the model of each leg, in order.
+    """
 
     source: str
     target: str
@@ -40,18 +44,19 @@ class Registry:
 
     @cached_property
     def routes(self) -> tuple[str, ...]:
-        """The routes that lead to them; all of the shared ones as soon as there is a model on demand."""
+        """The routes of all warm models, followed by all of SHARED if at least one model is on demand."""
         warm = tuple(name for name, model in self.models.items() if model.warm)
         return warm if len(warm) == len(self.models) else warm + SHARED
 
     def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
-        """The way for a request: one leg, or two where no model goes directly, the source is said, and no model.
+        """The legs of a request, whose `source` and `model` may be None: one leg, or two through a pivot language.
 
-        Two go through PIVOT or, where it does not lead there, through the first language of the file that does; each
-        leg is by the first model that fits.
+        Two legs are used if `source` is given, `model` is not, and no model translates the pair directly. The pivot is
+        PIVOT or, if that does not lead to the target, the first language of the file that does. Each leg uses the first
+        model of the file that fits.
 
-        Raises TolkError: UNKNOWN_MODEL for a model or pair that is not on offer, with what is;
-        BAD_INPUT where `source` was left out and more than one direction leads to the target.
+        Raises TolkError: UNKNOWN_MODEL, which names alternatives, if the model or the pair is not on offer; BAD_INPUT
+        if `source` is None and more than one source language leads to the target.
         """
         if model is not None and model not in self.models:
             raise self.unknown(model)
@@ -73,18 +78,19 @@ class Registry:
             far = {start for start, end in self._legs if start is not None and end in near} - near.keys() - {target}
             through = f" Through another language: {_some(sorted(far))}." if far else ""
             raise TolkError(
-                Code.BAD_INPUT, f"More than one language leads to {target}: say which source: {sources}.{through}"
+                Code.BAD_INPUT,
+                f"Models translate to {target} from more than one language. Set source to one of: {sources}.{through}",
             )
         return (fitting[0],)
 
     def unknown(self, model: str) -> TolkError:
-        """What to say of a model that is not on offer."""
+        """The error for a model that is not on offer; it names those with the most similar names."""
         closest = sorted(self.models, key=lambda name: -_beginning(name, model))
         return TolkError(Code.UNKNOWN_MODEL, f"There is no model {model!r}. Models: {_some(closest)}.")
 
     @cached_property
     def ways(self) -> tuple[Way, ...]:
-        """Every way that `resolve` finds for a source and a target; the direct ones first, in the order of the file."""
+        """Every way that `resolve` finds for a source and a target: the direct ones first, in the order of the file."""
         direct = [
             Way(source, target, tuple(leg.model.name for leg in legs))
             for (source, target), legs in self._legs.items()
@@ -104,7 +110,7 @@ class Registry:
 
     @cached_property
     def _targets(self) -> Mapping[str, list[str]]:
-        """By source."""
+        """The target languages that models translate to directly, by source language."""
         targets: dict[str, list[str]] = {}
         for source, target in self._legs:
             if source is not None:
@@ -112,7 +118,7 @@ class Registry:
         return targets
 
     def _pivot(self, source: str | None, target: str) -> tuple[Leg, ...]:
-        """The two legs through another language, or none."""
+        """The two legs through a pivot language; empty if there is none."""
         if source is None or source == target:
             return ()
         for via in (PIVOT, *self._targets.get(source, ())):
@@ -122,7 +128,7 @@ class Registry:
 
 
 def _by_pair(models: Iterable[Entry]) -> dict[tuple[str | None, str], list[Leg]]:
-    """Their legs by source and target, and by no source and target, each in the order of the file."""
+    """The legs of `models` by (source, target), and again by (None, target), each list in the order of the file."""
     legs: dict[tuple[str | None, str], list[Leg]] = {}
     for model in models:
         for pair in model.pairs:
@@ -132,11 +138,11 @@ def _by_pair(models: Iterable[Entry]) -> dict[tuple[str | None, str], list[Leg]]
 
 
 def _beginning(one: str, other: str) -> int:
-    """How many characters they begin with in common."""
+    """The length of the common prefix, in characters."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
+    """The first SHOWN names, and the number of the others."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""How a worker takes messages: Celery's consumer, which loses none and writes none of their texts into its log."""
+"""The consumer of a worker: Celery's, changed so that it loses no message and logs no texts of messages."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, TranslateReply
 from tasks.queues.topology import dead_letter_queue
 
-EVENTS_PERIOD = 0.1  # seconds between one message of events to monitors and the next
-EVENTS_LIMIT = 1_000  # in one message
+EVENTS_PERIOD = 0.1  # seconds between two messages with events for monitors
+EVENTS_LIMIT = 1_000  # the largest number of events in one message
 
 logger = get_logger(__name__)
 
 
 class Consumer(CeleryConsumer):
-    """Celery's, without what it would set up for tasks with an ETA: 28 more quorum queues, which nobody needs here."""
+    """Celery's consumer without the 28 quorum queues that it declares for tasks with an ETA; Tolk has none."""
 
-    app: Any  # missing in celery-types, as are these
+    app: Any  # this attribute and the next ones are missing in celery-types
     hostname: str
     connection_errors: tuple[type[Exception], ...]
     event_dispatcher: Any
 
-    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # to celery-types, a variable
+    class Blueprint(CeleryConsumer.Blueprint):  # type: ignore[misc, valid-type]  # celery-types declares a variable
         default_steps = set(CeleryConsumer.Blueprint.default_steps) - {
             "celery.worker.consumer.delayed_delivery:DelayedDelivery"
         }
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Tries every second. Celery waits longer each time, and may then miss a broker for half a minute."""
+        """Tries to connect once a second. Celery waits longer each time, up to half a minute."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=0, interval_max=1)
         return super().ensure_connected(conn)
 
     def connection_for_write(self, url: str | None = None, heartbeat: float | None = None) -> Any:
-        """The connection for events. All threads publish on it at once, so none may wait there for its confirm."""
+        """The connection for events, without publisher confirms: all threads publish on it, and none may wait."""
         unconfirmed = {"confirm_publish": False}
         return self.ensure_connected(
             self.app.connection_for_write(url=url, heartbeat=heartbeat, transport_options=unconfirmed)
@@ -61,7 +61,7 @@ class Consumer(CeleryConsumer):
                 take(message)
             except self.connection_errors:
                 raise
-            except Exception as error:  # noqa: BLE001 - of any header it stumbles over, which would end the worker
+            except Exception as error:  # noqa: BLE001 - Celery may fail on any header; that would end the worker
                 state.requests.pop(message.headers["id"], None)
                 self.put_aside(message, f"Celery cannot take it ({type(error).__name__})")
 
@@ -74,19 +74,19 @@ class Consumer(CeleryConsumer):
         self.put_aside(message, f"Celery cannot take it ({type(exc).__name__})")
 
     def put_aside(self, message: Any, reason: str) -> None:
-        """Makes a dead letter of a message that no worker can take, and tells who waits for its answer.
+        """Dead-letters a message that no worker can take, and sends the web tier a reply with an error.
 
-        Celery would acknowledge some of these, and log the bodies of all.
+        Celery would acknowledge some of these messages, and would log the bodies of all.
         """
         queue = message.delivery_info.get("routing_key")
         logger.error("a message of %s becomes a dead letter: %s", queue, reason)
         message.reject_log_error(logger, self.connection_errors)
-        reply_to, request_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
-        if reply_to and request_id:
+        reply_to, task_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
+        if reply_to and task_id:
             failure = Failure(Code.INTERNAL, "No worker can read the request. The worker's log says why.")
             reply = TranslateReply(model="", worker=self.hostname, error=failure).encode()
-            request = SimpleNamespace(reply_to=reply_to, correlation_id=request_id, group=None)
-            self.app.backend.store_result(request_id, reply, SUCCESS, request=request)
+            request = SimpleNamespace(reply_to=reply_to, correlation_id=task_id, group=None)
+            self.app.backend.store_result(task_id, reply, SUCCESS, request=request)
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -94,24 +94,24 @@ class Consumer(CeleryConsumer):
         hub.call_repeatedly(EVENTS_PERIOD, self.event_dispatcher.flush)
 
     def on_send_event_buffered(self) -> Any:
-        """Lets a task's three events wait for the next message. Celery would send two of them before its reply."""
+        """Does nothing, so that a task's events wait for the next flush. Celery would send two before the reply."""
 
     def stop(self) -> None:
-        if self.event_dispatcher is not None:  # it comes with the first connection
+        if self.event_dispatcher is not None:  # None until the first connection
             self.event_dispatcher.flush()
-        held = list(state.requests.values())  # Celery is about to forget what is not begun
+        held = list(state.requests.values())  # super().stop() forgets the requests that have not begun
         super().stop()
-        for request in {*held, *state.requests.values()}:  # nobody shall wait for the end of what is in flight
+        for request in {*held, *state.requests.values()}:  # so that another worker can take them now
             request.hand_back()
 
     def cancel_active_requests(self) -> None:
-        """What a cold shutdown asks for: nothing in flight is finished. Celery's cannot stop threads, and fails."""
+        """Cancels all requests in flight, for a cold shutdown. Celery's own method cannot stop threads and fails."""
         state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
-        self.app.engines.close()
+        self.app.models.memory.close()
 
 
-class DeadLetters(bootsteps.StartStopStep):
-    """Declares the dead-letter queue whenever the worker has connected: the broker may have been replaced."""
+class DeclareDeadLetters(bootsteps.StartStopStep):
+    """Declares the dead-letter queue after each connection: the broker may be a new one without it."""
 
     requires = ("celery.worker.consumer:Connection",)
 

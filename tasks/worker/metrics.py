@@ -1,18 +1,16 @@
-"""`/metrics` of a worker, for Prometheus, and `/healthz`, for whoever has to know whether it is well.
+"""`/metrics` of a worker, for Prometheus, and its `/healthz`, on one port.
 
-The facts are those that the worker keeps anyway: what is served is read from them when it is asked for.
+The values are read from the worker's own statistics at each request.
 """
 
 from __future__ import annotations
 
-import math
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import accumulate
 from socketserver import ThreadingTCPServer
 from typing import Any
@@ -29,64 +27,68 @@ from models.loading.loaded import LoadedStats
 from tasks.celery import Tolk
 from tasks.host import gpu, memory
 from tasks.host.gpu import Gpu
-from tasks.worker.start import Models, refuse
+from tasks.worker.health import BROKER_PATIENCE, Health
+from tasks.worker.models import Models
+from tasks.worker.start import refuse
 from tasks.worker.translate import TASK_SECONDS, TASKS
-from tasks.worker.watchdog import Watchdog
 from telemetry.address import Address
 
-# A broker that restarts is away for some seconds, up to a minute where it recovers many messages. Meanwhile a worker
-# looks for it every second and needs no help: one that is restarted would only have to load its models again. So it is
-# well for so many seconds without its broker. After that something else is wrong, such as its address or its network.
-PATIENCE = 90.0
-CLIENT_TIMEOUT = 10.0  # seconds until a client is let go that has not had its answer, however much it says
-CLIENTS = 8  # at once; the next ones are turned away
+CLIENT_TIMEOUT = 10.0  # seconds after which a connection is closed, even if the client still sends
+CLIENTS = 8  # the largest number of connections at the same time; further ones are closed at once
 
 logger = get_logger(__name__)
 
 
-class WorkerMetrics(Collector):
-    """What is told of a worker's models and memory. What it knows of its tasks is in tasks.worker.translate."""
+class WorkerCollector(Collector):
+    """The metrics of a worker's models and memory; those of its tasks are in tasks.worker.translate."""
 
-    def __init__(self, app: Tolk, gpu: Gpu | None) -> None:
-        self._app, self._gpu = app, gpu
+    def __init__(
+        self,
+        app: Tolk,
+        gpu: Gpu | None,
+        resident: Callable[[], int] = memory.resident,
+        limit: Callable[[], int] = memory.limit,
+    ) -> None:
+        """`resident` and `limit` return the bytes of memory that this process holds and may have."""
+        self._app, self._gpu, self._resident, self._limit = app, gpu, resident, limit
 
     def collect(self) -> Iterator[Metric]:
-        models: Models[Any] | None = getattr(self._app, "engines", None)  # none yet while the worker starts
+        models: Models | None = getattr(self._app, "models", None)  # None while the worker starts
         if models is not None:
-            yield from _of_engines(models.engines())
-            yield from _of_models(models.stats(), len(models.loaded()))
-        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", memory.resident())
-        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, has.", memory.limit())
+            yield from _of_work(models.memory.work_done())
+            yield from _of_models(models.memory.stats(), len(models.memory.loaded()))
+        yield _gauge("tolk_memory_bytes", "Resident memory of the process.", self._resident())
+        yield _gauge("tolk_memory_limit_bytes", "Memory that its control group, or the machine, allows.", self._limit())
         if self._gpu is not None:
             yield from _of_gpu(self._gpu)
 
 
-def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
+def _of_work(done: dict[str, EngineStats]) -> Iterator[Metric]:
     counters = {
         "tolk_sentences_total": ("Sentences translated.", "finished"),
-        "tolk_source_tokens_total": ("Tokens of the sentences translated, their ends included.", "source_tokens"),
-        "tolk_target_tokens_total": ("Tokens of their translations.", "target_tokens"),
-        "tolk_steps_total": ("Steps that the model was run for.", "steps"),
-        "tolk_batch_tokens_total": ("What the batches held of their token budget, summed over steps.", "batch_tokens"),
+        "tolk_source_tokens_total": ("Source tokens of translated sentences, with end tokens.", "source_tokens"),
+        "tolk_target_tokens_total": ("Target tokens of translated sentences.", "target_tokens"),
+        "tolk_steps_total": ("Steps that the model ran.", "steps"),
+        "tolk_batch_tokens_total": ("Tokens of the budget that batches used, summed over steps.", "batch_tokens"),
     }
     for name, (text, fact) in counters.items():
         family = CounterMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             family.add_metric([model], getattr(stats, fact))
         yield family
     gauges = {
-        "tolk_batch_budget_tokens": ("The token budget of a batch: source tokens x hypotheses.", "token_budget"),
-        "tolk_batch_occupancy": ("The share of the token budget that is held now, 0 to 1.", "occupancy"),
-        "tolk_sentences_waiting": ("Sentences that wait for a batch.", "waiting"),
-        "tolk_sentences_running": ("Sentences in a batch.", "running"),
+        "tolk_batch_budget_tokens": ("Token budget of a batch: source tokens x hypotheses.", "token_budget"),
+        "tolk_batch_occupancy": ("Share of the token budget in use now, 0 to 1.", "occupancy"),
+        "tolk_sentences_waiting": ("Sentences that wait for a place in the batch.", "waiting"),
+        "tolk_sentences_running": ("Sentences in the batch.", "running"),
     }
     for name, (text, fact) in gauges.items():
         gauge = GaugeMetricFamily(name, text, labels=["model"])
-        for model, stats in engines.items():
+        for model, stats in done.items():
             gauge.add_metric([model], getattr(stats, fact))
         yield gauge
     histogram = HistogramMetricFamily("tolk_batch_sentences", "Sentences in a step's batch.", labels=["model"])
-    for model, stats in engines.items():
+    for model, stats in done.items():
         bounds = [f"{size:.1f}" for size in BATCH_SIZES] + ["+Inf"]
         buckets = list(zip(bounds, accumulate(stats.batches), strict=True))
         histogram.add_metric([model], buckets, stats.batch_sentences)
@@ -95,13 +97,13 @@ def _of_engines(engines: dict[str, EngineStats]) -> Iterator[Metric]:
 
 def _of_models(stats: LoadedStats, models: int) -> Iterator[Metric]:
     yield _gauge("tolk_models", "Models in memory.", models)
-    yield _gauge("tolk_model_bytes", "What they take.", stats.bytes)
-    yield _gauge("tolk_model_budget_bytes", "What models may take.", stats.budget)
+    yield _gauge("tolk_model_bytes", "Memory that the models take.", stats.bytes)
+    yield _gauge("tolk_model_budget_bytes", "Memory that the models may take.", stats.budget)
     yield CounterMetricFamily("tolk_model_hits_total", "Tasks that found their model in memory.", stats.hits)
     yield CounterMetricFamily("tolk_model_loads_total", "Models loaded.", stats.loads)
-    yield CounterMetricFamily("tolk_model_evictions_total", "Models that went to make room.", stats.evictions)
-    yield CounterMetricFamily("tolk_model_failures_total", "Models that could not be loaded.", stats.failures)
-    yield CounterMetricFamily("tolk_model_load_seconds_total", "Seconds that loads took.", stats.loading)
+    yield CounterMetricFamily("tolk_model_evictions_total", "Models removed to make room.", stats.evictions)
+    yield CounterMetricFamily("tolk_model_failures_total", "Loads of models that failed.", stats.failures)
+    yield CounterMetricFamily("tolk_model_load_seconds_total", "Seconds that loads of models took.", stats.loading)
 
 
 def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
@@ -110,36 +112,14 @@ def _of_gpu(chosen: Gpu) -> Iterator[Metric]:
     try:
         used, total = gpu.memory_of(chosen)
     except pynvml.NVMLError as error:
-        logger.warning("the NVIDIA driver does not say how much memory is in use: %s", error)
+        logger.warning("cannot read from the NVIDIA driver how much GPU memory is in use: %s", error)
         return
-    yield _gauge("tolk_gpu_memory_bytes", "Memory of the GPU in use, by whatever process.", used)
+    yield _gauge("tolk_gpu_memory_bytes", "Memory of the GPU in use by any process.", used)
     yield _gauge("tolk_gpu_memory_limit_bytes", "Memory of the GPU.", total)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value)
-
-
-@dataclass(slots=True)
-class Health:
-    """Whether a worker can do its work, as far as it knows itself."""
-
-    worker: Any
-    connected: float = -math.inf  # when it was seen to have its broker, the last time
-
-    def look(self) -> None:
-        connection = getattr(self.worker.consumer, "connection", None)
-        if connection is not None and connection.connected:
-            self.connected = time.monotonic()
-
-    def complaint(self) -> str | None:
-        """What is wrong, in a sentence, if anything is."""
-        watchdog: Watchdog | None = getattr(self.worker.app, "watchdog", None)  # none yet while the worker starts
-        if watchdog is not None and (reason := watchdog.complaint()) is not None:
-            return f"{reason}."
-        if (seconds := time.monotonic() - self.connected) == math.inf:
-            return "The worker is starting: it has not reached its broker yet."
-        return f"The worker has been without its broker for {seconds:.0f} s." if seconds > PATIENCE else None
 
 
 class Handler(MetricsHandler):
@@ -150,14 +130,14 @@ class Handler(MetricsHandler):
             case "/metrics":
                 try:
                     choose_encoder(self.headers.get("Accept", ""))
-                except TypeError:  # it compares versions, and cannot where one is no number
+                except TypeError:  # it fails to compare versions if one of them is not a number
                     del self.headers["Accept"]
                 super().do_GET()
             case "/healthz":
                 complaint = self.server.health.complaint()
                 self.answer(200 if complaint is None else 503, complaint or "The worker is well.")
             case _:
-                self.answer(404, "There are /metrics and /healthz.")
+                self.answer(404, "Only /metrics and /healthz are served here.")
 
     def answer(self, status: int, sentence: str) -> None:
         body = f"{sentence}\n".encode()
@@ -169,25 +149,25 @@ class Handler(MetricsHandler):
 
 
 class Server(ThreadingTCPServer):
-    """Answers in threads, so that a slow client holds up no other one."""
+    """Answers each client in a thread of its own, so that a slow client does not delay others."""
 
-    allow_reuse_address = True  # what a worker before this one left behind, not what listens
+    allow_reuse_address = True  # despite closed connections of the previous worker that are in TIME_WAIT
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: Address, health: Health) -> None:
-        """Listens from here on. Raises OSError where it cannot."""
-        self.health = health
-        self._came: dict[Any, float] = {}  # the sockets of the clients, and since when they are there
+    def __init__(self, address: Address, health: Health, client_timeout: float = CLIENT_TIMEOUT) -> None:
+        """Begins to listen on `address`. Raises OSError if that fails. `client_timeout` is in seconds."""
+        self.health, self._client_timeout = health, client_timeout
+        self._came: dict[Any, float] = {}  # the sockets of the clients, with the times at which they connected
         [(self.address_family, _, _, _, bound), *_] = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
         super().__init__((str(bound[0]), address.port), Handler)
 
     def service_actions(self) -> None:
-        """Called twice a second, and after every request."""
+        """Checks the broker's connection and closes late clients; called twice a second, and after every request."""
         self.health.look()
         for request, came in self._came.copy().items():
-            if time.monotonic() - came > CLIENT_TIMEOUT:
-                with suppress(OSError):  # its thread has closed it meanwhile
+            if time.monotonic() - came > self._client_timeout:
+                with suppress(OSError):  # its thread may have closed it meanwhile
                     request.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -211,8 +191,10 @@ class Server(ThreadingTCPServer):
         logger.warning("a request for metrics failed: %r", sys.exception())
 
 
-class Metrics(bootsteps.StartStopStep):
-    """Serves the worker's metrics. Before its models are loaded, so that one sees it start; until they are closed."""
+class ServeMetrics(bootsteps.StartStopStep):
+    """Serves the worker's metrics from before its models are loaded until after they are closed."""
+
+    patience = BROKER_PATIENCE
 
     def __init__(self, worker: Any, metrics: Address | None = None, gpu: Gpu | None = None, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -222,10 +204,10 @@ class Metrics(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         try:
-            self.server = Server(self.address, Health(worker))
+            self.server = Server(self.address, Health(worker, self.patience))
         except OSError as error:
-            refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): say another --metrics")
-        for collector in (TASKS, TASK_SECONDS, WorkerMetrics(worker.app, self.gpu)):
+            refuse(f"its metrics cannot be served on {self.address} ({error.strerror}): use another --metrics")
+        for collector in (TASKS, TASK_SECONDS, WorkerCollector(worker.app, self.gpu)):
             REGISTRY.register(collector)
         threading.Thread(target=self.server.serve_forever, name="metrics", daemon=True).start()
         logger.info("metrics are served on http://%s/metrics", self.address)

@@ -1,25 +1,25 @@
-"""How a worker's reply travels: Celery's RPC results, on the shortest way."""
+"""The result backend of a worker: it sends replies as Celery's RPC results, with less work for each."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from celery.backends.rpc import RPCBackend
-from kombu.exceptions import OperationalError
+
+from tasks.queues.errors import BROKER_ERRORS
 
 
 class Replies(RPCBackend):
-    """Publishes what the web tier reads of a result, once; Celery's own way is for when that fails."""
+    """Publishes once the fields of a result that the web tier reads. If that fails, Celery's backend takes over."""
 
-    app: Any  # missing in celery-types, as are these
+    app: Any  # this attribute and the next ones are missing in celery-types
     serializer: str
     delivery_mode: int
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        """Returns `result` when the broker has it. Celery would first collect what belongs to chains and chords."""
+        """Returns `result` when the broker has confirmed it. Skips Celery's preparations for chains and chords."""
         reply_to, correlation_id = self.destination_for(task_id, request)
         if not reply_to:
             return result
@@ -32,6 +32,6 @@ class Replies(RPCBackend):
                     serializer=self.serializer,
                     delivery_mode=self.delivery_mode,
                 )
-        except (AMQPError, MessageNacked, OperationalError, OSError):  # Celery connects again and again
+        except BROKER_ERRORS:  # Celery's backend connects again and retries
             return super().store_result(task_id, result, state, traceback, request, **kwargs)
         return result

@@ -1,7 +1,8 @@
-"""How a worker hands a message back: it publishes it again, and then acknowledges it.
+"""Hands messages back to the broker: a worker publishes a message again, and then acknowledges it.
 
-Whatever way a message goes back to a quorum queue - rejected, or left behind when its channel closes - RabbitMQ counts
-it, and a message has three deliveries (measured on 3.10). A worker that is told to stop must not use them up.
+RabbitMQ counts every other return of a message to a quorum queue as a failed delivery, whether the message is rejected
+or its channel closes (measured on 3.10), and a message has only three deliveries. A worker that is told to stop must
+not use them up.
 """
 
 from __future__ import annotations
@@ -10,17 +11,16 @@ import threading
 import time
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
-from kombu.exceptions import OperationalError
 from typing_extensions import override
 
 from tasks.contract.delivery import again
+from tasks.queues.errors import BROKER_ERRORS
 from telemetry import logs
 
-CONFIRM_TIMEOUT = 5.0  # seconds until the broker has confirmed what is published again
+CONFIRM_TIMEOUT = 5.0  # seconds to wait for the broker's confirm of a message that is published again
 
 logger = get_logger(__name__)
 
@@ -28,13 +28,13 @@ _beginning = threading.Lock()
 
 
 class HandedBack(Exception):
-    """The pool came to a request that had been handed back before it was begun."""
+    """The thread pool began a request that had already been handed back."""
 
 
 class Request(CeleryRequest):
-    """A message between the consumer, in whose thread it is handed back, and the thread of the pool that begins it."""
+    """A request that the consumer's thread may hand back until a thread of the pool begins it."""
 
-    app: Any  # missing in celery-types, as are these
+    app: Any  # this attribute and the next ones are missing in celery-types
     message: Any
     connection_errors: tuple[type[Exception], ...]
     acknowledged: bool
@@ -42,7 +42,7 @@ class Request(CeleryRequest):
 
     @override
     def info(self, safe: bool = False) -> Any:
-        """What monitors such as Flower are shown of it: how its arguments are described, never people's texts."""
+        """What monitors such as Flower see of the request: a description of its arguments, never people's texts."""
         return super().info(safe=True)
 
     def on_accepted(self, pid: str, time_accepted: float) -> None:
@@ -50,7 +50,7 @@ class Request(CeleryRequest):
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
-        # From here on the thread is this request's. It is reset by nobody: the thread says nothing until its next one.
+        # It holds until the end of the task, when its context is discarded (tasks.worker.thread).
         logs.request_id.set(self.id.partition(".")[0] or None)
         super().on_accepted(pid, time_accepted)
 
@@ -61,7 +61,7 @@ class Request(CeleryRequest):
             super().reject(requeue)
 
     def hand_back(self) -> None:
-        """Hands it back unless it is begun. For the consumer's thread, the only one that may use the channel."""
+        """Hands the request back unless it has begun. Only the consumer's thread may call this and use the channel."""
         with _beginning:
             if self.begun or self.acknowledged:
                 return
@@ -74,15 +74,15 @@ class Request(CeleryRequest):
 
 
 def publish_again(app: Any, message: Any) -> bool:
-    """Whether the broker has the message once more, as a new one, where it came from."""
-    if message.channel.connection is None:  # lost, and the broker has it back already
+    """Publishes a message again, as a new one, to the queue that it came from. Whether the broker has confirmed it."""
+    if message.channel.connection is None:  # the connection is lost, so the broker has the message back already
         return False
     origin = {name: message.delivery_info[name] for name in ("exchange", "routing_key")}
     try:
         with app.amqp.producer_pool.acquire(block=True) as producer:
             patience = {"timeout": CONFIRM_TIMEOUT, "confirm_timeout": CONFIRM_TIMEOUT}
             producer.publish(**origin, **again(message, time.time()), **patience)
-    except (AMQPError, MessageNacked, OperationalError, OSError) as error:
+    except BROKER_ERRORS as error:
         logger.warning("a message cannot be published again: %s", error or type(error).__name__)
         return False
     return True

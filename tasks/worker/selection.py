@@ -1,4 +1,4 @@
-"""Which queues a worker may consume: all of the registry's, now and later, or those that it was told with -Q and -X."""
+"""The queues that a worker may consume: all queues of the registry, now and later, or what -Q and -X select of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from kombu.utils.functional import maybe_list
 from tasks.contract.names import queue_names
 
 
-class Queues(amqp.Queues):
-    """Celery's, which remember what they were told. What several begin with, up to a dot, names all of them:
-    `tolk.translate.fr-en`, `tolk.translate.on-demand`."""
+class SelectedQueues(amqp.Queues):
+    """Celery's queues, which also remember the selection of -Q and -X, for queues that come later.
+
+    A prefix of names that ends before a dot selects all of these queues: `tolk.translate.fr-en`,
+    `tolk.translate.on-demand`.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -21,27 +24,28 @@ class Queues(amqp.Queues):
         self.shunned: set[str] = set()
 
     def select(self, include: Sequence[str] | str | None) -> None:
-        """Raises KeyError for a name that there is not."""
+        """Consume only these queues. Raises KeyError for an unknown name."""
         if include:
             self.told = {queue for name in maybe_list(include) for queue in self.named(name)}
             super().select(sorted(self.told))
 
     def deselect(self, exclude: Sequence[str] | str | None) -> None:
+        """Do not consume these queues."""
         if exclude:
             names = {queue for name in maybe_list(exclude) for queue in self.named(name)}
             self.shunned |= names
             super().deselect(sorted(names))
 
     def of(self, route: str) -> list[str]:
-        """The queues of a route that may be consumed, as soon as there is such a route."""
+        """The names of a route's queues that may be consumed; the route need not exist yet."""
         return [
             name for name in queue_names(route) if (self.told is None or name in self.told) and name not in self.shunned
         ]
 
     def named(self, name: str) -> list[str]:
-        """Those that it begins, or else itself."""
+        """The names of all queues that have the prefix `name` before a dot; `name` itself if there are none."""
         return [each for each in self if each.startswith(f"{name}.")] or [name]
 
 
 class AMQP(amqp.AMQP):
-    queues_cls = Queues
+    queues_cls = SelectedQueues

@@ -1,4 +1,4 @@
-"""Which queues a worker takes work from: those of the models that its registry names, for as long as it runs."""
+"""Subscribes a worker to the queues of its registry's models, and follows the registry when it changes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from kombu.common import ignore_errors
 
 from tasks.contract.names import SHARED, queue_names, suspects_name
 from tasks.queues.topology import suspects_queue, translation_queues
-from tasks.registry.file import LOOK
+from tasks.registry.file import RegistryFile
 
-LINGER = 2 * LOOK  # seconds; after so many nobody sends work any more where the registry does not lead
-PART = 8  # a shared queue has so many times fewer messages in flight than the worker has threads
+LINGER = 2  # checks of the registry after which no web process sends work to a removed route any more
+PART = 8  # a worker holds 1/PART as many messages of a shared queue as it has threads
 
 Receive = Callable[[Any], None]
 
 
 class Subscriptions(bootsteps.StartStopStep):
-    """Takes work of warm models as soon as they are in memory, of all models on demand, and of the suspects of both one
-    at a time: the next when that one is answered. What -Q and -X said holds for models that come later, too.
+    """Consumes the queues of warm models once these are in memory, the shared queues, and the queues of suspects.
 
-    Of the workers that share the queues of models on demand each is preferred for some, and has only a few messages of
-    each in flight, or one worker would hold what others have time for.
+    Suspects are taken one at a time: the next one when the last one is answered. The selection of -Q and -X also
+    applies to models that come later.
+
+    Workers share the queues of models on demand. Each worker is preferred for some of them, and holds only a few
+    messages of each, so that it does not hold messages for which others have time.
     """
 
     requires = ("celery.worker.consumer:Tasks",)
@@ -37,10 +39,11 @@ class Subscriptions(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self.queues = consumer.app.amqp.queues
-        self.routes = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
-        self.unwanted: dict[str, float] = {}  # of these, since when
-        self.consumed: set[str] = set()  # of these, since it has connected
-        self.consumers: dict[str, QueueConsumer] = {}  # by queue; those of warm models are Celery's own consumer's
+        self.registry: RegistryFile = consumer.app.conf.tolk_models
+        self.routes = {route for route in self.registry.current().routes if self.queues.of(route)}
+        self.unwanted: dict[str, float] = {}  # the routes that left the registry, and when
+        self.consumed: set[str] = set()  # the routes that are consumed on the present connection
+        self.consumers: dict[str, QueueConsumer] = {}  # by queue; Celery's own consumer takes those of warm models
         for name in [name for route in SHARED for name in self.queues.of(route)]:
             self.queues.consume_from.pop(name, None)
 
@@ -50,24 +53,27 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def register_with_event_loop(self, consumer: Any, hub: Any) -> None:
         self.look(consumer)
-        hub.call_repeatedly(LOOK, self.look, consumer)
+        hub.call_repeatedly(self.registry.look, self.look, consumer)
 
     def stop(self, consumer: Any) -> None:
         for each in self.consumers.values():
             ignore_errors(consumer, each.cancel)
 
     def look(self, consumer: Any) -> None:
-        """Makes memory and queues what the registry says now. What is held of a model is answered, then it goes."""
-        engines, now = consumer.app.engines, time.monotonic()
-        wanted = {route for route in consumer.app.conf.tolk_models.current().routes if self.queues.of(route)}
+        """Updates the models in memory and the subscriptions to the registry.
+
+        A model that left the registry stays until the requests that the worker holds for it are answered.
+        """
+        models, now = consumer.app.models, time.monotonic()
+        wanted = {route for route in self.registry.current().routes if self.queues.of(route)}
         held = {request.delivery_info.get("routing_key") for request in list(state.requests.values())}
         answering = {
-            route for route in engines.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
+            route for route in models.warm if not held.isdisjoint([*self.queues.of(route), suspects_name(route)])
         }
-        engines.follow((wanted | self.routes | answering).difference(SHARED))
-        self.routes |= {route for route in wanted if route in SHARED or route in engines.warm}
+        models.follow((wanted | self.routes | answering).difference(SHARED))
+        self.routes |= {route for route in wanted if route in SHARED or route in models.warm}
         self.unwanted = {route: self.unwanted.get(route, now) for route in self.routes - wanted}
-        self.routes -= {route for route, since in self.unwanted.items() if now - since >= LINGER}
+        self.routes -= {route for route, since in self.unwanted.items() if now - since >= LINGER * self.registry.look}
         for route in sorted(self.routes - self.consumed):
             self.consume(consumer, route)
         for route in self.consumed - self.routes:
@@ -102,7 +108,7 @@ class Subscriptions(bootsteps.StartStopStep):
 
     def cancel(self, consumer: Any, route: str) -> None:
         self.consumed.discard(route)
-        needed = {suspects_name(other) for other in self.consumed}  # those of models on demand
+        needed = {suspects_name(other) for other in self.consumed}  # all shared routes have one suspects' queue
         for name in [*queue_names(route), suspects_name(route)]:
             if name in self.queues.consume_from:
                 del self.queues.consume_from[name]
@@ -112,14 +118,15 @@ class Subscriptions(bootsteps.StartStopStep):
 
 
 def take_suspect(receive: Receive, queue: str, message: Any) -> None:
-    message.delivery_info.update(exchange="", routing_key=queue)  # to hand it back here, and not where it died
+    # If it is handed back, it has to return to this queue, and not to the one from which it was dead-lettered.
+    message.delivery_info.update(exchange="", routing_key=queue)
     receive(message)
 
 
 def preference(worker: str, route: str) -> int:
-    """How much a worker is preferred for a shared route, of 31 bits: the one of the greatest has all its messages.
+    """The consumer priority of a worker for a shared route, a number of 31 bits (rendezvous hashing).
 
-    That is rendezvous hashing, and the broker does it: it gives a message to the consumer of the highest priority that
-    may have one more. So a model is loaded where it was before, and a worker that comes or goes moves only its own.
+    The broker gives a message to the consumer with the highest priority that may hold one more. So the requests of a
+    model go to the same worker, which has it in memory, and a worker that comes or goes moves only its own routes.
     """
     return int.from_bytes(blake2s(f"{worker} {route}".encode(), digest_size=4).digest()) >> 1

@@ -1,4 +1,4 @@
-"""The task: a payload in, a payload out. Every error of the domain is a reply; nothing here knows the models."""
+"""The task: it takes an encoded request and returns an encoded reply, also for errors. It imports no `models`."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from tasks.contract.reply import (
 from tasks.contract.request import TranslateRequest
 from telemetry import tracing
 
-WAY_BACK = 0.25  # seconds kept for the reply, so that what was translated by the deadline still arrives in time
+WAY_BACK = 0.25  # seconds before the deadline that are kept for sending the reply
 OK = "OK"  # the outcome of a task whose reply has no error
 
-# Workers register these, in tasks.worker.metrics. Others, such as Flower, have this module and other metrics.
-TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or a code of the contract.", ["code"], registry=None)
+# tasks.worker.metrics registers these in workers. Other processes that import this module have metrics of their own.
+TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or an error code.", ["code"], registry=None)
 TASK_SECONDS = Histogram(
     "tolk_task_seconds",
-    "Seconds from a task's beginning to its reply.",
+    "Seconds from the start of a task to its reply.",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=None,
 )
 for outcome in (OK, *Code):
-    TASKS.labels(outcome)  # from the start, so that the first one is an increase
+    TASKS.labels(outcome)  # all exist from the start with 0, so that Prometheus sees the first one as an increase
 
 logger = logging.getLogger(__name__)
 
 
-# Celery logs and shows to monitors how a task's result looks. It would be people's texts: no character of them.
+# Celery logs the repr of a task's result and shows it to monitors. It has people's texts, so it is cut to 0 characters.
 @app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.worker.request:Request")
 def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
-    """From an encoded TranslateRequest to an encoded TranslateReply, a little before the request's deadline."""
+    """Translates an encoded TranslateRequest and returns an encoded TranslateReply, shortly before the deadline."""
     received, began = time.time(), time.monotonic()
     reply = TranslateReply(model="", worker=self.request.hostname or "")
     took: dict[str, float] = {}
@@ -62,10 +62,10 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
         published = (self.request.headers or {}).get(PUBLISHED, received)
         took["queue"] = max(0.0, received - published)
         reply = _translated(request, task_id, reply, took)
-    except Exception as error:  # noqa: BLE001 - the edge of this tier: whatever happened becomes a reply
+    except Exception as error:  # noqa: BLE001 - the boundary of this tier: every error becomes a reply
         failure = _failure(error)
         if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
-            raise Reject("this worker is stopping", requeue=True) from None  # another one will take it
+            raise Reject("this worker is stopping", requeue=True) from None  # another worker will take the request
         reply = replace(reply, error=failure)
     reply = replace(reply, timings=RequestTimings(**took))
     _tell(task_id, request, reply, time.monotonic() - began)
@@ -74,9 +74,9 @@ def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
 
 
 def _translated(
-    request: TranslateRequest, request_id: str, reply: TranslateReply, took: dict[str, float]
+    request: TranslateRequest, task_id: str, reply: TranslateReply, took: dict[str, float]
 ) -> TranslateReply:
-    """The reply, with seconds that are known of it already in `took`, which gets more, whatever happens."""
+    """`reply` completed with the translations. Adds the seconds of each stage to `took`, as far as the request came."""
     remaining = request.deadline - time.time()
     if remaining <= 0:
         raise TolkError(
@@ -86,32 +86,30 @@ def _translated(
     deadline = began + remaining - min(WAY_BACK, remaining / 10)
     with ExitStack() as stack:
         try:
-            engine = stack.enter_context(app.engines.use(request.model, deadline))
+            model = stack.enter_context(app.models.use(request.model, deadline))
         finally:
             took["load"] = time.monotonic() - began
-        if request.version not in (None, engine.version):
-            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {engine.version}, not {request.version}.")
-        translated = engine.translate(
+        if request.version not in (None, model.version):
+            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {model.version}, not {request.version}.")
+        translated = model.translate(
             request.texts,
             source=request.source,
             target=request.target,
-            options=app.decoding(
-                beam=request.options.beam,
-                nbest=request.options.nbest,
-                length_penalty=request.options.length_penalty,
-            ),
+            beam=request.options.beam,
+            nbest=request.options.nbest,
+            length_penalty=request.options.length_penalty,
             deadline=deadline,
             priority=request.priority,
-            group=request_id,
-            unwanted=lambda: request_id in state.revoked,
+            group=task_id,
+            unwanted=lambda: task_id in state.revoked,
         )
     timings = translated.timings
     took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
-    return replace(reply, version=engine.version, results=tuple(_result(each) for each in translated.results))
+    return replace(reply, version=model.version, results=tuple(_result(each) for each in translated.results))
 
 
 def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply, seconds: float) -> None:
-    """The metrics and the log of a task, and none of its texts."""
+    """Counts and logs a task that took `seconds`, without its texts."""
     outcome = OK if reply.error is None else reply.error.code.value
     TASKS.labels(outcome).inc()
     TASK_SECONDS.observe(seconds)
@@ -126,7 +124,7 @@ def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply,
 
 
 def _export_spans(timings: RequestTimings, received: float, headers: Mapping[str, Any]) -> None:
-    """The wait in the queue, beside the task's own span, and the task's stages, below it."""
+    """Exports the wait in the queue as a sibling of the task's span, and the task's stages as its children."""
     tracing.export("queue", received - timings.queue, timings.queue, headers)
     for stage in ("load", "wait", "prefill", "decode"):
         tracing.export(stage, received, getattr(timings, stage))
@@ -152,12 +150,12 @@ def _flags(flagged: Any) -> tuple[Flag, ...]:
 
 
 def _failure(error: Exception) -> Failure:
-    """An error of the domain as it is; any other is our own fault, and what it says is not for the caller."""
+    """The Failure of an error: as it is if it has a code, else INTERNAL without its message, which may quote a text."""
     if isinstance(error, TolkError):
         return Failure(error.code, error.message, error.retry_after)
     code = Code(getattr(error, "code", Code.INTERNAL))
     if code is Code.INTERNAL:
-        # Where it happened, without what it says, which may quote a text.
+        # The log has the place of the error without its message, which may quote a text.
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("translation failed with %s:\n%s", type(error).__name__, where)
         return Failure(Code.INTERNAL, "The translation failed inside the service. Its log says why.")

@@ -18,6 +18,7 @@ from app import create_app
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
+from tests.app.recorder import TWO_MODELS, Recorder
 
 MUTATION = """
 mutation Translate($input: TranslateInput!) {
@@ -32,6 +33,19 @@ mutation Translate($input: TranslateInput!) {
 @pytest.fixture
 def client() -> FlaskClient:
     return create_app(Settings(), EchoTranslator()).test_client()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def two_models(tmp_path: Path, recorder: Recorder) -> FlaskClient:
+    """A web tier that offers TWO_MODELS, and has the recorder translate."""
+    path = tmp_path / "models.toml"
+    path.write_text(TWO_MODELS)
+    return create_app(Settings(models=path), recorder).test_client()
 
 
 @pytest.fixture

@@ -1,11 +1,8 @@
-"""gunicorn as it is, but for a tenth of its patience with slow clients: `python -m tests.app.hasty`."""
+"""Our worker, with a tenth of its patience with slow clients: `--worker-class tests.app.hasty.HastyWorker`."""
 
-from gunicorn.app.wsgiapp import run
+from app.web.server import RECEIVE_TIMEOUT, SEND_TIMEOUT, Worker
 
-from app.web import server
 
-server.RECEIVE_TIMEOUT /= 10
-server.SEND_TIMEOUT /= 30
-
-if __name__ == "__main__":
-    run()
+class HastyWorker(Worker):
+    receive_timeout = RECEIVE_TIMEOUT / 10
+    send_timeout = SEND_TIMEOUT / 30

@@ -20,8 +20,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.broker.admission import THREADS
-from app.settings import REPOSITORY
+from app.settings import REPOSITORY, THREADS
 
 DOCUMENT = 'mutation { translate(input: {texts: ["Bonjour."], target: "en"}) { translations { text } } }'
 

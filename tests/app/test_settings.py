@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from app.settings import REPOSITORY, Settings, SettingsError
+from app.settings import REPOSITORY, Settings
+from tasks.environment import SettingsError
 from telemetry.address import Address
 
 
@@ -168,6 +169,18 @@ def test_a_server_that_cannot_start_says_why_in_one_sentence(
         [sys.executable, "-m", *command], cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stderr.splitlines()) == (1, [sentence])
+
+
+@pytest.mark.parametrize("command", [["flask", "--app", "app", "run", "--port", "0"], ["gunicorn"]])
+def test_a_server_that_cannot_read_how_to_reach_the_broker_says_why(command: list[str]) -> None:
+    environ = {**os.environ, "PORT": "0", "CELERY_BROKER_URL": "", "CELERY_BROKER_URL_FILE": "/nowhere"}
+    ended = subprocess.run(
+        [sys.executable, "-m", *command], cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=60
+    )
+    sentence = "tolk: CELERY_BROKER_URL_FILE: a file that can be read was expected, not '/nowhere'"
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(sentence)
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_the_web_tier_runs_without_torch_models_and_celery() -> None:

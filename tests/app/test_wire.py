@@ -127,7 +127,7 @@ WIRE: dict[str, tuple[bytes, list[int]]] = {
 @pytest.fixture(scope="module")
 def web(start_gunicorn: Callable[..., Any], eventually: Callable[..., None]) -> Iterator[Any]:
     """Afterwards the same processes are there, with few files open and no more threads than they may have."""
-    web = start_gunicorn("tests.app.hasty", GUNICORN_CMD_ARGS="--threads 32")
+    web = start_gunicorn(GUNICORN_CMD_ARGS="--threads 32 --worker-class tests.app.hasty.HastyWorker")
     eventually(lambda: len(web.workers) == 2)
     processes = web.workers
     yield web

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,10 +9,25 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from launch.rabbitmq import PrivateRabbitMQ
+
 expect.set_options(timeout=20_000)
 
-# Chromium complains of every answer that is an error; what the page makes of it is tested.
+# Chromium logs every response with an error status; the tests check how the page reacts to it.
 FAILED = "Failed to load resource"
+
+LIMIT = 300
+MODELS = """
+[models.fr-en]
+reference = "fr-en"
+pairs = [{ source = "fr", target = "en" }]
+[models.en-fr]
+reference = "fr-en"
+pairs = [{ source = "en", target = "fr" }]
+[models.fr-de]
+reference = "fr-en"
+pairs = [{ source = "fr", target = "de" }]
+"""
 
 
 @pytest.fixture
@@ -57,7 +73,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="session")
 def check_access() -> Callable[[Page], None]:
-    """Fails the test where axe finds a page hard to read or to use, or where it has to be scrolled sideways."""
+    """Fails the test if axe finds barriers on a page, or if the page has to be scrolled sideways."""
 
     def check(page: Page) -> None:
         results = Axe().run(page)
@@ -65,3 +81,19 @@ def check_access() -> Callable[[Page], None]:
         assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
     return check
+
+
+@pytest.fixture(scope="module")
+def url(
+    broker: PrivateRabbitMQ, start_worker, start_web: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """A service with models for both directions of one language pair, and for one direction of another pair."""
+    models: Path = tmp_path_factory.mktemp("models") / "models.toml"
+    models.write_text(MODELS)
+    start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    return start_web(broker.url, TOLK_MODELS=str(models), TOLK_MAX_TEXT_CHARACTERS=str(LIMIT))
+
+
+@pytest.fixture
+def page(url: str, open_page: Callable[..., Page]) -> Page:
+    return open_page(url)

@@ -1,4 +1,4 @@
-"""A page of another site, in a real browser: it has nothing translated, unless its origin is let in."""
+"""A page of another site, in a real browser, gets no translations unless its origin is allowed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Blank(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[str]:
-    """The origin of another site: `localhost`, where Tolk is at 127.0.0.1."""
+    """The origin of another site: `localhost`, while Tolk has the origin 127.0.0.1."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Blank) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://localhost:{server.server_port}"
@@ -81,5 +81,5 @@ def test_a_script_from_elsewhere_needs_its_origin_let_in(
     assert page.evaluate(FETCH, f"{closed}/graphql") == "TypeError"
     assert page.evaluate(FETCH, f"{opened}/api/graphql") == "TypeError"
     status, length = page.evaluate(FETCH, f"{opened}/graphql")
-    assert status in (200, 401)  # an answer in either case, which the script may read
+    assert status in (200, 401)  # in both cases an answer that the script may read
     assert length == 36

@@ -1,4 +1,4 @@
-"""The pages in front of a service that has keys."""
+"""The pages of a service that requires API keys."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Open = Callable[..., Page]
 
 
 class Keys:
-    """Those of the service, which tests make by name."""
+    """Makes an API key of the service by name."""
 
     def __init__(self, path: Path) -> None:
         self.database = Database(make_url(f"sqlite:///{path}"))
@@ -48,7 +48,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
 
 @pytest.fixture(scope="module")
 def key(ring: Keys) -> str:
-    """One that may do everything."""
+    """A key with all permissions."""
     return ring.create("everything", Scope.TRANSLATE, Scope.STATUS)
 
 
@@ -59,13 +59,13 @@ def url(start_web: Callable[..., str], ring: Keys, key: str) -> str:
 
 @pytest.fixture
 def seen() -> list[str | None]:
-    """The Authorization of each request to the API."""
+    """The Authorization header of each request to the API."""
     return []
 
 
 @pytest.fixture
 def open_path(url: str, open_page: Open, ring: Keys, seen: list[str | None]) -> Iterator[Open]:
-    """Opens a path of the service. In the end no key is in a document or was written on a console."""
+    """Opens a path of the service. After the test, checks that no key is in a document or on a console."""
     pages: list[Page] = []
     written: list[str] = []
 
@@ -87,7 +87,7 @@ def open_path(url: str, open_page: Open, ring: Keys, seen: list[str | None]) -> 
 
 @pytest.fixture
 def page(open_path: Open) -> Page:
-    """The translator page, which wants a key for a text."""
+    """The translator page, which asks for a key when a text is entered."""
     page = open_path("/")
     page.fill("#text", "Bonjour.")
     expect(page.get_by_role("alert")).to_contain_text(NEEDED)
@@ -109,7 +109,7 @@ def test_a_key_is_asked_for_and_the_text_is_sent_again_with_it(page: Page, key: 
     expect(field).to_have_attribute("autocomplete", "off")
     expect(field).to_have_accessible_description(re.compile("flask --app app keys create"))
     expect(page.get_by_role("button", name="Try again")).to_be_hidden()
-    expect(page.locator("#text")).to_be_focused()  # who goes on typing does not type into the field
+    expect(page.locator("#text")).to_be_focused()  # so that further typing does not go into the field of the key
     field.fill(f" {key} ")
     page.get_by_role("button", name="Use this key").click()
     expect(page.locator("#output")).to_have_text("Bonjour.")
@@ -202,7 +202,7 @@ def test_a_key_without_the_scope_can_be_replaced(
     page.clock.fast_forward(60_000)
     use(page, key)
     expect(page.locator("#trouble")).to_be_hidden()
-    assert len(seen) == 3  # it does not go on asking what it may not
+    assert len(seen) == 3  # the page does not repeat requests that are forbidden
     if path == "/status":
         expect(page.locator("#models")).to_contain_text("fr-en")
         with page.expect_response("**/graphql"):
@@ -289,8 +289,8 @@ def test_graphiql_sends_the_headers_of_its_editor_and_keeps_them_for_the_tab(
     expect(answer).to_contain_text(NEEDED)
     page.get_by_role("button", name="Headers").click()
     page.locator("[aria-label=Headers] .CodeMirror").locator("visible=true").click()
-    page.keyboard.type(f'{{"Authorization": "Bearer {key}')  # the editor closes what is opened
-    eventually(lambda: key in page.evaluate("JSON.stringify(sessionStorage)"))  # it takes half a second to see
+    page.keyboard.type(f'{{"Authorization": "Bearer {key}')  # the editor adds closing quotes and brackets
+    eventually(lambda: key in page.evaluate("JSON.stringify(sessionStorage)"))  # GraphiQL stores it half a second later
     page.get_by_role("button", name="Re-fetch GraphQL schema").click()
     page.get_by_role("button", name="Show Documentation Explorer").click()
     expect(schema).to_be_visible()

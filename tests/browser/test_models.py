@@ -1,4 +1,4 @@
-"""Both pages while models come and go, in front of a web tier that echoes."""
+"""Both pages while models are added and removed, with a web tier that echoes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(start_web: Callable[..., str], models: Path) -> str:
-    one = "--workers=1"  # another process might not have looked for a second
+    one = "--workers=1"  # a second process might answer with models.toml as it was a second before
     return start_web("", TOLK_TRANSLATOR="echo", TOLK_MODELS=str(models), GUNICORN_CMD_ARGS=one)
 
 
 @pytest.fixture
 def offer(url: str, models: Path, eventually: Callable[..., None]) -> Callable[..., None]:
-    """Writes models of these pairs into models.toml, and returns when they are on offer."""
+    """Writes models for these pairs into models.toml, and returns when the service offers them."""
 
     def write(*pairs: tuple[str, str]) -> None:
         def known() -> bool:

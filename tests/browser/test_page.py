@@ -1,32 +1,20 @@
-"""The translator page in front of gunicorn, RabbitMQ and a worker that gives every text back."""
+"""The translator page with gunicorn, RabbitMQ and a worker that returns every text as it is."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import requests
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from launch.rabbitmq import PrivateRabbitMQ
+from tests.browser.conftest import LIMIT
+from tests.browser.translating import answer_with, is_request, output, text_of, translate
 
 pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
-LIMIT = 300
-MODELS = """
-[models.fr-en]
-reference = "fr-en"
-pairs = [{ source = "fr", target = "en" }]
-[models.en-fr]
-reference = "fr-en"
-pairs = [{ source = "en", target = "fr" }]
-[models.fr-de]
-reference = "fr-en"
-pairs = [{ source = "fr", target = "de" }]
-"""
 HISTORY = """
 window.history_ = [];
 new MutationObserver(() => history_.push(document.getElementById("output").textContent))
@@ -36,58 +24,8 @@ new MutationObserver(() => history_.push(document.getElementById("output").textC
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def url(
-    broker: PrivateRabbitMQ, start_worker, start_web: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """A service that translates there and back, and in a third direction there only."""
-    models: Path = tmp_path_factory.mktemp("models") / "models.toml"
-    models.write_text(MODELS)
-    start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    return start_web(broker.url, TOLK_MODELS=str(models), TOLK_MAX_TEXT_CHARACTERS=str(LIMIT))
-
-
-@pytest.fixture
-def page(url: str, open_page: Open) -> Page:
-    return open_page(url)
-
-
-def output(page: Page):
-    return page.locator("#output")
-
-
-def translate(page: Page, text: str) -> None:
-    """Without the pause that typing ends with."""
-    page.fill("#text", text)
-    page.locator("#text").press("Control+Enter")
-
-
-def is_request(request) -> bool:
-    return request.url.endswith("/graphql")
-
-
-def text_of(request) -> str:
-    return request.post_data_json["variables"]["input"]["texts"][0]
-
-
-def answer_with(page: Page, status: int, body: str) -> list[str]:
-    """Has the API answer so, and returns the list of the texts that arrive there."""
-    texts: list[str] = []
-
-    def answer(route: Route) -> None:
-        texts.append(text_of(route.request))
-        route.fulfill(status=status, body=body)
-
-    page.route("**/graphql", answer)
-    return texts
-
-
-def error(code: str, message: str, **extensions: object) -> str:
-    return json.dumps({"errors": [{"message": message, "extensions": {"code": code, **extensions}}]})
-
-
 def test_a_text_is_translated_as_it_is_typed(page: Page) -> None:
-    page.keyboard.type("Bonjour.  Ça va ?\n\n- <b>😀")  # where one types is where the page begins
+    page.keyboard.type("Bonjour.  Ça va ?\n\n- <b>😀")  # the page focuses its text field when it opens
     expect(output(page)).to_have_text("Bonjour.  Ça va ?\n\n- <b>😀", use_inner_text=True)
     expect(output(page)).to_have_attribute("lang", "en")
     expect(page.locator("#outcome")).to_have_text("Translated.")
@@ -118,7 +56,7 @@ def test_typing_on_ends_the_older_request_and_its_answer_never_shows(page: Page)
     assert text_of(failed.value) == "#sleep 0.5"
     assert "ERR_ABORTED" in failed.value.failure
     expect(output(page)).to_have_text("Salut.")
-    page.fill("#text", "#sleep 0.6")  # until after the first one's answer
+    page.fill("#text", "#sleep 0.6")  # it takes longer than the first text
     expect(output(page)).to_have_text("#sleep 0.6")
     assert page.evaluate("history_") == ["Salut.", "#sleep 0.6"]
 
@@ -137,7 +75,7 @@ def test_typing_on_frees_the_worker(page: Page, url: str, eventually: Callable[.
 @pytest.mark.parametrize("clipboard", [True, False])
 def test_copy_takes_the_translation_and_nothing_else(url: str, open_page: Open, clipboard: bool) -> None:
     page = open_page(url, permissions=["clipboard-read", "clipboard-write"])
-    if not clipboard:  # as in a page over HTTP from another machine
+    if not clipboard:  # a page over HTTP from another machine has no clipboard
         page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     expect(page.locator("#copy")).to_be_disabled()
     translate(page, "#unsure")
@@ -258,128 +196,6 @@ def test_two_models_may_be_unsure_twice(page: Page, via: list[str], marks: int) 
     expect(output(page).locator("mark")).to_have_count(marks)
 
 
-@pytest.mark.parametrize(("text", "message"), [("#bad", "a bad text"), ("#fail", "failed inside the service")])
-def test_an_error_leaves_the_text_and_marks_the_translation_as_outdated(page: Page, text: str, message: str) -> None:
-    translate(page, "Bonjour.")
-    expect(output(page)).to_have_text("Bonjour.")
-    expect(page.locator("#outdated")).to_be_hidden()
-    translate(page, text)
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(message)
-    expect(alert).to_contain_text(re.compile("Request [0-9a-f-]{36}"))
-    expect(page.locator("#text")).to_have_value(text)
-    expect(output(page)).to_have_text("Bonjour.")
-    expect(output(page)).to_have_class("outdated")
-    expect(page.locator("#outdated")).to_be_visible()
-    translate(page, "Salut.")
-    expect(output(page)).to_have_text("Salut.")
-    expect(alert).to_be_hidden()
-    expect(page.locator("#outdated")).to_be_hidden()
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "message"),
-    [
-        (503, error("OVERLOADED", "Too many wait.", retryAfter=1), "Too many wait."),
-        (429, error("RATE_LIMITED", "Too fast.", retryAfter=1), "Too fast."),
-        (429, "<html>Too Many Requests", "HTTP status 429"),
-        (502, "<html>Bad Gateway", "HTTP status 502"),
-        (200, '{"data": {"transl', "HTTP status 200"),
-    ],
-)
-def test_what_passes_is_tried_again_by_itself(page: Page, status: int, body: str, message: str) -> None:
-    page.clock.install()
-    answer_with(page, status, body)
-    page.fill("#text", "Bonjour.")
-    page.clock.fast_forward(400)
-    expect(page.get_by_role("alert")).to_contain_text(message)
-    expect(page.get_by_role("alert")).to_contain_text("The page tries again")
-    page.unroute("**/graphql")
-    page.clock.fast_forward(1_000)
-    expect(output(page)).to_have_text("Bonjour.")
-    expect(page.get_by_role("alert")).to_be_hidden()
-
-
-def test_typing_does_not_bring_the_next_try_forward(page: Page) -> None:
-    page.clock.install()
-    page.clock.pause_at("2100-01-01T12:00:00")
-    texts = answer_with(page, 429, error("RATE_LIMITED", "Too fast.", retryAfter=30))
-    page.fill("#text", "Un.")
-    page.clock.run_for(400)
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("The page tries again at 12:00:30.")
-    for text in ("Deux.", "", "Trois."):
-        page.fill("#text", text)
-        page.clock.run_for(5_000)
-    expect(alert).to_contain_text("Too fast.")
-    expect(alert).to_contain_text("The page tries again at 12:00:30.")
-    assert texts == ["Un."]
-    page.unroute("**/graphql")
-    with page.expect_request(is_request):
-        page.clock.run_for(16_000)
-    expect(output(page)).to_have_text("Trois.")
-    page.fill("#text", "Quatre.")
-    page.clock.run_for(400)
-    expect(output(page)).to_have_text("Quatre.")
-
-
-def test_who_has_to_wait_for_long_is_told_until_when(page: Page) -> None:
-    page.clock.install()
-    page.clock.pause_at("2100-01-01T12:00:00")
-    texts = answer_with(page, 429, error("RATE_LIMITED", "The characters are used up.", retryAfter=30 * 86_400))
-    page.fill("#text", "Un.")
-    page.clock.run_for(400)
-    alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("Another try makes sense from 31 January 2100 at 12:00 on, or with a shorter text.")
-    page.fill("#text", "Deux.")
-    page.clock.fast_forward(3_600_000)
-    assert texts == ["Un."]
-    page.unroute("**/graphql")
-    page.get_by_role("button", name="Try again").click()
-    expect(output(page)).to_have_text("Deux.")
-
-
-def test_a_proxy_that_says_when_is_heeded(page: Page) -> None:
-    page.clock.install()
-    page.clock.pause_at("2100-01-01T12:00:00")
-    page.route("**/graphql", lambda route: route.fulfill(status=503, body="<html>", headers={"Retry-After": "90"}))
-    page.fill("#text", "Un.")
-    page.clock.run_for(400)
-    expect(page.get_by_role("alert")).to_contain_text("The page tries again at 12:01:30.")
-
-
-def test_trying_again_by_itself_has_an_end(page: Page, eventually: Callable[..., None]) -> None:
-    def later() -> int:
-        page.clock.fast_forward(20_000)
-        return len(texts)
-
-    page.clock.install()
-    texts = answer_with(page, 503, error("UNAVAILABLE", "The broker is away.", retryAfter=1))
-    page.fill("#text", "Bonjour.")
-    eventually(lambda: later() >= 6)
-    expect(page.locator("#progress")).to_be_hidden()
-    expect(page.get_by_role("alert")).not_to_contain_text("tries again")
-    page.clock.fast_forward(600_000)
-    assert texts == ["Bonjour."] * 6
-    page.unroute("**/graphql")
-    page.get_by_role("button", name="Try again").click()
-    expect(output(page)).to_have_text("Bonjour.")
-    expect(page.locator("#text")).to_be_focused()
-
-
-def test_a_service_that_never_answers_is_given_up_and_asked_again(page: Page) -> None:
-    page.evaluate(
-        "(real => { AbortSignal.timeout = (time) => real.call(AbortSignal, time / 1000); })(AbortSignal.timeout)"
-    )
-    page.route("**/graphql", lambda _: None)
-    translate(page, "Bonjour.")
-    expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
-    expect(page.locator("#text")).to_have_value("Bonjour.")
-    page.evaluate("() => { AbortSignal.timeout = () => new AbortController().signal }")
-    page.unroute("**/graphql")
-    expect(output(page)).to_have_text("Bonjour.")
-
-
 def test_a_clipboard_that_is_refused_is_said(page: Page) -> None:
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new DOMException('', 'Not')) }")
     translate(page, "Bonjour.")
@@ -396,41 +212,18 @@ def test_a_long_text_keeps_its_buttons_in_sight(page: Page) -> None:
         expect(page.locator(button)).to_be_in_viewport()
 
 
-def test_an_error_that_stays_waits_for_the_button(page: Page) -> None:
-    page.clock.install()
-    page.clock.pause_at("2100-01-01")
-    texts = answer_with(page, 500, "<html>Internal Server Error")
-    page.fill("#text", "Bonjour.")
-    page.locator("#text").press("Control+Enter")
-    expect(page.get_by_role("alert")).to_contain_text("HTTP status 500")
-    page.clock.fast_forward(600_000)
-    assert texts == ["Bonjour."]
-    page.unroute("**/graphql")
-    page.get_by_role("button", name="Try again").click()
-    expect(output(page)).to_have_text("Bonjour.")
-
-
-def test_without_a_network_the_text_stays_and_is_translated_later(page: Page) -> None:
-    page.context.set_offline(True)
-    page.fill("#text", "Bonjour.")
-    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
-    expect(page.locator("#text")).to_have_value("Bonjour.")
-    page.context.set_offline(False)
-    expect(output(page)).to_have_text("Bonjour.")
-
-
 def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
     page.clock.install()
     page.clock.pause_at("2100-01-01")
     page.keyboard.type("#flag")
-    page.keyboard.press("Control+Enter")  # the clock stands: nothing else sends it
+    page.keyboard.press("Control+Enter")  # the page's clock is stopped, so only this sends the text
     expect(output(page).locator("mark")).to_be_visible()
     page.focus("nav a >> nth=0")
     seen = []
     while (here := page.evaluate("(e => e.id || e.textContent)(document.activeElement)")) not in seen:
         seen.append(here)
         page.keyboard.press("Tab")
-    body = seen.pop()  # behind the last one, the browser's own controls
+    body = seen.pop()  # after the last element, the focus goes to the browser's own controls
     assert seen == ["Translate", "Status", "API", "source", "swap", "target", "text", "clear", "#flag", "copy"]
     assert "Tolk" in body
 

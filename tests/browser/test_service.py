@@ -1,4 +1,4 @@
-"""Both pages in front of the whole service, whose worker and broker go away and come back."""
+"""Both pages with the whole service, whose worker and broker are stopped and started again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Open = Callable[..., Page]
 
 @dataclass
 class Stage:
-    """What the tests take away and give back."""
+    """The parts of the service that tests stop and start again."""
 
     broker: PrivateRabbitMQ
     worker: Any

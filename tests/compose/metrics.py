@@ -1,4 +1,4 @@
-"""The metrics of a Tolk, set by hand: a server for each job of Prometheus, and how all is while nothing is wrong."""
+"""Metrics of Tolk that tests set by hand: a server for each job of Prometheus, with the values of a healthy service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = {
     "worker": ("celery@one",),
 }
 FAILED = ("RATE_LIMITED", "OVERLOADED", "TIMEOUT", "UNAVAILABLE", "INTERNAL")
-# What gauges are, counters count, and histograms see at each scrape; else it is 1.
+# The values of gauges, and the increase of counters and the observations of histograms at each scrape; others are 1.
 HEALTHY = {
     **{f"tolk_requests_total{{{code}}}": 0.0 for code in FAILED},
     "tolk_dead_letters": 0.0,
@@ -29,7 +29,7 @@ HEALTHY = {
 }
 
 Kind = type[Counter] | type[Gauge] | type[Histogram]
-# Of each job the metrics that Tolk has, and of others' those that are asked for: the kind, and the labels.
+# The metrics of each job, with their kinds and labels: all of Tolk's own, and those of others that queries use.
 METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
     "tolk-web": {
         "tolk_requests_total": (Counter, "code"),
@@ -83,7 +83,7 @@ METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
 
 
 def names() -> set[str]:
-    """Those that Tolk has, as they are asked for."""
+    """The names of Tolk's metrics, as queries use them."""
     return {
         name + suffix
         for job in ("tolk-web", "tolk-worker")
@@ -93,7 +93,7 @@ def names() -> set[str]:
 
 
 class Target:
-    """What Prometheus scrapes of one job, on a free port of loopback. `values` are as HEALTHY; `down` answers 503."""
+    """A server of the metrics of one job, on a free port of loopback. `values` begin as HEALTHY; `down` answers 503."""
 
     def __init__(self, job: str) -> None:
         self.values = dict(HEALTHY)

@@ -1,4 +1,4 @@
-"""A real Prometheus with the files of compose/prometheus, and what the dashboard asks of it."""
+"""A real Prometheus with the files of compose/prometheus, and the queries of the dashboard."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.conftest import LOGS, REPOSITORY
 CONFIGURATION = REPOSITORY / "compose" / "prometheus" / "prometheus.yml"
 ALERTS = CONFIGURATION.with_name("alerts.yml")
 DASHBOARD = REPOSITORY / "compose" / "grafana" / "dashboards" / "tolk.json"
-INTERVAL = "200ms"  # between two scrapes, and two looks at the rules
-RATE_INTERVAL = "5s"  # what Grafana puts in its place is four scrape intervals at least
+INTERVAL = "200ms"  # between two scrapes, and two evaluations of the rules
+RATE_INTERVAL = "5s"  # in the place of Grafana's $__rate_interval, which is at least four scrape intervals
 
 Labels = dict[str, str]
 
@@ -38,12 +38,12 @@ def jobs() -> dict[str, dict[str, Any]]:
 
 
 def panels() -> list[dict[str, Any]]:
-    """Those of the dashboard that show something."""
+    """The panels of the dashboard that have queries."""
     return [panel for panel in json.loads(DASHBOARD.read_text())["panels"] if panel["type"] != "row"]
 
 
 def queries(rate_interval: str = RATE_INTERVAL) -> dict[str, tuple[str, set[str]]]:
-    """What the dashboard asks, by panel, and the labels that its legend shows."""
+    """The queries of the dashboard by panel, each with the labels that its legend shows."""
     return {
         f"{panel['title']}: {target['legendFormat']}": (
             target["expr"].replace("$__rate_interval", rate_interval),
@@ -55,7 +55,7 @@ def queries(rate_interval: str = RATE_INTERVAL) -> dict[str, tuple[str, set[str]
 
 
 def promtool(*arguments: object) -> None:
-    """Fails the test with what promtool says."""
+    """Runs promtool; fails the test with its output if it finds an error."""
     if shutil.which("promtool") is None:
         pytest.fail("There is no promtool: `make test` as root installs it.")
     done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True)
@@ -63,7 +63,7 @@ def promtool(*arguments: object) -> None:
 
 
 def hurried(targets: dict[str, list[str]], interval: str = INTERVAL) -> dict[str, dict[str, Any]]:
-    """Prometheus' two files, by their names, for tests that do not wait for minutes.
+    """Prometheus' two files by name, changed for tests that cannot wait for minutes.
 
     It scrapes and looks at the rules every `interval`, and alerts fire at once, without their `for`. `targets` stand in
     the place of Compose's services. Everything else is as in the files.
@@ -79,7 +79,7 @@ def hurried(targets: dict[str, list[str]], interval: str = INTERVAL) -> dict[str
 
 
 class Prometheus:
-    """Debian's, on a port of loopback, with its data and its log in `directory`, and in a hurry.
+    """Debian's Prometheus on a port of loopback, with its data and log in `directory`, with short intervals.
 
     `targets` are those of each job of prometheus.yml: {job: ["host:port"]}. What it is started for has to wait until
     all of them are `up()`.
@@ -97,7 +97,7 @@ class Prometheus:
         if program is None:
             pytest.fail(f"There is no {PROMETHEUS}: `make test` as root installs it.")
         for name, content in hurried(self.targets, self.interval).items():
-            (self._directory / name).write_text(json.dumps(content))  # which is YAML
+            (self._directory / name).write_text(json.dumps(content))  # JSON is YAML
         log = LOGS[self._directory.name] = self._directory / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
@@ -137,12 +137,12 @@ class Prometheus:
         }
 
     def query(self, expression: str) -> list[tuple[Labels, float]]:
-        """What an expression is now: the labels and the value of every series. Raises requests.HTTPError."""
+        """The labels and the present value of every series of an expression. Raises requests.HTTPError."""
         found = self._get("query", query=expression)["result"]
         return [(each["metric"], float(each["value"][1])) for each in found]
 
     def firing(self, name: str | None = None) -> list[dict[str, Labels]]:
-        """The `labels` and `annotations` of the alerts that fire; of the one of that name."""
+        """The `labels` and `annotations` of the alerts that fire, or only of those of that name."""
         found = self._get("alerts")["alerts"]
         return [each for each in found if each["state"] == "firing" and name in (None, each["labels"]["alertname"])]
 

@@ -1,4 +1,4 @@
-"""A real RabbitMQ as Compose has it."""
+"""A real RabbitMQ with the files of compose/rabbitmq."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMPOSE = REPOSITORY / "compose"
 
 
 class ComposeRabbitMQ(PrivateRabbitMQ):
-    """With the files of compose/rabbitmq, but listening elsewhere, on loopback, and with secrets from elsewhere."""
+    """RabbitMQ with the files of compose/rabbitmq, but with other ports, on loopback, and with other secrets."""
 
     secrets: Path
     management: int
@@ -31,7 +31,7 @@ class ComposeRabbitMQ(PrivateRabbitMQ):
         shutil.copy(COMPOSE / "rabbitmq" / "enabled_plugins", self.directory)
 
     def located(self, secret: str) -> str:
-        """An address for the service `rabbitmq`, as it is here."""
+        """The address of the service `rabbitmq` rewritten to this server's address."""
         ours = {"5672": self.url.rpartition(":")[2].partition("/")[0], "15672": str(self.management)}
         before, _, after = secret.partition("@rabbitmq:")
         port, _, path = after.partition("/")

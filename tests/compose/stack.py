@@ -1,4 +1,4 @@
-"""`make test-compose`: docker-compose.yml in a real Docker Engine, from nothing to nothing; what was seen is a table.
+"""`make test-compose`: runs docker-compose.yml in a real Docker Engine, removes all again, and prints the results.
 
     python -m tests.compose.stack
 
@@ -40,26 +40,26 @@ BASE = "python:3.11-slim-bookworm"
 BUILT = ("web", "worker", "tests")
 FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
 NO_TORCH = "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ('torch', 'models'))))"
-AS_ROOT = ("secrets", "rabbitmq", "postgres")  # they start so; the latter two then become somebody else
+AS_ROOT = ("secrets", "rabbitmq", "postgres")  # services that start as root; the last two then switch to another user
 TESTED = (
     "tests/tasks/worker/test_translate.py",
     "tests/launch/test_rabbitmq.py",
     "tests/app/database/test_transactions.py",
 )
 WORKERS = 2
-TEXT = "La grenouille chante sous la lune."  # nobody else asks for it
-STAGES = {"publish", "queue", "wait", "prefill", "decode", "reply"}  # which no trace of a translation lacks
-EMPTY = {"GPU memory", "Load duration"}  # panels, where there is no GPU and no model is loaded on demand
-RECOVERY = 30.0  # seconds from a fault's end until everything is answered again
+TEXT = "La grenouille chante sous la lune."  # no other request has this text
+STAGES = {"publish", "queue", "wait", "prefill", "decode", "reply"}  # the stages of every translation's trace
+EMPTY = {"GPU memory", "Load duration"}  # panels that are empty without a GPU and without models on demand
+RECOVERY = 30.0  # seconds after the end of a fault until every request is answered again
 AFTERWARDS = 3.0  # seconds of load after that, in which nothing may fail
 
 
 class Failure(Exception):
-    """Something is not as it should be; the message says what."""
+    """A check failed; the message says which."""
 
 
 class Answer(NamedTuple):
-    """A body that is JSON is decoded; where nobody answers the status is 0, and the body says why."""
+    """An answer. A JSON body is decoded. If there is no answer, the status is 0 and the body says why."""
 
     status: int
     body: Any
@@ -97,14 +97,14 @@ def service(container: dict[str, Any]) -> str:
 
 
 class Stack:
-    """The containers of the project, by `command`, which is Compose; `directory` is for files of our own."""
+    """The containers of the project. `command` calls Compose; `directory` is for the test's own files."""
 
     def __init__(self, directory: Path, command: list[str]) -> None:
         self.directory = directory
         self.command = command
         self.files = os.environ.get("COMPOSE_FILE", "docker-compose.yml").split(os.pathsep)
         self.init = True
-        self.secret = ""  # of a key
+        self.secret = ""  # the secret of an API key
         self.ports = dict(zip(("web", *PORTS), free_ports(1 + len(PORTS)), strict=True))
         foreign = ("TOLK_", "COMPOSE_")
         self.environ = {
@@ -119,7 +119,7 @@ class Stack:
         return f"http://127.0.0.1:{self.ports['web']}"
 
     def compose(self, *arguments: str, **how: Any) -> bytes:
-        """Returns what it writes to standard output. Raises Failure with the last of what it says."""
+        """Runs Compose and returns its standard output. Raises Failure with the end of its output."""
         files = [option for file in self.files for option in ("--file", file)]
         options = ("--env-file", os.devnull, "--project-name", PROJECT, *files)
         return run([*self.command, *options, *arguments], env=self.environ, **how)
@@ -131,7 +131,7 @@ class Stack:
         self.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
 
     def lacks(self, name: str) -> str:
-        """Why a service's image cannot be had; nothing where it can."""
+        """Why a service's image cannot be pulled; empty if it can."""
         try:
             self.compose("pull", "--policy=missing", name)
         except Failure as error:
@@ -139,7 +139,7 @@ class Stack:
         return ""
 
     def containers(self, service: str | None = None, *, every: bool = False) -> list[dict[str, Any]]:
-        """What the engine tells of those that run; of all, if `every`."""
+        """The engine's description of the running containers, or of all if `every`."""
         label = f"label=com.docker.compose.project={PROJECT}"
         named = [f"--filter=label=com.docker.compose.service={service}"] if service else []
         ids = run(["docker", "ps", "--quiet", f"--filter={label}", *named, *(["--all"] if every else [])]).split()
@@ -175,14 +175,14 @@ class Stack:
         return self.compose("exec", "-T", "web", "flask", "--app", "app", "keys", "create", name).decode().strip()
 
     def translation(self, text: str) -> tuple[str, str]:
-        """Its translation, and the request's id."""
+        """The translation of a text, and the id of the request."""
         answer = self.translate(text, self.secret)
         check(answer.status == 200 and not answer.body.get("errors"), f"{answer.status} {answer.body}")
         [translation] = answer.body["data"]["translate"]["translations"]
         return translation["text"], answer.headers["X-Request-Id"]
 
     def metrics(self) -> dict[str, float]:
-        """What the web tier and all workers tell on the network of metrics, summed over the workers."""
+        """The metrics of the web tier and of all workers, read in their network and summed over the workers."""
         network = f"{PROJECT}_metrics"
         workers = [each["NetworkSettings"]["Networks"][network]["IPAddress"] for each in self.containers("worker")]
         found: defaultdict[str, float] = defaultdict(float)
@@ -194,7 +194,7 @@ class Stack:
         return found
 
     def under_load(self, name: str, fault: Callable[[], None], *, may_fail: bool = False) -> str:
-        """Makes a fault happen while somebody translates; nothing may be lost, nor told as failed unless it may be."""
+        """Causes a fault under load. No request may be lost, and only the permitted errors may be returned."""
         began = time.monotonic()
         with Load(self.url, self.secret, name, rate=10, exact=False) as load:
             eventually(lambda: load.answered_since(began + 1), "an answer before the fault")
@@ -221,7 +221,7 @@ def run(command: list[str], **how: Any) -> bytes:
 
 
 def basic(login: str) -> dict[str, str]:
-    """Headers with a name and a password."""
+    """The headers of HTTP basic authentication for a name and a password."""
     return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
 
 
@@ -237,7 +237,7 @@ def build(stack: Stack) -> str:
 
 
 def use_init(stack: Stack) -> str:
-    """Compose's `init: true` needs a program that some engines come without."""
+    """Whether the engine has the program that Compose's `init: true` needs; some engines lack it."""
     try:
         run(["docker", "run", "--rm", "--init", "--network=none", "--entrypoint=true", f"tolk-web:{TAG}"])
     except Failure as error:
@@ -258,7 +258,7 @@ def start(stack: Stack) -> str:
 
 
 def harden(stack: Stack) -> str:
-    """What the engine made of the promises of docker-compose.yml."""
+    """Checks that the engine applies the restrictions of docker-compose.yml."""
     containers = stack.containers(every=True)
     for each in containers:
         name, host, user = service(each), each["HostConfig"], each["Config"]["User"]
@@ -295,7 +295,7 @@ def spans(trace: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def follow(stack: Stack) -> str:
-    """One request by its id: its trace, and its lines in the logs of both tiers."""
+    """Checks that a request is found by its id: its trace, and its lines in the logs of both tiers."""
     translation, request_id = stack.translation(TEXT)
     said = stack.compose("exec", "-T", "web", "flask", "--app", "app", "trace", "--json", request_id)
     took = {span["name"]: 1000 * span["duration"] for span in spans(json.loads(said))}
@@ -312,7 +312,7 @@ def follow(stack: Stack) -> str:
 
 
 def measure(stack: Stack) -> str:
-    """What the metrics count is what was asked for, by whichever process and worker; nobody else sees them."""
+    """Checks that the metrics count the requests of all processes and workers, and are not public."""
     before = stack.metrics()
     number = 20
     for _ in range(number):
@@ -377,7 +377,7 @@ def kill(stack: Stack) -> str:
     def fault() -> None:
         if stack.init:
             run(["docker", "exec", victim, "sh", "-c", "kill -9 -1"])
-        else:  # nobody inside can kill the first process, and the engine starts nothing again that it has killed
+        else:  # the first process cannot be killed from inside, and the engine restarts nothing that it has killed
             run(["docker", "kill", victim])
             run(["docker", "start", victim])
         eventually(is_back, "it is started again, and as many workers are healthy as before", 120)
@@ -397,7 +397,7 @@ def restart_broker(stack: Stack) -> str:
 
 
 def roll(stack: Stack) -> str:
-    """The new ones first, then the old ones end one after the other, as for a new image."""
+    """Starts new workers and then stops the old ones one after the other, as for a new image."""
     old = [each["Id"] for each in stack.containers("worker")]
 
     def fault() -> None:
@@ -437,7 +437,7 @@ def open_prometheus(stack: Stack) -> str:
         return Counter((each["labels"]["job"], each["health"]) for each in ask("targets?state=active")["activeTargets"])
 
     def empty() -> set[str]:
-        """The dashboard's panels with a query that shows nothing."""
+        """The dashboard's panels with a query that has no result."""
         return {
             name.partition(":")[0]
             for name, (expression, _) in queries(rate_interval="1m").items()
@@ -508,7 +508,7 @@ STEPS = {
 
 
 def composer() -> list[str]:
-    """How Compose is called here. Raises Failure where no engine answers."""
+    """The command of Compose on this machine. Raises Failure if no engine answers."""
     if shutil.which("docker") is None:
         raise Failure("No Docker Engine answers: there is no docker command (https://docs.docker.com/engine/install/).")
     try:
@@ -529,7 +529,7 @@ def main() -> int:
     rows, failed = [], False
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory), command)
-        stack.remove()  # what a run left that was killed
+        stack.remove()  # leftovers of a run that was killed
         try:
             for name, step in STEPS.items():
                 say(f"{name} ...")

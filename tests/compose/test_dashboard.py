@@ -1,4 +1,4 @@
-"""What Grafana is given: a dashboard whose every panel says what it shows, and asks for what there is."""
+"""Grafana's dashboard: every panel has a description, and every query uses metrics that exist."""
 
 from __future__ import annotations
 

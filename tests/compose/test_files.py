@@ -1,4 +1,4 @@
-"""What Compose is given: files that their own programs accept, and that keep what docker-compose.yml promises."""
+"""The files of Compose: their programs accept them, and they keep the restrictions of docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUEUE = "tolk.translate.fr-en.interactive"
 
 
 def run(program: str, *arguments: str) -> str:
-    """A program of the environment's; what it writes, unless it fails."""
+    """Runs a program of the environment and returns its output. Fails the test if the program fails."""
     command = [Path(sys.executable).with_name(program), *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -39,12 +39,12 @@ def run(program: str, *arguments: str) -> str:
 
 
 def services(*files: str) -> dict[str, Any]:
-    """As Compose understands them."""
+    """The files as Compose reads them."""
     return configuration(*files)["services"]
 
 
 def configuration(*files: str) -> dict[str, Any]:
-    """Whatever .env says."""
+    """Hides a .env file from Compose."""
     options = ["--env-file", os.devnull, *(f"--file={file}" for file in files)]
     found: dict[str, Any] = json.loads(run("docker-compose", *options, "--profile=*", "config", "--format=json"))
     return found
@@ -57,7 +57,7 @@ def stack() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of secrets, made twice."""
+    """The directory of secrets after launch.secrets has run twice."""
     made = tmp_path_factory.mktemp("secrets")
     for _ in range(2):
         subprocess.run([sys.executable, "-m", "launch.secrets", made], cwd=REPOSITORY, check=True)

@@ -1,4 +1,4 @@
-"""Alerts fire and panels show something: a real Prometheus scrapes metrics that are set by hand."""
+"""Alerts fire and panels have results: a real Prometheus scrapes metrics that are set by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.compose.metrics import METRICS, Target
 from tests.compose.prometheus import Prometheus, alerts, queries
 
-# What is wrong, in the job that tells it; and what the alert then says.
+# For each alert the job and its metrics that make it fire, and the alert's summary.
 FAULTS: dict[str, tuple[str, dict[str, float], str]] = {
     "TolkBrokerDown": ("tolk-web", {"tolk_broker_up": 0}, "RabbitMQ does not answer 127.0.0.1:"),
     "TolkNoWorker": ("tolk-web", {"tolk_workers": 0}, "No worker answers."),

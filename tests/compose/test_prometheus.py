@@ -1,4 +1,4 @@
-"""What Prometheus is given: files that promtool accepts, and alerts that are tried and explained."""
+"""The files of Prometheus: promtool accepts them, and every alert has tests and an explanation."""
 
 from __future__ import annotations
 

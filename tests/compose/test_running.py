@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a running Tolk: every panel shows something, and alerts tell of real faults."""
+"""A real Prometheus scrapes a running Tolk: every panel has results, and alerts fire for real faults."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.conftest import REPOSITORY
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]
 
-PATIENCE = 90  # seconds, of which a busy machine may need many to scrape within two
+PATIENCE = 90  # seconds; a busy machine may need many until a scrape takes less than two
 MUTATION = 'mutation { translate(input: {texts: ["Je vais dormir.", "Il pleut."], target: "en"}) { model } }'
 
 
 @dataclass
 class Tolk:
-    """With Prometheus, whose targets are its parts."""
+    """A running service, and a Prometheus whose targets are its processes."""
 
     url: str
     worker: Any
@@ -33,7 +33,7 @@ class Tolk:
     session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:
-        self.session.trust_env = False  # which pytest writes into while a thread of ours would read it
+        self.session.trust_env = False  # pytest changes the environment while a thread of the test would read it
 
     def ask(self, document: str = MUTATION) -> Any:
         return self.session.post(f"{self.url}/graphql", json={"query": document}, timeout=30).json()
@@ -60,7 +60,7 @@ def tolk(
         "flower": [flower],
     }
     directory = tmp_path_factory.mktemp("prometheus")
-    # A look at the queues takes half a second, and a machine may be busy.
+    # Reading the queues takes half a second, and the machine may be busy.
     with broker, Prometheus(directory, free_port(), targets, interval="2s") as prometheus:
         address = broker.located(Path(secrets, "web", "broker-url").read_text())
         spawn("celery", "-A", "tasks", "flower", f"--port={flower.rpartition(':')[2]}", CELERY_BROKER_URL=address)
@@ -70,7 +70,7 @@ def tolk(
 
 @pytest.fixture(scope="module")
 def load(tolk: Tolk, eventually: Callable[..., None]) -> Iterator[None]:
-    """Translations without a break, and everything is scraped."""
+    """Requests translations without a break; begins when all targets are scraped."""
     over = threading.Event()
 
     def ask() -> None:
@@ -91,7 +91,7 @@ def load(tolk: Tolk, eventually: Callable[..., None]) -> Iterator[None]:
 @pytest.mark.parametrize("query", queries())
 def test_a_panel_has_what_it_shows(query: str, tolk: Tolk, eventually: Callable[..., None]) -> None:
     expression, labels = queries()[query]
-    if "gpu" in expression:  # of which there may be none; then there is nothing to show, and no error
+    if "gpu" in expression:  # without a GPU the query has no result, but must not fail
         tolk.prometheus.query(expression)
         return
     eventually(lambda: tolk.prometheus.query(expression), PATIENCE)

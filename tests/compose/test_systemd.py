@@ -1,4 +1,4 @@
-"""The units for hosts without containers: systemd takes them, their rights are few, and they start what there is."""
+"""The units for hosts without containers: systemd accepts them, they have few rights, and their commands exist."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tests.conftest import REPOSITORY
 
 UNITS = sorted((REPOSITORY / "compose" / "systemd").glob("*.service"))
 BINARIES = "/srv/tolk/.venv/bin"
-EXPOSURE = 25  # tenths, of 100: up to 50 is what systemd calls OK
+EXPOSURE = 25  # the highest exposure level, in tenths from 0 to 100; systemd calls levels up to 50 OK
 
 each = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
 
 
 def installed(text: str) -> str:
-    """As if Tolk were installed where it is here."""
+    """The unit with the paths of this checkout in the place of /srv/tolk."""
     return text.replace(BINARIES, str(Path(sys.executable).parent)).replace("/srv/tolk", str(REPOSITORY))
 
 
 def analyze(unit: Path, directory: Path, *command: str) -> str:
-    """What systemd-analyze says of it, and only with exit code 0 does it say it."""
+    """The output of systemd-analyze for a unit. Fails the test if its exit code is not 0."""
     if shutil.which(ANALYZER) is None:
         pytest.fail(f"There is no {ANALYZER}: `make test` as root installs it.")
     copy = directory / unit.name
@@ -40,7 +40,7 @@ def analyze(unit: Path, directory: Path, *command: str) -> str:
 
 
 def read(unit: Path) -> configparser.SectionProxy:
-    """Its [Service]; of what is said several times, the last."""
+    """The section [Service] of a unit; if a setting occurs several times, its last value."""
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read(unit)
@@ -66,7 +66,7 @@ def test_what_a_unit_starts_there_is_and_takes_its_options(unit: Path) -> None:
         program, *arguments = shlex.split(installed(service[name]))
         pool, separator, worker = " ".join(arguments).partition(" -- ")
         commands = [f"{pool} --help"]
-        if separator:  # what follows goes to the workers
+        if separator:  # the arguments after it go to the workers
             commands.append(f"-A tasks worker {worker} --help")
         if program.endswith("gunicorn"):
             commands = [f"{pool} --check-config"]
@@ -79,7 +79,7 @@ def test_whoever_is_stopped_has_time_to_finish() -> None:
     seconds = {unit.stem: int(read(unit)["TimeoutStopSec"]) for unit in UNITS}
     assert seconds["tolk-web"] == Settings().max_timeout + 15
     assert seconds["tolk-pool"] >= GRACE + 15
-    assert {read(unit)["KillMode"] for unit in UNITS} == {"mixed"}  # workers that are told twice finish nothing
+    assert {read(unit)["KillMode"] for unit in UNITS} == {"mixed"}  # with two SIGTERMs a worker finishes nothing
 
 
 @each

@@ -1,4 +1,4 @@
-"""Three nodes of RabbitMQ that are one broker, each with its own data and ports, on loopback."""
+"""A cluster of three nodes of RabbitMQ, each with its own data and ports, on loopback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Self
 from launch.rabbitmq import PrivateRabbitMQ
 
 NAMES = [f"tolk{number}@localhost" for number in (1, 2, 3)]
-# As docs/operations.md has it.
+# As docs/operations.md recommends.
 CONFIGURATION = """\
 cluster_formation.peer_discovery_backend = classic_config
 cluster_formation.classic_config.nodes.1 = tolk1@localhost
@@ -24,7 +24,7 @@ cluster_partition_handling = pause_minority
 
 
 class Node(PrivateRabbitMQ):
-    """One of them. All have the cookie, the user's password and the epmd (its port is `names`) in common."""
+    """A node. All nodes share the cookie, the user's password and the epmd, whose port is `names`."""
 
     def __init__(
         self, directory: Path, log: int, *, node: str, ports: tuple[int, int, int], cookie: str, password: str
@@ -43,7 +43,7 @@ class Node(PrivateRabbitMQ):
 
 
 class Cluster:
-    """One broker, whose `url` names all nodes. They start in their order: the first founds it, the others join."""
+    """The cluster; its `url` names all nodes. The first node starts the cluster, then the others join it."""
 
     def __init__(self, new_broker: Callable[..., PrivateRabbitMQ], free_port: Callable[[], int]) -> None:
         names, cookie, password = free_port(), secrets.token_hex(), secrets.token_urlsafe()

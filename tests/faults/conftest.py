@@ -1,4 +1,4 @@
-"""Faults that really happen, to processes that really run; what became of the requests is printed as a table."""
+"""Real faults of real processes under load; the outcome of the requests is printed as a table."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.faults.cluster import Cluster
 from tests.faults.house import House
 from tests.faults.load import Load, Row
 
-RECOVERY = 10.0  # seconds from a fault's end until everything is answered again
+RECOVERY = 10.0  # seconds after the end of a fault until every request is answered again
 AFTERWARDS = 2.0  # seconds of load after that, in which nothing may fail
 
-Fault = Callable[[Load], None]  # makes the fault happen, and returns when it has ended
+Fault = Callable[[Load], None]  # causes the fault, and returns when it has ended
 
 
 @pytest.fixture
 def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Adds a line to what is printed at the end."""
+    """Adds a line to the table that is printed at the end."""
     return partial(record_property, "soak")
 
 
@@ -40,7 +40,7 @@ def build(
     await_web: Callable[..., None],
     free_port: Callable[[], int],
 ) -> Iterator[Callable[..., House]]:
-    """Builds a house of so many workers, whose Celery application is `app` in `directory`; of its broker, too."""
+    """Builds a service with a number of workers whose Celery application is `app` in `directory`, and its broker."""
     with ExitStack() as stack:
 
         def build(app: str, directory: Path, workers: int, broker: Cluster | None = None) -> House:
@@ -69,13 +69,13 @@ def build(
 
 @pytest.fixture(scope="module")
 def house(build: Callable[..., House]) -> House:
-    """With a model that answers without thinking."""
+    """A service whose model returns every text as it is."""
     return build("echo", REPOSITORY / "tests" / "tasks", workers=2)
 
 
 @pytest.fixture(scope="module")
 def real_house(build: Callable[..., House]) -> House:
-    """With the embedded model."""
+    """A service with the embedded model."""
     return build("tasks", REPOSITORY, workers=1)
 
 
@@ -86,7 +86,7 @@ def trial(
     eventually: Callable[..., None],
     request: pytest.FixtureRequest,
 ) -> Callable[..., Row]:
-    """Makes a fault happen under load, and adds its line to the table. Nothing may be lost or seen twice."""
+    """Causes a fault under load and adds its line to the table. No request may be lost or answered twice."""
 
     def run(name: str, fault: Fault, *, retry: bool = True, timeout: float = 4.0) -> Row:
         charged, kept = house.counted()
@@ -101,7 +101,7 @@ def trial(
             eventually(lambda: load.answered_since(last + AFTERWARDS))
 
         def twice() -> int:
-            """Requests that are paid for, or kept, beyond those that were answered."""
+            """The number of requests that were charged or stored beyond those that were answered."""
             characters, answers = house.counted()
             answered = [each for each in load.outcomes if each.fate == "answered"]
             paid = round((characters - charged) / len(load.outcomes[0].text))

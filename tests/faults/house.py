@@ -1,4 +1,4 @@
-"""All of Tolk as it is deployed: RabbitMQ, PostgreSQL, gunicorn, workers, and somebody who starts again what dies."""
+"""The whole service as it is deployed: RabbitMQ, PostgreSQL, gunicorn, workers, and a supervisor of the workers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from launch.postgresql import PrivatePostgreSQL
 from launch.rabbitmq import PrivateRabbitMQ
 from tests.faults.cluster import Cluster
 
-SUPERVISION = 0.1  # seconds between two looks at the workers
+SUPERVISION = 0.1  # seconds between two checks of the workers
 
 
 @dataclass
 class House:
-    """What runs. `start_worker` returns a process that has only begun to start."""
+    """The running service. `start_worker` returns a process that has only begun to start."""
 
     broker: PrivateRabbitMQ | Cluster
     postgresql: PrivatePostgreSQL
@@ -55,15 +55,15 @@ class House:
         self.database.close()
 
     def kill_worker(self, how: int = signal.SIGKILL) -> None:
-        """Ends one; the supervisor starts another."""
+        """Kills a worker; the supervisor starts another one."""
         os.kill(self.workers[0].process.pid, how)
 
     def kill_web_worker(self) -> None:
-        """Ends one of gunicorn's; its master starts another."""
+        """Kills a process of gunicorn; its master starts another one."""
         psutil.Process(self.web.process.pid).children()[0].kill()
 
     def replace_workers(self) -> None:
-        """A rolling restart: each gets a successor, and is told to stop."""
+        """A rolling restart: for each worker, starts a successor and stops the worker."""
         with self._changing:
             for old in list(self.workers):
                 new = self.start_worker()
@@ -73,13 +73,13 @@ class House:
                 assert old.stop(signal.SIGTERM, 60) == 0
 
     def replace_web_workers(self) -> None:
-        """gunicorn starts new ones, and the old ones finish what they have."""
+        """Lets gunicorn start new processes, while the old ones finish their requests."""
         old = {child.pid for child in psutil.Process(self.web.process.pid).children()}
         self.web.process.send_signal(signal.SIGHUP)
         self.eventually(lambda: not old & {child.pid for child in psutil.Process(self.web.process.pid).children()}, 90)
 
     def send(self, text: str) -> None:
-        """Begins a translation that nobody waits for."""
+        """Begins a translation whose answer nobody waits for."""
         document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
         threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
 
@@ -93,7 +93,7 @@ class House:
         return requests.post(f"{self.url}/graphql", json=body, headers=headers, timeout=90).json()
 
     def counted(self) -> tuple[int, int]:
-        """Characters that were charged, and answers that are kept."""
+        """The number of charged characters, and the number of stored answers."""
         charged = self._post("{ usage { characters } }", {})["data"]["usage"]["characters"]
         kept = select(func.count(idempotent_request.c.answer))
         return charged, self.database.run(lambda connection: connection.scalar(kept)) or 0

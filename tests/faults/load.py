@@ -1,4 +1,4 @@
-"""A steady load of translations whose fates are counted: none may be lost, and none paid for or answered twice."""
+"""A steady load of translations whose outcomes are counted: none may be lost, charged twice or answered twice."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-GRACE = 1.0  # seconds that an answer may come after its request's deadline, on a machine that does all of it
+GRACE = 1.0  # seconds after its deadline for which an answer still counts: all processes share one machine
 RETRY = 0.1  # seconds until a client whose connection was lost sends its request again
 DOCUMENT = "mutation ($input: TranslateInput!) { translate(input: $input) { translations { text error { code } } } }"
 ATTEMPTS = 3  # timeouts after which a client gives up
-FAILURES = {"OVERLOADED", "TIMEOUT", "UNAVAILABLE"}  # what a fault may be told as
+FAILURES = {"OVERLOADED", "TIMEOUT", "UNAVAILABLE"}  # the error codes that a fault may cause
 
 Fate = Literal["answered", "failed", "lost", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a request; times are monotonic."""
+    """The outcome of a request; times are those of the monotonic clock."""
 
     text: str
     fate: Fate
@@ -34,7 +34,7 @@ class Outcome:
 
 @dataclass
 class Load:
-    """`rate` requests a second, each on a connection of its own, from entering the context to leaving it.
+    """Sends `rate` requests a second, each on a connection of its own, inside of the `with`.
 
     A client whose connection is lost sends its request again under the same idempotency key, as docs/reliability.md
     says it should, unless `retry` is false.
@@ -62,7 +62,7 @@ class Load:
         self._pool.shutdown()
 
     def answered_since(self, moment: float) -> bool:
-        """Whether a request that was sent after this moment has been answered."""
+        """Whether a request that was sent after a moment has been answered."""
         return any(each.fate == "answered" and each.sent > moment for each in list(self.outcomes))
 
     def _run(self) -> None:
@@ -74,7 +74,7 @@ class Load:
             number += 1
 
     def send(self, text: str) -> Outcome:
-        """Asks for a text's translation until it has an answer, or has asked for long enough."""
+        """Requests the translation of a text until it is answered, or ATTEMPTS requests have timed out."""
         sent = time.monotonic()
         while True:
             until = time.monotonic() + self.timeout
@@ -103,7 +103,7 @@ class Load:
 
 
 def judge(text: str | None, status: int, answer: Any) -> tuple[Fate, str]:
-    """The text itself is right, where there is one; an error of FAILURES is clean; anything else is wrong."""
+    """Whether an answer is right: the expected text, or an error of FAILURES; anything else is wrong."""
     if status == 200 and answer.get("data"):
         [translation] = answer["data"]["translate"]["translations"]
         if translation["text"] is not None and text in (None, translation["text"]):
@@ -128,7 +128,7 @@ class Row:
 
     @classmethod
     def of(cls, fault: str, load: Load, ended: float, twice: int) -> Row:
-        """`ended`: when the fault ended, monotonic; `twice`: charges and rows beyond those of what was answered."""
+        """`ended`: the end of the fault (monotonic clock); `twice`: charges and rows beyond one for each answer."""
         fates = Counter(each.fate for each in load.outcomes)
         return cls(
             fault,
@@ -142,7 +142,7 @@ class Row:
 
 
 def recovery(outcomes: list[Outcome], ended: float) -> float:
-    """Seconds from a fault's end to the sending of the first request from which on all are answered."""
+    """The seconds from the end of the fault to the first request after which all requests are answered."""
     failed = [each.sent for each in outcomes if each.fate != "answered" and each.sent > ended]
     answered = [each.sent for each in outcomes if each.fate == "answered"]
     good = [sent for sent in answered if sent > max(failed, default=ended)]

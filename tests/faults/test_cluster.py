@@ -1,4 +1,4 @@
-"""A broker of three nodes, each of which dies in its turn and comes back, with all of Tolk at work."""
+"""A broker of three nodes, each of which is killed in turn and comes back, with the whole service under load."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cluster(new_broker: Callable[..., PrivateRabbitMQ], free_port: Callable[[], 
 
 @pytest.fixture(scope="module")
 def house(build: Callable[..., House], cluster: Cluster) -> House:
-    """In whose place the trials happen: its web tier and its workers know all nodes, and begin with the first."""
+    """The service of these tests: its web tier and its workers know all nodes, and connect to the first one first."""
     return build("echo", REPOSITORY / "tests" / "tasks", 2, cluster)
 
 
@@ -38,4 +38,4 @@ def test_a_node_is_killed_and_the_others_go_on(
         cluster.nodes[node].start()
 
     row = trial(f"kill -9 of node {node + 1} of 3 of the broker, and its restart", fault)
-    assert row.failed < row.sent / 10  # some may not outlast the choice of another leader
+    assert row.failed < row.sent / 10  # some requests may time out during the election of a leader

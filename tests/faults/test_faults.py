@@ -78,7 +78,7 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
     ]
 
     def fault(_: Load) -> None:
-        # Without confirms, what the queue has not taken when the channel closes is lost on the way to it.
+        # Without publisher confirms, a message that has not reached the queue when the channel closes is lost.
         with Connection(house.broker.url, transport_options={"confirm_publish": True}) as connection:
             producer = connection.Producer(exchange=Exchange(EXCHANGE, "direct", passive=True))
             for body, content_type in poison:

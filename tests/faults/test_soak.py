@@ -1,4 +1,4 @@
-"""Half of what it can do, for as long as --soak-seconds says: nothing grows."""
+"""A service at half its capacity for --soak-seconds: memory, threads, connections and queues do not grow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from tests.faults.house import House
 from tests.faults.load import Load
 
-WARM_UP = 0.25  # of the time
+WARM_UP = 0.25  # the share of the time that is not measured
 PERIOD = 2.0  # seconds between two samples
 CLIENTS = 16
-GROWTH = {"MB": 16.0, "threads": 2.0, "connections": 2.0, "messages": 8.0}  # that are none, from third to third
+GROWTH = {"MB": 16.0, "threads": 2.0, "connections": 2.0, "messages": 8.0}  # tolerated differences between thirds
 
 
 @pytest.mark.long
@@ -46,7 +46,7 @@ def test_nothing_grows(real_house: House, say: Callable[[str], None], request: p
 
 
 def capacity(house: House, seconds: float) -> float:
-    """Requests a second that clients get answered who each wait for their answer."""
+    """The requests a second that the service answers if each client waits for its answer."""
     until = time.monotonic() + seconds
     load = Load(house.url, house.secret, "capacity", timeout=10.0, exact=False)
 
@@ -62,7 +62,7 @@ def capacity(house: House, seconds: float) -> float:
 
 
 def sample(house: House) -> dict[str, float]:
-    """What each part of the service holds now."""
+    """The resources that each part of the service holds now."""
     assert house.broker.process is not None
     web = psutil.Process(house.web.process.pid)
     parts = {

@@ -1,10 +1,9 @@
-"""What `make` says, in one sentence, on a machine that lacks something; and when it sets up again, or does not."""
+"""The sentence that `make` prints on a machine that lacks something."""
 
 from __future__ import annotations
 
 import ast
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,24 +14,8 @@ import pytest
 
 from launch import install
 from launch.debian import PackageError
-
-ROOT = Path(__file__).parents[2]
-NEEDED = ("Makefile", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", "launch")
-
-
-def copy(directory: Path) -> Path:
-    """As much of a clone as the set-up reads."""
-    for name in NEEDED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, directory)
-    return directory
-
-
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    return copy(tmp_path)
+from tests.conftest import REPOSITORY
+from tests.launch.clone import copy, make, sentence
 
 
 @pytest.fixture
@@ -47,32 +30,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def make(clone: Path, *arguments: str, before: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """Runs make with an environment that holds next to nothing, and a python3 that runs `before` before the module."""
-    stub = clone / "bin" / "python3"
-    stub.parent.mkdir()
-    start = f"import runpy, sys; {before}; sys.argv = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__')"
-    stub.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} -c "{start}" "$@"\n' if before else "")
-    stub.chmod(0o755)
-    python = str(stub) if before else sys.executable
-    return subprocess.run(
-        ["make", *arguments, f"PYTHON={python}"],
-        cwd=clone,
-        env={"PATH": os.environ["PATH"], "HOME": str(clone), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that says why nothing was done."""
-    assert done.returncode != 0
-    said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith(("make: ", "set-up | "))]
-    assert len(said) == 1, said
-    return said[0]
-
-
 @pytest.mark.parametrize("version", [(3, 9), (3, 10), (3, 15)])
 def test_a_python_too_old_or_too_new_is_named(clone: Path, version: tuple[int, int]) -> None:
     said = sentence(make(clone, "run", before=f"sys.version_info = {version}"))
@@ -82,7 +39,7 @@ def test_a_python_too_old_or_too_new_is_named(clone: Path, version: tuple[int, i
 
 def test_an_old_python_can_read_far_enough_to_say_so() -> None:
     for module in ("__init__.py", "install.py"):
-        ast.parse((ROOT / "launch" / module).read_text(), feature_version=(3, 7))
+        ast.parse((REPOSITORY / "launch" / module).read_text(), feature_version=(3, 7))
 
 
 @pytest.mark.parametrize("module", ["venv", "ensurepip"])
@@ -126,7 +83,7 @@ def test_a_full_disk_is_named(small_disk: Path) -> None:
 def test_a_disk_too_full_for_the_broker_is_named(small_disk: Path, free_port: Callable[[], int]) -> None:
     run = [sys.executable, "-m", "launch.service", str(small_disk)]
     environ = {**os.environ, "PORT": str(free_port())}
-    done = subprocess.run(run, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(run, cwd=REPOSITORY, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert f"The disk of {small_disk} is full: make room" in done.stdout
 
@@ -135,70 +92,9 @@ def test_a_disk_too_full_for_the_broker_is_named(small_disk: Path, free_port: Ca
 def test_a_program_that_cannot_be_installed_is_named(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))  # which has no apt-get either
+    monkeypatch.setenv("PATH", str(tmp_path))  # this directory has no apt-get
     needed = {install.BROWSER: install.install_chromium, install.PROMETHEUS: install.install_prometheus}[program]
     with pytest.raises(PackageError, match=f"There is no {program}, and only root can install it"):
         needed()
     (tmp_path / program).touch(mode=0o755)
     needed()
-
-
-def test_no_network_is_named_and_the_environment_not_taken_for_complete(clone: Path) -> None:
-    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_NO_CACHE_DIR": "1"}
-    done = make(clone, "environment", HTTPS_PROXY="http://127.0.0.1:9", **nowhere)
-    assert sentence(done).startswith("The package index cannot be reached:")
-    assert (clone / ".venv" / "bin" / "python").exists()
-    assert not (clone / ".venv" / "complete").exists()
-
-
-def test_what_nobody_foresaw_is_shown_whole() -> None:
-    said = str(install.failure(["pip", "install", "x"], ["Collecting x", "ERROR: x wants a moon"]))
-    assert said.splitlines() == ["Collecting x", "ERROR: x wants a moon", "`pip install x` failed: see above."]
-
-
-def test_a_complete_environment_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "complete").write_text(install.fingerprint(tmp_path))
-    install.install(tmp_path)
-    assert capsys.readouterr().out == ""
-    assert [path.name for path in tmp_path.iterdir()] == ["complete"]
-
-
-def test_an_environment_is_complete_only_for_its_place_and_its_versions(clone: Path) -> None:
-    ask = [sys.executable, "-c", "from launch import install; print(install.fingerprint(install.ENVIRONMENT))"]
-
-    def fingerprint(place: Path) -> str:
-        return subprocess.run(ask, cwd=place, capture_output=True, text=True, check=True).stdout
-
-    first = fingerprint(clone)
-    assert fingerprint(clone) == first
-    with (clone / "constraints.txt").open("a") as constraints:
-        constraints.write("one-more==1.0\n")
-    second = fingerprint(clone)
-    moved = clone.rename(clone.with_name("moved"))
-    assert len({first, second, fingerprint(moved)}) == 3
-
-
-def test_an_environment_that_was_moved_or_is_of_another_python_is_made_anew(tmp_path: Path) -> None:
-    environment, moved = tmp_path / "env", tmp_path / "moved"
-    assert not install.usable(environment)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    assert not install.usable(environment)  # it never got its pip
-    (environment / "bin" / "python").unlink()
-    (environment / "bin" / "python").symlink_to(shutil.which("true") or "/bin/true")  # as if pip answered
-    assert install.usable(environment)
-    environment.rename(moved)
-    assert not install.usable(moved)
-    moved.rename(environment)
-    configuration = environment / "pyvenv.cfg"
-    configuration.write_text(configuration.read_text().replace("version = 3.", "version = 2."))
-    assert not install.usable(environment)
-
-
-def test_what_pip_was_writing_when_it_was_killed_is_installed_again(tmp_path: Path) -> None:
-    packages = tmp_path / "lib" / "python3.11" / "site-packages"
-    for name in ("whole-1.0.dist-info", "half-1.0.dist-info"):
-        (packages / name).mkdir(parents=True)
-        (packages / name / "METADATA").touch()
-    (packages / "whole-1.0.dist-info" / "INSTALLER").touch()
-    install.forget_interrupted(tmp_path)
-    assert [path.name for path in packages.iterdir()] == ["whole-1.0.dist-info"]

@@ -1,9 +1,10 @@
-"""The private PostgreSQL: it keeps what it was told, and lets in nobody without the password."""
+"""The private PostgreSQL: it keeps committed data, and admits nobody without the password."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,8 +56,15 @@ def test_what_was_committed_survives_a_kill(new_postgresql: Callable[[], Private
         assert server.url == url
         with contextlib.closing(connect(url)) as connection:
             assert connection.execute("SELECT text FROM kept").fetchall() == [("é",)]
-            server.stop()  # does not wait for who is connected
+            server.stop()  # does not wait for connected clients
     assert not [process for process in psutil.process_iter() if of(process, server.directory)]
+
+
+def test_a_server_whose_pid_file_is_still_empty_is_not_ready(tmp_path: Path) -> None:
+    server = PrivatePostgreSQL(tmp_path, subprocess.DEVNULL)
+    (tmp_path / "postmaster.pid").touch()
+    with subprocess.Popen(["true"]) as server.process:
+        assert not server._ready(tmp_path)
 
 
 def of(process: psutil.Process, directory: Path) -> bool:

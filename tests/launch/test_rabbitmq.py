@@ -1,4 +1,4 @@
-"""The private RabbitMQ: one user, who can do what Tolk needs and nothing else, in data of whichever release."""
+"""The private RabbitMQ: it has one user with no more rights than Tolk needs, also with data of earlier releases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log.console = true
 
 
 class OldRabbitMQ(PrivateRabbitMQ):
-    """As it was before it had a user of its own."""
+    """A RabbitMQ as an earlier release started it, without a user of its own."""
 
     def _configure(self, port: int) -> None:
         (self.directory / "rabbitmq.conf").write_text(OLD_CONFIGURATION.format(port=port))

@@ -1,4 +1,4 @@
-"""The whole service, started as `make run` starts it: it answers, it stops in order, and nothing of it stays."""
+"""The whole service, started as `make run` starts it: it answers, stops in order, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORKER = f"cpu@{socket.gethostname()}"
 
 
 class Run:
-    """A supervisor with a directory of its own, and what it wrote so far."""
+    """A supervisor with a directory of its own, and the lines that it has written so far."""
 
     def __init__(self, directory: Path, **environ: str) -> None:
         self.directory = directory
@@ -51,7 +51,7 @@ class Run:
                 self._news.notify_all()
 
     def until(self, pattern: str) -> str:
-        """The first line that the pattern is found in."""
+        """Waits for the first line that contains the pattern, and returns it."""
 
         def found() -> str | None:
             return next((line for line in self.lines if re.search(pattern, line)), None)
@@ -62,11 +62,11 @@ class Run:
         return line
 
     def url(self, label: str) -> str:
-        """An address that is printed once everything answers."""
+        """Waits until an address is printed, which happens once everything answers, and returns it."""
         return next(word for word in self.until(label).split() if word.startswith("http"))
 
     def end(self, number: int) -> int:
-        """Sends the signal and returns the exit code, which has to come with the last line."""
+        """Sends the signal and returns the exit code; fails if a process still holds the output open."""
         self.process.send_signal(number)
         return self.ended()
 
@@ -77,11 +77,11 @@ class Run:
         return code
 
     def stops(self) -> list[str]:
-        """Who stopped, in order."""
+        """The names of the processes that stopped, in order."""
         return [found[1] for line in self.lines if (found := re.fullmatch(r"tolk   \| (\w+) stopped", line))]
 
     def remains(self) -> list[str]:
-        """Processes that have to do with this directory."""
+        """The processes whose command or environment names this directory."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -95,7 +95,7 @@ class Run:
 
 @pytest.fixture
 def start(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Run]]:
-    """Starts the service in the test's directory, on free ports unless told which."""
+    """Starts the service in the test's directory, on free ports unless the test sets them."""
     runs: list[Run] = []
 
     def run(**environ: str) -> Run:
@@ -122,7 +122,7 @@ def translate(url: str, text: str) -> str:
 
 
 def child(run: Run, word: str) -> psutil.Process:
-    """The one of its children whose command holds the word."""
+    """The child process whose command contains the word."""
     return next(each for each in psutil.Process(run.process.pid).children() if word in " ".join(each.cmdline()))
 
 
@@ -134,7 +134,7 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     run = start(TOLK_METRICS=f"127.0.0.1:{port}")
     url = run.url("GraphiQL")
     assert "sleep" in translate(url, "Je vais dormir.")
-    check_what_is_told(run, port)
+    check_what_is_told(run, port, eventually)
 
     second = start()
     assert second.ended() == 1
@@ -143,7 +143,7 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     def translates() -> bool:
         try:
             return "sleep" in translate(url, "Je vais dormir.")
-        except (OSError, TypeError):  # nobody listens, or the answer is an error
+        except (OSError, TypeError):  # there is no answer, or the answer is an error
             return False
 
     words = {"worker": "worker", "web": "gunicorn", "broker": "beam", "flower": "flower"}
@@ -164,19 +164,27 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-def check_what_is_told(run: Run, port: int) -> None:
-    """Of a translation: metrics by the web tier and by the worker, a line of each, and a trace."""
-    for name, counter in (("web", "tolk_requests_total"), ("worker", "tolk_tasks_total")):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port + (name == 'worker')}/metrics", timeout=10) as metrics:
-            assert f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
+def check_what_is_told(run: Run, port: int, eventually: Callable[..., None]) -> None:
+    """A translation is told by metrics of the web tier and of the worker, by a log line of each, and by a trace.
+
+    The web tier logs, counts and keeps the trace after it has sent the answer.
+    """
+
+    def counts_one(counter: str, port: int) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as metrics:
+            return f'{counter}{{code="OK"}} 1.0' in metrics.read().decode()
+
+    eventually(lambda: counts_one("tolk_requests_total", port))
+    eventually(lambda: counts_one("tolk_tasks_total", port + 1))
     request_id = re.search(r"\[([0-9a-f-]{36})\]$", run.until(r"^web +\| .* INFO app.web.request_log: POST /graphql "))
     assert request_id is not None
     run.until(rf"^worker \| .* INFO tasks.worker.translate: tolk.translate\[{request_id[1]}\.\w+\] OK ")
-    assert any(request_id[1] in file.read_text() for file in (run.directory / "traces").iterdir())
+    traces = run.directory / "traces"
+    eventually(lambda: any(request_id[1] in file.read_text() for file in traces.glob("*")))
 
 
 def check_password(run: Run) -> None:
-    """The broker's is in no command, in no line that was written, and on no page."""
+    """Checks that the broker's password is in no command, in no line of output, and on no page."""
     flower, web = run.url("Flower: "), run.url("translator page")
     shown = list(run.lines)
     for process in psutil.Process(run.process.pid).children(recursive=True):
@@ -273,7 +281,7 @@ def test_without_a_broker_it_waits_and_a_second_interrupt_hurries(
         run.until(f"port {port} is in use: Flower takes [0-9]+ ")
     run.until("web .*/readyz status=503")
     web = next(child for child in psutil.Process(run.process.pid).children() if "gunicorn" in child.cmdline())
-    web.suspend()  # it will not hear SIGTERM
+    web.suspend()  # so that it does not react to SIGTERM
     run.process.send_signal(signal.SIGINT)
     run.until("SIGINT: stopping")
     assert run.end(signal.SIGINT) == 0

@@ -12,11 +12,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+from models.store.store import Store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
+BLOCK = 16384  # bytes that a store of the tests asks for at once
+
+
+def hasty(directory: Path, **how: Any) -> Store:
+    """A store that asks for little at once, and does not wait before it tries again."""
+    return Store(directory, request=BLOCK, pause=0.001, **how)
 
 
 class Asked(NamedTuple):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from models.engine.engine import EngineSettings
+from models.engine.settings import EngineSettings
 from models.errors import ModelError
 from models.local import LocalTranslator
 

@@ -5,30 +5,36 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import math
 import shutil
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.engine.engine import EngineSettings
+from models.engine.batch import Hypothesis
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
+from models.engine.settings import EngineSettings
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
-from models.local import LocalTranslator, Translation
+from models.local import LocalTranslator
 from models.network.cache import Cache, Doubles, Ints
+from models.network.interface import Network
+from models.store.diskcache import Held
 from models.store.reference import locate
+from models.translation.results import Translation
 from models.translation.runaways import runs_away
+from tests.models.double import Double
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -49,29 +55,74 @@ def multilingual(make_model: MakeModel) -> Iterator[LocalTranslator]:
         yield loaded
 
 
-class Gate:
-    """Holds a translator's engine before a decoding step until it is opened."""
+@contextmanager
+def around(
+    translator: LocalTranslator,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    settings: EngineSettings | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    submit: Callable[..., Any] | None = None,
+) -> Iterator[LocalTranslator]:
+    """The same model with an engine of its own, and with what the test has instead of some of its parts; `submit` is
+    called with the engine's own first."""
+    model = model or translator.model
+    engine = Engine(model, settings or EngineSettings(), clock=clock)
+    engine.start()
+    with LocalTranslator(
+        tokenizer or translator.tokenizer,
+        model,
+        cast("Engine", engine if submit is None else Double(engine, submit=partial(submit, engine.submit))),
+        held=Held(translator.directory),
+        bytes=translator.bytes,
+        decoding=translator.decoding,
+        source=translator.source,
+        target=translator.target,
+        longest=translator.longest,
+        target_tokens=translator.target_tokens,
+    ) as made:
+        yield made
 
-    def __init__(self, translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch) -> None:
+
+class Gate(Double):
+    """Holds a network before a decoding step until it is opened."""
+
+    def __init__(self, model: Network) -> None:
+        super().__init__(model)
         self.reached = threading.Event()
         self._opened = threading.Event()
-        self._step = translator.model.step
-        monkeypatch.setattr(translator.model, "step", self._gated)
 
-    def _gated(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
+    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
         self.reached.set()
         assert self._opened.wait(TIMEOUT)
-        return self._step(cache, rows, count)
+        return self.original.step(cache, rows, count)
 
     def open(self) -> None:
         self._opened.set()
 
 
 @pytest.fixture
-def gate(translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(translator, monkeypatch)
-    yield gate
-    gate.open()
+def gate(translator: LocalTranslator) -> Gate:
+    return Gate(translator.model)
+
+
+@pytest.fixture
+def gated(translator: LocalTranslator, gate: Gate) -> Iterator[LocalTranslator]:
+    """The embedded model, which waits at the gate."""
+    with around(translator, model=gate) as made:
+        yield made
+        gate.open()
+
+
+def decoded(model: Network, tokens: list[int]) -> Hypothesis:
+    """What an engine makes of a sentence, by greedy search."""
+    engine = Engine(model, EngineSettings(lanes=1))
+    engine.start()
+    try:
+        return engine.submit(tokens, DecodingOptions()).result(TIMEOUT)[0]
+    finally:
+        engine.close()
 
 
 def one(translator: LocalTranslator, text: str, **how: Any) -> Translation:
@@ -180,9 +231,7 @@ def test_a_bad_text_spoils_no_other(translator: LocalTranslator, text: str, mess
         raise bad.error or AssertionError
 
 
-def test_a_sentence_that_the_model_fails_on_spoils_no_other_text(
-    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sentence_that_the_model_fails_on_spoils_no_other_text(translator: LocalTranslator) -> None:
     sick = translator.tokenizer.encode("Je suis malade.")
     prefill = translator.model.prefill
 
@@ -191,29 +240,26 @@ def test_a_sentence_that_the_model_fails_on_spoils_no_other_text(
             raise RuntimeError("of the model")
         prefill(cache, rows, sources)
 
-    monkeypatch.setattr(translator.model, "prefill", fails)
-    bad, good = translator.translate(["Il pleut. Je suis malade.", "Il pleut."]).results
+    with around(translator, model=Double(translator.model, prefill=fails)) as failing:
+        bad, good = failing.translate(["Il pleut. Je suis malade.", "Il pleut."]).results
     assert good.text == "It's raining."
     assert bad.text is None
     assert type(bad.error) is ModelError
 
 
-def test_a_sentence_over_the_limit_is_translated_in_parts(
-    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sentence_over_the_limit_is_translated_in_parts(translator: LocalTranslator) -> None:
     """Every word of it reaches the model, in sentences within the limit."""
     seen: list[list[int]] = []
-    submit = translator._engine.submit
 
-    def spy(tokens: tuple[int, ...], *how: Any, **more: Any) -> Any:
+    def spy(submit: Callable[..., Any], tokens: tuple[int, ...], *how: Any, **more: Any) -> Any:
         seen.append(list(tokens))
         return submit(tokens, *how, **more)
 
-    monkeypatch.setattr(translator._engine, "submit", spy)
     text = (
         "Le facteur monte au sixième étage, " * 3 + "mais la lettre n'est pas pour Marie ; elle dort et le chien aboie."
     )
-    translation = one(translator, text)
+    with around(translator, submit=spy) as spied:
+        translation = one(spied, text)
     assert "SPLIT" in translation.flags
     assert max(map(len, seen)) <= translator.longest
     words = " ".join(translator.tokenizer.decode(tokens) for tokens in seen).split()
@@ -261,7 +307,7 @@ def test_the_parts_of_a_long_sentence_are_flagged_and_no_others(translator: Loca
 def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator) -> None:
     text = "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau."
     tokens = translator.tokenizer.encode(text)
-    raw = translator._engine.submit(tokens, DecodingOptions(), deadline=math.inf).result(TIMEOUT)[0]
+    raw = decoded(translator.model, tokens)
     assert runs_away(raw.tokens, tokens, ended=True)
     before = translator.stats().finished
     translation = one(translator, text)
@@ -271,13 +317,9 @@ def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator
     assert not runs_away(translator.tokenizer.encode(translation.text or ""), tokens, ended=True)
 
 
-def test_a_runaway_that_does_not_stop_is_cut_and_shortened(
-    multilingual: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runaway_that_does_not_stop_is_cut_and_shortened(multilingual: LocalTranslator) -> None:
     """A model that says one token forever, and when it may not, whatever."""
-    bias = multilingual.model.final_logits_bias.clone()
-    bias[0, 50] = 1e6
-    monkeypatch.setattr(multilingual.model, "final_logits_bias", bias)
+    multilingual.model.final_logits_bias[0, 50] = 1e6  # type: ignore[attr-defined]
     translation = one(multilingual, "Il dort.", target="eng", options=DecodingOptions())
     assert set(translation.flags) >= {"REPETITION", "TRUNCATED"}
     assert len(multilingual.tokenizer.encode(translation.text or "")) < 5
@@ -292,12 +334,11 @@ def test_a_refrain_is_no_runaway(translator: LocalTranslator, text: str) -> None
     assert translator.stats().finished == before + 1
 
 
-def test_hidden_characters_of_the_model_do_not_come_out(
-    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(translator.tokenizer, "decode", lambda tokens: "a\u202eb\x07\nc\u200b")
-    assert one(translator, "Il pleut.").text == "ab c"
-    assert one(translator, "Il \u202epleut.").text == "a\u202eb c"
+def test_hidden_characters_of_the_model_do_not_come_out(translator: LocalTranslator) -> None:
+    tokenizer = Double(translator.tokenizer, decode=lambda tokens: "a\u202eb\x07\nc\u200b")
+    with around(translator, tokenizer=tokenizer) as hiding:
+        assert one(hiding, "Il pleut.").text == "ab c"
+        assert one(hiding, "Il \u202epleut.").text == "a\u202eb c"
 
 
 def test_equal_sentences_are_translated_once(translator: LocalTranslator) -> None:
@@ -311,9 +352,7 @@ def test_the_score_weighs_sentences_by_their_tokens(translator: LocalTranslator)
     texts = ["Il pleut.", "Je me lève tous les jours à six heures."]
     total = length = 0.0
     for text in texts:
-        [best] = translator._engine.submit(
-            translator.tokenizer.encode(text), DecodingOptions(), deadline=math.inf
-        ).result(TIMEOUT)
+        best = decoded(translator.model, translator.tokenizer.encode(text))
         total += best.score * (len(best.tokens) + 1)
         length += len(best.tokens) + 1
     assert one(translator, " ".join(texts)).score == pytest.approx(total / length, abs=1e-4)
@@ -348,11 +387,11 @@ def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTransl
         LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
 
 
-def test_a_deadline_fails_the_texts_that_are_not_complete(translator: LocalTranslator, gate: Gate) -> None:
+def test_a_deadline_fails_the_texts_that_are_not_complete(gated: LocalTranslator, gate: Gate) -> None:
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(translator.translate, ["Il pleut."])
+        first = pool.submit(gated.translate, ["Il pleut."])
         assert gate.reached.wait(TIMEOUT)
-        late = pool.submit(translator.translate, ["Je dors.", "12", "Tu viens ?"], deadline=time.monotonic())
+        late = pool.submit(gated.translate, ["Je dors.", "12", "Tu viens ?"], deadline=time.monotonic())
         gate.open()
         assert first.result(TIMEOUT).results[0].text == "It's raining."
         dead, number, too = late.result(TIMEOUT).results
@@ -361,98 +400,81 @@ def test_a_deadline_fails_the_texts_that_are_not_complete(translator: LocalTrans
     assert dead.text is None
 
 
-def test_a_model_that_hangs_holds_nobody_beyond_the_deadline(translator: LocalTranslator, gate: Gate) -> None:
+def test_a_model_that_hangs_holds_nobody_beyond_the_deadline(gated: LocalTranslator, gate: Gate) -> None:
     texts = ["Je dors.", "12", "Il pleut. Tu viens ?"]
-    dead, number, too = translator.translate(texts, deadline=time.monotonic() + 0.2).results
+    dead, number, too = gated.translate(texts, deadline=time.monotonic() + 0.2).results
     assert type(dead.error) is type(too.error) is DeadlineExceeded
     assert number.text == "12"
-    assert translator.stalled() > 0
+    assert gated.stalled() > 0
     gate.open()
-    assert one(translator, "Il pleut.").text == "It's raining."
+    assert one(gated, "Il pleut.").text == "It's raining."
 
 
-def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(
-    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_is_complete_keeps_its_translation_when_the_deadline_passes(translator: LocalTranslator) -> None:
     now = 0.0
-    finished = translator.stats().finished
-    step = translator.model.step
 
     def steps(cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
         nonlocal now
-        if translator.stats().finished > finished:  # the short sentence is done
-            now = 2.0
-        return step(cache, rows, count)
+        if clocked.stats().finished:  # the short sentence
+            now = 2.0 * TIMEOUT
+        return translator.model.step(cache, rows, count)
 
-    monkeypatch.setattr(translator.model, "step", steps)
-    monkeypatch.setattr("models.engine.engine.time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr("models.local.time", SimpleNamespace(monotonic=lambda: -TIMEOUT))
-    short, long = translator.translate(["Oui.", "Je me lève tous les jours à six heures."], deadline=1.0).results
+    with around(translator, model=Double(translator.model, step=steps), clock=lambda: now) as clocked:
+        texts = ["Oui.", "Je me lève tous les jours à six heures."]
+        short, long = clocked.translate(texts, deadline=TIMEOUT).results
     assert short.text == "Yes."
     assert type(long.error) is DeadlineExceeded
 
 
-def test_a_deadline_that_ends_the_second_try_leaves_the_first(
-    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    submit = translator._engine.submit
-
-    def late(tokens: Any, options: DecodingOptions, **how: Any) -> Any:
+def test_a_deadline_that_ends_the_second_try_leaves_the_first(translator: LocalTranslator) -> None:
+    def late(submit: Callable[..., Any], tokens: Any, options: DecodingOptions, **how: Any) -> Any:
         return submit(tokens, options, **how | ({"deadline": time.monotonic()} if options.no_repeat_ngram else {}))
 
-    monkeypatch.setattr(translator._engine, "submit", late)
-    translation = one(translator, "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau.")
+    with around(translator, submit=late) as interrupted:
+        translation = one(interrupted, "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau.")
     assert translation.text == "Open the US."
     assert "REPETITION" in translation.flags
 
 
-def test_cancelling_ends_the_call_and_all_its_sentences(
-    translator: LocalTranslator, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancelling_ends_the_call_and_all_its_sentences(translator: LocalTranslator, gate: Gate) -> None:
     submitted = threading.Semaphore(0)
-    submit = translator._engine.submit
 
-    def counted(*what: Any, **how: Any) -> Any:
+    def counted(submit: Callable[..., Any], *what: Any, **how: Any) -> Any:
         pending = submit(*what, **how)
         submitted.release()
         return pending
 
-    monkeypatch.setattr(translator._engine, "submit", counted)
-    with ThreadPoolExecutor() as pool:
-        unwanted = pool.submit(translator.translate, ["Il pleut.", "Je dors. Tu viens ?"], group="task")
-        wanted = pool.submit(translator.translate, ["Je vais dormir."])
+    with around(translator, model=gate, submit=counted) as gated, ThreadPoolExecutor() as pool:
+        unwanted = pool.submit(gated.translate, ["Il pleut.", "Je dors. Tu viens ?"], group="task")
+        wanted = pool.submit(gated.translate, ["Je vais dormir."])
         assert all(submitted.acquire(timeout=TIMEOUT) for _ in range(4))
-        assert translator.cancel("task") == 3
+        assert gated.cancel("task") == 3
         gate.open()
         with pytest.raises(Cancelled):
             unwanted.result(TIMEOUT)
         assert wanted.result(TIMEOUT).results[0].text == "I'm going to sleep."
-    assert translator.cancel("task") == 0
+        assert gated.cancel("task") == 0
 
 
 def test_what_was_cancelled_before_it_reached_the_engine_does_not_stay_there(
-    translator: LocalTranslator, gate: Gate
+    gated: LocalTranslator, gate: Gate
 ) -> None:
     answers = iter([False, True])
     with pytest.raises(Cancelled):
-        translator.translate(["Il pleut. Je dors."], group="task", unwanted=lambda: next(answers))
-    assert translator.cancel("task") == 0
+        gated.translate(["Il pleut. Je dors."], group="task", unwanted=lambda: next(answers))
+    assert gated.cancel("task") == 0
     gate.open()
 
 
-def test_an_overloaded_call_leaves_no_work_behind(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LocalTranslator.load(
-        "fr-en", settings=EngineSettings(max_waiting=2), decoding=DecodingOptions()
-    ) as translator:
-        gate = Gate(translator, monkeypatch)
-        with ThreadPoolExecutor() as pool:
-            running = pool.submit(translator.translate, ["Il pleut."])
-            assert gate.reached.wait(TIMEOUT)
-            with pytest.raises(Overloaded):
-                translator.translate(["Je dors.", "Tu viens ?", "Il dort."])
-            assert translator.stats().waiting == 0
-            gate.open()
-            assert running.result(TIMEOUT).results[0].text == "It's raining."
+def test_an_overloaded_call_leaves_no_work_behind(translator: LocalTranslator, gate: Gate) -> None:
+    with around(translator, model=gate, settings=EngineSettings(max_waiting=2)) as gated, ThreadPoolExecutor() as pool:
+        running = pool.submit(gated.translate, ["Il pleut."])
+        assert gate.reached.wait(TIMEOUT)
+        with pytest.raises(Overloaded):
+            gated.translate(["Je dors.", "Tu viens ?", "Il dort."])
+        assert gated.stats().waiting == 0
+        gate.open()
+        assert running.result(TIMEOUT).results[0].text == "It's raining."
 
 
 def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
@@ -576,8 +598,8 @@ def test_a_notebook_that_forgets_to_close_ends() -> None:
 
 def test_a_notebook_whose_model_hangs_ends() -> None:
     code = (
-        "import time, models.engine.engine as e; from models.local import LocalTranslator as T; t = T.load('fr-en');"
-        "e._LAST_STEP = 0.1; t.model.step = lambda *_: time.sleep(600);"
+        "import time; from models.local import LocalTranslator as T; from models.engine.settings import EngineSettings;"
+        "t = T.load('fr-en', settings=EngineSettings(last_step=0.1)); t.model.step = lambda *_: time.sleep(600);"
         "print(t.translate(['Il pleut.'], deadline=time.monotonic() + 0.1).results[0].error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

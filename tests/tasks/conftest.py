@@ -15,6 +15,7 @@ from uuid import uuid4
 import pytest
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.registry.file import RegistryFile
@@ -22,7 +23,7 @@ from tasks.registry.file import RegistryFile
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models.toml of two models that are the same, and one that is not there."""
+    """A models.toml with two equal models, and one whose files do not exist."""
     path = tmp_path_factory.mktemp("models") / "models.toml"
     entry = '[models.{}]\nreference = "{}"\npairs = [{{ source = "fr", target = "en" }}]\n'
     path.write_text(entry.format("a", "fr-en") + entry.format("b", "fr-en") + entry.format("gone", "./gone"))
@@ -31,14 +32,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def pretended() -> dict[str, str]:
-    """The environment of a process on a host of three GPUs, which says what torch would see when it is imported."""
+    """The environment of a process on a pretended host with three GPUs; it prints what torch sees when imported."""
     path = [str(Path(__file__).parent / "pretended"), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(path)}
 
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch, pretended: dict[str, str]) -> ModuleType:
-    """The pretended module, in this process."""
+    """The pretended module pynvml, in this process."""
     monkeypatch.delitem(sys.modules, "pynvml", raising=False)
     monkeypatch.syspath_prepend(pretended["PYTHONPATH"].partition(os.pathsep)[0])
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -60,18 +61,18 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def ask(translator: CeleryTranslator) -> Callable[..., TranslateReply]:
-    """Has texts translated by the workers of model `a`."""
+    """Lets the workers of model `a` translate texts."""
 
     def call(*texts: str, timeout: float = 60, request_id: str | None = None) -> TranslateReply:
         request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
-        return translator.translate(request, request_id or str(uuid4()))
+        return ask_models(translator, request_id or str(uuid4()), [request])
 
     return call
 
 
 @pytest.fixture
 def free_ports(free_port: Callable[[], int]) -> Callable[[int], int]:
-    """Finds so many ports in a row, and returns the first of them."""
+    """Finds adjacent free ports, as many as asked for, and returns the first of them."""
 
     def find(count: int) -> int:
         while True:

@@ -1,13 +1,13 @@
-"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model answers without thinking.
+"""A worker for tests of the queue: Celery, RabbitMQ and the task are real, the model returns every text as it is.
 
-`celery -A echo --workdir tests/tasks worker` in the repository's environment. A text `#sleep 1.5` takes that long,
-`#die` kills the worker, `#fail` is a bug of the model, `#bad` a text of which it says that it is bad; `#flag` is
-translated with a flag, and `#unsure` with a low score. `#hang` never comes back, `#seize` not even with the
-interpreter's lock, and neither heeds the deadline or the end.
+`celery -A echo --workdir tests/tasks worker` starts it in the repository's environment. The text `#sleep 1.5` takes
+1.5 seconds, `#die` kills the worker, `#fail` raises an unexpected error, and `#bad` raises an error about the text.
+`#flag` is translated with a flag, and `#unsure` with a low score. `#hang` never returns, nor does `#seize`, which
+also keeps the interpreter's lock; both ignore the deadline and the end of the worker.
 
-With ECHO_STEP and ECHO_BATCH a step takes so many seconds and so many requests, so that its capacity is known. With
-ECHO_PAUSE a pool starts a worker again after so many seconds, however often. With ECHO_LOOK a worker looks at its
-models.toml every so many seconds. With ECHO_PATIENCE it is well for so many seconds without its broker.
+With ECHO_STEP and ECHO_BATCH, a step takes ECHO_STEP seconds for ECHO_BATCH requests, so that the capacity is known.
+ECHO_LOOK is the number of seconds between two checks of models.toml, and ECHO_PATIENCE the number of seconds for which
+the worker counts as healthy without its broker.
 """
 
 from __future__ import annotations
@@ -32,22 +32,20 @@ from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
 from tasks.celery import app
-from tasks.pool import command
-from tasks.registry import file
 from tasks.registry.entry import Entry
-from tasks.worker import metrics, start
+from tasks.registry.file import RegistryFile
+from tasks.worker import health, metrics, start
 
 logger = get_logger(__name__)
 
-file.LOOK = float(os.environ.get("ECHO_LOOK", file.LOOK))
-command.FIRST = command.LONGEST = float(os.environ.get("ECHO_PAUSE", "1"))
-metrics.PATIENCE = float(os.environ.get("ECHO_PATIENCE", metrics.PATIENCE))
-app.steps["worker"] = {"echo:Engines", "tasks.pool.command:Supervision"}
+if "ECHO_LOOK" in os.environ:
+    app.conf.tolk_models = RegistryFile(app.conf.tolk_models.path, look=float(os.environ["ECHO_LOOK"]))
+app.steps["worker"] = {"echo:LoadModels", "tasks.worker.supervision:Supervision"}
 
 
 @celeryd_after_setup.connect(weak=False)
 def say_what_comes(**_: Any) -> None:
-    """Tests wait for a task to have come."""
+    """Logs that a task has arrived, for which tests wait."""
     logging.getLogger("celery.worker.strategy").setLevel(logging.INFO)
 
 
@@ -137,7 +135,7 @@ class Echo:
 
 
 class EchoLoader:
-    """Makes an Echo of an entry, of a kilobyte unless its reference says how much, and how it is loaded:
+    """Makes an Echo of an entry, of one kilobyte. The reference may set its size and the way it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
     def fetch(self, model: Entry) -> Held:
@@ -165,7 +163,12 @@ def told(reference: str, what: str, default: int) -> int:
     return int(found[1]) if found else default
 
 
-class Engines(start.Engines):
+class ServeMetrics(metrics.ServeMetrics):
+    patience = float(os.environ.get("ECHO_PATIENCE", health.BROKER_PATIENCE))
+
+
+class LoadModels(start.LoadModels):
+    requires = ("celery.worker.components:Pool", "echo:ServeMetrics")
+
     def loader(self, conf: Any, device: str) -> Any:
-        app.decoding = SimpleNamespace
         return EchoLoader()

@@ -17,10 +17,10 @@ POOLS = "celery.pool"
 
 @pytest.fixture(autouse=True)
 def loggers() -> Iterator[None]:
-    """Are as they were, after the test."""
+    """Restores the loggers after the test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in (*logs.OTHERS, POOLS)}
+    levels = {name: logging.getLogger(name).level for name in (*logs.TASK_LOGGERS, POOLS)}
     yield
     root.handlers[:] = before[0]
     root.setLevel(before[1])
@@ -29,8 +29,8 @@ def loggers() -> Iterator[None]:
 
 
 def heard(path: Path, given: str, option: int) -> set[tuple[str, str]]:
-    """Who is heard, and at which level, with TOLK_LOG_LEVEL and --loglevel."""
-    for name in (*logs.OTHERS, POOLS):
+    """The loggers whose lines are written, with their levels, for a TOLK_LOG_LEVEL and a --loglevel."""
+    for name in (*logs.TASK_LOGGERS, POOLS):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logs.set_up(SimpleNamespace(tolk_log_level=given, tolk_log_format="json"), option, str(path))
     for name in (OURS, CELERYS, POOLS):
@@ -53,7 +53,7 @@ def test_of_a_task_celery_says_only_what_is_wrong(tmp_path: Path) -> None:
 
 def test_where_all_is_heard_celery_is(tmp_path: Path) -> None:
     everything = {(name, level) for name in (OURS, CELERYS, POOLS) for level in ("debug", "info", "warning")}
-    everything.remove((POOLS, "debug"))  # it would quote texts
+    everything.remove((POOLS, "debug"))  # its lines quote texts
     assert heard(tmp_path / "log", "", logging.DEBUG) == everything
 
 

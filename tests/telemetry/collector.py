@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry's spans: what an OTLP exporter sends over HTTP, decoded.
+"""A collector of OpenTelemetry's spans, which an OTLP exporter sends over HTTP.
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Span(NamedTuple):
-    """`start` and `end` in seconds."""
+    """A received span; `start` and `end` are Unix seconds."""
 
     service: str
     name: str
@@ -27,11 +27,11 @@ class Span(NamedTuple):
 
 
 class Collector:
-    """Listens on a port of loopback."""
+    """An HTTP server on a port of loopback that keeps all spans that it receives."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
-        self.received = b""  # all of it, as it came
+        self.received = b""  # all bytes that were received
         collector = self
 
         class Handler(BaseHTTPRequestHandler):

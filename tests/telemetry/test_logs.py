@@ -14,7 +14,7 @@ from telemetry import logs
 
 @pytest.fixture(autouse=True)
 def nothing() -> Iterator[None]:
-    """Nothing is known of a request, and the root logger is as it was after the test."""
+    """Clears the id of the request, and restores the root logger after the test."""
     token = logs.request_id.set(None)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -107,3 +107,12 @@ tracing.export_attributes({"c": 1})
 sys.exit(any(name.startswith("opentelemetry") for name in sys.modules))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_comes_after_the_end_is_not_of_the_root() -> None:
+    root = tracing.begin("GET /")
+    tracing.end()
+    tracing.annotate(status=200)
+    with tracing.span("later"):
+        pass
+    assert (root.attributes, root.children) == ({}, [])

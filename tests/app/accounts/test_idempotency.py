@@ -14,14 +14,19 @@ from sqlalchemy import func, select, update
 from app import create_app
 from app.accounts import idempotency, keys
 from app.accounts.keys import Scope
-from app.accounts.ledger import Accounts, Once
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.tables import idempotent_request
 from app.database.transactions import Database
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
+from app.translation.context import Context
+from app.translation.translate import TranslatedTexts, abandon, translate
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
+from tasks.registry.file import load_registry
 
 DOCUMENT = """mutation ($input: TranslateInput!) {
   translate(input: $input) { requestId model via translations { text error { code } } } }"""
@@ -39,7 +44,7 @@ class Counting(EchoTranslator):
         super().__init__()
         self.go.set()
 
-    def _echo(self, request: TranslateRequest) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.calls.append(request.texts)
         self.go.wait(30)
         if self.failures and (failure := self.failures.pop()):
@@ -162,19 +167,27 @@ def test_who_joins_waits_no_longer_than_he_wants_to(service: Service, eventually
 
 def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually: Callable[..., None]) -> None:
     translator = Counting()
-    accounts = Accounts(database, translator)
-    once = Once("a", "hash")
-    request = TranslateRequest(texts=("Un.",), target="en", model="fr-en", deadline=time.time() + 60)
+    ledger = Ledger(database)
+    repeats = Repeats(ledger)
+    settings = Settings()
+    registry = load_registry(settings.models)
+
+    def send(request_id: str) -> TranslatedTexts:
+        context = Context(
+            settings, registry, translator, request_id, time.time(), None, ledger, repeats, RecentErrors()
+        )
+        return translate(context, ["Un."], source=None, target="en", timeout=60, idempotency_key="a")
+
     translator.go.clear()
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(accounts.translate, request, "first", None, once)
+        first = pool.submit(send, "first")
         eventually(lambda: translator.calls)
-        joined = pool.submit(accounts.translate, request, "second", None, once)
-        eventually(lambda: accounts.abandon("second", None) or joined.done())
+        joined = pool.submit(send, "second")
+        eventually(lambda: abandon(translator, repeats, "second", None) or joined.done())
         translator.go.set()
         with pytest.raises(TolkError, match="hung up"):
             joined.result()
-        assert first.result().reply.results[0].text == "Un. (1)"
+        assert first.result().results[0].text == "Un. (1)"
 
 
 @pytest.mark.parametrize("code", [Code.TIMEOUT, Code.OVERLOADED, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL])
@@ -275,7 +288,6 @@ def test_an_answer_outlives_a_database_that_cannot_take_it(
     caplog: pytest.LogCaptureFixture,
     eventually: Callable[..., None],
 ) -> None:
-    monkeypatch.setattr("app.database.transactions.PATIENCE", 0.2)
     settled = Database.settle
 
     def lose(database: Database, work: Callable[..., object]) -> None:
@@ -301,6 +313,17 @@ def test_without_api_keys_too_a_request_is_made_once(database: Database) -> None
     answers = [client.post("/graphql", json={"query": DOCUMENT, "variables": variables}).json for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(translator.calls) == 1
+
+
+def test_what_was_abandoned_counts_as_used_no_longer(service: Service, eventually: Callable[..., None]) -> None:
+    service.translator.go.clear()
+    lost = service.begin("a", "Un.")
+    eventually(lambda: service.translator.calls)
+    assert service.charged == 3
+    service.age(10 + idempotency.ABANDONED)
+    assert (service.charged, service.rows()) == (0, 1)
+    service.translator.go.set()
+    lost.result()
 
 
 def test_what_was_abandoned_and_never_sent_again_is_given_back(

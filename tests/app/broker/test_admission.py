@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from app.broker.admission import DEPTH_AGE, FORGOTTEN, Admission, Place
+from app.broker.admission import DEPTH_AGE, FORGOTTEN, Admission, Admitted
 from tasks.contract.errors import Code, TolkError
 
 WORK = 0.02  # seconds
@@ -20,7 +20,7 @@ class Line:
     def __init__(self, *, pace: float, processes: int = 1, longest: float = 2.0) -> None:
         self.now = 1_000.0
         self.pace = pace
-        self.waiting: deque[tuple[Admission, Place, float]] = deque()
+        self.waiting: deque[tuple[Admission, Admitted, float]] = deque()
         self.late = self.served = self.refused = 0
         chance = random.Random(1).random
         self.admissions = [Admission(longest, lambda: self.now, chance) for _ in range(processes)]
@@ -52,9 +52,9 @@ class Line:
             self.refused += 1
 
     def serve(self) -> None:
-        admission, place, deadline = self.waiting.popleft()
+        admission, admitted, deadline = self.waiting.popleft()
         self.now += WORK  # only this clock: the worker works beside
-        admission.leave(place, WORK)
+        admission.leave(admitted, WORK)
         self.now -= WORK
         self.served += 1
         self.late += self.now > deadline
@@ -147,9 +147,9 @@ def admission(*, chances: Iterable[float] = (0.0,)) -> tuple[Admission, list[flo
     clock, values = [0.0], iter(chances)
     made = Admission(2.0, lambda: clock[0], lambda: next(values))
     for _ in range(100):
-        place = made.enter(60)
+        admitted = made.enter(60)
         clock[0] += 0.3
-        made.leave(place, work=0.2)
+        made.leave(admitted, work=0.2)
     clock[0] += 2.0
     return made, clock
 
@@ -223,9 +223,9 @@ def test_a_model_that_loads_keeps_none_of_its_neighbours_out(work: float, refuse
 def test_a_request_without_a_reply_teaches_nothing() -> None:
     made, clock = admission()
     for _ in range(20):
-        place = made.enter(60)
+        admitted = made.enter(60)
         clock[0] += 1
-        made.leave(place)
+        made.leave(admitted)
     made.measured(15)
     made.enter(60)
     made.enter(60)

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pytest
 from kombu import Connection
 
-from app.broker.connections import BACKOFF, BROKER_ERRORS, backoff, connect
+from app.broker.connections import BACKOFF, backoff, connect
 from launch.rabbitmq import PrivateRabbitMQ
+from tasks.queues.errors import BROKER_ERRORS
 
 
 @pytest.mark.parametrize(

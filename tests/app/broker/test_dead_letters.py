@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from click.testing import Result
 from kombu import Connection
 
-import celeryconfig
 from app import create_app
+from app.broker import dead_letters
 from app.broker.dead_letters import opened
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.broker
 
 @pytest.fixture
 def flask(broker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    monkeypatch.setattr(celeryconfig, "broker_url", broker.url)
+    monkeypatch.setattr(dead_letters, "opened", partial(opened, broker.url))
     runner = create_app(Settings(), EchoTranslator()).test_cli_runner()
     return lambda *arguments: runner.invoke(args=["dead-letters", *arguments])
 
@@ -179,9 +180,9 @@ def test_one_or_all_has_to_be_said(flask, command: str, arguments: list[str]) ->
     assert flask(command, *arguments).exit_code == 2
 
 
-def test_two_at_once_do_not_see_half_of_it(flask, channel, bury) -> None:
+def test_two_at_once_do_not_see_half_of_it(broker, flask, channel, bury) -> None:
     bury(b"[", correlation_id="one")
-    with opened() as letters:
+    with opened(broker.url) as letters:
         assert [letter.id for letter in letters] == ["one"]
         second = flask("purge", "--all", "--yes")
         assert (second.exit_code, second.output) == (
@@ -192,7 +193,8 @@ def test_two_at_once_do_not_see_half_of_it(flask, channel, bury) -> None:
 
 
 def test_a_broker_that_is_not_there_is_one_sentence(flask, free_port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(celeryconfig, "broker_url", f"amqp://guest:secret@127.0.0.1:{free_port()}//")
+    url = f"amqp://guest:secret@127.0.0.1:{free_port()}//"
+    monkeypatch.setattr(dead_letters, "opened", partial(opened, url))
     result = flask("list")
     assert result.exit_code == 1
     assert result.output.startswith("Error: The broker amqp://guest:**@127.0.0.1:")

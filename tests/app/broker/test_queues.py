@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.broker.queues import Queues
+from app.broker.queues import RequestQueues
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority, shared_route
 from tasks.contract.request import TranslateRequest
-from tasks.registry import file as registry_file
 from tasks.registry.file import RegistryFile
 
 ENTRY = '[models.{}]\nreference = "fr-en"\npairs = [{{ source = "fr", target = "en" }}]\nwarm = {}\n'
@@ -20,9 +19,8 @@ def request(model: str, priority: Priority = "interactive") -> TranslateRequest:
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Writes a models.toml of models, warm or not, which is looked at all the time."""
-    monkeypatch.setattr(registry_file, "LOOK", 0.0)
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a models.toml of models, warm or not."""
 
     def write(**models: bool) -> Path:
         path = tmp_path / "models.toml"
@@ -33,14 +31,14 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 
 def test_a_request_goes_into_the_queue_of_its_models_route(write: Callable[..., Path]) -> None:
-    queues = Queues(RegistryFile(write(hot=True, cold=False)))
+    queues = RequestQueues(RegistryFile(write(hot=True, cold=False)))
     assert queues.of(request("hot")).name == "tolk.translate.hot.interactive"
     assert queues.of(request("hot", "bulk")).name == "tolk.translate.hot.bulk"
     assert queues.of(request("cold")).name == f"tolk.translate.{shared_route('cold')}.interactive"
 
 
 def test_queues_follow_the_file(write: Callable[..., Path]) -> None:
-    queues = Queues(RegistryFile(write(a=True)))
+    queues = RequestQueues(RegistryFile(write(a=True), look=0.0))
     names = ["tolk.translate.a.interactive", "tolk.translate.a.bulk"]
     assert [queue.name for queue in queues.for_translation()] == names
     assert [queue.name for queue in queues.for_suspects()] == ["tolk.suspects.a"]

@@ -10,6 +10,7 @@ from graphql import get_introspection_query
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code
@@ -31,7 +32,7 @@ class Answering(EchoTranslator):
         self.result = result
         self.requests: list[TranslateRequest] = []
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.requests.append(request)
         return TranslateReply("fr-en", results=(self.result,) * len(request.texts))
 
@@ -127,11 +128,12 @@ def test_a_form_without_a_query_and_another_content_type(client: FlaskClient, fo
 
 def test_a_sentence_that_fails_fails_the_request_and_counts_once() -> None:
     translator = Answering(TextResult(error=Failure(Code.TIMEOUT, "Too late.")))
-    answer = post(create_app(Settings(), translator).test_client())
+    errors = RecentErrors()
+    answer = post(create_app(Settings(), translator, errors).test_client())
     assert answer.status_code == 504
     assert answer.json["data"] is None
     assert answer.json["errors"][0]["message"] == "Too late."
-    assert [(each.code, each.count) for each in translator.errors.counts()] == [(Code.TIMEOUT, 1)]
+    assert [(each.code, each.count) for each in errors.counts()] == [(Code.TIMEOUT, 1)]
     long = post(create_app(Settings(), translator).test_client(), variables={"sentence": "x" * 20_001})
     assert (long.status_code, long.json["errors"][0]["extensions"]["code"]) == (400, "BAD_INPUT")
 

@@ -14,9 +14,8 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.monitoring.metrics import STAGES, Metrics
+from app.monitoring.metrics import STAGES, WebMetrics
 from app.monitoring.status import QueueStatus, Status
-from app.translation.translator import EchoTranslator
 from tasks.contract.worker import WorkerStatus
 from telemetry.address import Address
 from telemetry.tracing import Span
@@ -34,19 +33,8 @@ def samples(text: str) -> dict[str, float]:
     }
 
 
-class Translator(EchoTranslator):
-    """Whose status is what it is told."""
-
-    def __init__(self, status: Status) -> None:
-        super().__init__()
-        self._status = status
-
-    def status(self) -> Status:
-        return self._status
-
-
 def test_a_request_is_counted_by_what_it_came_to_and_by_its_stages() -> None:
-    metrics = Metrics(EchoTranslator(), ADDRESS, None)
+    metrics = WebMetrics(Status, ADDRESS, None)
     trace = Span("POST /graphql", 1.0, 0.75, {"texts": 3, "characters": 120})
     trace.children = [Span("translate by fr-en", 1.0, 0.5, children=[Span("admission", 1.0, 0.25)])]
     metrics.count(trace)
@@ -66,7 +54,7 @@ def test_a_request_is_counted_by_what_it_came_to_and_by_its_stages() -> None:
 
 
 def test_what_has_not_happened_yet_is_0() -> None:
-    found = samples(Metrics(EchoTranslator(), ADDRESS, None).text().decode())
+    found = samples(WebMetrics(Status, ADDRESS, None).text().decode())
     assert found["tolk_requests_total,INTERNAL"] == 0
     assert found["tolk_stage_seconds_count,decode"] == 0
 
@@ -80,7 +68,7 @@ def test_queues_and_workers_are_as_the_status_says() -> None:
         in_flight=5,
         oldest={"a": time.time() - 60, "gone": time.time() - 30},
     )
-    found = samples(Metrics(Translator(status), ADDRESS, None).text().decode())
+    found = samples(WebMetrics(lambda: status, ADDRESS, None).text().decode())
     assert found["tolk_broker_up"] == 1
     assert (found["tolk_workers"], found["tolk_dead_letters"], found["tolk_in_flight"]) == (1, 4, 5)
     assert (found["tolk_queue_messages,a"], found["tolk_queue_consumers,a"]) == (7, 2)
@@ -91,7 +79,7 @@ def test_queues_and_workers_are_as_the_status_says() -> None:
 
 
 def test_without_a_broker_the_oldest_is_known_still() -> None:
-    found = samples(Metrics(Translator(Status(broker=False, oldest={"a": 0.0})), ADDRESS, None).text().decode())
+    found = samples(WebMetrics(lambda: Status(broker=False, oldest={"a": 0.0}), ADDRESS, None).text().decode())
     assert found["tolk_broker_up"] == 0
     assert found["tolk_queue_age_seconds,a"] > 1e9
     assert "tolk_dead_letters" not in found
@@ -118,12 +106,17 @@ def measured(
 
 
 def test_all_processes_count_together_at_an_address_of_its_own(
-    measured: Callable[..., tuple[Any, str]],
+    measured: Callable[..., tuple[Any, str]], eventually: Callable[..., None]
 ) -> None:
     web, address = measured()
+
+    def counted() -> float:
+        return samples(requests.get(f"{address}/metrics", timeout=20).text)["tolk_request_seconds_count"]
+
     for _ in range(40):  # each on a connection of its own, so that both processes have some
         answer = requests.post(f"{web.url}/graphql", json={"query": DOCUMENT}, timeout=20)
         assert answer.json() == {"data": {"translate": {"model": "fr-en"}}}
+    eventually(lambda: counted() == 40)  # a request is counted after its answer
     for _ in range(4):
         answer = requests.get(f"{address}/metrics", timeout=20)
         found = samples(answer.text)

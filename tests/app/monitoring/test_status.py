@@ -15,10 +15,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.broker import survey
 from app.broker.rpc import CeleryTranslator
-from app.monitoring.status import WINDOW, ErrorCount, QueueStatus, RecentErrors, Status, WebStatus, total
+from app.monitoring.recent_errors import ErrorCount, RecentErrors
+from app.monitoring.status import QueueStatus, Status, WebStatus
 from app.settings import Settings
+from app.translation.translate import ask_models
 from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
@@ -60,32 +61,6 @@ STATUS = """{ status {
   }
   errors { code count last requestId }
 } }"""
-
-
-def test_errors_are_counted_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = RecentErrors()
-    now = 1_000_000 * 60.0
-    monkeypatch.setattr(time, "time", lambda: now)
-    errors.add(Code.TIMEOUT, "a")
-    now += 30 * 60
-    errors.add(Code.TIMEOUT, "b")
-    errors.add(Code.INTERNAL, "c")
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 2, now, "b"), ErrorCount(Code.INTERNAL, 1, now, "c")]
-    last, now = now, now + (WINDOW - 30) * 60
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 1, last, "b"), ErrorCount(Code.INTERNAL, 1, last, "c")]
-    now += 30 * 60
-    assert errors.counts() == []
-    errors.add(Code.TIMEOUT, "d")
-    assert errors.counts() == [ErrorCount(Code.TIMEOUT, 1, now, "d")]
-
-
-def test_the_counts_of_several_processes_become_one_with_the_latest_request() -> None:
-    assert total([
-        ErrorCount(Code.TIMEOUT, 2, 5.0, "b"),
-        ErrorCount(Code.BAD_INPUT, 1, 9.0, "a"),
-        ErrorCount(Code.TIMEOUT, 3, 4.0, "c"),
-        ErrorCount(Code.TIMEOUT, 1, 6.0, "d"),
-    ]) == (ErrorCount(Code.BAD_INPUT, 1, 9.0, "a"), ErrorCount(Code.TIMEOUT, 6, 6.0, "d"))  # fmt: skip
 
 
 def test_every_error_that_a_caller_is_told_is_counted(
@@ -228,8 +203,9 @@ def connect() -> Any:
     """Makes translators over a broker, each as a web process has one; closed after the test."""
     made: list[CeleryTranslator] = []
 
-    def make(url: str, models: Path = REGISTRY) -> CeleryTranslator:
-        made.append(CeleryTranslator.from_config(RegistryFile(models), url))
+    def make(url: str, models: Path = REGISTRY, errors: RecentErrors | None = None, **options: Any) -> CeleryTranslator:
+        counts = (errors or RecentErrors()).counts
+        made.append(CeleryTranslator.from_config(RegistryFile(models), url, errors=counts, **options))
         assert made[-1].router.ready.wait(10)
         return made[-1]
 
@@ -249,14 +225,13 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
     connect: Callable[..., CeleryTranslator],
     eventually: Callable[..., None],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(survey, "FRESH", 0.1)  # seconds: what changes is seen at once
     path = tmp_path / "models.toml"
     path.write_text(REGISTRY.read_text() + ON_DEMAND.format("cold"))
     with new_broker() as broker:
-        one, other = connect(broker.url, path), connect(broker.url, path)
-        client = create_app(Settings(models=path), one).test_client()
+        errors, others = RecentErrors(), RecentErrors()
+        one, other = (connect(broker.url, path, each, fresh=0.1) for each in (errors, others))
+        client = create_app(Settings(models=path), one, errors).test_client()
 
         def status() -> Any:
             return ask(client)
@@ -272,11 +247,11 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         assert {model["status"] for model in models().values()} == {"UNSERVED"}
         assert available() == [False, False]
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(path))
-        one.translate(request("un"), str(uuid4()))
-        other.translate(request("deux", "cold"), str(uuid4()))
-        one.told(Code.TIMEOUT, "first")
-        other.told(Code.TIMEOUT, "second")
-        other.told(Code.INTERNAL, "third")
+        ask_models(one, str(uuid4()), [request("un")])
+        ask_models(other, str(uuid4()), [request("deux", "cold")])
+        errors.add(Code.TIMEOUT, "first")
+        others.add(Code.TIMEOUT, "second")
+        others.add(Code.INTERNAL, "third")
         eventually(lambda: status()["workers"] and status()["workers"][0]["processed"] == 2)
         seen = status()
         assert seen["broker"] is True
@@ -311,7 +286,7 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         worker.stop()
         eventually(lambda: not status()["workers"])
         with ThreadPoolExecutor(1) as thread:
-            waiting = thread.submit(one.translate, request("waits"), "waits")
+            waiting = thread.submit(ask_models, one, "waits", [request("waits")])
             depth = {"name": "tolk.translate.fr-en.interactive", "depth": 1, "workers": 0}
             eventually(lambda: status()["models"][0]["queues"][0] == depth)
             eventually(lambda: other.status().in_flight == 1)  # which is `one`'s
@@ -333,34 +308,34 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
 
 @pytest.mark.broker
 def test_however_many_ask_the_broker_is_asked_once_a_second(
-    broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], monkeypatch: pytest.MonkeyPatch
+    broker: PrivateRabbitMQ, connect: Callable[..., CeleryTranslator]
 ) -> None:
-    translator = connect(broker.url)
-    taken: list[Status] = []
-    take = survey.take
-
-    def counted(*arguments: Any) -> Status:
-        taken.append(take(*arguments))
-        return taken[-1]
-
-    monkeypatch.setattr(survey, "take", counted)
-    monkeypatch.setattr(survey, "FRESH", 60)
+    translator = connect(broker.url, fresh=60)
     with ThreadPoolExecutor(8) as threads:
         seen = list(threads.map(lambda _: translator.status(), range(8)))
-    assert len(taken) == 1
-    assert seen == taken * 8
+    assert len({id(each) for each in seen}) == 1
 
 
 @pytest.mark.broker
 def test_a_process_that_only_ever_refused_is_heard_too(
     broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], eventually: Callable[..., None]
 ) -> None:
-    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url)
-    refusing.told(Code.UNKNOWN_MODEL, "first")
+    errors = RecentErrors()
+    refusing = CeleryTranslator.from_config(RegistryFile(REGISTRY), broker.url, errors=errors.counts)
+    client = create_app(Settings(), refusing, errors).test_client()
+    refused = refuse(client)
     asked = connect(broker.url)
-    eventually(lambda: [each.request_id for each in asked.status().errors] == ["first"])
+    eventually(lambda: [each.request_id for each in asked.status().errors] == [refused])
     refusing.close()
-    refusing.told(Code.UNKNOWN_MODEL, "last")
+    refuse(client)
+
+
+def refuse(client: FlaskClient) -> str:
+    """Asks for what there is not; the id of the request."""
+    document = 'mutation { translate(input: {texts: ["Un."], target: "xx"}) { model } }'
+    answer = client.post("/graphql", json={"query": document})
+    assert answer.json["errors"][0]["extensions"]["code"] == "UNKNOWN_MODEL"
+    return str(answer.headers["X-Request-Id"])
 
 
 def test_a_web_process_of_an_earlier_release_tells_its_errors_alone() -> None:
@@ -368,13 +343,3 @@ def test_a_web_process_of_an_earlier_release_tells_its_errors_alone() -> None:
     assert WebStatus.decode(json.loads(json.dumps([asdict(error)]))) == WebStatus((error,))
     now = WebStatus((error,), 4, {"a queue": 5.0})
     assert WebStatus.decode(json.loads(json.dumps(asdict(now)))) == now
-
-
-@pytest.mark.broker
-def test_what_another_release_answers_does_no_harm(
-    broker: PrivateRabbitMQ, connect: Callable[[str], CeleryTranslator], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    strange = [("w", {"models": "none"}), ("x", [{"code": "NEW"}]), ("y", 5), ("z", [3])]
-    monkeypatch.setattr("app.broker.survey._ask", lambda *_: strange)
-    status = connect(broker.url).status()
-    assert (status.broker, status.workers, status.errors) == (True, {}, ())

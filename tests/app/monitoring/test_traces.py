@@ -10,7 +10,6 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.monitoring import traces
 from app.monitoring.traces import Traces
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
@@ -40,10 +39,8 @@ def test_only_their_owner_reads_traces(tmp_path: Path) -> None:
     assert (file.parent.stat().st_mode & 0o777, file.stat().st_mode & 0o777) == (0o700, 0o600)
 
 
-def test_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces, "FILE_BYTES", 1_000)
-    monkeypatch.setattr(traces, "BYTES", 4_000)
-    one, other = Traces(tmp_path), Traces(tmp_path)  # as of two processes
+def test_the_oldest_go(tmp_path: Path) -> None:
+    one, other = (Traces(tmp_path, file_bytes=1_000, all_bytes=4_000) for _ in range(2))  # as of two processes
     for number in range(200):
         (one if number % 2 else other).keep(f"{number:03}-{ID}", Span("GET /", float(number)))
     assert sum(path.stat().st_size for path in files(tmp_path)) <= 4_000
@@ -70,13 +67,12 @@ def test_half_a_line_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (len(kept.find("first")), len(kept.find("second"))) == (0, 1)
 
 
-def test_processes_that_remove_the_same_files_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = Traces(tmp_path)
+def test_processes_that_remove_the_same_files_go_on(tmp_path: Path) -> None:
+    (tmp_path / "gone-1.jsonl").symlink_to("nowhere")  # a name without a file, as if it were removed now
+    kept = Traces(tmp_path, all_bytes=0)
     kept.keep(ID, Span("GET /", 1.0))
-    monkeypatch.setattr(Traces, "_files", lambda _: [tmp_path / "gone-1.jsonl", *files(tmp_path)])
-    monkeypatch.setattr(traces, "BYTES", 0)
-    kept.keep("again", Span("GET /", 2.0))
-    assert len(kept.find("again")) == 1
+    Traces(tmp_path, all_bytes=0).keep("again", Span("GET /", 2.0))
+    assert (len(kept.find(ID)), len(kept.find("again"))) == (0, 1)
 
 
 def test_what_is_no_trace_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

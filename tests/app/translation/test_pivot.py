@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from app import create_app
 from app.broker.rpc import CeleryTranslator
 from app.settings import Settings
 from app.translation import pivot
+from app.translation.translate import ask_models
 from app.translation.translator import EchoTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
@@ -86,9 +88,9 @@ class Dictionary(EchoTranslator):
         self.known = known
         self.requests: list[TranslateRequest] = []
 
-    def _echo(self, request: TranslateRequest) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         self.requests.append(request)
-        reply = super()._echo(request)
+        reply = super().ask(request)
         results = zip(request.texts, reply.results, strict=True)
         return replace(
             reply,
@@ -153,7 +155,7 @@ def test_a_model_that_is_named_is_taken_alone(models: Path) -> None:
 
 def test_alternatives_are_of_no_leg_and_what_was_measured_adds() -> None:
     translator = Dictionary(Bonjour=sentence("Bonjour", "Hello"), Hello=sentence("Hello", "Guten Tag"))
-    reply = translator.translate(ask("Bonjour"), "", onward(ask()))
+    reply = ask_models(translator, "", [ask("Bonjour"), onward(ask())])
     assert reply.results[0].alternatives == ()
     assert reply.timings == RequestTimings(2, 4, 6, 8)
 
@@ -193,10 +195,10 @@ def test_blank_texts_come_back_and_no_texts_ask_nobody(models: Path) -> None:
 @pytest.mark.parametrize("code", [Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMEOUT, Code.CANCELLED])
 def test_trouble_of_the_second_leg_is_the_requests(models: Path, code: Code) -> None:
     class Failing(Dictionary):
-        def _echo(self, request: TranslateRequest) -> TranslateReply:
+        def ask(self, request: TranslateRequest) -> TranslateReply:
             if request.target == "de":
                 raise TolkError(code, "Full.", 2.0)
-            return super()._echo(request)
+            return super().ask(request)
 
     answer = post(models, Failing(), "un")
     assert answer.json["data"] is None
@@ -213,7 +215,7 @@ def test_a_translation_in_between_may_be_longer_than_a_text(models: Path) -> Non
 def test_what_no_message_has_room_for_fails_alone() -> None:
     half = '"😀' * (MESSAGE_BYTES // 2 // len(r"\"\ud83d\ude00"))
     translator = Dictionary(one=sentence("one", half), two=sentence("two", half), three=sentence("three", "short"))
-    reply = translator.translate(ask("one", "two", "three"), "", onward(ask()))
+    reply = ask_models(translator, "", [ask("one", "two", "three"), onward(ask())])
     assert [result.error and result.error.code for result in reply.results] == [None, Code.BAD_INPUT, None]
     assert translator.requests[1].texts == (half, "short")
     assert len(json.dumps([[translator.requests[1].encode()], {}, {}])) < MESSAGE_BYTES
@@ -249,23 +251,27 @@ def translator(connect: Callable[[], CeleryTranslator]) -> CeleryTranslator:
     return connect()
 
 
-@pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], object]], None]:
-    """Has something done just before a function of app.translation.pivot is called."""
-
-    def arrange(function: str, do: Callable[[], object]) -> None:
-        original = getattr(pivot, function)
-
-        def do_first(*arguments: Any) -> Any:
-            do()
-            return original(*arguments)
-
-        monkeypatch.setattr(pivot, function, do_first)
-
-    return arrange
+BETWEEN, AT_THE_END = 1, 2  # after so many legs
 
 
-BETWEEN, AT_THE_END = "_fit", "_join"
+def fly(
+    translator: CeleryTranslator,
+    request_id: str,
+    legs: Sequence[TranslateRequest],
+    after: int,
+    do: Callable[[], object],
+) -> TranslateReply:
+    """The reply to a request by several models; something is done meanwhile, after so many of them have answered."""
+    with translator.begin(request_id, legs[0].principal) as flight:
+        answered = count(1)
+
+        def ask_and_do(leg: TranslateRequest) -> TranslateReply:
+            reply = flight.ask(leg)
+            if next(answered) == after:
+                do()
+            return reply
+
+        return pivot.translate(legs, ask_and_do)
 
 
 @pytest.mark.broker
@@ -281,44 +287,47 @@ BETWEEN, AT_THE_END = "_fit", "_join"
     ids=["cancelled", "cancelled at the end", "cancelled elsewhere", "abandoned", "closed"],
 )
 def test_between_the_legs_and_at_the_end_a_request_can_be_ended(
-    workers, connect, translator, meanwhile, when: str, end: Callable[..., bool], code: Code
+    workers, connect, translator, when: int, end: Callable[..., bool], code: Code
 ) -> None:
     one, other = connect(), translator
     request, request_id = ask("un", principal="me"), str(uuid4())
     answers = []
-    meanwhile(when, lambda: answers.append(end(one, other, request_id)))
     with pytest.raises(TolkError) as caught:
-        one.translate(request, request_id, onward(request))
+        fly(one, request_id, [request, onward(request)], when, lambda: answers.append(end(one, other, request_id)))
     assert caught.value.code is code
     assert answers == [True]
     assert workers[1].logged(request_id, "received") == (when == AT_THE_END)
 
 
 @pytest.mark.broker
-def test_between_the_legs_an_id_is_in_flight(workers, translator, meanwhile) -> None:
+def test_between_the_legs_an_id_is_in_flight(workers, translator) -> None:
     request = ask("un", principal="me")
     refused = []
 
     def send_again() -> None:
         with pytest.raises(TolkError, match="still in flight") as caught:
-            translator.translate(request, "taken")
+            ask_models(translator, "taken", [request])
         refused.append(caught.value.code)
         assert not translator.cancel("taken", "you")
 
-    meanwhile(BETWEEN, send_again)
-    reply = translator.translate(request, "taken", onward(request))
+    reply = fly(translator, "taken", [request, onward(request)], BETWEEN, send_again)
     assert (reply.model, reply.results[0].text) == (MODEL, "un")
     assert refused == [Code.BAD_INPUT]
     assert translator.router.waiting == {}
-    assert translator.translate(request, "taken").results[0].text == "un"
+    assert ask_models(translator, "taken", [request]).results[0].text == "un"
 
 
 @pytest.mark.broker
-def test_cancelling_reaches_the_second_model(workers, translator, monkeypatch: pytest.MonkeyPatch, eventually) -> None:
-    monkeypatch.setattr(pivot, "_fit", lambda _: [TextResult("#sleep 60")])
+def test_cancelling_reaches_the_second_model(workers, translator, eventually) -> None:
     request, request_id = ask("un"), str(uuid4())
+
+    def ask_both() -> None:
+        with translator.begin(request_id, None) as flight:
+            flight.ask(request)
+            flight.ask(replace(onward(request), texts=("#sleep 60",)))
+
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(translator.translate, request, request_id, onward(request))
+        waiting = threads.submit(ask_both)
         eventually(lambda: workers[1].logged(request_id, "received"))
         assert translator.cancel(request_id, None)
         with pytest.raises(TolkError) as caught:
@@ -331,7 +340,7 @@ def test_cancelling_reaches_the_second_model(workers, translator, monkeypatch: p
 def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, translator) -> None:
     request = ask("un")
     with pytest.raises(TolkError) as caught:
-        translator.translate(request, "late", replace(onward(request), deadline=time.time()))
+        ask_models(translator, "late", [request, replace(onward(request), deadline=time.time())])
     assert caught.value.code is Code.TIMEOUT
     queue = topology.translation_queue("pivot-en-fi", "interactive")  # which nobody takes from
     with Connection(broker.url) as connection:
@@ -340,7 +349,7 @@ def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, t
         for _ in range(topology.MAX_LENGTH["interactive"] + 50):
             producer.publish({}, routing_key=queue.name)
         with pytest.raises(TolkError) as caught:
-            translator.translate(request, "full", replace(onward(request), target="fi", model="pivot-en-fi"))
+            ask_models(translator, "full", [request, replace(onward(request), target="fi", model="pivot-en-fi")])
         assert caught.value.code is Code.OVERLOADED
         queue(connection.default_channel).purge()
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from app.translation.translator import EchoTranslator, Translator
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import SentenceResult, TextResult, TranslateReply
@@ -62,7 +63,7 @@ def ask(*texts: str, timeout: float = 30, options: RequestOptions | None = None)
 
 
 def send(translator: Translator, *texts: str, **kwargs: object) -> TranslateReply:
-    return translator.translate(ask(*texts, **kwargs), str(uuid4()))  # type: ignore[arg-type]
+    return ask_models(translator, str(uuid4()), [ask(*texts, **kwargs)])  # type: ignore[arg-type]
 
 
 def test_one_result_per_text_in_order(translator: Translator) -> None:

@@ -26,7 +26,7 @@ class Failing(EchoTranslator):
         super().__init__()
         self.error = error
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         raise self.error
 
     def check(self) -> None:
@@ -36,7 +36,7 @@ class Failing(EchoTranslator):
 class Mistaken(EchoTranslator):
     """Breaks the protocol: answers with a flag that is none."""
 
-    def translate(self, request: TranslateRequest, request_id: str) -> TranslateReply:
+    def ask(self, request: TranslateRequest) -> TranslateReply:
         return TranslateReply(request.model, results=(TextResult("secret", flags=(cast(Flag, "secret"),)),))
 
 

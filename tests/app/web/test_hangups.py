@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from app.web.hangups import Clients
+from app.web.hangups import Hangups
 from launch.rabbitmq import PrivateRabbitMQ
 
 MUTATION = "mutation($input: TranslateInput!) { translate(input: $input) { translations { text } } }"
@@ -22,30 +22,30 @@ def cancelled() -> list[str]:
 
 
 @pytest.fixture
-def clients(cancelled: list[str]) -> Clients:
-    return Clients(lambda request_id, _: cancelled.append(request_id))
+def hangups(cancelled: list[str]) -> Hangups:
+    return Hangups(lambda request_id, _: cancelled.append(request_id))
 
 
 def test_a_client_that_hangs_up_is_cancelled_and_no_other(
-    clients: Clients, cancelled: list[str], eventually: Callable[..., None]
+    hangups: Hangups, cancelled: list[str], eventually: Callable[..., None]
 ) -> None:
     ours, theirs = socket.socketpair()
     another, _stays = socket.socketpair()
     with (
-        clients.watched({"gunicorn.socket": ours}, "one", None),
-        clients.watched({"gunicorn.socket": another}, "other", None),
+        hangups.watched({"gunicorn.socket": ours}, "one", None),
+        hangups.watched({"gunicorn.socket": another}, "other", None),
     ):
         theirs.close()
         eventually(lambda: "one" in cancelled)
     assert "other" not in cancelled
 
 
-def test_who_sends_more_is_still_there(clients: Clients, cancelled: list[str], eventually: Callable[..., None]) -> None:
+def test_who_sends_more_is_still_there(hangups: Hangups, cancelled: list[str], eventually: Callable[..., None]) -> None:
     ours, theirs = socket.socketpair()
-    with clients.watched({"werkzeug.socket": ours}, "one", None):
+    with hangups.watched({"werkzeug.socket": ours}, "one", None):
         theirs.send(b"POST /graphql")
         gone, closed = socket.socketpair()
-        with clients.watched({"gunicorn.socket": gone}, "other", None):
+        with hangups.watched({"gunicorn.socket": gone}, "other", None):
             closed.close()
             eventually(lambda: "other" in cancelled)
     assert "one" not in cancelled
@@ -55,10 +55,10 @@ def test_a_request_that_begins_after_its_client_went_is_cancelled_when_it_can_be
     eventually: Callable[..., None],
 ) -> None:
     in_flight, calls = threading.Event(), list[bool]()
-    clients = Clients(lambda *_: calls.append(in_flight.is_set()))
+    hangups = Hangups(lambda *_: calls.append(in_flight.is_set()))
     ours, theirs = socket.socketpair()
     theirs.close()
-    with clients.watched({"gunicorn.socket": ours}, "one", None):
+    with hangups.watched({"gunicorn.socket": ours}, "one", None):
         eventually(lambda: calls)
         in_flight.set()
         eventually(lambda: True in calls)
@@ -72,31 +72,31 @@ def test_a_cancel_that_fails_is_not_the_last(eventually: Callable[..., None]) ->
         if len(calls) == 1:
             raise RuntimeError("a bug")
 
-    clients = Clients(abandon)
+    hangups = Hangups(abandon)
     for request_id in ("one", "other"):
         ours, theirs = socket.socketpair()
         theirs.close()
-        with clients.watched({"gunicorn.socket": ours}, request_id, None):
+        with hangups.watched({"gunicorn.socket": ours}, request_id, None):
             eventually(lambda request_id=request_id: request_id in calls)
 
 
 def test_a_connection_may_come_back_under_the_same_number(
-    clients: Clients, cancelled: list[str], eventually: Callable[..., None]
+    hangups: Hangups, cancelled: list[str], eventually: Callable[..., None]
 ) -> None:
     for i in range(20):
         ours, theirs = socket.socketpair()
-        with ours, clients.watched({"gunicorn.socket": ours}, f"stays-{i}", None):
+        with ours, hangups.watched({"gunicorn.socket": ours}, f"stays-{i}", None):
             pass
         theirs.close()
         ours, theirs = socket.socketpair()
-        with ours, clients.watched({"gunicorn.socket": ours}, f"gone-{i}", None):
+        with ours, hangups.watched({"gunicorn.socket": ours}, f"gone-{i}", None):
             theirs.close()
             eventually(lambda i=i: f"gone-{i}" in cancelled)
     assert not [request_id for request_id in cancelled if request_id.startswith("stays")]
 
 
-def test_a_server_that_does_not_show_its_socket_is_served_all_the_same(clients: Clients) -> None:
-    with clients.watched({}, "one", None):
+def test_a_server_that_does_not_show_its_socket_is_served_all_the_same(hangups: Hangups) -> None:
+    with hangups.watched({}, "one", None):
         pass
 
 

@@ -73,7 +73,7 @@ def test_of_several_errors_the_first_counts(client: FlaskClient, fields: Callabl
     @client.application.get("/several")
     def several() -> str:
         for code in (Code.OVERLOADED, Code.UNAVAILABLE):
-            errors.extensions(TolkError(code, "No."))
+            errors.note(TolkError(code, "No."))
         return ""
 
     client.get("/several").close()
@@ -124,3 +124,16 @@ def test_texts_that_fail_are_counted(client: FlaskClient, fields: Callable[[], d
     client.post("/graphql", json={"query": mutation, "variables": variables}).close()
     line = fields()
     assert (line["status"], line["texts"], line["failed"]) == (200, 2, 1)
+
+
+@pytest.mark.parametrize("given", ["0D0A4B3C-5b0e-4c39-8f83-0c1e34c1a8ce", "00000000-0000-0000-0000-000000000000"])
+def test_a_caller_may_choose_the_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given.lower()
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "1", "{0d0a4b3c-5b0e-4c39-8f83-0c1e34c1a8ce}", "0d0a4b3c5b0e4c398f830c1e34c1a8ce", "0d0a4b3c-" * 4 + "é"],
+)
+def test_what_is_no_uuid_is_no_id(client: FlaskClient, given: str) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": given}).headers["X-Request-Id"] != given

@@ -11,8 +11,10 @@ import torch
 from models.engine.batch import Batch, Hypothesis
 from models.engine.options import DecodingOptions
 from models.errors import BadInput, ModelError
+from models.network.cache import Cache
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
+from tests.models.double import Double
 
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, Follow, MakeModel
@@ -85,15 +87,18 @@ def test_a_step_for_some_leaves_the_others_where_they_are(
         assert_alike(hypotheses, expected)
 
 
-def test_nobody_has_entered_where_the_encoder_fails(
-    model: Marian, sources: list[list[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nobody_has_entered_where_the_encoder_fails(model: Marian, sources: list[list[int]]) -> None:
+    tries = iter(["out of memory"])
+
+    def prefill(cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
+        if (error := next(tries, None)) is not None:
+            raise RuntimeError(error)
+        model.prefill(cache, rows, sources)
+
     with torch.inference_mode():
-        batch: Batch[int] = Batch(model, 4)
-        with monkeypatch.context() as patch:
-            patch.setattr(model, "prefill", None)
-            with pytest.raises(TypeError):
-                batch.enter({0: (sources[0], DecodingOptions(beam=4))})
+        batch: Batch[int] = Batch(Double(model, prefill=prefill), 4)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            batch.enter({0: (sources[0], DecodingOptions(beam=4))})
         assert len(batch) == 0
         batch.enter({0: (sources[0], DecodingOptions(beam=4, max_length=2))})  # there is room still
         assert batch.step().keys() <= {0}

@@ -8,19 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from models.engine.engine import Engine, EngineSettings, Pending
+from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
-from models.engine.scheduler import SHORTEST, Priority
-from models.engine.stats import BATCH_SIZES, EngineStats
+from models.engine.scheduler import SHORTEST, Priority, Scheduler
+from models.engine.settings import EngineSettings
+from models.engine.stats import EngineStats
+from models.engine.submission import Pending
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
 from models.network.cache import Cache, Doubles, Ints
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
+from tests.models.double import Double
 
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, MakeModel
@@ -32,50 +35,58 @@ TIMEOUT = 30.0  # seconds in which whatever is waited for must have happened
 Start = Callable[..., Engine]
 
 
-class Gate:
-    """Holds a model before each step: the test decides when it goes on, and knows when it has got there."""
+class Gate(Double):
+    """A model that can be held before each step: the test decides when it goes on, and knows when it has got there."""
 
     def __init__(self, model: Marian) -> None:
-        self._arrived, self._passes, self._step = threading.Semaphore(0), threading.Semaphore(0), model.step
-        self._open = False
-        model.step = self._wait  # type: ignore[method-assign]
+        super().__init__(model)
+        self._arrived, self._passes = threading.Semaphore(0), threading.Semaphore(0)
+        self._is_open = True
 
-    def _wait(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
-        self._arrived.release()
-        assert self._open or self._passes.acquire(timeout=TIMEOUT)
-        return self._step(cache, rows, count)
+    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
+        if not self._is_open:
+            self._arrived.release()
+            assert self._passes.acquire(timeout=TIMEOUT)
+        return self.original.step(cache, rows, count)
+
+    def shut(self) -> None:
+        self._is_open = False
 
     def reached(self) -> None:
         """Returns when the model is about to make its next step."""
         assert self._arrived.acquire(timeout=TIMEOUT)
 
-    def step(self) -> None:
+    def let_one_pass(self) -> None:
         self._passes.release()
 
     def open(self) -> None:
-        self._open = True
+        self._is_open = True
         self._passes.release()
 
 
 @pytest.fixture
-def model(make_model: MakeModel) -> Marian:
+def model(make_model: MakeModel) -> Gate:
+    """It goes on by itself, unless the test has the gate."""
     model = Marian.load(make_model(), dtype=torch.float64)
     model.source_embedding = torch.nn.Embedding.from_pretrained(model.source_embedding.weight.clone())
     model.source_embedding.weight[POISON] = math.nan
-    return model
-
-
-@pytest.fixture
-def gate(model: Marian) -> Gate:
     return Gate(model)
 
 
 @pytest.fixture
-def start(model: Marian) -> Iterator[Start]:
+def gate(model: Gate) -> Gate:
+    model.shut()
+    return model
+
+
+@pytest.fixture
+def start(model: Gate) -> Iterator[Start]:
     engines: list[Engine] = []
 
-    def begin(lanes: int = 1, **settings: int) -> Engine:
-        engines.append(Engine(model, EngineSettings(lanes=lanes, **settings)))
+    def begin(
+        lanes: int = 1, *, model: Any = model, scheduler: Scheduler[Any] | None = None, **settings: float
+    ) -> Engine:
+        engines.append(Engine(model, EngineSettings(lanes=lanes, **settings), scheduler=scheduler))
         engines[-1].start()
         return engines[-1]
 
@@ -92,7 +103,7 @@ def sources(make_model: MakeModel, sentences: list[str]) -> list[list[int]]:
 
 
 @pytest.fixture
-def long(model: Marian, sources: list[list[int]], decode: Decode) -> list[int]:
+def long(model: Gate, sources: list[list[int]], decode: Decode) -> list[int]:
     """A source whose translation takes 40 steps."""
     best = decode(model, sources, LONG)
     return next(s for s, (found, *_) in zip(sources, best, strict=True) if found.finish_reason == "length")
@@ -117,7 +128,7 @@ def until_it_refuses(engine: Engine) -> None:
 
 
 def test_sentences_of_many_threads_get_what_the_search_alone_finds(
-    model: Marian, start: Start, sources: list[list[int]], decode: Decode
+    model: Gate, start: Start, sources: list[list[int]], decode: Decode
 ) -> None:
     engine = start(lanes=2, token_budget=300)
     each = [
@@ -164,26 +175,23 @@ def test_a_bad_sentence_fails_alone(start: Start, sources: list[list[int]], gate
 
 
 def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
-    start: Start, model: Marian, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    start: Start, long: list[int], gate: Gate
 ) -> None:
-    step = model.step
-
     def exhausted(cache: Cache, rows: Ints, count: int) -> tuple[Ints, Doubles]:
-        found = step(cache, rows, count)
+        found = gate.step(cache, rows, count)
         if 2 in cache.lengths[rows]:
             raise MemoryError
         return found
 
-    monkeypatch.setattr(model, "step", exhausted)
-    engine = start()
+    engine = start(model=Double(gate, step=exhausted))
     submit(engine, long, DecodingOptions(max_length=2))
     gate.reached()
     others = [submit(engine, long), submit(engine, long)]
     cancelled = [submit(engine, long, group="a"), submit(engine, [9, 0], group="a")]
     failing = submit(engine, [8, 0])
-    gate.step()
+    gate.let_one_pass()
     gate.reached()
-    gate.step()  # in which all five fail
+    gate.let_one_pass()  # in which all five fail
     gate.reached()
     assert engine.stats().running == 5
     assert engine.cancel("a") == 2
@@ -194,17 +202,17 @@ def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
 
 
 def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
-    start: Start, model: Marian, sources: list[list[int]], long: list[int], gate: Gate, decode: Decode
+    start: Start, model: Gate, sources: list[list[int]], long: list[int], gate: Gate, decode: Decode
 ) -> None:
     engine, short = start(), DecodingOptions(beam=2, max_length=3)
     first = submit(engine, long)
     for _ in range(5):
         gate.reached()
-        gate.step()
+        gate.let_one_pass()
     gate.reached()
     second = submit(engine, sources[0], short)
     for _ in range(3):  # it enters after the step that is under way, and says two tokens
-        gate.step()
+        gate.let_one_pass()
         gate.reached()
     assert second.done()
     assert not first.done()
@@ -215,10 +223,9 @@ def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
 
 
 def test_a_lane_without_work_gives_back_what_a_large_batch_took(
-    start: Start, sources: list[list[int]], monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+    start: Start, sources: list[list[int]], eventually: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr("models.engine.engine._REST", 0.01)
-    engine = start()
+    engine = start(rest_after=0.01)
     batch = engine._lanes[0].batch
     cache = batch._cache
     few = [submit(engine, source).result(TIMEOUT) for source in sources[:3]]
@@ -270,16 +277,6 @@ def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
     assert (stats.finished, stats.failed, stats.running_tokens, stats.occupancy) == (3, 1, 0, 0.0)
 
 
-def test_a_batch_counts_among_those_of_at_most_so_many_sentences(start: Start, long: list[int]) -> None:
-    engine = start()
-    [lane] = engine._lanes
-    for sentences in (1, 2, 3, 4, 5, 8, 9, 512, 513, 5000):
-        engine._count_step(lane, sentences)
-    assert dict(zip([*BATCH_SIZES, math.inf], engine.stats().batches, strict=True)) == {
-        1: 1, 2: 1, 4: 2, 8: 2, 16: 1, 32: 0, 64: 0, 128: 0, 256: 0, 512: 1, math.inf: 2
-    }  # fmt: skip
-
-
 def test_occupancy_is_the_share_of_all_lanes_budgets(start: Start, long: list[int], gate: Gate) -> None:
     engine = start(token_budget=4 * len(long), lanes=2)
     pending = submit(engine, long, DecodingOptions(beam=2))
@@ -295,7 +292,7 @@ def test_a_deadline_that_passes_in_the_queue(start: Start, long: list[int], gate
     running = submit(engine, long)
     gate.reached()
     late = submit(engine, long, deadline=time.monotonic())
-    gate.step()
+    gate.let_one_pass()
     assert isinstance(late.exception(TIMEOUT), DeadlineExceeded)
     assert not running.done()
     gate.open()
@@ -310,12 +307,12 @@ def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: li
     deadline = time.monotonic() + 0.5
     pendings = [submit(engine, long, options, deadline=d) for d in (math.inf, deadline, math.inf)]
     for _ in range(4):  # they enter together, at the fourth step at the latest
-        gate.step()
+        gate.let_one_pass()
         gate.reached()
     assert engine.stats().running == 4
     assert time.monotonic() < deadline  # else this machine is too slow for what this test wants to see
     threading.Event().wait(deadline - time.monotonic())
-    gate.step()
+    gate.let_one_pass()
     assert isinstance(pendings[1].exception(TIMEOUT), DeadlineExceeded)
     assert not pendings[0].done()
     gate.reached()
@@ -330,7 +327,7 @@ def test_cancelling_a_group_ends_what_waits_and_what_runs(start: Start, long: li
     blocker = submit(engine, long, DecodingOptions(max_length=1))
     gate.reached()
     pendings = [submit(engine, long, group=group) for group in groups]
-    gate.step()
+    gate.let_one_pass()
     blocker.result(TIMEOUT)
     gate.reached()  # the first two run
     assert engine.cancel("a") == 3
@@ -386,11 +383,8 @@ def test_closing_without_grace_fails_what_is_held(start: Start, long: list[int],
         submit(engine, long)
 
 
-def test_closing_leaves_a_lane_behind_that_does_not_come_back(
-    start: Start, model: Marian, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.engine.engine._LAST_STEP", 0.1)
-    engine = start(token_budget=2 * len(long))
+def test_closing_leaves_a_lane_behind_that_does_not_come_back(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(token_budget=2 * len(long), last_step=0.1)
     pendings = [submit(engine, long) for _ in range(5)]
     gate.reached()
     began = time.monotonic()
@@ -414,7 +408,7 @@ def test_it_says_how_long_a_step_has_taken(
     pending = submit(engine, long)
     gate.reached()
     eventually(lambda: engine.stalled() > 0.5)
-    gate.step()
+    gate.let_one_pass()
     gate.reached()
     assert engine.stalled() < 0.5
     gate.open()
@@ -422,7 +416,7 @@ def test_it_says_how_long_a_step_has_taken(
     eventually(lambda: engine.stalled() == 0)
 
 
-def test_an_engine_that_does_not_run_takes_no_work(model: Marian, long: list[int]) -> None:
+def test_an_engine_that_does_not_run_takes_no_work(model: Gate, long: list[int]) -> None:
     engine = Engine(model, EngineSettings())
     with pytest.raises(Unavailable):
         submit(engine, long)
@@ -430,14 +424,17 @@ def test_an_engine_that_does_not_run_takes_no_work(model: Marian, long: list[int
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_an_engine_that_has_failed(
-    start: Start, long: list[int], gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = start()
+def test_nobody_waits_for_an_engine_that_has_failed(start: Start, long: list[int], gate: Gate) -> None:
+    class Failing(Scheduler[Any]):
+        def admit(self, lane: int, now: float) -> list[Any]:
+            return super().admit(lane, now) if not broken.is_set() else [1 / 0]
+
+    broken = threading.Event()
+    engine = start(scheduler=Failing(3072, 100))
     running = submit(engine, long)
     gate.reached()
     waiting = submit(engine, long)
-    monkeypatch.setattr(engine._scheduler, "admit", None)
+    broken.set()
     gate.open()
     for pending in (running, waiting):
         assert isinstance(pending.exception(TIMEOUT), Unavailable)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from models.engine.scheduler import BULK_SHARE, SHORTEST, Priority, Scheduler, cost
 from models.errors import Overloaded
 
-BUDGET, LANES, PATIENCE = 100, 2, 10.0
+BUDGET, LANES, AGED_AFTER = 100, 2, 10.0
 
 
 @dataclass(eq=False)
@@ -39,7 +39,7 @@ queued = st.builds(
 
 
 def scheduler_of(sentences: Sequence[Queued], token_budget: int = BUDGET, lanes: int = 1) -> Scheduler[Queued]:
-    scheduler: Scheduler[Queued] = Scheduler(token_budget, max_waiting=1000, lanes=lanes, patience=PATIENCE)
+    scheduler: Scheduler[Queued] = Scheduler(token_budget, max_waiting=1000, lanes=lanes, aged_after=AGED_AFTER)
     for sentence in sentences:
         scheduler.add(sentence)
     return scheduler
@@ -74,7 +74,7 @@ class Service(RuleBasedStateMachine):
     @rule(lane=st.integers(0, LANES - 1))
     def admit(self, lane: int) -> None:
         held = list(self.running[lane])
-        aged = [sentence for sentence in self.waiting if self.now - sentence.submitted > PATIENCE]
+        aged = [sentence for sentence in self.waiting if self.now - sentence.submitted > AGED_AFTER]
         entering = self.scheduler.admit(lane, self.now)
         assert entering[: len(aged)] == aged[: len(entering)]  # who has waited too long goes first, the oldest first
         for sentence in entering:  # each left the queue once, and was in it
@@ -194,7 +194,7 @@ def test_bulk_work_enters_though_interactive_work_never_ends() -> None:
         scheduler.leave(0, entering)
         if entering is bulk:
             break
-    assert second == PATIENCE + 1
+    assert second == AGED_AFTER + 1
 
 
 def test_lanes_share_what_there_is() -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
-from models.engine.stats import BATCH_SIZES, EngineStats
+from models.engine.stats import BATCH_SIZES, EngineCounts, EngineStats
 
 
 def numbered(step: int) -> EngineStats:
@@ -24,3 +25,13 @@ def test_engines_are_added_but_not_the_budget_of_a_batch() -> None:
 
 def test_nothing_added_changes_nothing() -> None:
     assert EngineStats() + numbered(1) == numbered(1)
+
+
+def test_a_batch_counts_among_those_of_at_most_so_many_sentences() -> None:
+    counts = EngineCounts()
+    for sentences in (1, 2, 3, 4, 5, 8, 9, 512, 513, 5000):
+        counts.add_step(sentences, tokens=10)
+    assert dict(zip([*BATCH_SIZES, math.inf], counts.stats().batches, strict=True)) == {
+        1: 1, 2: 1, 4: 2, 8: 2, 16: 1, 32: 0, 64: 0, 128: 0, 256: 0, 512: 1, math.inf: 2
+    }  # fmt: skip
+    assert counts.stats().batch_tokens == 100

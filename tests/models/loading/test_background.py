@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pytest
 
+from models.checkpoint.checksum import Checksum
 from models.loading.background import NICENESS, in_background
 from models.local import LocalTranslator
+from models.store.diskcache import Held
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
@@ -62,16 +65,18 @@ def test_a_process_does_not_wait_for_it_to_end() -> None:
     assert subprocess.run([sys.executable, "-c", hangs + begin], timeout=30).returncode == 0
 
 
-def test_a_model_is_loaded_in_it_and_translates_outside(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
-    read = LocalTranslator._read
+def test_a_model_is_loaded_in_it_and_translates_outside(make_model: MakeModel) -> None:
+    loading = []
 
-    def noted(*arguments: object) -> LocalTranslator:
-        found.append(priority())
-        return read(*arguments)  # type: ignore[arg-type]
+    class Noting(Held):
+        @cached_property
+        def checksum(self) -> Checksum:
+            loading.append(priority())
+            return Checksum.of(self.directory)
 
-    monkeypatch.setattr(LocalTranslator, "_read", noted)
-    with LocalTranslator.load(str(make_model())) as translator:
-        lanes = [priority(lane.thread.native_id) for lane in translator._engine._lanes]
-    assert found == [min(priority() + NICENESS, 19)]
+    before = set(threading.enumerate())
+    with LocalTranslator.load(str(make_model()), held=Noting(make_model())):
+        started = set(threading.enumerate()) - before
+        lanes = [priority(thread.native_id) for thread in started if thread.name.startswith("lane-")]
+    assert loading == [min(priority() + NICENESS, 19)]
     assert set(lanes) == {priority()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
-from models.engine.engine import EngineSettings
+from models.engine.settings import EngineSettings
 from models.errors import BadInput, UnknownModel
 from models.loading.footprint import footprint
 from models.local import LocalTranslator
@@ -93,6 +93,7 @@ print(taken() - empty)
 """
 
 
+@pytest.mark.timeout(600)  # a process may have to compile first, whatever else the machine does
 def test_a_process_takes_what_was_said_and_gives_it_back() -> None:
     found = subprocess.run([sys.executable, "-c", PROCESS], check=True, capture_output=True, text=True)
     each, said, after, after_more = map(int, found.stdout.split())

@@ -14,7 +14,8 @@ from transformers import MarianMTModel
 
 from models.engine.options import DecodingOptions
 from models.errors import UnknownModel
-from models.network.marian import Marian, rounded
+from models.network.layers import rounded
+from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,11 @@ import s3fs
 from moto.server import ThreadedMotoServer
 
 from models.checkpoint.checksum import Checksum
-from models.checkpoint.files import write
 from models.errors import Unavailable, UnknownModel
 from models.store.origin import said
+from models.store.progress import Progress
 from models.store.store import Store
-from tests.models.elsewhere import COMMIT, WEIGHTS, Server, serving
-
-BLOCK = 16384
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.store.download.PAUSE", 0.001)
-    monkeypatch.setattr("models.store.origin.BLOCK", BLOCK)
-
+from tests.models.elsewhere import BLOCK, COMMIT, WEIGHTS, Server, hasty, serving
 
 # The hub
 
@@ -47,7 +37,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def store(hub: Server, tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", hosts=[hub.host])
+    return hasty(tmp_path / "cache", hosts=[hub.host])
 
 
 @pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
@@ -104,28 +94,26 @@ def test_damage_on_the_way_is_seen_and_repaired(hub: Server, store: Store, direc
     assert hub.sent == 2 * len(right)
 
 
-def test_damage_is_seen_by_the_next_process_too(
-    hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damage_is_seen_by_the_next_process_too(hub: Server, store: Store, directory: Path, tmp_path: Path) -> None:
     """Where the first ended with all bytes there, before it looked at them."""
+
+    class Interrupting(Progress):
+        def report(self, name: str, there: int) -> None:
+            if (name, there) == (WEIGHTS, len(right)):
+                raise KeyboardInterrupt
+
     right = hub.files[f"/org/name/{WEIGHTS}"]
     hub.damaged[f"/org/name/{WEIGHTS}"] = bytes(len(right))
-    with monkeypatch.context() as patch:
-        patch.setattr("models.store.download.digest", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            store.fetch("hf:org/name")
+    with pytest.raises(KeyboardInterrupt):
+        hasty(tmp_path / "cache", hosts=[hub.host], progress=Interrupting).fetch("hf:org/name")
     hub.damaged.clear()
     with store.fetch("hf:org/name") as held:
         assert held.checksum == Checksum.of(directory)
 
 
-def interrupt(_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def test_a_hub_elsewhere_has_to_be_allowed(hub: Server, tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=f"{hub.host} is not among the hosts"):
-        Store(tmp_path).fetch("hf:org/name")
+        hasty(tmp_path).fetch("hf:org/name")
     assert not hub.asked
 
 
@@ -158,7 +146,7 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch, directory: Path) -> s3fs.S3
 
 
 def test_a_model_in_a_bucket_of_s3(bucket: s3fs.S3FileSystem, tmp_path: Path, directory: Path) -> None:
-    store = Store(tmp_path / "cache", hosts=["s3://bucket"])
+    store = hasty(tmp_path / "cache", hosts=["s3://bucket"])
     with store.fetch("s3://bucket/models/tiny") as held:
         assert held.checksum == Checksum.of(directory)
     with pytest.raises(UnknownModel, match="s3://other is not among the hosts"):
@@ -169,30 +157,27 @@ def test_a_model_in_a_bucket_of_s3(bucket: s3fs.S3FileSystem, tmp_path: Path, di
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_part_from_s3_goes_on_where_it_is_still_of_the_same(
-    bucket: s3fs.S3FileSystem, tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+    bucket: s3fs.S3FileSystem, tmp_path: Path, directory: Path, changed: bool
 ) -> None:
-    store = Store(tmp_path / "cache", hosts=["s3://bucket"])
-    written: list[int] = []  # to the weights, where each block begins
+    there: list[int] = []  # bytes of the weights: at the beginning, and after each block
 
-    def note(file: FileIO, content: bytes) -> None:
-        if str(file.name).endswith(WEIGHTS):
-            if stops and len(written) == 3:
-                raise KeyboardInterrupt
-            written.append(file.tell())
-        write(file, content)
+    class Noting(Progress):
+        def report(self, name: str, size: int) -> None:
+            if name == WEIGHTS:
+                there.append(size)
+                if there == [0, BLOCK, 2 * BLOCK, 3 * BLOCK]:
+                    raise KeyboardInterrupt
 
-    monkeypatch.setattr("models.store.download.write", note)
-    stops = True
+    store = hasty(tmp_path / "cache", hosts=["s3://bucket"], progress=Noting)
     with pytest.raises(KeyboardInterrupt):
         store.fetch("s3://bucket/models/tiny")
-    stops = False
     if changed:
         weights = (directory / WEIGHTS).read_bytes()
         (directory / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
         bucket.pipe_file(f"bucket/models/tiny/{WEIGHTS}", (directory / WEIGHTS).read_bytes())
     with store.fetch("s3://bucket/models/tiny") as held:
         assert held.checksum == Checksum.of(directory)
-    assert written[3] == (0 if changed else 3 * BLOCK)
+    assert there[4] == (0 if changed else 3 * BLOCK)
 
 
 def test_a_model_in_a_bucket_of_google(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: Path) -> None:
@@ -201,10 +186,10 @@ def test_a_model_in_a_bucket_of_google(monkeypatch: pytest.MonkeyPatch, tmp_path
         server.put(directory, "/bucket/models/tiny")
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         server.cuts[:] = [BLOCK, BLOCK // 2]
-        with Store(tmp_path / "cache", hosts=["gs://bucket"]).fetch("gs://bucket/models/tiny") as held:
+        with hasty(tmp_path / "cache", hosts=["gs://bucket"]).fetch("gs://bucket/models/tiny") as held:
             assert held.checksum == Checksum.of(directory)
         with pytest.raises(UnknownModel, match=r"gs://bucket/none: there is no config\.json"):
-            Store(tmp_path / "cache", hosts=["gs://bucket"]).fetch("gs://bucket/none")
+            hasty(tmp_path / "cache", hosts=["gs://bucket"]).fetch("gs://bucket/none")
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
@@ -214,7 +199,7 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)  # imported already
     with pytest.raises(Unavailable, match=f"{protocol}://b/c needs the package {package}: pip install {package}"):
-        Store(tmp_path, hosts=[f"{protocol}://b"]).fetch(f"{protocol}://b/c")
+        hasty(tmp_path, hosts=[f"{protocol}://b"]).fetch(f"{protocol}://b/c")
 
 
 def test_signatures_are_not_said() -> None:

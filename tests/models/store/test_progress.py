@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from models.store.progress import Progress
+from models.store.progress import EVERY, Progress
 
 
 class Terminal(io.StringIO):
@@ -23,12 +23,13 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "4.00M/4.00M" in sys.stderr.getvalue()
 
 
-def test_lines_in_the_log_elsewhere(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_lines_in_the_log_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("models.store.progress.EVERY", 0)
-    with Progress("hf:a/b", 4_000_000) as progress:
+    now = 0.0
+    with Progress("hf:a/b", 4_000_000, clock=lambda: now) as progress:
+        now += EVERY
         progress.report("a", 1_000_000)
-        monkeypatch.setattr("models.store.progress.EVERY", 1000)
+        now += 0.9 * EVERY
         progress.report("a", 2_000_000)
         progress.report("b", 2_000_000)
     first, second, last = caplog.messages

@@ -17,26 +17,23 @@ from models.checkpoint.checksum import Checksum
 from models.errors import BadInput, Unavailable, UnknownModel
 from models.local import LocalTranslator
 from models.store.store import Store
-from tests.models.elsewhere import WEIGHTS, Asked, Server, serving
+from tests.models.elsewhere import BLOCK, WEIGHTS, Asked, Server, hasty, serving
 
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
-BLOCK = 16384
 ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import logging, sys
 from pathlib import Path
-from models.store import download, origin
 from models.errors import ModelError
 from models.store.store import Store
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-origin.BLOCK, download.PAUSE = 16384, 0.001
 directory, hosts, *references = sys.argv[1:]
 for reference in references:
     try:
-        held = Store(Path(directory), hosts=hosts.split(",")).fetch(reference)
+        held = Store(Path(directory), hosts=hosts.split(","), request=16384, pause=0.001).fetch(reference)
         print(held.directory, flush=True)
     except ModelError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
@@ -59,13 +56,7 @@ def reference(server: Server, directory: Path) -> str:
 
 @pytest.fixture
 def store(server: Server, tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", hosts=[server.host])
-
-
-@pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.store.download.PAUSE", 0.001)
-    monkeypatch.setattr("models.store.origin.BLOCK", BLOCK)
+    return hasty(tmp_path / "cache", hosts=[server.host])
 
 
 @pytest.fixture
@@ -139,7 +130,7 @@ def test_a_model_is_fetched_once_and_needs_nobody_afterwards(
 def test_a_translator_holds_it_until_it_is_closed(
     server: Server, reference: str, directory: Path, tmp_path: Path
 ) -> None:
-    store = Store(tmp_path / "cache", budget=int(1.5 * weigh_all(directory)), hosts=[server.host])
+    store = hasty(tmp_path / "cache", budget=int(1.5 * weigh_all(directory)), hosts=[server.host])
     other = server.put(directory, "/other")
     with LocalTranslator.load(reference, store=store) as translator, LocalTranslator.load(str(directory)) as local:
         texts = ["Il dort.", "Je vais dormir."]
@@ -156,7 +147,7 @@ def test_a_translator_holds_it_until_it_is_closed(
 def test_a_translator_that_cannot_be_loaded_holds_nothing(
     server: Server, reference: str, directory: Path, tmp_path: Path
 ) -> None:
-    store = Store(tmp_path / "cache", budget=int(1.5 * weigh_all(directory)), hosts=[server.host])
+    store = hasty(tmp_path / "cache", budget=int(1.5 * weigh_all(directory)), hosts=[server.host])
     with pytest.raises(BadInput) as caught:
         LocalTranslator.load(reference, store=store, target_tokens={"xx": ">>xx<<"})
     store.fetch(server.put(directory, "/other")).release()
@@ -224,11 +215,11 @@ def test_a_file_that_is_missing_there(store: Store, server: Server, reference: s
     assert not files(tmp_path / "cache")
 
 
-def test_nobody_there(store: Store, reference: str, server: Server) -> None:
+def test_nobody_there(store: Store, reference: str, server: Server, tmp_path: Path) -> None:
     with serving(Server()) as gone:
         pass
     with pytest.raises(Unavailable, match="failed 5 times"):
-        Store(store._cache.directory, hosts=[gone.host]).fetch(f"{gone.url}/model")
+        hasty(tmp_path / "cache", hosts=[gone.host]).fetch(f"{gone.url}/model")
 
 
 # Cuts
@@ -310,10 +301,8 @@ def test_without_a_tag_no_part_is_trusted(store: Store, server: Server, referenc
 
 
 @pytest.mark.parametrize("has_sizes", [True, False])
-def test_larger_than_any_model(
-    store: Store, server: Server, reference: str, monkeypatch: pytest.MonkeyPatch, has_sizes: bool, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("models.checkpoint.files.LARGEST_WEIGHTS", 2 * BLOCK)
+def test_larger_than_any_model(server: Server, reference: str, has_sizes: bool, tmp_path: Path) -> None:
+    store = hasty(tmp_path / "cache", hosts=[server.host], largest_weights=2 * BLOCK)
     server.has_sizes = has_sizes
     with pytest.raises(UnknownModel, match=rf"at most {2 * BLOCK} were|more came than the {2 * BLOCK} bytes"):
         store.fetch(reference)
@@ -361,7 +350,7 @@ def test_checksums_of_models_that_are_here(store: Store, directory: Path) -> Non
 
 @pytest.mark.parametrize("path", ["/model/config.json", f"/model/{WEIGHTS}"])
 def test_a_redirect_to_another_host_is_not_followed(
-    store: Store, server: Server, reference: str, directory: Path, path: str
+    store: Store, server: Server, reference: str, directory: Path, path: str, tmp_path: Path
 ) -> None:
     with serving(Server()) as other:
         other.put(directory)
@@ -370,7 +359,7 @@ def test_a_redirect_to_another_host_is_not_followed(
             store.fetch(reference)
         assert not other.asked
         assert "secret" not in str(caught.value)
-        Store(store._cache.directory, hosts=[server.host, other.host]).fetch(reference).release()
+        hasty(tmp_path / "cache", hosts=[server.host, other.host]).fetch(reference).release()
         assert other.asked
 
 
@@ -382,7 +371,7 @@ def test_a_redirect_to_what_is_not_encrypted(store: Store, server: Server, refer
 
 def test_hosts_are_asked_for_nothing_unless_they_are_allowed(server: Server, reference: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=f"{server.host} is not among the hosts"):
-        Store(tmp_path).fetch(reference)
+        hasty(tmp_path).fetch(reference)
     assert not server.asked
 
 
@@ -409,7 +398,7 @@ def test_a_pickle_that_would_run_does_not_come_into_place(
 @pytest.mark.parametrize(("budget", "hosts"), [(0, []), (-1, []), (1, ["https://a.example"])])
 def test_a_store_that_cannot_be(budget: int, hosts: list[str], tmp_path: Path) -> None:
     with pytest.raises(BadInput):
-        Store(tmp_path, budget=budget, hosts=hosts)
+        hasty(tmp_path, budget=budget, hosts=hosts)
 
 
 # Archives
@@ -476,7 +465,7 @@ def test_a_broken_model_stays_while_no_other_can_be_had(
 def test_the_least_recently_used_goes(server: Server, directory: Path, tmp_path: Path) -> None:
     references = [server.put(directory, f"/{name}") for name in "abc"]
     size = weigh_all(directory)
-    store = Store(tmp_path / "cache", budget=int(2.5 * size), hosts=[server.host])
+    store = hasty(tmp_path / "cache", budget=int(2.5 * size), hosts=[server.host])
     a, b = (store.fetch(reference) for reference in references[:2])
     a.release()
     b.release()
@@ -495,7 +484,7 @@ def test_the_least_recently_used_goes(server: Server, directory: Path, tmp_path:
 
 def test_what_dead_downloads_left_goes_first(server: Server, directory: Path, tmp_path: Path) -> None:
     size = weigh_all(directory)
-    store = Store(tmp_path / "cache", budget=int(2.5 * size), hosts=[server.host])
+    store = hasty(tmp_path / "cache", budget=int(2.5 * size), hosts=[server.host])
     kept = store.fetch(server.put(directory, "/a"))
     kept.release()
     server.put(directory, "/b")
@@ -511,14 +500,14 @@ def test_what_dead_downloads_left_goes_first(server: Server, directory: Path, tm
 
 def test_a_model_larger_than_the_budget(server: Server, reference: str, directory: Path, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"do not fit into the 0\.0 MB"):
-        Store(tmp_path, budget=10_000, hosts=[server.host]).fetch(reference)
+        hasty(tmp_path, budget=10_000, hosts=[server.host]).fetch(reference)
     assert server.sent == 0
 
 
 def test_a_model_that_others_hold_is_not_removed(server: Server, directory: Path, tmp_path: Path, child: Child) -> None:
     """Nor when the budget is overdrawn; but when they are dead, however they died."""
     size = weigh_all(directory)
-    store = Store(tmp_path / "cache", budget=int(1.5 * size), hosts=[server.host])
+    store = hasty(tmp_path / "cache", budget=int(1.5 * size), hosts=[server.host])
     first, second = server.put(directory, "/a"), server.put(directory, "/b")
     with store.fetch(first) as held:
         process = child(tmp_path / "cache", server.host, first)

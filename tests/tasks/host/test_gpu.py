@@ -1,4 +1,4 @@
-"""Which GPUs there are, and that a worker is pinned to one before torch is there. NVML's list is pretended.
+"""Lists of GPUs, and the pinning of a worker to a GPU before torch is imported. NVML's list is pretended.
 
 In the directory `pretended` is a module `pynvml` that comes before the real one on a process's path, and one that says
 what the environment is when the import of torch begins. All else is real, torch included.
@@ -33,7 +33,7 @@ def test_the_pretence_has_only_what_nvml_has(nvml: ModuleType) -> None:
         ("2, 0", ["GPU-1c", "GPU-0a"]),
         ("GPU-1b,GPU-0", ["GPU-1b", "GPU-0a"]),
         ("MIG-77aa88bb99,1", ["MIG-77aa88bb99", "GPU-1b"]),
-        ("1,GPU-1,0", ["GPU-1b"]),  # two begin so
+        ("1,GPU-1,0", ["GPU-1b"]),  # two UUIDs begin with GPU-1
         ("1,-1,0", ["GPU-1b"]),
         ("0,3,1", ["GPU-0a"]),
         ("0,MIG-0,1", ["GPU-0a"]),
@@ -114,7 +114,7 @@ def test_a_worker_is_pinned_before_torch_is_imported(spawn, pretended: dict[str,
     ):
         worker = spawn("celery", "-A", "tasks", "worker", *arguments, **pretended, **environ)
         seen = f"torch would see {uuid} PCI_BUS_ID"
-        # That there is no such GPU is what torch finds out.
+        # torch finds out that there is no such GPU.
         started.append((worker, (f"{name}@{host}", seen, "cannot be used on cuda:0")))
     for worker, sentences in started:
         assert worker.process.wait(60) == 1

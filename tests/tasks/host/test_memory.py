@@ -1,4 +1,4 @@
-"""How much memory there is for models."""
+"""The limits of memory, and the share of it that is for models."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ import pytest
 from tasks.host import memory
 
 
-def test_half_of_what_is_available_is_for_models_and_divided_in_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "on_gpu", lambda: None)
-    monkeypatch.setattr(memory, "available", lambda: 8_000_000_000)
-    assert memory.for_models(1) == 4_000_000_000
-    assert memory.for_models(4) == 1_000_000_000
+def test_half_of_what_is_available_is_for_models_and_divided_in_a_pool() -> None:
+    assert memory.share(8_000_000_000, 1) == 4_000_000_000
+    assert memory.share(8_000_000_000, 4) == 1_000_000_000
 
 
 @pytest.fixture
-def cgroups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str, str], None]:
-    """Puts this process into a control group, with a limit in a file."""
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "PROCESS_CGROUPS", tmp_path / "self")
+def cgroups(tmp_path: Path) -> Callable[[str, str, str], tuple[Path, Path]]:
+    """Pretends that a process is in a control group with a limit in a file; returns the paths that `limit` reads."""
 
-    def put(line: str, file: str, limit: str) -> None:
+    def put(line: str, file: str, limit: str) -> tuple[Path, Path]:
         (tmp_path / "self").write_text(f"12:cpu,cpuacct:/elsewhere\n{line}\n")
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(f"{limit}\n")
+        return tmp_path / "self", tmp_path
 
     return put
 
@@ -36,10 +33,9 @@ def cgroups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, s
 MACHINE = os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
 
 
-def test_without_a_control_group_the_machine_is_the_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(memory, "PROCESS_CGROUPS", tmp_path / "none")
-    assert memory.limit() == MACHINE
-    assert 4096 < memory.available() <= MACHINE
+def test_without_a_control_group_the_machine_is_the_limit(tmp_path: Path) -> None:
+    assert memory.limit(tmp_path / "none") == MACHINE
+    assert 4096 < memory.available(tmp_path / "none") <= MACHINE
 
 
 @pytest.mark.parametrize(
@@ -51,26 +47,22 @@ def test_without_a_control_group_the_machine_is_the_limit(monkeypatch: pytest.Mo
         ("0::/../outside", "memory.max"),
         ("4:memory:/", "memory/memory.limit_in_bytes"),
         ("4:hugetlb,memory:/docker/1f", "memory/docker/1f/memory.limit_in_bytes"),
-        ("4:memory:/docker/1f", "memory/memory.limit_in_bytes"),  # in the container, where that path is not
+        ("4:memory:/docker/1f", "memory/memory.limit_in_bytes"),  # in the container, which does not have that path
     ],
 )
 def test_a_control_group_limits_and_so_does_one_around_it(
-    cgroups: Callable[[str, str, str], None], line: str, file: str
+    cgroups: Callable[[str, str, str], tuple[Path, Path]], line: str, file: str
 ) -> None:
-    cgroups(line, file, "max")
-    assert memory.limit() == MACHINE
-    cgroups(line, file, str(2**63 - 4096))  # how v1 says that there is none
-    assert memory.limit() == MACHINE
-    cgroups(line, file, "4096")
-    assert memory.limit() == memory.available() == 4096
+    assert memory.limit(*cgroups(line, file, "max")) == MACHINE
+    assert memory.limit(*cgroups(line, file, str(2**63 - 4096))) == MACHINE  # control groups v1: no limit
+    said = cgroups(line, file, "4096")
+    assert memory.limit(*said) == memory.available(*said) == 4096
 
 
-def test_the_lowest_limit_counts(cgroups: Callable[[str, str, str], None]) -> None:
+def test_the_lowest_limit_counts(cgroups: Callable[[str, str, str], tuple[Path, Path]]) -> None:
     cgroups("0::/outer/inner", "outer/inner/memory.max", "8192")
-    cgroups("0::/outer/inner", "outer/memory.max", "4096")
-    assert memory.limit() == 4096
+    assert memory.limit(*cgroups("0::/outer/inner", "outer/memory.max", "4096")) == 4096
 
 
-def test_another_controllers_limit_is_not_memorys(cgroups: Callable[[str, str, str], None]) -> None:
-    cgroups("4:pids:/", "memory/memory.limit_in_bytes", "4096")
-    assert memory.limit() == MACHINE
+def test_another_controllers_limit_is_not_memorys(cgroups: Callable[[str, str, str], tuple[Path, Path]]) -> None:
+    assert memory.limit(*cgroups("4:pids:/", "memory/memory.limit_in_bytes", "4096")) == MACHINE

@@ -1,27 +1,24 @@
-"""A pool of real processes, which are killed, told to stop, and do not start; and a supervisor that is killed."""
+"""A pool of real processes that are killed, are told to stop, or do not start, and a supervisor that is killed."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 import requests
-from celery import signals
 from celery.bin.celery import celery
 from celery.bin.worker import worker
 from click.testing import CliRunner
@@ -30,8 +27,9 @@ from kombu import Connection
 from app.broker.rpc import CeleryTranslator
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.reply import TranslateReply
-from tasks.pool import command
-from tasks.pool.command import Backoff, Supervision, Supervisor, Worker, divide, serve_metrics, usable_cores
+from tasks.host.cores import divide, usable_cores
+from tasks.pool.command import serve_metrics
+from tasks.pool.supervisor import PoolWorker
 from tasks.queues import topology
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
@@ -43,37 +41,9 @@ QUICKLY = ("--", "--loglevel=INFO", "--without-mingle", "--without-gossip")
 Ask = Callable[..., TranslateReply]
 
 
-@pytest.mark.parametrize(
-    ("cores", "count", "divided"),
-    [
-        ([0, 1, 2, 3], 2, [{0, 1}, {2, 3}]),
-        ([1, 3, 5, 7, 9], 2, [{1, 3}, {5, 7, 9}]),
-        ([4, 6], 1, [{4, 6}]),
-        ([4, 6], 3, [{4}, {6}, {4}]),
-    ],
-)
-def test_cores_are_divided_and_shared_where_they_lack(cores: list[int], count: int, divided: list[set[int]]) -> None:
-    assert divide(cores, count) == divided
-
-
-def test_a_quota_leaves_fewer_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5, 6})
-    monkeypatch.setattr(command, "cpu_budget", lambda: SimpleNamespace(count=4))
-    assert command.usable_cores() == [3, 4, 5, 6]
-    monkeypatch.setattr(command, "cpu_budget", lambda: SimpleNamespace(count=2))
-    assert {len(set(command.usable_cores())) for _ in range(20)} == {2}
-    assert {core for _ in range(50) for core in command.usable_cores()} == {3, 4, 5, 6}
-
-
-def test_the_pause_doubles_up_to_a_bound_and_begins_anew_after_a_healthy_while() -> None:
-    backoff = Backoff()
-    assert [backoff.after(0) for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
-    assert [backoff.after(worked) for worked in (59, 60, 0, 1000)] == [30, 1, 2, 1]
-
-
 @pytest.fixture
 def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What `celery -A tasks pool` with these arguments says when it does not start."""
+    """The error message of `celery -A tasks pool` with these arguments."""
     monkeypatch.setattr(worker, "params", list(worker.params))  # each call would add the application's options to it
 
     def call(*arguments: str) -> str:
@@ -87,15 +57,15 @@ def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Say either --gpus or --processes."),
-        (["--gpus", "all", "--processes", "2"], "Say either --gpus or --processes."),
+        ([], "Use either --gpus or --processes."),
+        (["--gpus", "all", "--processes", "2"], "Use either --gpus or --processes."),
         (["--processes", "0"], "0 is not in the range x>=1."),
         (["--processes", "2", "--nope"], "No such option '--nope'."),
         (["--processes", "2", "--", "--nope"], "No such option '--nope'."),
-        (["--processes", "2", "--", "-nsame@%h"], "The pool itself says which GPU a worker has, and its name"),
+        (["--processes", "2", "--", "-nsame@%h"], "The pool itself sets each worker's --gpu, --hostname"),
         (["--processes", "2", "--metrics", "9101"], "HOST:PORT with a port from 1 to 65535"),
         (["--processes", "2", "--metrics", "h:65535"], "no port is left for worker 1 after h:65535: the last one is"),
-        (["--processes", "2", "--", "--metrics", "h:9101"], "Say --metrics before the --"),
+        (["--processes", "2", "--", "--metrics", "h:9101"], "Put --metrics before the --"),
         (["--gpus", "0,3"], "GPU 3 does not exist. This host has: 0 (NVIDIA A100, 80 GiB), 1 (NVIDIA L4, 24 GiB), 2"),
         (["--gpus", "1,1"], "--gpus 1,1 names a GPU twice."),
     ],
@@ -110,53 +80,12 @@ def test_without_a_gpu_there_is_no_pool_on_gpus(
     refusal: Callable[..., str], nvml: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES= leaves no GPU. Use --processes." in refusal("--gpus", "all")
-
-
-DEAF = """if True:
-    import signal, socket, sys
-    for number in (signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, lambda number, _: print(number, file=open(sys.argv[1], "a")))
-    line = socket.socket(fileno=int(sys.argv[2].partition("=")[2]))
-    line.send(b"ready")
-    while True:
-        signal.pause()
-"""
-
-
-def test_every_signal_is_harsher_than_the_one_before(
-    tmp_path: Path, threads: ThreadPoolExecutor, eventually: Callable[..., None]
-) -> None:
-    heard = tmp_path / "heard"
-    heard.touch()
-    deaf = Worker("deaf", [str(heard)])
-    supervisor = Supervisor([sys.executable, "-c", DEAF], [deaf])
-    running = threads.submit(supervisor.run)
-    eventually(lambda: deaf.proven)
-    for numbers in ([15], [15, 3]):
-        supervisor.events.put(signal.SIGINT)
-        eventually(lambda numbers=numbers: [int(line) for line in heard.read_text().split()] == numbers)
-    supervisor.events.put(signal.SIGINT)
-    assert running.result(30) == 0
-
-
-def test_what_cannot_be_executed_cannot_start(tmp_path: Path) -> None:
-    assert Supervisor([str(tmp_path)], [Worker("nothing", [])]).run() == 1
-
-
-def test_a_supervisor_is_gone_too_that_has_not_read_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
-    monkeypatch.setattr(os, "kill", lambda *_: ended.set())
-    ours, theirs = socket.socketpair()
-    Supervision(SimpleNamespace(), supervisor=theirs.detach()).start(None)
-    signals.worker_ready.send(sender=None)
-    ours.close()
-    assert ended.wait(30)
+    assert "CUDA_VISIBLE_DEVICES= leaves no GPU. Use --processes" in refusal("--gpus", "all")
 
 
 @pytest.fixture
 def start_pool(broker: PrivateRabbitMQ, spawn: Spawn, eventually: Callable[..., None], models: Path) -> Spawn:
-    """Starts a pool of echo workers, and waits until so many are ready."""
+    """Starts a pool of echo workers, and waits until `ready` of them are ready."""
 
     def start(*arguments: str, ready: int, **environ: str) -> Service:
         environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models), **environ}
@@ -173,18 +102,18 @@ def count(pool: Service, sentence: str) -> int:
 
 
 def processes(pool: Service) -> dict[str, psutil.Process]:
-    """Those of the workers that run, by name."""
+    """The running processes of the workers, by name."""
     running = psutil.Process(pool.process.pid).children()
     return {(line := each.cmdline())[line.index("--hostname") + 1]: each for each in running}
 
 
 def last(pool: Service, name: str) -> str:
-    """What the log says of a worker at last: `starts`, `is ready` or `ended`."""
+    """The last state of a worker in the log: `starts`, `is ready` or `ended`."""
     return re.findall(rf"{name} (starts|is ready|ended)", pool.log.read_text())[-1]
 
 
 def gone(pool: Service) -> bool:
-    """Whether no process that the pool ever started runs."""
+    """Whether all processes that the pool has started have ended."""
     return not any(psutil.pid_exists(int(pid)) for pid in re.findall(r"starts as process (\d+)", pool.log.read_text()))
 
 
@@ -192,7 +121,7 @@ def gone(pool: Service) -> bool:
 def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_request(
     start_pool: Spawn, ask: Ask, translator: CeleryTranslator, threads: ThreadPoolExecutor, eventually: Any
 ) -> None:
-    pool = start_pool("--processes", "2", ready=2, TOLK_CONCURRENCY="4", ECHO_PAUSE="0.1")
+    pool = start_pool("--processes", "2", "--pause", "0.1", ready=2, TOLK_CONCURRENCY="4")
     workers = processes(pool)
     assert workers.keys() == {f"cpu0@{HOST}", f"cpu1@{HOST}"}
     cores = {name: each.cpu_affinity() for name, each in workers.items()}
@@ -218,7 +147,7 @@ def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_reque
 
 
 def test_every_worker_serves_its_metrics_on_a_port_of_its_own() -> None:
-    workers = [Worker(name, ["--gpu", "none"]) for name in "abc"]
+    workers = [PoolWorker(name, ["--gpu", "none"]) for name in "abc"]
     serve_metrics(workers, Address("::1", 65533))
     assert [each.arguments for each in workers] == [
         ["--gpu", "none", "--metrics", f"[::1]:{port}"] for port in (65533, 65534, 65535)
@@ -276,8 +205,8 @@ def test_a_worker_per_gpu_which_shuts_down_when_its_supervisor_is_gone(
 def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     broker: PrivateRabbitMQ, start_pool: Spawn, ask: Ask, threads: ThreadPoolExecutor, eventually: Any, kills: int
 ) -> None:
-    """What comes back is taken by the three others at once: the load leaves them room, and so nothing dies thrice."""
-    pool = start_pool("--processes", "4", ready=4, TOLK_CONCURRENCY="8", ECHO_PAUSE="0.1")
+    """The three other workers have room for the requests that come back, so no request fails three deliveries."""
+    pool = start_pool("--processes", "4", "--pause", "0.1", ready=4, TOLK_CONCURRENCY="8")
     stopped, numbers, chance = threading.Event(), itertools.count(), random.Random(4)
     victim = f"cpu2@{HOST}"
 
@@ -299,7 +228,7 @@ def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     for each in clients:
         each.result()
     received = Counter(re.findall(r"\[(\S+)\] received", pool.log.read_text()))
-    assert max(received.values()) > 1  # some came back
+    assert max(received.values()) > 1  # some requests were delivered again
     with Connection(broker.url) as connection:
         assert topology.dead_letter_queue()(connection.default_channel).queue_declare().message_count == 0
     assert pool.stop() == 0

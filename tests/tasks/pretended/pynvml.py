@@ -1,4 +1,4 @@
-"""A host of three GPUs, as NVML would tell of it. A handle is (index, UUID, name, GiB)."""
+"""A pretended NVML of a host with three GPUs. A handle is (index, UUID, name, GiB)."""
 # ruff: noqa: N801, N802 - NVML's names
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Python imports this when it starts: it says what the environment is when the import of torch begins."""
+"""Python imports this module when it starts. It prints the environment when the import of torch begins."""
 
 from __future__ import annotations
 

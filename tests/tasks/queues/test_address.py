@@ -1,4 +1,4 @@
-"""The broker's address from a variable or a file, and TLS with it: who may be spoken to, and how it is said."""
+"""The broker's address from a variable or a file, and TLS: which brokers are trusted, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import IO, Any
 import pytest
 import requests
 from celery import Celery
-from celery.exceptions import ImproperlyConfigured
 from kombu.exceptions import OperationalError
 
 from launch.rabbitmq import PrivateRabbitMQ
+from tasks.environment import SettingsError
 from tasks.queues import address
 
 SECRET = "amqp://tolk:s3cret@127.0.0.1/tolk"
@@ -34,9 +34,9 @@ def test_an_address_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for content, said in ((None, "No such file"), (b"\n", "is empty"), (b"\xff", "can't decode")):
         if content is not None:
             file.write_bytes(content)
-        with pytest.raises(ImproperlyConfigured, match=f"^CELERY_BROKER_URL_FILE, {file}, .*{said}"):
+        with pytest.raises(SettingsError, match=f"^CELERY_BROKER_URL_FILE: .*{file}.*{said}"):
             address.address({"CELERY_BROKER_URL_FILE": str(file)})
-    with pytest.raises(ImproperlyConfigured, match="both set") as refused:
+    with pytest.raises(SettingsError, match="not both") as refused:
         address.address({"CELERY_BROKER_URL": SECRET, "CELERY_BROKER_URL_FILE": str(file)})
     assert "s3cret" not in str(refused.value)
 
@@ -57,7 +57,7 @@ def test_an_address_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_would_not_be_safe_is_refused(url: str, environ: dict[str, str], said: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=said) as refused:
+    with pytest.raises(SettingsError, match=said) as refused:
         address.tls(url, environ)
     assert "s3cret" not in str(refused.value)
 
@@ -71,7 +71,7 @@ def test_a_certificate_has_to_be_valid_for_the_host() -> None:
 
 
 class TLSRabbitMQ(PrivateRabbitMQ):
-    """Takes TLS alone, as `localhost`; who connects has to show a certificate, too."""
+    """A RabbitMQ that accepts only TLS, as `localhost`, and only clients that have a certificate."""
 
     def __init__(self, directory: Path, log: IO[bytes], certificates: Path) -> None:
         super().__init__(directory, log)
@@ -99,7 +99,7 @@ class TLSRabbitMQ(PrivateRabbitMQ):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two authorities, `ca` and `other`, and what `ca` signed: `localhost`, and `client` for those who connect."""
+    """Two certificate authorities, `ca` and `other`, and two certificates by `ca`: `localhost` and `client`."""
     directory = tmp_path_factory.mktemp("certificates")
     signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:false"]
     for name, more in {"ca": [], "other": [], "localhost": signed, "client": signed}.items():
@@ -118,7 +118,7 @@ def tls_broker(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def trusting(certificates: Path, ca: str, *, client: bool = True) -> dict[str, str]:
-    """What the environment says."""
+    """The variables of an environment that trusts an authority."""
     shown = {f"TOLK_BROKER_{kind}": f"{certificates}/client.{end}" for kind, end in (("CERT", "pem"), ("KEY", "key"))}
     return {"TOLK_BROKER_CA": f"{certificates}/{ca}.pem", **(shown if client else {})}
 
@@ -139,7 +139,7 @@ def test_a_round_trip_over_tls(
     environ = {"CELERY_BROKER_URL_FILE": str(file), **trusting(certificates, "ca")}
     worker = start_worker("", app="echo", **environ)
     url = start_web("", **environ)
-    texts = ["é" * 10_000] * 5  # more than one record of TLS
+    texts = ["é" * 10_000] * 5  # longer than one TLS record
     query = (
         'mutation ($texts: [String!]!) { translate(input: {texts: $texts, target: "en"}) { translations { text } } }'
     )
@@ -169,7 +169,7 @@ def test_a_round_trip_over_tls(
         ("ca", "localhost", True, None),
         ("other", "localhost", True, "certificate verify failed"),
         ("ca", "127.0.0.1", True, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
-        ("ca", "localhost", False, "."),  # of several, which one comes first
+        ("ca", "localhost", False, "."),  # any message: which of several errors comes first depends on timing
     ],
 )
 def test_nobody_is_spoken_to_whose_certificate_does_not_fit(

@@ -1,4 +1,4 @@
-"""What becomes of messages that no worker can take: dead letters, with a reason, and without a word of their texts."""
+"""Messages that no worker can take become dead letters; the log has a reason, and none of their texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CALL = json.dumps([[{"texts": ["a secret"]}], {}, {}]).encode()
 
 
 def poison(reason: str, body: bytes = CALL, **changes: Any) -> tuple[str, bytes, dict[str, Any]]:
-    """The reason why it will be a dead letter; how a message is published that differs from a good one."""
+    """The reason for which a message becomes a dead letter, and the differences from a good message."""
     headers = {"task": TASK, "id": "poison", **changes.pop("headers", {})}
     properties = {"content_type": "application/json", "content_encoding": "utf-8", "headers": headers, **changes}
     return reason, body, properties

@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus, to the number; and whether it says of itself that it is well."""
+"""The exact values that a worker reports to Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.broker.rpc import CeleryTranslator
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
 from models.engine.options import DecodingOptions
 from models.engine.stats import BATCH_SIZES, EngineStats
@@ -30,9 +31,8 @@ from tasks.contract.reply import TranslateReply
 from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
-from tasks.worker import metrics
-from tasks.worker.metrics import CLIENTS, PATIENCE, Health, Server, WorkerMetrics
-from tasks.worker.watchdog import Watchdog
+from tasks.worker.health import Health
+from tasks.worker.metrics import CLIENTS, Server, WorkerCollector
 from telemetry.address import Address
 from tests.conftest import Service, Spawn
 
@@ -74,7 +74,7 @@ Ask = Callable[..., TranslateReply]
 
 @dataclass(frozen=True)
 class Samples:
-    """What was scraped."""
+    """The samples of one scrape."""
 
     values: dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -106,7 +106,7 @@ def health(port: int) -> tuple[int, str]:
 
 
 def listening(service: Service) -> list[tuple[str, int]]:
-    """Where a process waits for connections."""
+    """The addresses on which a process listens."""
     connections = psutil.Process(service.process.pid).net_connections("tcp")
     return [tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN]
 
@@ -146,7 +146,7 @@ def test_what_a_worker_did_is_counted_to_the_number(
     assert rise("tolk_target_tokens_total", model="a") == expected.target_tokens
     assert rise("tolk_batch_sentences_sum", model="a") == expected.batch_sentences
     assert rise("tolk_batch_tokens_total", model="a") == expected.batch_tokens
-    steps = rise("tolk_steps_total", model="a")  # two sentences of a text share them or do not
+    steps = rise("tolk_steps_total", model="a")  # two sentences of a text may share steps
     assert expected.batch_sentences / 2 <= steps <= expected.batch_sentences
     assert rise("tolk_batch_sentences_count", model="a") == rise("tolk_batch_sentences_bucket", model="a", le="2.0")
     assert rise("tolk_batch_sentences_count", model="a") == steps
@@ -177,12 +177,12 @@ def test_tasks_are_counted_by_their_outcome(
     port = free_port()
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_METRICS=f"127.0.0.1:{port}")
     ask("#sleep 0.3")
-    ask("un", "#bad")  # one text fails, the task does not
+    ask("un", "#bad")  # one text fails, the task succeeds
     for _ in range(3):
         with pytest.raises(TolkError):
             ask("#fail")
     with pytest.raises(TolkError):
-        translator.translate(TranslateRequest(("un",), "en", "a", time.time() + 60, version="other"), "versions")
+        ask_models(translator, "versions", [TranslateRequest(("un",), "en", "a", time.time() + 60, version="other")])
     asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
     eventually(lambda: worker.logged("cancelled", "received"))
     translator.cancel("cancelled", None)
@@ -205,7 +205,7 @@ def test_nothing_listens_unless_it_is_told_to(broker: PrivateRabbitMQ, start_wor
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port on which another socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
 
@@ -216,8 +216,8 @@ def taken() -> Iterator[int]:
         (["--metrics", "{taken}"], {}, "its metrics cannot be served on {taken} (Address already in use)"),
         ([], {"TOLK_METRICS": "{taken}"}, "its metrics cannot be served on {taken} (Address already in use)"),
         (["--metrics", "nowhere.invalid:9101"], {}, "its metrics cannot be served on nowhere.invalid:9101 ("),
-        (["--metrics", "9101"], {}, "wanted is HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not '91"),
-        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS is HOST:PORT with a port from 1 to 65535"),
+        (["--metrics", "9101"], {}, "expected HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not '91"),
+        ([], {"TOLK_METRICS": "host:0"}, "TOLK_METRICS: expected HOST:PORT with a port from 1 to 65535"),
     ],
 )
 def test_a_worker_that_cannot_serve_them_ends_and_says_why(
@@ -233,44 +233,6 @@ def test_a_worker_that_cannot_serve_them_ends_and_says_why(
     assert worker.process.wait(60) != 0
     assert worker.says(filled(sentence))
     assert not worker.says("loading a")
-
-
-@pytest.mark.broker
-def test_a_worker_is_well_without_its_broker_for_a_while_and_not_for_ever(
-    new_broker: Callable[[], PrivateRabbitMQ],
-    spawn: Spawn,
-    eventually: Callable[..., None],
-    models: Path,
-    free_ports: Callable[[int], int],
-) -> None:
-    patient = free_ports(2)
-    impatient = patient + 1
-    with new_broker() as broker:
-        environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
-        broker.stop()
-        workers = [
-            spawn(
-                *("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", "--without-mingle"),
-                *("--loglevel=INFO", "--hostname", f"{port}@%h", "--metrics", f"127.0.0.1:{port}"),
-                **environ,
-                ECHO_PATIENCE=patience,
-            )
-            for port, patience in ((patient, str(PATIENCE)), (impatient, "1"))
-        ]
-        eventually(lambda: all(worker.says("Cannot connect to") for worker in workers), 60)
-        starting = (503, "The worker is starting: it has not reached its broker yet.\n")
-        assert health(patient) == health(impatient) == starting
-        broker.start()
-        eventually(lambda: health(patient)[0] == health(impatient)[0] == 200, 60)
-        eventually(lambda: all(worker.says(" ready.") for worker in workers))
-        broker.stop()
-        eventually(lambda: health(impatient)[0] == 503)
-        assert health(impatient)[1].startswith("The worker has been without its broker for ")
-        eventually(lambda: workers[0].says("Connection to broker lost"))
-        assert health(patient)[0] == 200
-        broker.start()
-        eventually(lambda: health(impatient)[0] == 200, 60)
-        assert [worker.stop() for worker in workers] == [0, 0]
 
 
 @pytest.mark.broker
@@ -295,37 +257,8 @@ def test_a_worker_whose_first_model_loads_is_not_well_yet(
     worker.process.kill()
 
 
-def test_what_the_watchdog_does_not_like_is_not_well() -> None:
-    step = [("b", 3.0), ("a", 61.0)]
-    engines: Any = SimpleNamespace(stalled=lambda: step, loading=lambda: None)
-    connected = SimpleNamespace(connection=SimpleNamespace(connected=True))
-    worker = SimpleNamespace(consumer=connected, app=SimpleNamespace(watchdog=Watchdog(engines, 60.0)))
-    health = Health(worker)
-    health.look()
-    assert health.complaint() == "Model a has been in one step for 61 s."
-    step.pop()
-    assert health.complaint() is None
-
-
-def test_how_long_the_broker_has_been_away_is_told_from_when_it_was_last_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(metrics, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    connection = SimpleNamespace(connected=True)
-    worker = SimpleNamespace(consumer=SimpleNamespace(connection=None), app=SimpleNamespace())
-    health = Health(worker)
-    health.look()
-    assert health.complaint() == "The worker is starting: it has not reached its broker yet."
-    worker.consumer.connection = connection
-    health.look()
-    connection.connected, now[0] = False, 100.0 + PATIENCE
-    health.look()
-    assert health.complaint() is None
-    now[0] += 1.0
-    assert health.complaint() == f"The worker has been without its broker for {PATIENCE + 1:.0f} s."
-
-
-def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All numbers differ, so none can stand for another."""
+def test_every_fact_has_its_place(nvml: ModuleType) -> None:
+    """All numbers differ, so that a test notices if two are confused."""
     engine = EngineStats(
         batches=tuple(range(1, len(BATCH_SIZES) + 2)),
         batch_sentences=1001,
@@ -343,13 +276,13 @@ def test_every_fact_has_its_place(nvml: ModuleType, monkeypatch: pytest.MonkeyPa
     loaded = LoadedStats(
         hits=1, misses=2, loads=3, failures=4, loading=5.5, evictions=6, waiting=7, bytes=8, budget=9
     )  # fmt: skip
-    engines = SimpleNamespace(
-        engines=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
+    memory_of_models = SimpleNamespace(
+        work_done=lambda: {"a": engine, "b": EngineStats()}, stats=lambda: loaded, loaded=lambda: ("a", "b", "c")
     )
-    monkeypatch.setattr(memory, "resident", lambda: 11)
-    monkeypatch.setattr(memory, "limit", lambda: 12)
-    app: Any = SimpleNamespace(engines=engines)
-    samples = collected(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30))
+    app: Any = SimpleNamespace(models=SimpleNamespace(memory=memory_of_models))
+    samples = collected(
+        WorkerCollector(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30), resident=lambda: 11, limit=lambda: 12)
+    )
     of_a = {
         "tolk_sentences_total": 1003,
         "tolk_source_tokens_total": 1005,
@@ -393,30 +326,37 @@ def test_a_driver_that_does_not_answer_hides_nothing_else(
 
     monkeypatch.setattr(nvml, "nvmlInit", fail)
     app: Any = SimpleNamespace()
-    assert collected(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30)).names() == {
+    assert collected(WorkerCollector(app, Gpu(1, "GPU-1b", "NVIDIA L4", 24 * 2**30))).names() == {
         "tolk_memory_bytes",
         "tolk_memory_limit_bytes",
     }
     assert "GPU is lost" in caplog.text
 
 
-def collected(app: Any, gpu: Gpu | None) -> Samples:
+def collected(collector: WorkerCollector) -> Samples:
     registry = CollectorRegistry()
-    registry.register(WorkerMetrics(app, gpu))
+    registry.register(collector)
     return Samples.parse(generate_latest(registry).decode())
+
+
+@contextmanager
+def serving(port: int, **options: float) -> Iterator[None]:
+    health = Health(SimpleNamespace(consumer=None, app=SimpleNamespace()))
+    server = Server(Address("localhost", port), health, **options)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture
 def served(free_port: Callable[[], int]) -> Iterator[int]:
     """The port of a server of its own."""
     port = free_port()
-    server = Server(Address("localhost", port), Health(SimpleNamespace(consumer=None, app=SimpleNamespace())))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(port):
+        yield port
 
 
 def test_it_answers_what_it_is_for_and_nothing_else(served: int) -> None:
@@ -471,10 +411,10 @@ def test_clients_for_whom_there_is_no_thread_take_no_place(served: int, monkeypa
 
 @pytest.mark.parametrize("said", [b"", b"y"])
 def test_a_client_is_let_go_whatever_it_says(
-    served: int, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None], said: bytes
+    free_port: Callable[[], int], eventually: Callable[..., None], said: bytes
 ) -> None:
-    monkeypatch.setattr(metrics, "CLIENT_TIMEOUT", 0.1)
-    with socket.create_connection(("localhost", served)) as client:
+    port = free_port()
+    with serving(port, client_timeout=0.1), socket.create_connection(("localhost", port)) as client:
         client.setblocking(False)
         client.sendall(b"GET /healthz HTTP/1.1\r\nX-Header: " if said else b"")
 

@@ -1,4 +1,4 @@
-"""How a reply is sent, where the connection it was to go on is gone."""
+"""A reply is sent even if its connection is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def application(url: str) -> Celery:
 
 
 def send(celery: Celery, url: str) -> None:
-    """Sends a reply, which arrives."""
+    """Sends a reply and checks that it arrives."""
     with Connection(url) as connection:
         queue = Queue("tolk.reply", exclusive=True)(connection.default_channel)
         queue.declare()

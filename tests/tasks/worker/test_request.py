@@ -1,4 +1,4 @@
-"""A message in a worker, by itself."""
+"""A request in a worker, without a broker."""
 
 from __future__ import annotations
 

@@ -1,16 +1,14 @@
-"""Real workers on a real broker: how they start, refuse to start, are killed, stop, and what they write down."""
+"""Real workers on a real broker: they start, refuse to start, are killed and stop, and their logs and events."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import signal
 import threading
 import time
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -19,15 +17,13 @@ from celery import Celery
 from celery.events.event import get_exchange
 from kombu import Connection, Queue
 
+from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
-from models.engine.stats import EngineStats
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
-from tasks.registry.file import RegistryFile
-from tasks.worker.start import Models
 
 QUEUE = "tolk.translate.a.interactive"
 
@@ -50,40 +46,17 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
     assert worker.stop() == 0
 
 
-def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "models.toml"
-    entry = '[models.{}]\nreference = "./there"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
-    path.write_text(entry.format("old"))
-    made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
-    loader: Any = SimpleNamespace(
-        fetch=lambda model: SimpleNamespace(release=lambda: None),
-        estimate=lambda model, fetched: 1,
-        load=lambda model, fetched: made,
-    )
-    models = Models(RegistryFile(path), loader, budget=1, waiting=1)
-    with (
-        pytest.raises(TolkError, match=r"There is no model 'new'\. Models: old") as caught,
-        models.use("new", math.inf),
-    ):
-        pass
-    assert caught.value.code is Code.UNKNOWN_MODEL
-    path.write_text(entry.format("old") + entry.format("new"))
-    with models.use("new", math.inf) as found:
-        assert found is made
-    models.close()
-
-
 @pytest.mark.broker
 @pytest.mark.parametrize(
     ("arguments", "environ", "sentence"),
     [
         (["--queues", "tolk.translate.gone.bulk"], {}, "model gone ("),
         (["--queues", "tolk.translate.nope.bulk"], {}, "tolk.translate.nope.bulk"),
-        (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU is the number of a GPU, or none, not 'gpu'"),
-        (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION is auto, float32"),
-        (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY is a number from 1"),
-        (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY is a number of bytes, such as 4000000000, 4GB"),
-        (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES is a number of bytes"),
+        (["--queues", QUEUE], {"TOLK_GPU": "gpu"}, "TOLK_GPU: the number of a GPU, or none, was expected, not 'gpu'"),
+        (["--queues", QUEUE], {"TOLK_PRECISION": "int4"}, "TOLK_PRECISION: auto, float32"),
+        (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY: a whole number from 1"),
+        (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY: a number of bytes, such as 4000000000, 4GB"),
+        (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES: a whole number from 1"),
         (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is no host"),
         (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
@@ -123,7 +96,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
             assert ask(text).results[0].text == text
 
     first = start_worker(broker.url, app="echo", **environ)
-    clients = [threads.submit(client) for _ in range(32)]  # twice as many as two workers hold
+    clients = [threads.submit(client) for _ in range(32)]  # twice as many as the two workers hold
     try:
         for how in (signal.SIGTERM, signal.SIGQUIT):
             other = start_worker(broker.url, app="echo", **environ)
@@ -144,7 +117,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
 ) -> None:
     def ask_bulk(name: str) -> TranslateReply:
         request = TranslateRequest(("un",), "en", "a", deadline=time.time() + 60, priority="bulk")
-        return translator.translate(request, name)
+        return ask_models(translator, name, [request])
 
     begun = [threads.submit(ask, "#sleep 5", request_id=f"begun-{number}") for number in range(2)]
     eventually(lambda: waiting(broker) == 2)
@@ -161,7 +134,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
 
 
 def waiting(broker: PrivateRabbitMQ) -> int:
-    """How many requests wait for a worker of model `a`."""
+    """The number of requests that wait for a worker of model `a`."""
     with Connection(broker.url) as connection:
         queue = topology.translation_queue("a", "interactive")(connection.default_channel)
         return int(queue.queue_declare().message_count)
@@ -175,7 +148,7 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     innocents = [threads.submit(ask, f"#sleep 0.{number}") for number in range(20)]
     fatal = threads.submit(ask, "#die", request_id="fatal")
     eventually(lambda: waiting(broker) == 21)
-    for _ in range(3):  # twice with all the others, which come back with it; and by itself
+    for _ in range(3):  # two deliveries together with other requests, and the last one alone
         victim = spawn("celery", "-A", "echo", "--workdir", "tests/tasks", "worker", **environ)
         assert victim.process.wait(60) == -signal.SIGKILL
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
@@ -194,19 +167,6 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
 
 
 @pytest.mark.broker
-def test_cancelling_ends_the_task_too(broker, start_worker, translator, ask, threads, eventually, models: Path) -> None:
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = threads.submit(ask, "#sleep 60", request_id="cancelled")
-    eventually(lambda: worker.logged("cancelled", "received"))
-    assert translator.cancel("cancelled", None)
-    with pytest.raises(TolkError) as caught:
-        asked.result()
-    assert caught.value.code is Code.CANCELLED
-    eventually(lambda: worker.logged("cancelled", "CANCELLED"))
-    worker.stop()
-
-
-@pytest.mark.broker
 def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, ask, models: Path) -> None:
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
     reply = ask("un", "#sleep 60", "#bad", timeout=3)
@@ -217,7 +177,7 @@ def test_what_is_ready_by_the_deadline_arrives_before_it(broker, start_worker, a
 
 
 def watch(connection: Connection) -> Any:
-    """A queue that hears every event from now on."""
+    """A queue that receives every event from now on."""
     queue: Any = Queue(f"celeryev.{uuid4()}", get_exchange(connection), "#", exclusive=True)
     bound = queue(connection.default_channel)
     bound.declare()
@@ -225,7 +185,7 @@ def watch(connection: Connection) -> Any:
 
 
 def heard(monitor: Any) -> list[dict[str, Any]]:
-    """The events since the last time; a message holds one, or a list of them."""
+    """The events since the last call; a message contains one event or a list of events."""
     events: list[dict[str, Any]] = []
     while (message := monitor.get(no_ack=True)) is not None:
         events.extend([message.payload] if isinstance(message.payload, dict) else message.payload)
@@ -278,7 +238,7 @@ def test_of_what_a_worker_holds_monitors_see_no_text(
 
     def begin(name: str, text: str, priority: Priority) -> Future[TranslateReply]:
         request = TranslateRequest((text, "un secret"), "en", "a", time.time() + 60, "fr", priority=priority)
-        return threads.submit(translator.translate, request, name)
+        return threads.submit(ask_models, translator, name, [request])
 
     def shown(name: str) -> list[dict[str, Any]]:
         return [task for tasks in (getattr(inspect, name)() or {}).values() for task in tasks]

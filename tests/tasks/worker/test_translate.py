@@ -1,4 +1,4 @@
-"""The task by itself: what becomes of a payload, without a broker and without a model."""
+"""The task alone, without a broker and without a model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from tasks.contract.request import RequestOptions, TranslateRequest
 from tasks.worker.translate import WAY_BACK, translate
 
 
-class Engine:
-    """Answers with what it is told to, and remembers how it was asked."""
+class Model:
+    """A model that returns a given result and keeps the arguments of the calls."""
 
     version = "abc"
 
@@ -46,10 +46,9 @@ class Engine:
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    made = Engine()
-    monkeypatch.setattr(app, "engines", SimpleNamespace(use=lambda name, deadline: nullcontext(made)), raising=False)
-    monkeypatch.setattr(app, "decoding", SimpleNamespace, raising=False)
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    made = Model()
+    monkeypatch.setattr(app, "models", SimpleNamespace(use=lambda name, deadline: nullcontext(made)), raising=False)
     return made
 
 
@@ -74,17 +73,17 @@ def translation(text: str | None = None, **fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**{"text": text, **blank, **fields})
 
 
-def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine) -> None:
+def test_the_request_reaches_the_model_and_its_answer_the_reply(model: Model) -> None:
     sentence = SimpleNamespace(source=(0, 2), target=(0, 3), score=-0.5, flags=("SPLIT",))
     alternatives = (SimpleNamespace(text="a", score=-1.0),)
-    engine.outcome = [
+    model.outcome = [
         translation("one", alternatives=alternatives, flags=("SPLIT",), sentences=(sentence,)),
         translation(error=errors.DeadlineExceeded("too slow")),
     ]
     reply = run(request(texts=["un", "deux"]))
-    assert engine.asked["texts"] == ("un", "deux")
-    assert (engine.asked["source"], engine.asked["target"], engine.asked["priority"]) == ("fr", "en", "interactive")
-    assert engine.asked["options"] == SimpleNamespace(beam=4, nbest=2, length_penalty=0.5)
+    assert model.asked["texts"] == ("un", "deux")
+    assert (model.asked["source"], model.asked["target"], model.asked["priority"]) == ("fr", "en", "interactive")
+    assert (model.asked["beam"], model.asked["nbest"], model.asked["length_penalty"]) == (4, 2, 0.5)
     assert reply.results == (
         TextResult(
             "one",
@@ -99,38 +98,38 @@ def test_the_request_reaches_the_engine_and_its_answer_the_reply(engine: Engine)
     assert reply.timings == RequestTimings(0.0, 0.1, 0.2, 0.3, pytest.approx(0.0, abs=0.1))
 
 
-def test_a_task_that_is_cancelled_before_its_engine_has_it_is_unwanted(engine: Engine) -> None:
+def test_a_task_that_is_cancelled_before_its_model_has_it_is_unwanted(model: Model) -> None:
     translate.apply((request(),), task_id="cancelled").get()
-    assert not engine.asked["unwanted"]()
+    assert not model.asked["unwanted"]()
     state.revoked.add("cancelled")
-    assert engine.asked["unwanted"]()
+    assert model.asked["unwanted"]()
     state.revoked.discard("cancelled")
 
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 60])
-def test_the_engine_has_until_a_little_before_the_deadline(engine: Engine, timeout: float) -> None:
+def test_the_model_has_until_a_little_before_the_deadline(model: Model, timeout: float) -> None:
     before = time.monotonic()
     run(request(timeout))
     after = time.monotonic()
     margin = min(WAY_BACK, timeout / 10)
-    assert before + timeout - margin - 0.1 < engine.asked["deadline"] < after + timeout - margin + 0.1
+    assert before + timeout - margin - 0.1 < model.asked["deadline"] < after + timeout - margin + 0.1
 
 
-def test_what_came_too_late_is_not_translated(engine: Engine) -> None:
+def test_what_came_too_late_is_not_translated(model: Model) -> None:
     reply = run(request(timeout=-1))
     assert reply.error is not None
     assert reply.error.code is Code.TIMEOUT
-    assert engine.asked == {}
+    assert model.asked == {}
 
 
 @pytest.mark.parametrize("payload", [None, [], "x", {}, {"v": 2}, {**request(), "texts": [None]}])
-def test_a_payload_that_does_not_fit_is_bad_input(engine: Engine, payload: Any) -> None:
+def test_a_payload_that_does_not_fit_is_bad_input(model: Model, payload: Any) -> None:
     reply = run(payload)
     assert reply.error is not None
     assert reply.error.code is Code.BAD_INPUT
 
 
-def test_a_version_that_is_not_here_is_unknown(engine: Engine) -> None:
+def test_a_version_that_is_not_here_is_unknown(model: Model) -> None:
     reply = run(request(version="old"))
     assert reply.error is not None
     assert reply.error.code is Code.UNKNOWN_MODEL
@@ -141,16 +140,16 @@ def test_a_version_that_is_not_here_is_unknown(engine: Engine) -> None:
     "error",
     [errors.Overloaded("full"), errors.Cancelled("gone"), errors.BadInput("bad"), errors.Unavailable("closed")],
 )
-def test_an_error_of_the_models_keeps_its_code(engine: Engine, error: errors.ModelError) -> None:
-    engine.outcome = error
+def test_an_error_of_the_models_keeps_its_code(model: Model, error: errors.ModelError) -> None:
+    model.outcome = error
     assert run(request()).error == Failure(Code(error.code), str(error))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a secret"), errors.ModelError("a secret"), KeyError("a secret")])
 def test_a_bug_reveals_nothing_and_is_logged_with_its_place(
-    engine: Engine, caplog: pytest.LogCaptureFixture, error: Exception
+    model: Model, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    engine.outcome = error
+    model.outcome = error
     with caplog.at_level(logging.ERROR):
         reply = run(request(texts=["another secret"]))
     assert reply.error is not None
@@ -160,9 +159,9 @@ def test_a_bug_reveals_nothing_and_is_logged_with_its_place(
     assert "secret" not in caplog.text + reply.error.message
 
 
-def test_a_worker_that_stops_hands_back_what_it_cannot_finish(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_stops_hands_back_what_it_cannot_finish(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "should_stop", 0)
-    engine.outcome = errors.Unavailable("closing")
+    model.outcome = errors.Unavailable("closing")
     with pytest.raises(Reject) as caught:
         translate(request())
     assert caught.value.requeue

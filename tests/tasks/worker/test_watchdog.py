@@ -1,4 +1,4 @@
-"""A worker whose model hangs ends by itself, and its messages are delivered again."""
+"""A worker whose model hangs ends itself, and its messages are delivered again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 import pytest
 
 from tasks.contract.errors import Code, TolkError
-from tasks.worker import watchdog
 from tasks.worker.watchdog import EXIT_CODE, Watchdog
 
 
@@ -43,14 +42,14 @@ def test_a_worker_whose_model_hangs_ends_and_another_goes_on(
 
 def test_a_model_that_loads_for_ever_ends_its_worker(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     seconds = iter([None, ("a", 9.4), ("a", 10.1)])
-    engines: Any = SimpleNamespace(stalled=lambda: [("b", 0.9)], loading=lambda: next(seconds), loaded=lambda: ())
+    memory = SimpleNamespace(stalled=lambda: [("b", 0.9)], loaded=lambda: ())
+    models: Any = SimpleNamespace(memory=memory, loading=lambda: next(seconds))
 
     def end(code: int) -> NoReturn:
         raise SystemExit(code)
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(watchdog, "PERIOD", 0.0)
     with pytest.raises(SystemExit) as caught:
-        Watchdog(engines, 1.0).watch()
+        Watchdog(models, 1.0, period=0.0).watch()
     assert caught.value.code == EXIT_CODE
     assert "Model a has been loading for 10 s" in caplog.text

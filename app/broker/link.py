@@ -1,0 +1,58 @@
+"""What one process holds of the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from celery import Celery
+from kombu import Queue
+
+from app.broker import survey
+from app.broker.admission import LONGEST, Admission
+from app.broker.cancels import Cancels
+from app.broker.commands import to_workers
+from app.broker.connections import Connections
+from app.broker.publishing import Publisher
+from app.broker.queues import RequestQueues
+from app.broker.replies import HEARTBEAT, ReplyRouter
+from app.broker.survey import Surveys
+from app.monitoring.recent_errors import ErrorCount
+from tasks.contract.names import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The connections to publish on, the reply queue, their threads, and what is known of the queues of requests."""
+
+    connections: Connections
+    cancels: Cancels
+    router: ReplyRouter
+    publisher: Publisher
+    surveys: Surveys
+    admissions: dict[str, Admission] = field(default_factory=dict)  # by the queue's name
+
+    @classmethod
+    def open(
+        cls, celery: Celery, queues: RequestQueues, errors: Callable[[], Sequence[ErrorCount]], fresh: float
+    ) -> Link:
+        """Starts the threads, which connect by themselves. `errors` is what to tell other web processes of this one, a
+        status stays good for `fresh` seconds."""
+        connections = Connections(celery.connection_for_write())
+        cancels = Cancels(connections, to_workers(celery))
+        router = ReplyRouter(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
+        surveys = Surveys(partial(survey.take, celery, queues, router), fresh)
+        return cls(connections, cancels, router, Publisher(connections, router), surveys)
+
+    def admission(self, queue: Queue, priority: Priority) -> Admission:
+        """Who is let into a queue."""
+        return self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
+
+    def close(self) -> None:
+        """Flights end with UNAVAILABLE; when this returns, threads and connections are gone."""
+        listens = self.router.ready.is_set()
+        self.surveys.close()
+        self.router.close()
+        self.cancels.close()
+        self.connections.close(listens=listens)

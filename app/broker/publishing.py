@@ -1,0 +1,150 @@
+"""A request onto its queue: published until the broker has confirmed it, or until the queue is full."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from concurrent.futures import wait
+from typing import Any
+
+from amqp.exceptions import MessageNacked
+from kombu import Producer, Queue
+
+from app.broker.connections import Connections, backoff, no_broker, reason
+from app.broker.replies import ReplyRouter, Waiting
+from tasks.contract.names import PUBLISHED, TASK
+from tasks.contract.request import TranslateRequest
+from tasks.queues.errors import BROKER_ERRORS
+from tasks.queues.topology import dead_letter_queue
+from telemetry import tracing
+
+MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
+STANDS = 60.0  # seconds that a queue is believed to be there; the broker removes one of which nobody takes for an hour
+GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
+
+logger = logging.getLogger(__name__)
+
+
+class Full(Exception):
+    """A queue holds as many messages as it may."""
+
+
+class Publisher:
+    """Publishes requests over the connections of one process, and has the replies sent to its router. Thread-safe.
+
+    A queue that it has declared is believed to be there for `stands` seconds.
+    """
+
+    def __init__(self, connections: Connections, router: ReplyRouter, stands: float = STANDS) -> None:
+        self._connections = connections
+        self._router = router
+        self._stands = stands
+        self._dead_letters = dead_letter_queue()
+        self._declared: dict[str, float] = {}  # when a queue was, by its name, in the monotonic clock's seconds
+
+    def publish(self, queue: Queue, request: TranslateRequest, waiting: Waiting) -> float:
+        """When the request was published, in Unix seconds; returns when the broker has it, or when nobody waits for it
+        any more.
+
+        A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
+        Raises Full, and TolkError(UNAVAILABLE) where the broker has not confirmed it by the request's deadline.
+        """
+        failures = 0
+        published = time.time()
+        while not waiting.reply.done():
+            remaining = request.deadline - time.time()
+            if remaining <= 0:
+                raise no_broker()
+            if not self._router.ready.wait(min(remaining, GATE_TIMEOUT)):
+                continue
+            try:
+                with self._connections.producer(remaining) as producer:
+                    published = time.time()
+                    self._send(producer, queue, request, waiting.task_id, published)
+                break
+            except BROKER_ERRORS as error:
+                logger.warning("publishing %s: %s", waiting.task_id, reason(error))
+                failures += 1
+                wait([waiting.reply], min(backoff(failures), remaining))
+        return published
+
+    def length(self, queue: Queue, deadline: float) -> int | None:
+        """How many messages a queue holds; None where the broker does not tell in time.
+
+        One that was deleted is declared, so that it is there for those who publish next.
+        """
+        try:
+            with self._connections.producer(min(MEASURE_TIMEOUT, deadline - time.time())) as producer:
+                self._declare(queue, producer.channel)
+                return _length(queue, producer.channel)
+        except BROKER_ERRORS as error:  # the publisher has the patience that this takes
+            logger.warning("measuring %s: %s", queue.name, reason(error))
+            return None
+
+    def _declare(self, queue: Any, channel: Any) -> None:
+        queue(channel).declare()
+        self._declared[queue.name] = time.monotonic()
+
+    def _send(self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, now: float) -> None:
+        # Kombu keeps these of each connection too, but not of queues that expire; it forgets them with the connection.
+        connection: Any = producer.connection
+        there: set[int] = connection.declared_entities
+        known = hash(queue) in there and time.monotonic() - self._declared.get(queue.name, -math.inf) < self._stands
+        try:
+            producer.publish(
+                ([request.encode()], {}, {}),
+                exchange=queue.exchange,
+                routing_key=queue.routing_key,
+                headers=_headers(request, task_id, now),
+                serializer="json",
+                correlation_id=task_id,
+                reply_to=self._router.queue,
+                expiration=max(0.0, request.deadline - now),
+                declare=[] if known else [self._dead_letters, queue],
+            )
+        except MessageNacked as error:
+            if _is_full(queue, producer.channel):
+                raise Full from error
+            raise
+        if not known:
+            there.add(hash(queue))
+            self._declared[queue.name] = time.monotonic()
+
+
+def _headers(request: TranslateRequest, task_id: str, now: float) -> dict[str, Any]:
+    """The headers of Celery's task message, by its protocol 2. Its own `send_task` takes longer than the broker does.
+
+    There is no `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
+    """
+    return {
+        "lang": "py",
+        "task": TASK,
+        "id": task_id,
+        "root_id": task_id,
+        "parent_id": None,
+        "group": None,
+        "argsrepr": _describe(request),
+        "kwargsrepr": "{}",
+        PUBLISHED: now,
+        **tracing.headers(),
+    }
+
+
+def _is_full(queue: Any, channel: Any) -> bool:
+    """Whether a queue that refused a message is full, rather than new or about to come up again.
+
+    Half of its limit counts as full, for workers have gone on taking messages.
+    """
+    return bool(2 * _length(queue, channel) > queue.queue_arguments["x-max-length"])
+
+
+def _length(queue: Any, channel: Any) -> int:
+    return int(queue(channel).queue_declare(passive=True).message_count)
+
+
+def _describe(request: TranslateRequest) -> str:
+    """For monitors and logs, which people's texts do not go into."""
+    characters = sum(map(len, request.texts))
+    way = f"{request.source} to {request.target} by {request.model}, {request.priority}"
+    return f"<{len(request.texts)} text{'s' * (len(request.texts) > 1)}, {characters} characters, {way}>"

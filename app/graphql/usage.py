@@ -1,0 +1,31 @@
+"""GraphQL: usage."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import graphene
+from graphql import GraphQLResolveInfo
+
+from app.translation.context import Context
+
+
+class UsageType(graphene.ObjectType):
+    """What was translated today under the API key that asks."""
+
+    class Meta:
+        name = "Usage"
+
+    characters = graphene.Field(graphene.BigInt, required=True, description="Of all texts that were translated today.")
+    limit = graphene.Field(graphene.BigInt, description="Characters a day; null where there is no limit.")
+    resets_at = graphene.DateTime(required=True, description="When today ends: at midnight UTC.")
+
+
+def resolve_usage(_root: None, info: GraphQLResolveInfo) -> UsageType | None:
+    context: Context = info.context
+    if context.key is None:
+        return None
+    used = context.ledger.used(context.key)
+    return UsageType(
+        characters=used.characters, limit=used.limit, resets_at=datetime.fromtimestamp(used.resets_at, UTC)
+    )

@@ -1,0 +1,25 @@
+"""The pages that people read: one translates, the other says how the service does."""
+
+from __future__ import annotations
+
+from flask import render_template
+
+from app.settings import Settings
+from app.translation.translator import Translator
+from tasks.registry.file import RegistryFile
+
+
+def translate(settings: Settings, models: RegistryFile, translator: Translator) -> str:
+    """`/`: translates as its reader types. It offers the registry's pairs, and says which no worker takes now."""
+    registry, status = models.current(), translator.known_status()
+    return render_template(
+        "index.html",
+        pairs=[(way.source, way.target, status.can_translate(way, registry)) for way in registry.ways],
+        limit=min(settings.max_text_characters, settings.max_request_characters),
+        max_timeout=settings.max_timeout,
+    )
+
+
+def status(settings: Settings) -> str:
+    """`/status`: queues, workers and recent errors, which its script asks the API for."""
+    return render_template("status.html", flower_url=settings.flower)

@@ -1,0 +1,33 @@
+"""Who asks, when, and with what the request is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.accounts.keys import Key
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
+from app.monitoring.recent_errors import RecentErrors
+from app.settings import Settings
+from app.translation.translator import Translator
+from tasks.registry.ways import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the APIs need to answer one request; `arrival` is in Unix seconds, `key` is None where none is needed."""
+
+    settings: Settings
+    registry: Registry
+    translator: Translator
+    request_id: str
+    arrival: float
+    key: Key | None
+    ledger: Ledger
+    repeats: Repeats
+    recent_errors: RecentErrors
+
+    @property
+    def principal(self) -> str | None:
+        """Who asks, in messages and tables."""
+        return None if self.key is None else self.key.principal

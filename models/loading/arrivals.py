@@ -1,0 +1,156 @@
+"""Models on their way into memory: how many callers wait for each, and which is fetched and loaded next."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic
+
+from models.errors import ModelError, Unavailable
+from models.loading.eviction import Residents
+from models.loading.failures import FailedLoads
+from models.loading.instance import F, Instance, M
+
+
+class Arrivals(Generic[M, F]):
+    """First come, first loaded. Whoever calls anything of this holds the `lock`."""
+
+    def __init__(self, lock: threading.Lock, residents: Residents[Instance[M, F]], clock: Callable[[], float]) -> None:
+        self.failed = FailedLoads(clock)
+        self.in_hand: Instance[M, F] | None = None  # what is being loaded
+        self.is_closed = False
+        self.loads = self.failures = 0  # since the start
+        self._lock, self._residents = lock, residents
+        self._to_fetch_or_closing = threading.Condition(lock)
+        self._to_load_or_close = threading.Condition(lock)
+        self._coming: dict[Instance[M, F], None] = {}  # not in memory yet, in the order they came
+        self._expected: dict[str, Instance[M, F]] = {}  # of these, what new callers wait for
+        self._to_fetch: deque[Instance[M, F]] = deque()
+        self._sizes: dict[str, int] = {}  # bytes of what was ever loaded
+
+    def __len__(self) -> int:
+        return len(self._coming)
+
+    def __contains__(self, instance: Instance[M, F]) -> bool:
+        return instance in self._coming
+
+    @property
+    def waiters(self) -> int:
+        """How many callers wait."""
+        return sum(each.waiters for each in self._coming)
+
+    def expect(self, name: str) -> Instance[M, F]:
+        """What a new caller waits for: what is on its way already, or else begins to be."""
+        if (coming := self._expected.get(name)) is None:
+            coming = self._expected[name] = Instance(name, threading.Condition(self._lock))
+            self._coming[coming] = None
+            self._to_fetch.append(coming)
+            self._to_fetch_or_closing.notify()
+        return coming
+
+    def forget(self, name: str) -> None:
+        """What is known of a model, or on its way, since the name may mean another one from now on."""
+        self._expected.pop(name, None)
+        self.failed.forget(name)
+        self._sizes.pop(name, None)
+
+    def size(self, name: str) -> int | None:
+        """Bytes that the model took when it was loaded before."""
+        return self._sizes.get(name)
+
+    def fail(self, instance: Instance[M, F], error: ModelError) -> None:
+        """Gives up an instance: callers that wait for it get the error, and so do new ones for a while."""
+        self.failures += 1
+        if self._is_expected(instance):
+            self.failed.add(instance.name, error)
+        self._turn_away(instance, error)
+
+    def serve(self, instance: Instance[M, F], size: int) -> None:
+        """Puts an instance into service. If its model was dropped or refreshed meanwhile, only its waiters get it."""
+        self.loads += 1
+        instance.size = size
+        if self._is_expected(instance):
+            self.failed.forget(instance.name)
+            self._sizes[instance.name] = size
+            self._residents.serve(instance)
+        else:
+            self._residents.dismiss(instance)
+        self._settle(instance)
+
+    def make_room(self) -> None:
+        """Takes out of service what has to go for the next load, and tells the loading thread that it may have work."""
+        if self.in_hand is None:
+            coming = self._next()
+            self._residents.make_room(0 if coming is None else coming.size)
+            self._to_load_or_close.notify()
+
+    def next_to_fetch(self) -> Instance[M, F] | None:
+        """Waits until there is one to fetch; None when all is closed."""
+        while not self.is_closed:
+            while self._to_fetch:
+                instance = self._to_fetch.popleft()
+                if instance.waiters:
+                    return instance
+                self._settle(instance)
+            self._to_fetch_or_closing.wait()
+        return None
+
+    def next_to_load_or_close(self) -> Instance[M, F] | None:
+        """Waits until there is one to load, which is then `in_hand`, or one to close; None when all is closed."""
+        while not self.is_closed:
+            self.make_room()
+            if (idle := self._residents.pop_idle()) is not None:
+                return idle
+            coming = self._next()
+            if coming is not None and self._residents.has_room(coming.size):
+                self.in_hand = coming
+                return coming
+            self._to_load_or_close.wait()
+        return None
+
+    def close(self, error: ModelError) -> list[Instance[M, F]]:
+        """Ends all waiting with the error. Returns what was fetched and is not in hand, which is to be released."""
+        self.is_closed = True
+        fetched = [each for each in self._coming if each.is_fetched and each is not self.in_hand]
+        for each in list(self._coming):
+            self._settle(each, error)
+        self._to_fetch_or_closing.notify_all()
+        self._to_load_or_close.notify_all()
+        return fetched
+
+    def _next(self) -> Instance[M, F] | None:
+        """What is to be loaded next. Turns away what nobody waits for any more, and what there can be no room for."""
+        for each in [each for each in self._coming if each.is_fetched]:
+            if not each.waiters:
+                self._turn_away(each)
+            elif each.size > self._residents.budget - self._residents.kept_bytes:
+                self.fail(each, _no_room(each, self._residents))
+            else:
+                return each
+        return None
+
+    def _is_expected(self, instance: Instance[M, F]) -> bool:
+        """Whether it is what new callers of its name wait for."""
+        return self._expected.get(instance.name) is instance
+
+    def _turn_away(self, instance: Instance[M, F], error: ModelError | None = None) -> None:
+        self._settle(instance, error)
+        self._residents.dismiss(instance)  # for what was fetched to be released
+
+    def _settle(self, instance: Instance[M, F], error: ModelError | None = None) -> None:
+        """Ends the way of an instance, and tells those who wait for it."""
+        del self._coming[instance]
+        if self._is_expected(instance):
+            del self._expected[instance.name]
+        instance.error = error
+        instance.settled.notify_all()
+
+
+def _no_room(coming: Instance[M, F], residents: Residents[Instance[M, F]]) -> Unavailable:
+    kept = residents.kept_bytes
+    warm = f", of which warm models hold {kept / 1e6:,.0f}" if kept else ""
+    return Unavailable(
+        f"{coming.name} takes {coming.size / 1e6:,.0f} MB; TOLK_MEMORY gives models "
+        f"{residents.budget / 1e6:,.0f}{warm}."
+    )

@@ -1,0 +1,147 @@
+"""The threads that bring models into memory and out of it: several fetch (download), and one loads and closes, a model
+at a time.
+
+They take the lock only to learn what is next, and to tell what has become of it. Those that fetch have a lower priority
+than the threads that translate. The one that loads has not, since models start threads of their own: what takes long in
+loading is done in the background (models.loading.background).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Generic
+
+from models.errors import ModelError
+from models.loading import heap
+from models.loading.arrivals import Arrivals
+from models.loading.background import in_background, lower_priority
+from models.loading.instance import F, Instance, M
+from models.loading.work import WorkDone
+
+TRIM = 0.5  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
+
+logger = logging.getLogger(__name__)
+
+
+class LoadingThreads(Generic[M, F]):
+    """Run from the start until `arrivals` are closed, whose `lock` they take."""
+
+    def __init__(
+        self,
+        fetch: Callable[[str], F],
+        load: Callable[[str, F], M],
+        estimate: Callable[[str, F], int],
+        *,
+        arrivals: Arrivals[M, F],
+        lock: threading.Lock,
+        work: WorkDone,
+        fetching: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """`fetch`, `load`, `estimate`, `fetching`, `clock`: as for models.loading.loaded.LoadedModels."""
+        self.seconds = 0.0  # that loads took; guarded by the lock
+        self._fetch, self._load, self._estimate = fetch, load, estimate
+        self._arrivals, self._lock, self._work, self._clock = arrivals, lock, work, clock
+        self._trims_at = -math.inf
+        tasks = {f"fetch-{number}": self._fetch_all for number in range(fetching)} | {"load": self._load_all}
+        self._threads = [threading.Thread(target=task, name=name, daemon=True) for name, task in tasks.items()]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self, held: Iterable[Instance[M, F]], until: float) -> None:
+        """Closes what is held, all at once, and waits for the threads; nothing is waited for beyond `until`."""
+        held = list(held)
+        with ThreadPoolExecutor(len(held) or 1) as pool:
+            list(pool.map(lambda each: self._unload(each, max(0.0, until - self._clock())), held))
+        for thread in self._threads:
+            thread.join(max(0.0, until - self._clock()))
+
+    def _fetch_all(self) -> None:
+        lower_priority()
+        while (coming := self._next_to_fetch()) is not None:
+            self._fetch_one(coming)
+
+    def _next_to_fetch(self) -> Instance[M, F] | None:
+        with self._lock:
+            return self._arrivals.next_to_fetch()
+
+    def _fetch_one(self, coming: Instance[M, F]) -> None:
+        fetched, size, error = None, 0, None
+        try:
+            fetched = self._fetch(coming.name)
+            with self._lock:
+                known = self._arrivals.size(coming.name)
+            size = self._estimate(coming.name, fetched) if known is None else known
+        except Exception as raised:  # noqa: BLE001 - whatever it is, this thread goes on
+            error = _explained(coming.name, raised)
+        with self._lock:
+            if fetched is not None:
+                coming.fetched, coming.is_fetched = fetched, True
+            coming.size = size
+            if (is_wanted := coming in self._arrivals) and error is not None:
+                self._arrivals.fail(coming, error)
+            self._arrivals.make_room()
+        if not is_wanted:
+            self._unload(coming)
+
+    def _load_all(self) -> None:
+        while (each := self._next_to_load_or_close()) is not None:
+            if each is self._arrivals.in_hand:
+                self._load_one(each)
+            else:
+                self._unload(each)
+            if self._clock() >= self._trims_at:
+                in_background(heap.trim)
+                self._trims_at = self._clock() + TRIM
+
+    def _next_to_load_or_close(self) -> Instance[M, F] | None:
+        with self._lock:
+            return self._arrivals.next_to_load_or_close()
+
+    def _load_one(self, coming: Instance[M, F]) -> None:
+        began, size, error = self._clock(), 0, None
+        try:
+            coming.model = self._load(coming.name, coming.fetched)
+            size = coming.model.bytes
+        except Exception as raised:  # noqa: BLE001 - whatever it is, this thread goes on
+            error = _explained(coming.name, raised)
+        with self._lock:
+            self._arrivals.in_hand = None
+            self.seconds += self._clock() - began
+            if coming.model is not None:
+                self._work.begin(coming.name, coming.model)
+            if is_wanted := coming in self._arrivals:
+                if error is None:
+                    self._arrivals.serve(coming, size)
+                else:
+                    self._arrivals.fail(coming, error)
+        if not is_wanted:
+            self._unload(coming)
+
+    def _unload(self, gone: Instance[M, F], grace: float = 0.0) -> None:
+        """Closes a model and lets go of it: an instance that is still known somewhere does not hold its memory."""
+        model, gone.model = gone.model, None
+        try:
+            if model is not None:
+                try:
+                    model.close(grace)
+                finally:
+                    self._work.end(model)
+            if gone.is_fetched:
+                gone.fetched.release()
+        except Exception:
+            logger.exception("%s did not close", gone.name)
+
+
+def _explained(name: str, error: Exception) -> ModelError:
+    """The error for those who wait, without the traceback, which holds on to what was half loaded."""
+    if isinstance(error, ModelError):
+        logger.error("%s cannot be loaded: %s", name, error)
+        return copy(error)
+    logger.error("%s could not be loaded", name, exc_info=error)
+    return ModelError(f"{name} could not be loaded. The log says why.")

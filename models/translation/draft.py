@@ -1,0 +1,52 @@
+"""A text taken apart: its sentences, in tokens that the model takes, and the layout around them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import regex
+
+from models.errors import BadInput
+from models.tokenizer import Tokenizer
+from text.characters import refusal
+from text.segment import Segmentation, split
+from text.surface import soften
+
+Tokens = tuple[int, ...]
+
+_WORD = regex.compile(r"\p{L}+")
+
+
+class Draft(NamedTuple):
+    """`tokens` are the source ids of each sentence of the segmentation, with their ends. `unknown` says whether the
+    model has no piece for some of the text, be it in a sentence or in what was left as layout."""
+
+    text: str
+    segmentation: Segmentation
+    tokens: list[Tokens]
+    unknown: bool
+
+
+def draft(text: str, tokenizer: Tokenizer, *, source: str, target_token: str | None, longest: int) -> Draft | BadInput:
+    """The draft of a text in the language `source`, or why the text is refused.
+
+    Sentences begin with `target_token`, if there is one. Those of more than `longest` tokens are taken in parts.
+    """
+    unknown, encoded = tokenizer.unknown_id, dict[str, Tokens]()
+
+    def encode(sentence: str) -> Tokens:
+        if sentence not in encoded:
+            encoded[sentence] = tuple(tokenizer.encode(soften(sentence), target_token))
+        return encoded[sentence]
+
+    def fits(sentence: str) -> bool:
+        return len(encode(sentence)) <= longest
+
+    def knows(sentence: str) -> bool:
+        return unknown not in encode(sentence) or any(unknown not in encode(word) for word in _WORD.findall(sentence))
+
+    if (reason := refusal(text)) is not None:
+        return BadInput(reason)
+    segmentation = split(text, source, fits, knows)
+    tokens = [encode(sentence) for sentence in segmentation.sentences]
+    return Draft(text, segmentation, tokens, any(unknown in tokens for tokens in encoded.values()))

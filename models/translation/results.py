@@ -1,0 +1,151 @@
+"""What a call returns: translations with their scores, alternatives and flags, put together from decoded sentences."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal, get_args
+
+from models.engine.batch import Hypothesis
+from models.engine.submission import SentenceTimings
+from models.errors import ModelError
+from models.tokenizer import Tokenizer
+from models.translation.draft import Draft
+from models.translation.runaways import Decoded
+from text.characters import clean
+from text.segment import fit, join, spans
+from text.surface import restore
+
+Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another translation of the same text, with its score."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What the model saw of a text and made of it: two spans (start, end) of characters, here and in the translation.
+
+    `score` is the mean log-probability per target token.
+    """
+
+    source: tuple[int, int]
+    target: tuple[int, int]
+    score: float
+    flags: tuple[Flag, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A text's outcome: a text, or an error.
+
+    `score` is the mean log-probability per target token of all its sentences, None where there was none to translate.
+    Every alternative differs in one sentence, the likeliest first. `flags` are explained in docs/models.md. What no
+    sentence covers is layout and stays as it was.
+    """
+
+    text: str | None = None
+    score: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    sentences: tuple[Sentence, ...] = ()
+    error: ModelError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A translation per text, in order.
+
+    `timings` are the longest of any sentence, not sums, because sentences share batches; a second try adds its own.
+    """
+
+    results: tuple[Translation, ...]
+    timings: SentenceTimings
+
+
+def assemble(
+    draft: Draft, outcomes: Iterable[Decoded | ModelError], tokenizer: Tokenizer, *, source: str, target: str
+) -> Translation:
+    """The translation of a draft, of whose sentences the `outcomes` are, in order; the first error where there is one.
+
+    Of the languages `source` and `target` depends how sentences are parted.
+    """
+    decoded: list[Decoded] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ModelError):
+            return Translation(error=outcome)
+        decoded.append(outcome)
+    best = [sentence.best for sentence in decoded]
+    texts = [_text(draft, i, hypothesis, tokenizer) for i, hypothesis in enumerate(best)]
+    gaps = fit(draft.segmentation.gaps, source, target)
+    text = join(gaps, texts)
+    sentences = _sentences(draft, decoded, spans(gaps, texts), tokenizer.unknown_id)
+    raised = {flag for sentence in sentences for flag in sentence.flags}
+    if draft.unknown:  # in what was left as it is, too
+        raised.add("UNKNOWN_TOKENS")
+    alternatives: dict[str, float] = {}
+    for score, i, hypothesis in _swaps(decoded):
+        swapped = [*texts[:i], _text(draft, i, hypothesis, tokenizer), *texts[i + 1 :]]
+        alternatives.setdefault(join(gaps, swapped), score)
+    alternatives.pop(text, None)
+    return Translation(
+        text=text,
+        score=_score(best) if best else None,
+        alternatives=tuple(Alternative(*item) for item in alternatives.items()),
+        flags=tuple(flag for flag in get_args(Flag) if flag in raised),
+        sentences=sentences,
+    )
+
+
+def _sentences(
+    draft: Draft, decoded: Sequence[Decoded], targets: Sequence[tuple[int, int]], unknown_id: int
+) -> tuple[Sentence, ...]:
+    sources = spans(draft.segmentation.gaps, draft.segmentation.sentences)
+    found = []
+    for i, (source, target, outcome) in enumerate(zip(sources, targets, decoded, strict=True)):
+        flags: dict[Flag, bool] = {
+            "REPETITION": outcome.repeated,
+            "UNKNOWN_TOKENS": unknown_id in draft.tokens[i],
+            "SPLIT": i in draft.segmentation.parts,
+            "TRUNCATED": outcome.best.finish_reason == "length",
+        }
+        raised = tuple(flag for flag, is_raised in flags.items() if is_raised)
+        found.append(Sentence(source, target, outcome.best.score, raised))
+    return tuple(found)
+
+
+def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer) -> str:
+    """What a hypothesis of the sentence `i` says, on one line, with the sentence's surface."""
+    translation = clean(tokenizer.decode(hypothesis.tokens), draft.text)
+    return restore(translation, draft.segmentation.sentences[i])
+
+
+def _score(hypotheses: Iterable[Hypothesis]) -> float:
+    """The mean log-probability per token, with the end of each, which `tokens` leave out."""
+    total, length = 0.0, 0
+    for found in hypotheses:
+        total += found.score * (len(found.tokens) + 1)
+        length += len(found.tokens) + 1
+    return total / length
+
+
+def _swaps(decoded: Sequence[Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
+    """The next best texts, each with one sentence `i` said another way: (score of the text, i, hypothesis).
+
+    As many as a sentence has other hypotheses; those of one sentence stay in its order.
+    """
+    best = [sentence.best for sentence in decoded]
+
+    def others(i: int) -> Iterator[tuple[float, int, Hypothesis]]:
+        for found in decoded[i].hypotheses[1:]:
+            yield _score([*best[:i], found, *best[i + 1 :]]), i, found
+
+    ranked = heapq.merge(*map(others, range(len(best))), key=lambda swap: -swap[0])
+    return islice(ranked, max((len(sentence.hypotheses) - 1 for sentence in decoded), default=0))

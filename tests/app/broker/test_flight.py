@@ -1,0 +1,129 @@
+"""What becomes of a request that workers are asked for, whatever they answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from app.broker.admission import Admission
+from app.settings import IN_FLIGHT
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import RequestTimings, TextResult, TranslateReply
+from tasks.queues import topology
+from telemetry import tracing
+from tests.app.broker.answering import PICKLED, Worker, ask, failure, length, succeed
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"no JSON", Code.INTERNAL),
+        (b"\xff", Code.INTERNAL),
+        (PICKLED, Code.INTERNAL),
+        ([], Code.INTERNAL),
+        (None, Code.INTERNAL),
+        ({}, Code.INTERNAL),
+        ({"status": "SUCCESS"}, Code.INTERNAL),
+        ({"status": "SUCCESS", "result": {"v": 2}}, Code.INTERNAL),
+        ({"status": "SUCCESS", "result": TranslateReply(model="odd").encode()}, Code.INTERNAL),
+        ({"status": "FAILURE", "result": {"exc_type": "NotRegistered", "exc_message": ["x"]}}, Code.INTERNAL),
+        ({"status": "REVOKED", "result": {"exc_type": "TaskRevokedError", "exc_message": ["revoked"]}}, Code.CANCELLED),
+    ],
+)
+def test_whatever_a_worker_answers_is_one_error(broker, connect, body: Any, code: Code) -> None:
+    translator = connect(broker.url, "odd")
+    with Worker(broker.url, "odd", lambda _: body):
+        error = failure(lambda: ask(translator, "un", model="odd"))
+    assert error.code is code
+
+
+def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> None:
+    reply = TranslateReply(model="odd").encode()
+    reply["error"] = {"code": "OVERLOADED", "message": "full", "retry_after": 2.5}
+    translator = connect(broker.url, "odd")
+    with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}):
+        error = failure(lambda: ask(translator, "un", model="odd"))
+    assert (error.code, error.message, error.retry_after) == (Code.OVERLOADED, "full", 2.5)
+
+
+@pytest.mark.parametrize("error", [None, {"code": "TIMEOUT", "message": "late", "retry_after": None}])
+def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.MonkeyPatch, error: object) -> None:
+    worked: list[float | None] = []
+    monkeypatch.setattr(Admission, "leave", lambda _self, _place, work: worked.append(work))
+    timings = RequestTimings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
+    reply = replace(TranslateReply("odd", results=(TextResult("one"),)), timings=timings).encode()
+    translator = connect(broker.url, "odd")
+    answer = {"status": "SUCCESS", "result": {**reply, "error": error}}
+    with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
+        ask(translator, "un", model="odd")
+    assert worked == [28.0]
+
+
+def test_stages_that_a_failed_task_did_not_come_to_are_none(broker, connect) -> None:
+    failed = {"code": "TIMEOUT", "message": "late", "retry_after": None}
+    reply = {**replace(TranslateReply("odd"), timings=RequestTimings(queue=1.0)).encode(), "error": failed}
+    translator = connect(broker.url, "odd")
+    root = tracing.begin("root")
+    with Worker(broker.url, "odd", lambda _: {"status": "SUCCESS", "result": reply}), suppress(TolkError):
+        ask(translator, "un", model="odd")
+    assert [each.name for each in root.children[0].children] == ["admission", "publish", "queue", "reply"]
+
+
+def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "long")
+
+    def answer(payload: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.1)
+        return succeed(payload)
+
+    with Worker(broker.url, "long", answer):
+        for _ in range(3):
+            ask(translator, "un", model="long")
+    queue = topology.translation_queue("long", "interactive")
+    others = topology.MAX_LENGTH["interactive"] // 4
+    with Connection(broker.url) as connection:
+        for _ in range(others):
+            connection.Producer().publish({}, routing_key=queue.name)
+        with ThreadPoolExecutor(1) as threads:
+            patient = threads.submit(ask, translator, "deux", model="long", timeout=60)
+
+            eventually(lambda: length(broker.url, "long") == others + 1)
+            try:
+                error = failure(lambda: ask(translator, "trois", model="long", timeout=60))
+                assert not patient.done()
+            finally:
+                translator.close()
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after is not None
+        assert error.retry_after > 2
+        queue(connection.default_channel).purge()
+
+
+def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "many")
+    released = threading.Event()
+
+    def answer(payload: dict[str, Any]) -> dict[str, Any]:
+        released.wait(60)
+        return succeed(payload)
+
+    with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
+        waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
+        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT and translator.router.ready.is_set())
+        try:
+            error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+        finally:
+            released.set()
+        assert error.code is Code.OVERLOADED
+        assert error.retry_after == 1
+        assert {each.result(60).results[0].text for each in waiting} == {"un"}
+        assert ask(translator, "trois", model="many").results[0].text == "trois"

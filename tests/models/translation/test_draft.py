@@ -1,0 +1,60 @@
+"""Texts taken apart with a tokenizer that knows no more than some words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from models.errors import BadInput
+from models.translation.draft import Draft, draft
+
+UNKNOWN, END = 1, 0
+
+
+class Words:
+    """A token for each word of the vocabulary."""
+
+    unknown_id = UNKNOWN
+    vocabulary = ("il", "pleut", "dort", ">>en<<")
+
+    def encode(self, text: str, target_token: str | None = None) -> list[int]:
+        words = ([] if target_token is None else [target_token]) + text.lower().replace(".", " ").split()
+        return [self.vocabulary.index(word) + 2 if word in self.vocabulary else UNKNOWN for word in words] + [END]
+
+
+def drafted(text: str, *, target_token: str | None = None, longest: int = 10) -> Draft:
+    tokenizer: Any = Words()
+    made = draft(text, tokenizer, source="fr", target_token=target_token, longest=longest)
+    assert isinstance(made, Draft)
+    return made
+
+
+def test_sentences_in_tokens_and_the_layout_around_them() -> None:
+    made = drafted("- Il pleut.\n\nIL DORT.")
+    assert made.segmentation.sentences == ("Il pleut.", "IL DORT.")
+    assert made.segmentation.gaps == ("- ", "\n\n", "")
+    assert made.tokens == [(2, 3, END), (2, 4, END)]
+    assert not made.unknown
+
+
+def test_a_sentence_begins_with_the_target_token() -> None:
+    assert drafted("Il dort.", target_token=">>en<<").tokens == [(5, 2, 4, END)]
+
+
+def test_what_is_too_long_is_taken_in_parts() -> None:
+    made = drafted("Il pleut il dort", longest=3)
+    assert made.tokens == [(2, 3, END), (2, 4, END)]
+    assert made.segmentation.parts == {0, 1}
+
+
+def test_what_the_model_does_not_know_at_all_is_layout() -> None:
+    made = drafted("Il pleut. спасибо")
+    assert made.tokens == [(2, 3, END)]
+    assert made.unknown
+
+
+@pytest.mark.parametrize("text", ["a\0", "\ud800"])
+def test_why_a_text_is_refused(text: str) -> None:
+    tokenizer: Any = Words()
+    assert isinstance(draft(text, tokenizer, source="fr", target_token=None, longest=10), BadInput)
