@@ -509,7 +509,7 @@ def test_warming_up_runs_the_model(multilingual: LocalTranslator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("example", "sentence"), [("", "The example '' holds no sentence"), ("a\0", "Character 2 of the text is NUL")]
+    ("example", "sentence"), [("", "The example '' has no sentence"), ("a\0", "Character 2 of the text is NUL")]
 )
 def test_an_example_that_the_model_cannot_translate_is_an_error(
     translator: LocalTranslator, example: str, sentence: str
