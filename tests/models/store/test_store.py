@@ -390,7 +390,7 @@ def test_a_pickle_that_would_run_does_not_come_into_place(
 ) -> None:
     del server.files[f"/model/{WEIGHTS}"]
     server.files["/model/pytorch_model.bin"] = b"cos\nsystem\n(S'touch run'\ntR."
-    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin: is no checkpoint that can be read safely"):
+    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin: is not a checkpoint that can be read safely"):
         store.fetch(reference)
     assert not files(tmp_path / "cache")
 
