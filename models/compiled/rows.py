@@ -53,8 +53,8 @@ def _ordered(bits: np.int32) -> np.int32:
 
 @inline
 def greatest(values: Floats) -> np.float32:
-    """The maximum. It compares bits as integers, because LLVM vectorizes the maximum of integers (0.05 ns per value) but
-    not that of floats (0.5 ns)."""
+    """The maximum. It compares bits as integers, because LLVM vectorizes the maximum of integers (0.05 ns per value),
+    but not that of floats (0.5 ns)."""
     bits = values.view(np.int32)
     most = np.int32(-0x7FFFFFFF)
     for j in range(bits.size):
