@@ -46,7 +46,7 @@ def test_a_model_that_does_not_close_does_not_stop_the_others(models: Models, ca
 
     touch(models, "a").at_the_end = fail
     touch(models, "b", "c", "d")
-    assert "a did not close" in caplog.text
+    assert "a could not be closed" in caplog.text
     assert names(models) == ["b", "c", "d"]
 
 
