@@ -90,7 +90,7 @@ class Tokenizer:
 def _vocabulary(path: Path, size: int) -> dict[str, int]:
     ids = read_json(path)
     if not all(type(index) is int and 0 <= index < size for index in ids.values()):
-        raise UnknownModel(f"{path}: a token's id is not an integer from 0 to below {size}, the vocabulary's size.")
+        raise UnknownModel(f"{path}: a token's id is negative, no integer, or not below {size}, the vocabulary's size.")
     if len(set(ids.values())) < len(ids):
         raise UnknownModel(f"{path}: two tokens have the same id.")
     if missing := set(_SPECIAL) - ids.keys():

@@ -211,7 +211,7 @@ OF_ONE |= {
     "too large for int8": (tensors(fc1__weight=lambda x: x * 0 + 3e38), "too large for int8"),
     "tensors of no layer": (
         as_bin(lambda w: w | {"\x1b[31m" * 1000 + str(i): w[KEYS] for i in range(50)}),
-        "no place for",
+        "a Marian model does not have",
     ),
     "tensor that grows": (
         as_bin(lambda w: w | {"model.shared.weight": torch.zeros(1).expand(1 << 18, 8192)}),
