@@ -80,7 +80,7 @@ def test_a_cut_download_from_the_hub_goes_on(
 
 def test_what_the_hub_has_not(hub: Server, store: Store) -> None:
     for reference in ("hf:org/none", "hf:org/name@none"):
-        with pytest.raises(UnknownModel, match=f"Looking at {reference} is refused: .*404"):
+        with pytest.raises(UnknownModel, match=f"Looking at {reference} was refused: .*404"):
             store.fetch(reference)
 
 
