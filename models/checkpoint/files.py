@@ -78,8 +78,7 @@ def write(file: FileIO, content: bytes) -> None:
 
 @contextmanager
 def keeping(path: Path) -> Iterator[None]:
-    """Turns an OSError inside the `with`, where Tolk writes its own files, into NoSpace if the disk is full, else into
-    Unavailable."""
+    """Context for Tolk's own files: turns an OSError into NoSpace if the disk is full, else into Unavailable."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Texts through the embedded model and through tiny ones, with a real engine."""
+"""Translates texts with the embedded model and with tiny models, in a real engine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def translator(one_thread: None) -> Iterator[LocalTranslator]:
 
 @pytest.fixture
 def multilingual(make_model: MakeModel) -> Iterator[LocalTranslator]:
-    """Random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
+    """A model with random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
     with LocalTranslator.load(str(make_model()), precision="float32") as loaded:
         yield loaded
 
@@ -65,8 +65,8 @@ def around(
     clock: Callable[[], float] = time.monotonic,
     submit: Callable[..., Any] | None = None,
 ) -> Iterator[LocalTranslator]:
-    """The same model with an engine of its own, and with what the test has instead of some of its parts; `submit` is
-    called with the engine's own first."""
+    """The same model in a new engine, with some parts replaced by those of the test. `submit` gets the engine's own
+    `submit` as its first argument."""
     model = model or translator.model
     engine = Engine(model, settings or EngineSettings(), clock=clock)
     engine.start()
@@ -109,14 +109,14 @@ def gate(translator: LocalTranslator) -> Gate:
 
 @pytest.fixture
 def gated(translator: LocalTranslator, gate: Gate) -> Iterator[LocalTranslator]:
-    """The embedded model, which waits at the gate."""
+    """The embedded model behind the gate."""
     with around(translator, model=gate) as made:
         yield made
         gate.open()
 
 
 def decoded(model: Network, tokens: list[int]) -> Hypothesis:
-    """What an engine makes of a sentence, by greedy search."""
+    """The text that an engine decodes for a sentence, by greedy search."""
     engine = Engine(model, EngineSettings(lanes=1))
     engine.start()
     try:
@@ -318,7 +318,7 @@ def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator
 
 
 def test_a_runaway_that_does_not_stop_is_cut_and_shortened(multilingual: LocalTranslator) -> None:
-    """A model that says one token forever, and when it may not, whatever."""
+    """A model that repeats one token for ever, and any others when that is forbidden."""
     multilingual.model.final_logits_bias[0, 50] = 1e6  # type: ignore[attr-defined]
     translation = one(multilingual, "Il dort.", target="eng", options=DecodingOptions())
     assert set(translation.flags) >= {"REPETITION", "TRUNCATED"}
@@ -486,7 +486,7 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_a_closed_translator_is_gone_with_its_memory(make_model: MakeModel, precision: str) -> None:
-    """Nothing waits for the garbage collector, which may come late, and not to what is frozen."""
+    """No memory waits for the garbage collector, which may run late and skips frozen objects."""
     LocalTranslator.load(str(make_model()), precision=precision).close()  # importing leaves garbage
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""The command line: what it prints, and how it ends."""
+"""The command line: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output, standard error."""
+    """Runs a command; returns its exit status, standard output and standard error."""
     try:
         status = main(arguments)
     except SystemExit as exit_:  # argparse's
@@ -118,7 +118,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def elsewhere(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A tiny model at `/model`, and a cache of the test's own."""
+    """A server with a tiny model at `/model`, and a new cache."""
     monkeypatch.setenv("TOLK_MODEL_CACHE", str(tmp_path / "cache"))
     with serving(Server()) as server:
         server.put(directory)

@@ -1,4 +1,4 @@
-"""Archives as people make them, and as nobody should."""
+"""Archives of models, valid and malicious."""
 
 from __future__ import annotations
 
@@ -119,14 +119,14 @@ def test_more_entries_than_any_model_has(tmp_path: Path, into: Path, kind: str) 
     ],
 )
 def test_sizes_that_no_model_has(tmp_path: Path, into: Path, name: str, size: int, said: str) -> None:
-    """Of a tar the size is believed before anything is read; a zip says its sizes in its table."""
+    """The size of a tar's entry is checked before it is read; a zip has the sizes in its table."""
     (tmp_path / "a.tar").write_bytes(member(name, size).tobuf())
     with pytest.raises(UnknownModel, match=said):
         unpack(tmp_path / "a.tar", into)
 
 
 def bomb_of_zip(path: Path) -> None:
-    """20 MB in 20 kB, of which the table says that it is a byte."""
+    """20 MB in 20 kB; the table says that it is one byte."""
     pack(path, [("vocab.json", bytes(LARGEST_OTHER + 1))])
     content = bytearray(path.read_bytes())
     table = content.index(b"PK\x01\x02")
@@ -149,7 +149,7 @@ def test_a_zip_of_another_kind(tmp_path: Path, into: Path) -> None:
 
 
 def long_name(path: Path) -> None:
-    """A tar's name of 2 GiB, in 2 MB."""
+    """A tar with a name of 2 GiB, in 2 MB."""
     with gzip.open(path, "wb", compresslevel=1) as made:
         made.write(member("././@LongLink", 2 << 30, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT))
         for _ in range(64):

@@ -11,7 +11,7 @@ from models.errors import UnknownModel
 
 
 def test_links_to_regular_files_are_followed(tmp_path: Path) -> None:
-    """As in Hugging Face's cache: snapshots/REVISION/config.json -> ../../blobs/HASH."""
+    """Hugging Face's cache has such links: snapshots/REVISION/config.json -> ../../blobs/HASH."""
     blob, snapshot = tmp_path / "blobs" / "0a1b", tmp_path / "snapshots" / "main"
     blob.parent.mkdir()
     snapshot.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Files of safetensors as the library writes them and as it never would."""
+"""Files of safetensors, valid and malicious."""
 
 from __future__ import annotations
 

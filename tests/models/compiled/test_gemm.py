@@ -1,4 +1,4 @@
-"""Products in our own machine code, against NumPy's, with the instructions of several processors."""
+"""Products with the instructions of several processors, compared with NumPy's products."""
 
 import os
 import subprocess

@@ -33,7 +33,7 @@ def model(make_model: MakeModel) -> Marian:
 
 @pytest.fixture(scope="module")
 def sources(make_model: MakeModel, sentences: list[str]) -> list[list[int]]:
-    """15 sentences of every length."""
+    """15 sources of different lengths."""
     tokenizer = Tokenizer.load(make_model())
     return [tokenizer.encode(sentence) for sentence in sentences[::20]]
 

@@ -36,7 +36,7 @@ Start = Callable[..., Engine]
 
 
 class Gate(Double):
-    """A model that can be held before each step: the test decides when it goes on, and knows when it has got there."""
+    """Stops a model before each step. The test decides when the model goes on, and can wait until it has stopped."""
 
     def __init__(self, model: Marian) -> None:
         super().__init__(model)
@@ -53,7 +53,7 @@ class Gate(Double):
         self._is_open = False
 
     def reached(self) -> None:
-        """Returns when the model is about to make its next step."""
+        """Waits until the model has stopped before its next step."""
         assert self._arrived.acquire(timeout=TIMEOUT)
 
     def let_one_pass(self) -> None:
@@ -66,7 +66,7 @@ class Gate(Double):
 
 @pytest.fixture
 def model(make_model: MakeModel) -> Gate:
-    """It goes on by itself, unless the test has the gate."""
+    """A model that runs freely, unless the test uses the gate."""
     model = Marian.load(make_model(), dtype=torch.float64)
     model.source_embedding = torch.nn.Embedding.from_pretrained(model.source_embedding.weight.clone())
     model.source_embedding.weight[POISON] = math.nan
@@ -121,7 +121,7 @@ def submit(
 
 
 def until_it_refuses(engine: Engine) -> None:
-    """Returns when the engine has begun to close."""
+    """Waits until the engine refuses sentences, because it has begun to close."""
     with suppress(Unavailable):
         while True:
             submit(engine, [0], deadline=0.0)
@@ -450,7 +450,7 @@ def test_what_the_model_cannot_take_is_refused(start: Start, tokens: list[int]) 
 
 
 def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: list[list[int]]) -> None:
-    """Random work, deadlines, bad sentences and cancellations from eight threads, and an engine that closes amid it."""
+    """Eight threads submit random work with deadlines, bad sentences and cancellations while the engine is closed."""
     engine = start(lanes=2, max_waiting=50, token_budget=200)
     pendings: list[Pending] = []
 
@@ -492,7 +492,7 @@ def chaos(
     calls: int,
     after_each: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Eight threads with so many calls each, of which some fail, come too late or are cancelled."""
+    """Eight threads make so many calls each, of which some fail, miss their deadline or are cancelled."""
 
     def caller(seed: int) -> None:
         chance = random.Random(seed)

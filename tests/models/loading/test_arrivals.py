@@ -1,4 +1,4 @@
-"""Who waits for models that are no models, and which of them is loaded next."""
+"""Callers that wait for fake models, and the order in which these are loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that models are said to take, and that they take."""
+"""The computed footprint of models, compared with the memory that they take."""
 
 from __future__ import annotations
 

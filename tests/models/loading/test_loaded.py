@@ -1,4 +1,4 @@
-"""The models in memory, with models that are none: what is there, what stays, and what goes."""
+"""The models in memory, tested with fake models: which are loaded, kept and evicted."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_asked_of_all(models: Models) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
-    """Many threads do what they like: what the fakes assert holds, and nobody waits for ever."""
+    """Many threads make random calls: the assertions of the fakes hold, and no call waits for ever."""
     budget, names = 4 * SIZE, [f"model-{i}" for i in range(12)]
     chance = random.Random(seed)
     shelf.sizes = {name: chance.choice((SIZE, SIZE, 2 * SIZE)) for name in names}
@@ -309,7 +309,7 @@ def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
 
 
 def test_real_models(make_model: MakeModel) -> None:
-    """Three tiny ones, and memory for two of them: everybody gets the translation of the model that was asked for."""
+    """Three tiny models, and memory for two: every caller gets the translation of the model that it asked for."""
     directories = {str(inner): make_model(encoder_ffn_dim=inner) for inner in (20, 24, 28)}
     texts = ["Il pleut.", "Je vais dormir.", "Où est la gare ?"]
 

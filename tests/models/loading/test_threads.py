@@ -1,4 +1,4 @@
-"""Models that are none, loaded and closed, and what becomes of those that fail."""
+"""Fake models are loaded and closed, and some fail to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marian in int8 beside Marian in floats."""
+"""Marian in int8, compared with Marian in floats."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_neighbours_change_nothing_at_all(
 
 
 def test_workers_that_start_together_compute_the_same_as_one_that_finds_everything_compiled(tmp_path: Path) -> None:
-    """Of what is compiled the encoder is the least that sums in kernels of its own."""
+    """The encoder is the smallest compiled entry whose sums are in other kernels."""
     program = (
         "import pathlib, sys\n"
         "from models.network.int8 import Int8Marian\n"
@@ -108,7 +108,7 @@ def test_tiny_models_of_other_configurations(changes: dict[str, Any], make_model
 
 
 def test_weights_that_are_too_large_are_refused(make_model: MakeModel) -> None:
-    """Finite by themselves; their sums are not."""
+    """The weights are finite, but their sums are not."""
     floats = Marian.load(make_model())
     floats.decoder[0].feed_forward.up.weight = torch.nn.Parameter(torch.full((20, 16), 3e38), requires_grad=False)
     with pytest.raises(UnknownModel, match="too large for int8"):

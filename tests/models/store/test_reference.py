@@ -1,4 +1,4 @@
-"""References: what leads where, and what is refused before anybody is asked."""
+"""References: what they refer to, and which are refused before any request is made."""
 
 from __future__ import annotations
 

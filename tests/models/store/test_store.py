@@ -1,4 +1,4 @@
-"""The store beside a web server that cuts, changes, redirects and lies; and beside other processes."""
+"""The store with a web server that cuts, changes, redirects and lies; and with other processes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def child() -> Iterator[Child]:
 
 @pytest.fixture
 def mounted() -> Callable[[str], list[str]]:
-    """A command before another one, which then sees what `mount` was told to mount; nobody else does."""
+    """The prefix of a command that then sees what `mount` mounts; other processes do not."""
 
     def make(*arguments: str) -> list[str]:
         own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
@@ -89,7 +89,7 @@ def mounted() -> Callable[[str], list[str]]:
 
 
 def files(directory: Path) -> set[str]:
-    """All of them below, without locks, by their paths."""
+    """All files below a directory by path, except locks."""
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     return {path for path in found if not path.endswith("/lock")}
 
@@ -237,7 +237,7 @@ def test_a_cut_download_goes_on_where_it_stopped(store: Store, server: Server, r
 def test_and_does_so_in_another_process(
     store: Store, server: Server, reference: str, directory: Path, tmp_path: Path, child: Child
 ) -> None:
-    """One that is killed in the middle leaves what it has, and its lock to the next."""
+    """A process that is killed during a download leaves its part and its lock to the next one."""
     reached = server.stop_at(4 * BLOCK)
     process = child(tmp_path / "cache", server.host, reference)
     assert reached.wait(30)
@@ -505,7 +505,7 @@ def test_a_model_larger_than_the_budget(server: Server, reference: str, director
 
 
 def test_a_model_that_others_hold_is_not_removed(server: Server, directory: Path, tmp_path: Path, child: Child) -> None:
-    """Nor when the budget is overdrawn; but when they are dead, however they died."""
+    """It is not removed even if the budget is exceeded. It is removed when the others have ended, in any way."""
     size = weigh_all(directory)
     store = hasty(tmp_path / "cache", budget=int(1.5 * size), hosts=[server.host])
     first, second = server.put(directory, "/a"), server.put(directory, "/b")
@@ -546,7 +546,7 @@ def test_threads_and_processes_that_want_the_same_model_download_it_once(
 def test_a_full_disk_is_an_error_and_leaves_all_as_it_was(
     server: Server, directory: Path, tmp_path: Path, child: Child, mounted: Callable[..., list[str]]
 ) -> None:
-    """Seen beforehand where the size is known, else when it happens; what is cached stays, and nothing half-made."""
+    """It is noticed before the download if the size is known, else during it. Cached models stay; parts do not."""
     size = weigh_all(directory)
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -569,7 +569,7 @@ def test_a_full_disk_is_an_error_and_leaves_all_as_it_was(
 def test_a_cache_that_is_there_to_read_only(
     store: Store, server: Server, directory: Path, tmp_path: Path, child: Child, mounted: Callable[..., list[str]]
 ) -> None:
-    """As an image may bring it: what is there works, and the rest is an error that says why."""
+    """An image may contain such a cache: its models can be used; fetching others is an error that says why."""
     references = [server.put(directory, "/a"), server.put(directory, "/b")]
     with store.fetch(references[0]) as held:
         cache = tmp_path / "cache"
