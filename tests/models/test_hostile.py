@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 1 << 30  # bytes that the child may take beyond what it has when all is imported
+MEMORY = 1 << 30  # bytes that the child may take in addition to what it has after its imports
 NAMES = ["config.json", "generation_config.json", "tokenizer_config.json", "vocab.json", "source.spm", "target.spm"]
 NAMES += ["model.safetensors"]
 KEYS = "model.decoder.layers.0.encoder_attn.k_proj.weight"

@@ -39,7 +39,7 @@ from tests.models.double import Double
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
-TIMEOUT = 30  # seconds; nothing here comes near it
+TIMEOUT = 30  # seconds; no test comes near it
 
 
 @pytest.fixture(scope="module")
@@ -487,7 +487,7 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_a_closed_translator_is_gone_with_its_memory(make_model: MakeModel, precision: str) -> None:
     """No memory waits for the garbage collector, which may run late and skips frozen objects."""
-    LocalTranslator.load(str(make_model()), precision=precision).close()  # importing leaves garbage
+    LocalTranslator.load(str(make_model()), precision=precision).close()  # imports leave garbage
     gc.disable()
     try:
         translator = LocalTranslator.load(str(make_model()), precision=precision)

@@ -25,7 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     """Runs a command; returns its exit status, standard output and standard error."""
     try:
         status = main(arguments)
-    except SystemExit as exit_:  # argparse's
+    except SystemExit as exit_:  # raised by argparse
         status = int(exit_.code or 0)
     out, err = capsys.readouterr()
     return status, out, err

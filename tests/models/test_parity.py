@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
 
-LIMIT = 100  # target tokens; a few sentences of the 300 run away, for which 512 would only take longer
+LIMIT = 100  # target tokens; a few of the 300 translations are runaways, which would only take longer with 512
 
 Output = tuple[int, ...]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")  # Tolk does without it, too
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")  # Tolk does not use it
 
 OURS = Tokenizer.load(FR_EN)
 THEIRS = MarianTokenizer.from_pretrained(FR_EN)

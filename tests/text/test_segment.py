@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from text.segment import fit, join, spans, split
 
-# Pieces that meet at the edges where splitting could go wrong, mixed with every other character.
+# Pieces whose combinations splitting could get wrong, mixed with arbitrary characters.
 PIECES = st.sampled_from([
     "\n", "\r\n", "\r", "\u2028", "\x85", "\t", "  ", "\u00a0", "- ", "* ", "1. ", "a) ", "[ ] ", "> ", ">>", "— ",
     "« ", " »", '"', "(", ")", "M. ", "Dr. ", "Il dort. ", "Oui ! ", "été", ",", "; ", "…", "...", "A.B", "www.Ex.fr",
@@ -121,7 +121,7 @@ def test_a_long_sentence_comes_apart_at_the_best_place(text: str, limit: int, se
         "http://",
     ],
 )
-@pytest.mark.timeout(60)  # what is quadratic takes minutes
+@pytest.mark.timeout(60)  # a quadratic algorithm would take minutes
 def test_no_text_takes_long(piece: str) -> None:
     text = "a" + piece * (20_000 // len(piece)) + "b"
     segmentation = split(text, "fr", lambda sentence: len(sentence) <= 100)

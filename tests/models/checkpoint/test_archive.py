@@ -153,7 +153,7 @@ def long_name(path: Path) -> None:
     with gzip.open(path, "wb", compresslevel=1) as made:
         made.write(member("././@LongLink", 2 << 30, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT))
         for _ in range(64):
-            made.write(bytes(1 << 20))  # the rest is not missed
+            made.write(bytes(1 << 20))  # the rest of the name is missing, but is not read either
 
 
 def long_table(path: Path) -> None:

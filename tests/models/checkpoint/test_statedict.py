@@ -108,7 +108,7 @@ def test_it_reads_what_torch_reads(path: Path, is_zip: bool) -> None:
         again=flat,
         scalar=torch.tensor(7.0),
     )
-    for content in (tensors, dict(tensors), module.state_dict()):  # the last has attributes
+    for content in (tensors, dict(tensors), module.state_dict()):  # a state_dict has attributes
         torch.save(content, path, _use_new_zipfile_serialization=is_zip)
         expected = torch.load(path, weights_only=True)
         found = read_state_dict(path)

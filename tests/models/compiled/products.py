@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 N, D, HEADS, POSITIONS = 5, 24, 3, 7
-WIDTHS = (D, 6 * D)  # heads of 8, and of 48, which are taken 16 numbers at a time
+WIDTHS = (D, 6 * D)  # heads of width 8, and of width 48, which are computed 16 numbers at a time
 Floats = NDArray[np.float32]
 
 

@@ -77,7 +77,7 @@ class Service(RuleBasedStateMachine):
         aged = [sentence for sentence in self.waiting if self.now - sentence.submitted > AGED_AFTER]
         entering = self.scheduler.admit(lane, self.now)
         assert entering[: len(aged)] == aged[: len(entering)]  # aged sentences enter first, the oldest first
-        for sentence in entering:  # each left the queue once, and was in it
+        for sentence in entering:  # each was in the queue, and has left it once
             if sentence.priority == "bulk" and sentence not in aged and held:
                 bulk = sum(cost(each) for each in [*held, sentence] if each.priority == "bulk")
                 assert bulk <= BULK_SHARE * BUDGET
@@ -154,7 +154,7 @@ def test_groups_take_turns(sentences: list[Queued]) -> None:
         between = order[first + 1 : later[0]]
         for other in order[later[0] + 1 :]:
             if other.priority == sentence.priority and not same_group(other, sentence):
-                assert other.group is not None  # or it would have gone before, being a group that waited
+                assert other.group is not None  # without a group, it would have had its turn before
                 assert any(same_group(other, each) for each in between)
 
 

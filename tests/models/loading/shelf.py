@@ -26,10 +26,10 @@ class Fake:
     version: str
     device: str = "cpu"
     is_loaded: bool = False
-    grace: float | None = None  # that it was closed with
+    grace: float | None = None  # the grace that it was closed with
     is_released: bool = False
-    finished: int = 0  # sentences
-    at_the_end: Callable[[], object] = tuple  # what else happens when it is closed
+    finished: int = 0  # number of sentences
+    at_the_end: Callable[[], object] = tuple  # called when it is closed
 
     @property
     def is_closed(self) -> bool:

@@ -79,7 +79,7 @@ def test_what_exceeds_the_budget_goes_though_nobody_comes(memory: Memory) -> Non
     assert memory.has_to_shrink
     memory.make_room(0)
     assert serving(memory) == "bc"
-    assert memory.has_to_shrink  # until that one is closed
+    assert memory.has_to_shrink  # until the leaving model is closed
     assert memory.pop_idle() is not None
     assert not memory.has_to_shrink
 

@@ -56,7 +56,7 @@ def test_close_waits_for_what_is_being_loaded(
     gate = shelf.shut("load a")
     waits = begin(touch, models, "a")
     eventually(lambda: shelf.loads() == ["a"])
-    waits.add_done_callback(lambda _: gate.set())  # as soon as it has been told that all is closing
+    waits.add_done_callback(lambda _: gate.set())  # when it has got the error of closing
     models.close(LONG)
     assert shelf.gone() == ["a"]
 

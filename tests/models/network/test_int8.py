@@ -43,7 +43,7 @@ def test_probabilities_are_close_to_those_in_floats(
         said = [model.config.decoder_start_token_id, *best.tokens]
         ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
         differences.append(float((ours - theirs).abs().sum(-1).mean()))
-    assert sum(differences) / len(differences) < 0.06  # of 2, were they different altogether
+    assert sum(differences) / len(differences) < 0.06  # 2 would be two distributions without overlap
 
 
 @pytest.mark.parametrize("options", [DecodingOptions(max_length=50), DecodingOptions(beam=4, nbest=4, max_length=50)])

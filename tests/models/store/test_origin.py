@@ -67,7 +67,7 @@ def test_weights_lie_in_the_hubs_storage(hub: Server, store: Store, directory: P
 def test_a_cut_download_from_the_hub_goes_on(
     hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits for half a minute between its own tries
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits half a minute between tries
     hub.cuts[:] = [BLOCK, BLOCK, *[0] * 100]
     with pytest.raises(Unavailable, match=f"Fetching {WEIGHTS} of hf:org/name failed 5 times"):
         store.fetch("hf:org/name")
@@ -159,7 +159,7 @@ def test_a_model_in_a_bucket_of_s3(bucket: s3fs.S3FileSystem, tmp_path: Path, di
 def test_a_part_from_s3_goes_on_where_it_is_still_of_the_same(
     bucket: s3fs.S3FileSystem, tmp_path: Path, directory: Path, changed: bool
 ) -> None:
-    there: list[int] = []  # bytes of the weights: at the beginning, and after each block
+    there: list[int] = []  # bytes of the weights that are there at the beginning, and after each block
 
     class Noting(Progress):
         def report(self, name: str, size: int) -> None:
@@ -197,7 +197,7 @@ def test_a_package_that_is_missing_is_named(
     protocol: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)  # imported already
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)  # may be imported
     with pytest.raises(Unavailable, match=f"{protocol}://b/c needs the package {package}: pip install {package}"):
         hasty(tmp_path, hosts=[f"{protocol}://b"]).fetch(f"{protocol}://b/c")
 

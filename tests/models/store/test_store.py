@@ -151,7 +151,7 @@ def test_a_translator_that_cannot_be_loaded_holds_nothing(
     with pytest.raises(BadInput) as caught:
         LocalTranslator.load(reference, store=store, target_tokens={"xx": ">>xx<<"})
     store.fetch(server.put(directory, "/other")).release()
-    assert caught  # and so all that its traceback holds on to
+    assert caught  # keeps the error, and so all that its traceback refers to
 
 
 def test_the_default_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_refusal_is_final(store: Store, server: Server, reference: str, status
     server.statuses[:] = [status] * 100
     with pytest.raises(UnknownModel, match=f"was refused: {status}"):
         store.fetch(reference)
-    assert len(server.asked) == 2  # HEAD, and GET as some servers know no HEAD
+    assert len(server.asked) == 2  # HEAD, then GET, because some servers do not support HEAD
 
 
 @pytest.mark.parametrize("name", ["config.json", "source.spm", WEIGHTS])
@@ -248,7 +248,7 @@ def test_and_does_so_in_another_process(
     with store.fetch(reference) as held:
         assert held.checksum == Checksum.of(directory)
     assert [asked.start for asked in server.downloads()][5] == 4 * BLOCK
-    assert server.sent <= weigh(directory) - 3 * BLOCK  # one block was on its way
+    assert server.sent <= weigh(directory) - 3 * BLOCK  # one block was in transit
 
 
 def test_a_file_that_changed_after_the_cut_starts_anew(
@@ -320,7 +320,7 @@ def test_a_wrong_checksum_never_comes_into_place(
         store.fetch(reference, wrong)
     assert not files(tmp_path / "cache")
     store.fetch(reference, right).release()
-    with pytest.raises(UnknownModel, match=wrong):  # and the one that is there stays
+    with pytest.raises(UnknownModel, match=wrong):  # the cached one stays
         store.fetch(reference, wrong)
     server.files.clear()
     store.fetch(reference, right).release()
@@ -476,7 +476,7 @@ def test_the_least_recently_used_goes(server: Server, directory: Path, tmp_path:
     assert (a.directory.exists(), b.directory.exists()) == (True, False)
     moment = a.directory.stat().st_mtime - 100
     os.utime(a.directory / "SHA256SUMS", (moment, moment))
-    store.fetch(references[0]).release()  # it is used, so that it is c that goes
+    store.fetch(references[0]).release()  # it was used last, so that c is deleted
     store.fetch(references[1]).release()
     assert (a.directory.exists(), b.directory.exists()) == (True, True)
     assert weigh_all(tmp_path / "cache") <= 2.5 * size
