@@ -206,10 +206,12 @@ class LocalTranslator:
 
     @property
     def device(self) -> str:
+        """The device that the model computes on: cpu, cuda:0, …"""
         return str(self.model.device)
 
     @property
     def precision(self) -> str:
+        """The precision that the model computes in (models.network.precision.Precision)."""
         return self.model.precision
 
     def warm_up(self, example: str | None = None) -> None:

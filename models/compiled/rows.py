@@ -37,11 +37,13 @@ def exp(x: np.float32) -> np.float32:
 
 @inline
 def widen(x: np.uint16) -> np.float32:
+    """bfloat16 -> float32"""
     return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
 
 
 @inline
 def narrow(x: np.float32) -> np.uint16:
+    """float32 -> bfloat16, rounded to nearest"""
     return np.uint16((np.float32(x).view(np.uint32) + np.uint32(0x8000)) >> np.uint32(16))
 
 
@@ -64,12 +66,14 @@ def greatest(values: Floats) -> np.float32:
 
 @inline
 def dequantize(sums: Ints, scale: np.float32, scales: Floats, biases: Floats, out: Floats) -> None:
+    """Writes the numbers that a row's sums stand for. `scale` is that of the row."""
     for j in range(out.size):
         out[j] = np.float32(sums[j]) * (scale * scales[j]) + biases[j]
 
 
 @inline
 def dequantize_narrow(sums: Ints, scale: np.float32, scales: Floats, biases: Floats, out: Halves) -> None:
+    """Like dequantize, but writes bfloat16."""
     for j in range(out.size):
         out[j] = narrow(np.float32(sums[j]) * (scale * scales[j]) + biases[j])
 

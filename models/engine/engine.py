@@ -78,6 +78,7 @@ class Engine:
             lane.thread = threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane.number}", daemon=True)
 
     def start(self) -> None:
+        """Starts the lanes' threads. `close` ends them; so does the end of the process."""
         atexit.register(self.close)
         for lane in self._lanes:
             lane.thread.start()

@@ -25,6 +25,7 @@ class EngineSettings:
     last_step: float = 5.0
 
     def lanes_on(self, device: torch.device) -> int:
+        """The number of lanes of an engine on this device."""
         return self.lanes or (cores() if device.type == "cpu" else 1)
 
 

@@ -37,6 +37,7 @@ class EngineStats:
 
     @property
     def steps(self) -> int:
+        """The number of steps since the start."""
         return sum(self.batches)
 
     @property

@@ -34,6 +34,7 @@ class FailedLoads:
         self._reasons[name] = _Reason(error, self._clock() + seconds, seconds)
 
     def forget(self, name: str) -> None:
+        """Forgets the failures of a model."""
         self._reasons.pop(name, None)
 
     def check(self, name: str) -> None:

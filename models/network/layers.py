@@ -121,6 +121,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class FeedForward(nn.Module):
+    """Two linear layers with an activation function between them: (…, d) -> (…, d)"""
+
     def __init__(self, d: int, inner: int, activation: str) -> None:
         super().__init__()
         self.up = nn.Linear(d, inner)  # fc1
@@ -133,6 +135,8 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward layer, each with a layer norm after its residual sum."""
+
     def __init__(self, config: MarianConfig) -> None:
         super().__init__()
         d = config.d_model
@@ -142,12 +146,16 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(d, NORM_EPSILON)  # final_layer_norm
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(n, s, d), mask (n, 1, 1, s) -> (n, s, d)"""
         x = self.attention_norm(x + self.attention(x, mask))
         y: Tensor = self.feed_forward_norm(x + self.feed_forward(x))
         return y
 
 
 class DecoderLayer(nn.Module):
+    """Self-attention, attention to the encoder's output and a feed-forward layer, each with a layer norm after its
+    residual sum."""
+
     def __init__(self, config: MarianConfig) -> None:
         super().__init__()
         d = config.d_model

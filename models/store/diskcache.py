@@ -45,6 +45,7 @@ class Held:
         return Checksum.of(self.directory)
 
     def release(self) -> None:
+        """From now on the cache may delete the directory."""
         if self._lock is not None:
             self._lock.close()
 

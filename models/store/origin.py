@@ -69,6 +69,7 @@ class Origin:
 
     @property
     def is_archive(self) -> bool:
+        """Whether the model is one archive, not a directory of files."""
         return self._archive is not None
 
     def files(self) -> list[RemoteFile]:
