@@ -57,7 +57,7 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
         (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY: a whole number from 1"),
         (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY: a number of bytes, such as 4000000000, 4GB"),
         (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES: a whole number from 1"),
-        (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is no host"),
+        (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is not a host"),
         (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
 )
