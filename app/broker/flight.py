@@ -17,7 +17,7 @@ from app.broker.connections import no_broker
 from app.broker.link import Link
 from app.broker.publishing import Full
 from app.broker.queues import RequestQueues
-from app.broker.replies import CANCELLED, RepliesLost, Waiting
+from app.broker.replies import CANCELLED, PendingRequest, RepliesLost
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure, TranslateReply
 from tasks.contract.request import TranslateRequest
@@ -31,35 +31,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CeleryFlight:
-    """A `Flight` over the broker. `waiting` is None where this process waits for as many as it may already."""
+    """A `Flight` over the broker. `pending` is None where this process waits for as many as it may already."""
 
     link: Link
     queues: RequestQueues
-    waiting: Waiting | None
+    pending: PendingRequest | None
 
     def ask(self, request: TranslateRequest) -> TranslateReply:
-        if self.waiting is None:
+        if self.pending is None:
             raise self._refusal(request)
         if time.time() >= request.deadline:
             raise TolkError(Code.TIMEOUT, LATE)
         queue = self.queues.of(request)
         with tracing.span(f"translate by {request.model}", queue=queue.name) as span:
-            reply = self._reply(self.waiting, request, queue, span)
+            reply = self._reply(self.pending, request, queue, span)
         if reply.error is not None:
             raise reply.error.error()
         return reply
 
     def _refusal(self, request: TranslateRequest) -> TolkError:
-        if not self.link.router.ready.is_set():
+        if not self.link.replies.ready.is_set():
             return no_broker()
         return self.link.admission(self.queues.of(request), request.priority).refusal()
 
-    def _reply(self, waiting: Waiting, request: TranslateRequest, queue: Queue, span: Span) -> TranslateReply:
+    def _reply(self, pending: PendingRequest, request: TranslateRequest, queue: Queue, span: Span) -> TranslateReply:
         admission = self.link.admission(queue, request.priority)
         admitted = self._enter(admission, queue, request.deadline)
         work = None
         try:
-            message, published = self._exchange(waiting, request, queue, admission)
+            message, published = self._exchange(pending, request, queue, admission)
             reply = _decode(message, request)
             _add_stages(span, published, reply)
             # A model that loads keeps nobody else from being taken out of the queue.
@@ -70,26 +70,26 @@ class CeleryFlight:
 
     def _enter(self, admission: Admission, queue: Queue, deadline: float) -> Admitted:
         with tracing.span("admission"):
-            if self.link.router.ready.is_set() and admission.outdated():
+            if self.link.replies.ready.is_set() and admission.outdated():
                 depth = self.link.publisher.length(queue, deadline)
                 if depth is not None:
                     admission.measured(depth)
             return admission.enter(max(0.0, deadline - time.time()))
 
     def _exchange(
-        self, waiting: Waiting, request: TranslateRequest, queue: Queue, admission: Admission
+        self, pending: PendingRequest, request: TranslateRequest, queue: Queue, admission: Admission
     ) -> tuple[Message, float]:
         """The reply to a request, which is published once more where its reply queue was lost, and when it was
         published, in Unix seconds."""
         while True:
-            self.link.router.expect(waiting, queue.name)
+            self.link.replies.expect(pending, queue.name)
             try:
                 with tracing.span("publish"):
-                    published = self.link.publisher.publish(queue, request, waiting)
+                    published = self.link.publisher.publish(queue, request, pending)
             except Full:
                 raise admission.refusal() from None
             with suppress(RepliesLost):
-                return _result(waiting.reply, request.deadline), published
+                return _result(pending.reply, request.deadline), published
 
 
 def _result(future: Future[Message], deadline: float) -> Message:

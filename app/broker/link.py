@@ -16,7 +16,7 @@ from app.broker.commands import to_workers
 from app.broker.connections import Connections
 from app.broker.publishing import Publisher
 from app.broker.queues import RequestQueues
-from app.broker.replies import HEARTBEAT, ReplyRouter
+from app.broker.replies import HEARTBEAT, ReplyConsumer
 from app.broker.survey import Surveys
 from app.monitoring.recent_errors import ErrorCount
 from tasks.contract.names import Priority
@@ -28,7 +28,7 @@ class Link:
 
     connections: Connections
     cancels: Cancels
-    router: ReplyRouter
+    replies: ReplyConsumer
     publisher: Publisher
     surveys: Surveys
     admissions: dict[str, Admission] = field(default_factory=dict)  # by the queue's name
@@ -41,9 +41,9 @@ class Link:
         status stays good for `fresh` seconds."""
         connections = Connections(celery.connection_for_write())
         cancels = Cancels(connections, to_workers(celery))
-        router = ReplyRouter(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
-        surveys = Surveys(partial(survey.take, celery, queues, router), fresh)
-        return cls(connections, cancels, router, Publisher(connections, router), surveys)
+        replies = ReplyConsumer(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
+        surveys = Surveys(partial(survey.take, celery, queues, replies), fresh)
+        return cls(connections, cancels, replies, Publisher(connections, replies), surveys)
 
     def admission(self, queue: Queue, priority: Priority) -> Admission:
         """Who is let into a queue."""
@@ -51,8 +51,8 @@ class Link:
 
     def close(self) -> None:
         """Flights end with UNAVAILABLE; when this returns, threads and connections are gone."""
-        listens = self.router.ready.is_set()
+        listens = self.replies.ready.is_set()
         self.surveys.close()
-        self.router.close()
+        self.replies.close()
         self.cancels.close()
         self.connections.close(listens=listens)

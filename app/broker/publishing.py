@@ -12,7 +12,7 @@ from amqp.exceptions import MessageNacked
 from kombu import Producer, Queue
 
 from app.broker.connections import Connections, backoff, no_broker, reason
-from app.broker.replies import ReplyRouter, Waiting
+from app.broker.replies import PendingRequest, ReplyConsumer
 from tasks.contract.names import PUBLISHED, TASK
 from tasks.contract.request import TranslateRequest
 from tasks.queues.errors import BROKER_ERRORS
@@ -31,19 +31,19 @@ class Full(Exception):
 
 
 class Publisher:
-    """Publishes requests over the connections of one process, and has the replies sent to its router. Thread-safe.
+    """Publishes requests over the connections of one process, and has replies sent to its reply consumer. Thread-safe.
 
     A queue that it has declared is believed to be there for `stands` seconds.
     """
 
-    def __init__(self, connections: Connections, router: ReplyRouter, stands: float = STANDS) -> None:
+    def __init__(self, connections: Connections, replies: ReplyConsumer, stands: float = STANDS) -> None:
         self._connections = connections
-        self._router = router
+        self._replies = replies
         self._stands = stands
         self._dead_letters = dead_letter_queue()
         self._declared: dict[str, float] = {}  # when a queue was, by its name, in the monotonic clock's seconds
 
-    def publish(self, queue: Queue, request: TranslateRequest, waiting: Waiting) -> float:
+    def publish(self, queue: Queue, request: TranslateRequest, pending: PendingRequest) -> float:
         """When the request was published, in Unix seconds; returns when the broker has it, or when nobody waits for it
         any more.
 
@@ -52,21 +52,21 @@ class Publisher:
         """
         failures = 0
         published = time.time()
-        while not waiting.reply.done():
+        while not pending.reply.done():
             remaining = request.deadline - time.time()
             if remaining <= 0:
                 raise no_broker()
-            if not self._router.ready.wait(min(remaining, GATE_TIMEOUT)):
+            if not self._replies.ready.wait(min(remaining, GATE_TIMEOUT)):
                 continue
             try:
                 with self._connections.producer(remaining) as producer:
                     published = time.time()
-                    self._send(producer, queue, request, waiting.task_id, published)
+                    self._send(producer, queue, request, pending.task_id, published)
                 break
             except BROKER_ERRORS as error:
-                logger.warning("publishing %s: %s", waiting.task_id, reason(error))
+                logger.warning("publishing %s: %s", pending.task_id, reason(error))
                 failures += 1
-                wait([waiting.reply], min(backoff(failures), remaining))
+                wait([pending.reply], min(backoff(failures), remaining))
         return published
 
     def length(self, queue: Queue, deadline: float) -> int | None:
@@ -99,7 +99,7 @@ class Publisher:
                 headers=_headers(request, task_id, now),
                 serializer="json",
                 correlation_id=task_id,
-                reply_to=self._router.queue,
+                reply_to=self._replies.queue,
                 expiration=max(0.0, request.deadline - now),
                 declare=[] if known else [self._dead_letters, queue],
             )

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class PendingRequest:
     """A request in flight, the task that is made for it just now, and why it was `ended` early, where it was.
 
     Tasks have ids of their own: to workers, what was cancelled once is unwanted for good. `since` when it waits for an
@@ -63,11 +63,11 @@ class RepliesLost(TolkError):
         super().__init__(Code.UNAVAILABLE, "The message broker lost the answer. Try again in a moment.", 1.0)
 
 
-class ReplyRouter:
+class ReplyConsumer:
     """Consumes this process's reply queue and hands each reply to the Future of its request or question.
 
     It comes back by itself when the broker does, with another `queue` where that is lost; `ready` is set while replies
-    can arrive. `waiting` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
+    can arrive. `pending` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
     cancelled, or delivered twice.
     """
 
@@ -81,34 +81,34 @@ class ReplyRouter:
         self._consumers = 0
         self._node: str | None = None  # of the broker, that was connected to last
         self._lock = threading.Lock()
-        self.waiting: dict[tuple[str, str | None], Waiting] = {}
+        self.pending: dict[tuple[str, str | None], PendingRequest] = {}
         self._awaited: dict[str, Future[Message]] = {}  # by correlation id: a task's id, or a question's ticket
         self._closing = threading.Event()
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
 
     @contextmanager
-    def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
+    def in_flight(self, request_id: str, principal: str | None) -> Iterator[PendingRequest]:
         """A request in flight until the context is left; it can be cancelled all the while, between its tasks too.
 
         Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
         """
-        waiting = Waiting(request_id, principal)
+        pending = PendingRequest(request_id, principal)
         with self._lock:
             if self._closing.is_set():
                 raise closing()
-            if (request_id, principal) in self.waiting:
+            if (request_id, principal) in self.pending:
                 raise TolkError(
                     Code.BAD_INPUT, "X-Request-Id: a request with this id is still in flight. Send another id, or none."
                 )
-            self.waiting[request_id, principal] = waiting
+            self.pending[request_id, principal] = pending
         try:
-            yield waiting
+            yield pending
         finally:
             with self._lock:
-                self._forget(waiting)
-        if waiting.ended is not None:
-            raise waiting.ended
+                self._forget(pending)
+        if pending.ended is not None:
+            raise pending.ended
 
     @contextmanager
     def question(self) -> Iterator[Question]:
@@ -124,57 +124,57 @@ class ReplyRouter:
             with self._lock:
                 self._awaited.pop(question.ticket, None)
 
-    def expect(self, waiting: Waiting, queue: str) -> None:
+    def expect(self, pending: PendingRequest, queue: str) -> None:
         """The request's next task is about to be published. Raises TolkError where the request was ended."""
         with self._lock:
-            if waiting.ended is not None:
-                raise waiting.ended
-            waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
-            waiting.queue, waiting.since = queue, time.time()
-            self._awaited[waiting.task_id] = waiting.reply
+            if pending.ended is not None:
+                raise pending.ended
+            pending.task_id, pending.reply = f"{pending.request_id}.{uuid4().hex[:8]}", Future()
+            pending.queue, pending.since = queue, time.time()
+            self._awaited[pending.task_id] = pending.reply
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         """Ends a request with CANCELLED, and the work for it; says whether there was one."""
-        waiting = self.waiting.get((request_id, principal))
-        if waiting is None or not self._end(waiting, TolkError(Code.CANCELLED, CANCELLED)):
+        pending = self.pending.get((request_id, principal))
+        if pending is None or not self._end(pending, TolkError(Code.CANCELLED, CANCELLED)):
             return False
-        self._cancels.add(waiting.task_id)
+        self._cancels.add(pending.task_id)
         return True
 
     def tell(self) -> WebStatus:
         """What this process tells others of itself."""
         oldest: dict[str, float] = {}
         with self._lock:
-            for waiting in self.waiting.values():
-                if waiting.queue and not waiting.reply.done():
-                    oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
-            return WebStatus(tuple(self._errors()), len(self.waiting), oldest)
+            for pending in self.pending.values():
+                if pending.queue and not pending.reply.done():
+                    oldest[pending.queue] = min(pending.since, oldest.get(pending.queue, pending.since))
+            return WebStatus(tuple(self._errors()), len(self.pending), oldest)
 
     def close(self) -> None:
         """Requests in flight and questions fail with UNAVAILABLE; when this returns, thread and connection are gone."""
         with self._lock:
             self._closing.set()
-        for waiting in list(self.waiting.values()):
-            self._end(waiting, closing())
+        for pending in list(self.pending.values()):
+            self._end(pending, closing())
         with self._lock:
             self._give_up(closing)
         self.thread.join()
 
-    def _end(self, waiting: Waiting, error: TolkError) -> bool:
+    def _end(self, pending: PendingRequest, error: TolkError) -> bool:
         """Ends a request with this error; whether it was in flight."""
         with self._lock:
-            if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
+            if self.pending.get((pending.request_id, pending.principal)) is not pending:
                 return False
-            waiting.ended = error
-            if self._forget(waiting):
-                waiting.reply.set_exception(error)
+            pending.ended = error
+            if self._forget(pending):
+                pending.reply.set_exception(error)
             return True
 
-    def _forget(self, waiting: Waiting) -> bool:
+    def _forget(self, pending: PendingRequest) -> bool:
         """Takes a request out; whether its task's reply was still to come. The caller holds the lock."""
-        if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
-            del self.waiting[waiting.request_id, waiting.principal]
-        return self._awaited.pop(waiting.task_id, None) is not None
+        if self.pending.get((pending.request_id, pending.principal)) is pending:
+            del self.pending[pending.request_id, pending.principal]
+        return self._awaited.pop(pending.task_id, None) is not None
 
     def _run(self) -> None:
         failures = 0

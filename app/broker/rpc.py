@@ -1,4 +1,4 @@
-"""The translator behind the queue: publishes a task by its name, and waits for the reply that the router brings.
+"""The translator behind the queue: publishes a task by its name, and waits for the reply that its consumer brings.
 
 Celery's own client keeps a reply queue and a connection per thread, named after the thread's identity; identities are
 used again, and a broker's restart leaves the thread waiting for good. So here it is one reply queue per process, one
@@ -23,7 +23,7 @@ from app.broker.connections import CONNECT_TIMEOUT, no_broker, reason
 from app.broker.flight import CeleryFlight
 from app.broker.link import Link
 from app.broker.queues import RequestQueues
-from app.broker.replies import ReplyRouter, closing
+from app.broker.replies import ReplyConsumer, closing
 from app.broker.survey import ANSWERED_WITHIN, FRESH
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import Status
@@ -71,22 +71,22 @@ class CeleryTranslator:
     @contextmanager
     def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
         link = self._link()
-        if len(link.router.waiting) >= IN_FLIGHT:
+        if len(link.replies.pending) >= IN_FLIGHT:
             yield CeleryFlight(link, self._queues, None)
         else:
-            with link.router.in_flight(request_id, principal) as waiting:
-                yield CeleryFlight(link, self._queues, waiting)
+            with link.replies.in_flight(request_id, principal) as pending:
+                yield CeleryFlight(link, self._queues, pending)
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()
-        return link.router.cancel(request_id, principal) or _cancel_elsewhere(link, request_id, principal)
+        return link.replies.cancel(request_id, principal) or _cancel_elsewhere(link, request_id, principal)
 
     def abandon(self, request_id: str, principal: str | None) -> None:
-        self._link().router.cancel(request_id, principal)
+        self._link().replies.cancel(request_id, principal)
 
     def check(self) -> None:
         link = self._link()
-        if not link.router.ready.wait(CONNECT_TIMEOUT):
+        if not link.replies.ready.wait(CONNECT_TIMEOUT):
             raise no_broker()
         try:
             with link.connections.producer(CONNECT_TIMEOUT) as producer:
@@ -110,9 +110,9 @@ class CeleryTranslator:
         return self._link().surveys.known()
 
     @property
-    def router(self) -> ReplyRouter:
-        """The router of this process."""
-        return self._link().router
+    def replies(self) -> ReplyConsumer:
+        """The reply consumer of this process."""
+        return self._link().replies
 
     def close(self) -> None:
         with self._lock:
@@ -134,7 +134,7 @@ class CeleryTranslator:
 def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> bool:
     """Asks the other web processes. Nobody knows how many there are: who has the request answers in time, or nobody
     has it."""
-    with link.router.question() as question:
+    with link.replies.question() as question:
         try:
             with link.connections.producer(ANSWERED_WITHIN) as producer:
                 commands.send(
@@ -144,7 +144,7 @@ def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> boo
                     {
                         "request_id": request_id,
                         "principal": principal,
-                        "reply_to": link.router.queue,
+                        "reply_to": link.replies.queue,
                         "ticket": question.ticket,
                     },
                 )

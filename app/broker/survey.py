@@ -17,7 +17,7 @@ from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
 from app.broker import commands
 from app.broker.connections import CONNECT_TIMEOUT, connect, reason
 from app.broker.queues import RequestQueues
-from app.broker.replies import ReplyRouter
+from app.broker.replies import ReplyConsumer
 from app.monitoring.recent_errors import total
 from app.monitoring.status import QueueStatus, Status, WebStatus
 from tasks.contract.errors import TolkError
@@ -70,9 +70,9 @@ class Surveys:
             pass
 
 
-def take(celery: Celery, queues: RequestQueues, router: ReplyRouter) -> Status:
-    """The status now. `router` is that of this process, which is not asked."""
-    own = router.tell()
+def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Status:
+    """The status now. `replies` is the consumer of this process, which is not asked."""
+    own = replies.tell()
     try:
         with celery.connection_for_write() as connection:
             connect(connection, CONNECT_TIMEOUT)
@@ -82,7 +82,7 @@ def take(celery: Celery, queues: RequestQueues, router: ReplyRouter) -> Status:
     except BROKER_ERRORS as error:
         logger.warning("status: %s", reason(error))
         return Status(broker=False, in_flight=own.in_flight, oldest=own.oldest)
-    workers, others = read((who, answer) for who, answer in answers if who != router.queue)
+    workers, others = read((who, answer) for who, answer in answers if who != replies.queue)
     return Status(
         broker=True,
         queues={queue.name: queue for queue in found},
