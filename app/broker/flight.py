@@ -1,4 +1,4 @@
-"""A request while workers are asked for it: let into a queue, published, answered."""
+"""One request to the workers: admitted to a queue, published, and answered."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CeleryFlight:
-    """A `Flight` over the broker. `pending` is None where this process waits for as many as it may already."""
+    """A `Flight` over the broker. `pending` is None if this process already has as many requests in flight as it
+    may."""
 
     link: Link
     queues: RequestQueues
@@ -62,7 +63,7 @@ class CeleryFlight:
             message, published = self._exchange(pending, request, queue, admission)
             reply = _decode(message, request)
             _add_stages(span, published, reply)
-            # A model that loads keeps nobody else from being taken out of the queue.
+            # Loading does not count: while a worker loads a model, it goes on taking other requests from the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
         finally:
             admission.leave(admitted, work)
@@ -79,8 +80,8 @@ class CeleryFlight:
     def _exchange(
         self, pending: PendingRequest, request: TranslateRequest, queue: Queue, admission: Admission
     ) -> tuple[Message, float]:
-        """The reply to a request, which is published once more where its reply queue was lost, and when it was
-        published, in Unix seconds."""
+        """The message with the reply, and when the request was published, in Unix seconds. The request is published
+        again if its reply queue was lost."""
         while True:
             self.link.replies.expect(pending, queue.name)
             try:
@@ -100,7 +101,7 @@ def _result(future: Future[Message], deadline: float) -> Message:
 
 
 def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
-    """The reply in Celery's message. Raises TolkError(INTERNAL) where there is none to be read."""
+    """The reply in Celery's message. Raises TolkError(INTERNAL) if it cannot be read."""
     try:
         meta = message.payload
         if meta["status"] == REVOKED:
@@ -118,11 +119,12 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
 
 
 def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:
-    """What the worker says of its part, one stage after the other, and what is left of the time since: the way back."""
+    """Adds the worker's stages to the span, one after the other; the rest of the time until now is the stage
+    `reply`."""
     began = published
     for stage in ("queue", "load", "wait", "prefill", "decode"):
         duration = getattr(reply.timings, stage)
-        if duration or reply.error is None:  # what failed did not come to all of them
+        if duration or reply.error is None:  # a failed request did not reach every stage
             span.add(stage, began, duration)
         began += duration
     span.add("reply", began, max(0.0, time.time() - began))

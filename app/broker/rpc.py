@@ -1,8 +1,8 @@
-"""The translator behind the queue: publishes a task by its name, and waits for the reply that its consumer brings.
+"""The translator behind the queue: publishes tasks by name, and waits for the replies that the reply consumer receives.
 
-Celery's own client keeps a reply queue and a connection per thread, named after the thread's identity; identities are
-used again, and a broker's restart leaves the thread waiting for good. So here it is one reply queue per process, one
-thread that consumes it, and one Future for each request in flight.
+Celery's own client keeps a reply queue and a connection for each thread, named after the thread's identity. Identities
+are reused, and a restart of the broker leaves the thread waiting for ever. So each process here has one reply queue,
+one thread that consumes it, and one Future for each request in flight.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class CeleryTranslator:
-    """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
+    """A `Translator` whose translations come from the workers. Each process connects at its first use."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class CeleryTranslator:
         self._errors = errors
         self._fresh = fresh
         self._lock = threading.Lock()
-        self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
+        self._links: dict[int, Link] = {}  # by process id: a forked process must not use its parent's
         self._closed = False
 
     @classmethod
@@ -61,9 +61,10 @@ class CeleryTranslator:
         errors: Callable[[], Sequence[ErrorCount]] = tuple,
         fresh: float = FRESH,
     ) -> CeleryTranslator:
-        """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given.
+        """A translator for the models in `models`, over the broker at the URL, by default the one that celeryconfig
+        names.
 
-        `errors` counts what this process told its callers: other web processes ask for it. A status stays good for
+        `errors` returns this process's error counts, which other web processes ask for. A status stays fresh for
         `fresh` seconds.
         """
         return cls(configured(broker), RequestQueues(models), errors, fresh)
@@ -94,13 +95,13 @@ class CeleryTranslator:
                 queues: Any = self._queues.for_translation()
                 served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
-            logger.warning("checking: %s", reason(error))
+            logger.warning("readiness check: %s", reason(error))
             raise no_broker() from error
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
 
     def listen(self) -> None:
-        with suppress(TolkError):  # shutting down: nobody will ask any more
+        with suppress(TolkError):  # it is shutting down, and need not answer
             self._link()
 
     def status(self) -> Status:
@@ -132,8 +133,8 @@ class CeleryTranslator:
 
 
 def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> bool:
-    """Asks the other web processes. Nobody knows how many there are: who has the request answers in time, or nobody
-    has it."""
+    """Asks the other web processes to cancel a request. Returns whether one of them had it. The number of processes is
+    unknown, so no answer within ANSWERED_WITHIN means that none had it. Raises TolkError(UNAVAILABLE)."""
     with link.replies.question() as question:
         try:
             with link.connections.producer(ANSWERED_WITHIN) as producer:
