@@ -112,7 +112,7 @@ class _QueueCollector(Collector):
         yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
         yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
         if status.dead_letters is not None:
-            yield _gauge("tolk_dead_letters", "Messages that no worker could take or bear.", status.dead_letters)
+            yield _gauge("tolk_dead_letters", "Messages that no worker could process.", status.dead_letters)
         yield _by_queue(
             "tolk_queue_messages",
             "Messages that wait for a worker.",
