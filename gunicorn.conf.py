@@ -26,8 +26,7 @@ def load() -> Settings:
 
 
 def on_starting(server: Any) -> None:
-    """Makes a reload (SIGHUP) check the settings first, and keep the old ones if the new ones are wrong. gunicorn alone
-    would end."""
+    """Makes a reload (SIGHUP) keep the old settings if the new ones are wrong. gunicorn by itself would end."""
     reload = server.reload
 
     def reload_checked() -> None:

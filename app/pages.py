@@ -10,8 +10,7 @@ from tasks.registry.file import RegistryFile
 
 
 def translate(settings: Settings, models: RegistryFile, translator: Translator) -> str:
-    """`/`: translates while its reader types. It offers the registry's language pairs, and marks those that no worker
-    serves now."""
+    """`/`: translates while its reader types. It offers the registry's pairs, and marks those that no worker serves."""
     registry, status = models.current(), translator.known_status()
     return render_template(
         "index.html",

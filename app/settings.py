@@ -1,5 +1,4 @@
-"""The settings of the web tier. Only this module in app/ reads the environment, with the functions of
-tasks.environment."""
+"""The settings of the web tier. Only this module in app/ reads the environment, through tasks.environment."""
 
 from __future__ import annotations
 
@@ -75,8 +74,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings that the environment asks for. An unset or empty variable means the default. Raises
-        SettingsError."""
+        """The settings in the environment. An unset or empty variable means the default. Raises SettingsError."""
         settings = cls(
             translator=choice(environ, "TOLK_TRANSLATOR", ("celery", "echo"), cls().translator),
             models=environment.models(environ),

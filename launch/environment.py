@@ -55,8 +55,7 @@ def install(environment: Path, extras: str) -> None:
 
 
 def fingerprint(environment: Path, extras: str) -> str:
-    """A hash of what the environment depends on: the files and extras that list its packages, the Python, the path, the
-    GPU."""
+    """A hash of what the environment depends on: the lists of packages, the extras, the Python, the path, the GPU."""
     digest = hashlib.sha256()
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
@@ -65,8 +64,8 @@ def fingerprint(environment: Path, extras: str) -> str:
 
 
 def usable(environment: Path) -> bool:
-    """Whether the environment can be completed: it was made by this Python for this path, has pip, and its torch fits
-    the GPU."""
+    """Whether the environment can be completed: this Python made it for this path, with pip, and its torch fits the
+    GPU."""
     try:
         configuration = (environment / "pyvenv.cfg").read_text()
     except FileNotFoundError:
@@ -80,8 +79,7 @@ def usable(environment: Path) -> bool:
 
 
 def make(environment: Path) -> None:
-    """Makes an empty environment with pip. pip is installed separately, because `venv` hides the errors of its
-    installation."""
+    """Makes an environment with pip alone. pip is installed separately, because `venv` hides the errors of doing so."""
     run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(environment)])
     run([python(environment), "-m", "ensurepip", "--upgrade", "--default-pip"])
 

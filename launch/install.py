@@ -79,27 +79,25 @@ def check_venv() -> None:
 
 
 def install_rabbitmq() -> None:
-    """Installs RabbitMQ, if it is missing, from Debian's package. Raises RabbitMQError if this process is not
-    root's."""
+    """Installs Debian's RabbitMQ, if there is none. Raises RabbitMQError, for example without root."""
     if not PrivateRabbitMQ.installed():
         install_package("RabbitMQ", PrivateRabbitMQ.install)
 
 
 def install_postgresql() -> None:
-    """Installs PostgreSQL, which some tests use, if it is missing. Raises PackageError if this process is not
-    root's."""
+    """Installs PostgreSQL, which some tests use, if there is none. Raises PackageError, for example without root."""
     if not PrivatePostgreSQL.installed():
         install_package("PostgreSQL", PrivatePostgreSQL.install)
 
 
 def install_chromium() -> None:
-    """Installs Chromium, the tests' browser, if it is missing. Raises PackageError if this process is not root's."""
+    """Installs Chromium, the browser of the tests, if there is none. Raises PackageError, for example without root."""
     if shutil.which(BROWSER) is None:
         install_package("Chromium", lambda log: debian.install(BROWSER, log))
 
 
 def install_prometheus() -> None:
-    """Installs Prometheus, which tests of alerts and dashboards use, if it is missing. Raises PackageError."""
+    """Installs Prometheus, which tests of alerts and dashboards use, if there is none. Raises PackageError."""
 
     def install_stopped(log: IO[bytes]) -> None:
         debian.install(PROMETHEUS, log)
@@ -110,15 +108,14 @@ def install_prometheus() -> None:
 
 
 def install_systemd() -> None:
-    """Installs systemd, which checks the units of compose/systemd, if it is missing. The package starts nothing. Raises
-    PackageError."""
+    """Installs systemd, which checks the units of compose/systemd, if there is none. Raises PackageError."""
     if shutil.which(ANALYZER) is None:
         install_package("systemd", lambda log: debian.install("systemd", log))
 
 
 def install_package(name: str, install: Callable[[IO[bytes]], None]) -> None:
-    """Runs `install` with a log, and prints the log if that fails. Raises what `install` raises, or SetupError if the
-    disk is full."""
+    """Runs `install` with a log. If it fails, prints the log and raises its error, or SetupError if the disk is
+    full."""
     if os.geteuid() == 0:
         say(f"installing {name} (apt-get install)")
     with tempfile.TemporaryFile() as log:

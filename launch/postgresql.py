@@ -67,7 +67,7 @@ class PrivatePostgreSQL:
         return f"postgresql+psycopg://{NAME}:{password}@127.0.0.1:{self._port}/{NAME}"
 
     def start(self) -> None:
-        """Returns when the server accepts connections. If that fails, raises PostgreSQLError and leaves no process
+        """Returns when the server accepts connections. Otherwise raises PostgreSQLError and leaves no process
         behind."""
         try:
             self._start()
@@ -95,8 +95,7 @@ class PrivatePostgreSQL:
             time.sleep(0.02)
 
     def _make(self, binaries: Path, data: Path) -> None:
-        """Makes a cluster with one database, and one user, who has a password. Only when it is complete is it renamed
-        to `data`."""
+        """Makes a cluster with one database and one user with a password. It is named `data` when it is complete."""
         self.directory.mkdir(parents=True, exist_ok=True)
         password = self.directory / "password"
         password.touch(mode=0o600)
@@ -132,8 +131,7 @@ class PrivatePostgreSQL:
         }
 
     def _ready(self, data: Path) -> bool:
-        """Whether the server is ready, which it writes to postmaster.pid. Its port is open earlier, while it recovers
-        from a crash."""
+        """Whether the server is ready, by its postmaster.pid. The port opens before it has recovered from a crash."""
         try:
             lines = (data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

@@ -93,8 +93,8 @@ class PrivateRabbitMQ:
         return f"amqp://{NAME}:{self._password()}@127.0.0.1:{self._ports[0]}/{NAME}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Returns the node's process when it accepts connections. If that fails, raises RabbitMQError and leaves no
-        process behind."""
+        """Returns the node's process when it accepts connections. Otherwise raises RabbitMQError, with no process
+        left."""
         try:
             return self._start()
         except BaseException:
@@ -143,8 +143,7 @@ class PrivateRabbitMQ:
 
     def _configure(self, port: int) -> None:
         path = self.directory / "definitions.json"
-        # The data of an earlier release have RabbitMQ's user `guest`. Definitions cannot delete that user, but lock it
-        # out.
+        # The data of an earlier release have RabbitMQ's user `guest`. Definitions can only lock it out, not delete it.
         old = '"guest"' in path.read_text() if path.exists() else (self.directory / "data").exists()
         path.write_text(json.dumps(definitions(self._password(), lock_guest=old)))
         (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
@@ -189,8 +188,7 @@ class PrivateRabbitMQ:
         self.stop()
 
     def _spawn(self, command: list[str], environ: dict[str, str], *inherited: int) -> subprocess.Popen[bytes]:
-        """Starts a process in a session of its own, so that a Ctrl-C at the terminal reaches our caller, who then calls
-        `stop`."""
+        """Starts a process in a session of its own, so that a Ctrl-C at the terminal reaches only our caller."""
         return subprocess.Popen(
             command,
             env=environ,
@@ -257,8 +255,7 @@ def _free_ports() -> tuple[int, int, int]:
 
 
 def _accepts(port: int) -> bool:
-    """Whether something listens on the port. RabbitMQ opens its port when everything else is ready, and does not log
-    such a connection."""
+    """Whether something listens on the port. RabbitMQ opens its port last, and does not log such a connection."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:

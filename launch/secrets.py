@@ -1,5 +1,4 @@
-"""Makes the secrets of the services in docker-compose.yml at first use, keeps them, and gives each service only its
-own.
+"""Makes the secrets of docker-compose.yml's services at first use, keeps them, and gives each service its own.
 
     python -m launch.secrets DIRECTORY
 

@@ -133,8 +133,7 @@ class Service:
         return environ
 
     def watch(self) -> int:
-        """Restarts children that end after all were ready. Returns the exit code: 1 if a child ended before that, else
-        0."""
+        """Restarts children that end once all were ready. Returns the exit code: 1 if one ended before that, else 0."""
         self.await_answers()
         self.reminded = time.monotonic()
         while not self.output.closed():
@@ -218,7 +217,7 @@ class Service:
         self.ready = True
         self.say(f"ready after {time.monotonic() - self.began:.0f} s")
         web = f"http://{self.web[0]}:{self.web[1]}"
-        self.say(f"  {web}/ the translator page; {web}/status shows the state of the service")
+        self.say(f"  {web}/  the translator page; {web}/status shows the state of the service")
         self.say(f"  {web}/graphql  the API, and GraphiQL in a browser")
         self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
         self.say("  Ctrl-C stops it")

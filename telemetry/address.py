@@ -12,8 +12,7 @@ class Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Reads an address such as `0.0.0.0:9101`, `localhost:9101` or `[::1]:9101`. Raises ValueError, which says what
-        was expected."""
+        """Reads `0.0.0.0:9101`, `localhost:9101` or `[::1]:9101`. Raises ValueError, which says what was expected."""
         found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", text)
         if found is None or not 0 < int(found[3]) < 2**16:
             raise ValueError(f"HOST:PORT with a port from 1 to 65535, such as 127.0.0.1:9101, not {text!r}")

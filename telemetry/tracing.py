@@ -112,8 +112,7 @@ def span(name: str, **attributes: Attribute) -> Iterator[Span]:
 
 
 def export(name: str, start: float, duration: float, parent: Mapping[str, Any] | None = None) -> None:
-    """Exports a finished span, below the open span or, if headers of a message are given, below the span that they
-    name."""
+    """Exports a finished span, below the open span or, if a message's headers are given, below the span in them."""
     if _tracer is not None:
         from opentelemetry import propagate
 

@@ -132,15 +132,13 @@ def abandoned(connection: Connection, principal: str, day: int) -> int:
 
 
 def store(connection: Connection, claimed: Claim, answer: object) -> bool:
-    """Stores the answer of a request for ANSWER_LASTS seconds. Returns False if another caller has taken the request
-    over."""
+    """Stores the answer of a request for ANSWER_LASTS seconds. Returns False if another caller has taken it over."""
     mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
-    """Deletes a failed request, so that a repeat executes it again. Returns False if another caller has taken it
-    over."""
+    """Deletes a failed request, so that a repeat executes it. Returns False if another caller has taken it over."""
     mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
 
@@ -154,6 +152,6 @@ def _is(claimed: Claim) -> ColumnElement[bool]:
 
 
 def _is_held(claimed: Claim) -> ColumnElement[bool]:
-    """Whether this claim still holds the row. A caller who took it over has another deadline, but may have the same
-    request id."""
+    """Whether this claim holds the row. A caller who took it over has another deadline, perhaps with the same request
+    id."""
     return _is(claimed) & (table.c.deadline == claimed.deadline)

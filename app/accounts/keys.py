@@ -101,8 +101,7 @@ def revoke(connection: Connection, name: str) -> None:
 
 
 def limit(connection: Connection, name: str, **limits: int | None) -> None:
-    """Sets `requests_per_minute`, `characters_per_day`, or both. Raises TolkError(BAD_INPUT) if there is no such
-    key."""
+    """Sets `requests_per_minute`, `characters_per_day`, or both. Raises TolkError(BAD_INPUT) for an unknown key."""
     _update(connection, name, **limits)
 
 

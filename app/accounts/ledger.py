@@ -63,8 +63,7 @@ class Ledger:
         return self._database.run(claim, until=wanted.deadline)
 
     def claim_again(self, wanted: Claim, key: Key | None) -> Claim | Answered | Running:
-        """`claim` for a caller that has waited for another one to execute the request: its request is charged
-        already."""
+        """`claim` for a caller that has waited for another one's answer: its request is charged already."""
 
         def claim(connection: Connection) -> Claim | Answered | Running:
             found = idempotency.claim(connection, wanted)

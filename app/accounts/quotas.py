@@ -61,8 +61,7 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
 
 
 def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
-    """Refunds characters that a key was charged for on a day and that were not translated, if that day has not
-    ended."""
+    """Refunds characters that a key was charged for on a day and that were not translated, while that day lasts."""
     row = and_(usage.c.key_id == int(principal), usage.c.day == day)
     connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
 

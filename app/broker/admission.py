@@ -96,8 +96,7 @@ class Admission:
             return Admitted(now, ahead)
 
     def leave(self, admitted: Admitted, work: float | None = None) -> None:
-        """Notes that the request is over. After a reply, `work` is the seconds that the worker needed; without one, it
-        is None."""
+        """Notes that the request is over. `work` is the seconds that its worker needed; None if there was no reply."""
         with self._lock:
             self._in_flight -= 1
             if work is None:

@@ -65,8 +65,7 @@ def connect(connection: Any, timeout: float) -> None:
     """
     until = time.monotonic() + timeout
     for others in reversed(range(len(connection.alt) or 1)):
-        # Each node has its share of the time. It is set for each, because kombu forgets it when it switches to the
-        # next.
+        # Each node has its share of the time. It is set for each, because kombu forgets it when it switches nodes.
         connection.connect_timeout = min(CONNECT_TIMEOUT, max((until - time.monotonic()) / (others + 1), LEAST))
         try:
             connection.ensure_connection(max_retries=0)

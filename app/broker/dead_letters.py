@@ -1,5 +1,4 @@
-"""Dead letters, the messages that no worker could process: what is wrong with each, requeuing them, and deleting
-them."""
+"""Dead letters, the messages that no worker could process: shows what is wrong with them, requeues and deletes them."""
 
 from __future__ import annotations
 
@@ -64,8 +63,7 @@ class Letter:
 
     @property
     def reason(self) -> str:
-        """Why the message is a dead letter. RabbitMQ says only `rejected` or `delivery_limit`; the message shows the
-        rest."""
+        """Why the letter is here. RabbitMQ says only `rejected` or `delivery_limit`; the message shows the rest."""
         if self._exhausted:
             return "its worker ended at every delivery, due to this or another message"
         return defect(self.message) or "Celery could not read it; the worker's log says why"
@@ -110,7 +108,7 @@ class Letter:
 
 
 class DeadLetterQueue:
-    """The dead-letter queue, opened by one process at a time. Letters that are neither deleted nor requeued stay in
+    """The dead-letter queue, opened by one process at a time. Letters that are not deleted or requeued stay in
     place."""
 
     def __init__(self, channel: Any, queue: str) -> None:
@@ -122,8 +120,7 @@ class DeadLetterQueue:
         return int(self._channel.queue_declare(self._queue, passive=True).message_count)
 
     def __iter__(self) -> Iterator[Letter]:
-        """The letters that are in the queue now, the oldest first. Iterate once only: each letter is held until
-        `close`."""
+        """The letters in the queue now, the oldest first. Iterate only once: each letter is held until `close`."""
         for _ in range(len(self)):
             if (raw := self._channel.basic_get(self._queue)) is None:
                 return
@@ -169,8 +166,7 @@ class DeadLetterQueue:
         self.delete(letter)
 
     def close(self) -> None:
-        """Returns when all letters that stay are back in the queue: RabbitMQ puts them back a moment after it has
-        answered."""
+        """Returns when all letters that stay are back in the queue, which RabbitMQ does a moment after its answer."""
         whole, connection = len(self) + self._held, self._channel.connection
         self._channel.close()
         self._channel = connection.channel()

@@ -31,8 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CeleryFlight:
-    """A `Flight` over the broker. `pending` is None if this process already has as many requests in flight as it
-    may."""
+    """A `Flight` over the broker. `pending` is None if this process has as many requests in flight as it may."""
 
     link: Link
     queues: RequestQueues
@@ -119,8 +118,7 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
 
 
 def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:
-    """Adds the worker's stages to the span, one after the other; the rest of the time until now is the stage
-    `reply`."""
+    """Adds the worker's stages to the span, one after the other. The time from then until now is the stage `reply`."""
     began = published
     for stage in ("queue", "load", "wait", "prefill", "decode"):
         duration = getattr(reply.timings, stage)

@@ -50,8 +50,7 @@ class PendingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question to other processes. The answer is a message to the reply queue with the ticket as its correlation
-    id."""
+    """A question to other processes. Its answer is a message to the reply queue whose correlation id is the ticket."""
 
     ticket: str = field(default_factory=lambda: str(uuid4()))
     answer: Future[Message] = field(default_factory=Future)
@@ -127,8 +126,7 @@ class ReplyConsumer:
                 self._awaited.pop(question.ticket, None)
 
     def expect(self, pending: PendingRequest, queue: str) -> None:
-        """Gives the request a new task, which is about to be published to `queue`. If the request was ended, raises its
-        error."""
+        """Gives the request a new task, to be published to `queue`. If the request was ended, raises its error."""
         with self._lock:
             if pending.ended is not None:
                 raise pending.ended
@@ -231,8 +229,7 @@ class ReplyConsumer:
         queue.delete()
 
     def _move(self) -> None:
-        """Takes another reply queue, because the old one, with the replies in it, is unusable or on a node that is
-        down."""
+        """Takes another reply queue. The old one, with the replies in it, is unusable or on a node that is down."""
         with self._lock:
             self.queue = _queue_name()
             self._give_up(RepliesLost)

@@ -53,8 +53,7 @@ def show(letter_id: str, *, texts: bool) -> None:
 )
 @click.argument("letter_id", metavar="ID", required=False)
 def requeue(letter_id: str | None, *, everything: bool, force: bool) -> None:
-    """Put the dead letter ID, or all of them, back into the queues that they came from. Letters that cannot be put back
-    stay."""
+    """Put the dead letter ID, or all, back into the queues that they came from. Those that cannot be put back stay."""
     _check_choice(letter_id, everything=everything)
     done = left = 0
     with _opened() as letters:
@@ -96,8 +95,7 @@ def _opened() -> Iterator[DeadLetterQueue]:
 
 
 def _found(letters: DeadLetterQueue, letter_id: str | None) -> Iterator[Letter]:
-    """The letters with this id, or all if it is None. A message that was published twice has two letters with one
-    id."""
+    """The letters with this id, or all if it is None. Two letters have one id if a message was published twice."""
     found = False
     for letter in letters:
         if letter_id in (None, letter.id):

@@ -37,8 +37,7 @@ class Size(NamedTuple):
 
 
 class Complexity(ASTValidationRule):
-    """Aborts the validation of a document that exceeds a limit, with an error that names the limit and says what to
-    do."""
+    """Aborts the validation of a document that exceeds a limit. The error names the limit and says what to do."""
 
     context: ValidationContext
 
@@ -72,8 +71,8 @@ class Complexity(ASTValidationRule):
                 self._refuse(f"A document may have {limit} {what}; this one has more. {advice}.")
 
     def _measure(self, selection_set: SelectionSetNode | None) -> Size:
-        """The size of a selection set. Each fragment is measured once, so the time is linear in the length of the
-        document."""
+        """The size of a selection set. Each fragment is measured once, so the time is linear in the document's
+        length."""
         depth = fields = aliases = directives = 0
         for selection in selection_set.selections if selection_set else ():
             inner = self._measure_selection(selection)
@@ -107,8 +106,7 @@ class Complexity(ASTValidationRule):
         return size
 
     def _check_root(self, operation: OperationDefinitionNode) -> None:
-        """Refuses a second mutation, and a root field that is asked for twice: the request's id, deadline and limits
-        are for one."""
+        """Refuses two mutations, and the same root field twice: a request's id, deadline and limits are for one."""
         keys: dict[str, set[str]] = {}  # of the answer, by root field
         self._collect(operation.selection_set, keys, set())
         keys.pop("__typename", None)

@@ -15,8 +15,7 @@ WINDOW = 60  # minutes that an error counts as recent
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """How often callers got an error code in the last hour; when they got it last, in Unix seconds, and for which
-    request."""
+    """How often callers got a code in the last hour, when they got it last (Unix seconds), and for which request."""
 
     code: Code
     count: int

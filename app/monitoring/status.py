@@ -114,8 +114,7 @@ class Status:
         return [model for model in registry.models.values() if model.warm or model.name in self.holders]
 
     def own_queues(self, model: Entry) -> list[QueueStatus]:
-        """A model's queues for interactive work, bulk work and suspects; none if it shares its queues with other
-        models."""
+        """A model's own queues for interactive work, bulk work and suspects; none if it shares its queues."""
         if not model.warm:
             return []
         names = queue_names(model.route)

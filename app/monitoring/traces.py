@@ -1,5 +1,5 @@
-"""Stores the traces of the latest requests in a directory that all web processes share, as files with one JSON array
-per line."""
+"""Stores the latest requests' traces in a directory that all web processes share. Files have one JSON array per
+line."""
 
 from __future__ import annotations
 
@@ -53,8 +53,7 @@ class Traces:
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
-        """The traces with a request id, the latest last. There are several if a client sent the id again. Raises
-        OSError."""
+        """The traces with a request id, the latest last: several if a client sent the id again. Raises OSError."""
         wanted, found = request_id.encode(), []
         for path in self._files():
             with suppress(FileNotFoundError):  # another process has deleted it

@@ -12,8 +12,7 @@ MAX_NAME_CHARACTERS = 100  # of a language's or model's name, because errors quo
 
 
 def check_texts(texts: Sequence[str], settings: Settings) -> None:
-    """Raises TolkError(BAD_INPUT), with the limit, if there are too many texts, or too many characters in all of
-    them."""
+    """Raises TolkError(BAD_INPUT), with the limit, if there are too many texts or characters in all."""
     if len(texts) > settings.max_texts:
         _refuse(f"{len(texts)} texts are more than a request may hold, {settings.max_texts}. Send several requests.")
     total = sum(map(len, texts))
@@ -33,8 +32,7 @@ def check_text(text: str, settings: Settings) -> Failure | None:
 
 
 def check_timeout(timeout: float, settings: Settings) -> None:
-    """Raises TolkError(BAD_INPUT), with the limit, if the timeout is 0 or less, over the limit, infinite, or not a
-    number."""
+    """Raises TolkError(BAD_INPUT), with the limit, unless the timeout is a number above 0 and within the limit."""
     if not 0 < timeout <= settings.max_timeout:
         _refuse(f"timeout: more than 0 and at most {settings.max_timeout} seconds were expected, not {timeout:g}.")
 

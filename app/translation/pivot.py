@@ -55,8 +55,8 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
 
 
 def _fit(results: Iterable[TextResult]) -> list[TextResult]:
-    """The results, with a failure for each that no longer fits into a message, because a translation may be longer than
-    its text."""
+    """The results, with a failure for each that does not fit into a message: translations may be longer than their
+    texts."""
     fitting, room = [], ROOM
     for result in results:
         size = len(json.dumps(result.text)) + len(", ")

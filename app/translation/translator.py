@@ -39,7 +39,7 @@ class Translator(Protocol):
         """
 
     def abandon(self, request_id: str, principal: str | None) -> None:
-        """Ends a flight with CANCELLED if this process has it, because nobody waits for it any more. Returns at
+        """Ends a flight of this process with CANCELLED, if there is one, because its client has gone. Returns at
         once."""
 
     def check(self) -> None:

@@ -46,7 +46,7 @@ def domain_error(error: GraphQLError) -> TolkError:
 
 
 def note(error: TolkError) -> None:
-    """Notes the error's code as the outcome of the request, for the log, the trace and the metrics. The first error
+    """Notes the error's code as the request's outcome, for the log, the trace and the metrics. The first error
     counts."""
     tracing.annotate_first(code=error.code.value)
 

@@ -37,7 +37,7 @@ class Hangups:
 
     @contextmanager
     def watched(self, environ: Mapping[str, Any], request_id: str, principal: str | None) -> Iterator[None]:
-        """Watches the client of a WSGI request until the context is left. Does nothing if the server does not show its
+        """Watches the client of a WSGI request until the context is left. Does nothing if the server hides the
         socket."""
         client: socket | None = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if client is None:

@@ -34,8 +34,7 @@ def register(app: Flask) -> None:
     def add(response: Response) -> Response:
         response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
-        # Answers hold people's texts, so no cache may store them. Pages hold none. Static files have a header of their
-        # own.
+        # Answers hold people's texts, so no cache may store them. Pages hold none. Static files have their own header.
         response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY

@@ -14,8 +14,7 @@ PREFLIGHT_SECONDS = 600  # for which a browser caches the answer to a preflight 
 
 
 def register(app: Flask, origins: Collection[str]) -> None:
-    """Refuses requests that a page of another site sends, unless its origin is in `origins` and the request is to
-    /graphql."""
+    """Refuses requests from pages of other sites, unless the origin is in `origins` and the path is /graphql."""
 
     @app.before_request
     def refuse_other_sites() -> None:

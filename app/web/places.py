@@ -11,8 +11,7 @@ from tasks.contract.errors import Code, TolkError
 
 
 def bounded(view: Callable[..., Any], places: threading.BoundedSemaphore) -> Callable[..., Any]:
-    """The view, limited to as many requests at the same time as there are places. It raises TolkError(OVERLOADED) for a
-    further request."""
+    """The view, limited to as many requests at a time as there are places. It raises TolkError(OVERLOADED) for more."""
 
     @wraps(view)
     def answer() -> Any:
