@@ -25,10 +25,8 @@ class Output:
         prefix = f"{name:<6} |"
         if self.coloured:
             prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
-        with (
-            self._lock,
-            contextlib.suppress(OSError),
-        ):  # `closed` reports it; a full disk must not stop us
+        # A lost reader is reported by `closed`; a full disk must not stop the service.
+        with self._lock, contextlib.suppress(OSError):
             os.write(self._descriptor, f"{prefix} {line}\n".encode())
 
     def closed(self) -> bool:
