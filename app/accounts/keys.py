@@ -165,7 +165,8 @@ def _update(connection: Connection, name: str, **values: Any) -> None:
     )
     if not changed.rowcount:
         raise TolkError(
-            Code.BAD_INPUT, f"There is no key {name!r} that is not revoked. `flask --app app keys list` lists all keys."
+            Code.BAD_INPUT,
+            f"The key {name!r} does not exist or is revoked. `flask --app app keys list` lists the keys.",
         )
 
 

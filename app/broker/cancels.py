@@ -48,9 +48,9 @@ class Cancels:
             try:
                 self._send(tasks)
             except BROKER_ERRORS as error:
-                logger.warning("cancelling %d tasks: %s", len(tasks), reason(error))
+                logger.warning("could not cancel %d tasks: %s", len(tasks), reason(error))
             except Exception:  # the thread must go on, for later cancellations
-                logger.exception("cancelling")
+                logger.exception("could not cancel tasks")
 
     def _take(self) -> list[str]:
         """The tasks to cancel, once there are any; an empty list after `close`."""

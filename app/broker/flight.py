@@ -112,7 +112,7 @@ def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
         if reply.error is None and len(reply.results) != len(request.texts):
             raise ValueError(f"{len(reply.results)} results for {len(request.texts)} texts")
     except (TolkError, KombuError, LookupError, TypeError, ValueError) as error:
-        logger.error("reply %s: %s", message.properties.get("correlation_id"), error)
+        logger.error("could not read the reply to task %s: %s", message.properties.get("correlation_id"), error)
         raise TolkError(Code.INTERNAL, "The service cannot read its worker's reply. Its log says why.") from error
     return reply
 

@@ -65,7 +65,7 @@ class Publisher:
                     self._send(producer, queue, request, pending.task_id, published)
                 break
             except BROKER_ERRORS as error:
-                logger.warning("publishing %s: %s", pending.task_id, reason(error))
+                logger.warning("could not publish task %s: %s", pending.task_id, reason(error))
                 failures += 1
                 wait([pending.reply], min(backoff(failures), remaining))
         return published
@@ -80,7 +80,7 @@ class Publisher:
                 self._declare(queue, producer.channel)
                 return _length(queue, producer.channel)
         except BROKER_ERRORS as error:  # `publish` has the patience to wait for the broker
-            logger.warning("measuring %s: %s", queue.name, reason(error))
+            logger.warning("could not measure queue %s: %s", queue.name, reason(error))
             return None
 
     def _declare(self, queue: Any, channel: Any) -> None:

@@ -186,9 +186,9 @@ class ReplyConsumer:
                     connect(connection, CONNECT_TIMEOUT)
                     self._consume(connection)
             except BROKER_ERRORS as error:
-                logger.warning("replies: %s", reason(error))
+                logger.warning("the reply consumer lost the broker: %s", reason(error))
             except Exception:  # every request depends on this thread, so it must go on
-                logger.exception("replies")
+                logger.exception("the reply consumer failed")
             failures = 1 if self.ready.is_set() else failures + 1
             self.ready.clear()
             self._closing.wait(backoff(failures))

@@ -95,7 +95,7 @@ class CeleryTranslator:
                 queues: Any = self._queues.for_translation()
                 served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
-            logger.warning("readiness check: %s", reason(error))
+            logger.warning("the broker failed the readiness check: %s", reason(error))
             raise no_broker() from error
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
@@ -150,6 +150,6 @@ def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> boo
                     },
                 )
         except BROKER_ERRORS as error:
-            logger.warning("cancelling %s: %s", request_id, reason(error))
+            logger.warning("could not ask other web processes to cancel %s: %s", request_id, reason(error))
             raise no_broker() from error
         return bool(wait([question.answer], ANSWERED_WITHIN).done) and question.answer.result() is not None

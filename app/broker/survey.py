@@ -81,7 +81,7 @@ def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Statu
             dead_letters = _look([dead_letter_queue()], connection)
             answers = _ask(connection, [commands.to_workers(celery), commands.to_web_processes()])
     except BROKER_ERRORS as error:
-        logger.warning("status: %s", reason(error))
+        logger.warning("could not ask for the status: %s", reason(error))
         return Status(broker=False, in_flight=own.in_flight, oldest=own.oldest)
     workers, others = read((who, answer) for who, answer in answers if who != replies.queue)
     return Status(
@@ -106,7 +106,7 @@ def read(answers: Iterable[tuple[str, Any]]) -> tuple[dict[str, WorkerStatus], S
             else:
                 workers[who] = WorkerStatus.decode(answer)
         except (TolkError, LookupError, TypeError, ValueError) as error:
-            logger.warning("status of %s: %s", who, error)
+            logger.warning("could not read the status of %s: %s", who, error)
     return workers, list(web.values())
 
 

@@ -134,7 +134,7 @@ class Database:
                     return result
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 if until - time.monotonic() <= pause or given_up.is_set():
-                    logger.warning("database: %s", _reason(error))
+                    logger.warning("the database failed: %s", _reason(error))
                     raise _unavailable() from error
                 given_up.wait(random.uniform(0, pause))  # noqa: S311 - spreads attempts, guards nothing
                 pause = min(2 * pause, BACKOFF[1])

@@ -64,7 +64,7 @@ class Traces:
                         if whose == request_id:
                             found.append(Span.decode(data))
                     except (TypeError, ValueError) as error:  # written by another release, or cut off
-                        logger.warning("%s: a line is no trace: %r", path, error)
+                        logger.warning("%s: skipped a line that is no trace: %r", path, error)
         return sorted(found, key=lambda trace: trace.start)
 
     def _begin(self) -> int:

@@ -76,7 +76,7 @@ class Hangups:
                 except TolkError:  # the service is shutting down, and ends every request itself
                     return
                 except Exception:  # every client depends on this thread, so it must go on
-                    logger.exception("cancelling %s", watched[0])
+                    logger.exception("could not cancel request %s", watched[0])
             time.sleep(PAUSE)
 
 
