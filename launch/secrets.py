@@ -21,6 +21,7 @@ TOLK, GRAFANA, ROOT = 10001, 472, 0
 
 
 def make(directory: Path) -> None:
+    """Writes the files of all services; makes the passwords that do not exist yet."""
     kept = directory / "kept"
     kept.mkdir(mode=0o700, exist_ok=True)
     broker, monitor, database, flower, grafana = (

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 
 class Address(NamedTuple):
+    """A host and a port; as a string, HOST:PORT, with brackets around an IPv6 address."""
+
     host: str
     port: int
 

@@ -32,6 +32,7 @@ class Cancels:
         self._thread.start()
 
     def add(self, task_id: str) -> None:
+        """Has the workers told that this task is cancelled. Returns at once."""
         with self._changed:
             self._tasks.append(task_id)
             self._changed.notify()

@@ -38,6 +38,7 @@ class Letter:
 
     @classmethod
     def of(cls, message: Any) -> Letter:
+        """The letter in a message that kombu received."""
         message.accept = {"application/json"}
         return cls(message, body_of(message), _request(message))
 
@@ -50,15 +51,18 @@ class Letter:
 
     @property
     def died(self) -> str:
+        """When the message became a dead letter, in UTC."""
         time_of_death = self._death.get("time")  # AMQP's times are in UTC
         return f"{time_of_death:%Y-%m-%d %H:%M:%SZ}" if time_of_death else "unknown"
 
     @property
     def queue(self) -> str:
+        """The queue that the letter came from."""
         return printable(self._death.get("queue", "unknown"))
 
     @property
     def deliveries(self) -> int:
+        """How often the message was delivered to a worker."""
         return DELIVERIES if self._exhausted else 1
 
     @property
@@ -133,6 +137,7 @@ class DeadLetterQueue:
             yield Letter.of(message)
 
     def delete(self, letter: Letter) -> None:
+        """Deletes the letter for good."""
         letter.message.ack()
         self._held -= 1
 

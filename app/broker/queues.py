@@ -26,6 +26,7 @@ class RequestQueues:
         return translation_queue(model.route, request.priority)
 
     def for_translation(self) -> Iterator[Queue]:
+        """The queues for interactive and for bulk work, of each route."""
         for route in self._models.current().routes:
             yield from translation_queues(route)
 

@@ -260,4 +260,5 @@ def _queue_name() -> str:
 
 
 def closing() -> TolkError:
+    """The error for a caller while this process shuts down."""
     return TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again in a moment.", 1.0)

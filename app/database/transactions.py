@@ -92,12 +92,14 @@ class Database:
 
     @property
     def engine(self) -> Engine:
+        """The connections to the database, made at first use."""
         with self._lock:
             if self._engine is None:
                 self._engine = _connect(self.url)
             return self._engine
 
     def close(self) -> None:
+        """Closes the connections that are not in use."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()

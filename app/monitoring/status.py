@@ -88,6 +88,7 @@ class Status:
         return None if queue is None else queue.workers > 0
 
     def readiness(self, model: Entry) -> Readiness:
+        """Whether workers can serve a model now."""
         served = self.serves(model.route) if self.broker else None
         if not served:
             return Readiness.UNKNOWN if served is None else Readiness.UNSERVED
