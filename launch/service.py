@@ -2,9 +2,8 @@
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
-DIRECTORY has the data of the broker and the database (default: .run). Each child has a session of its own, so that a
-Ctrl-C reaches only this process, which then stops web and Flower, the worker, and the broker, in this order. Standard
-library only.
+DIRECTORY has the data of the broker and the database (default: .run). Each child has its own session, so a Ctrl-C
+reaches only this process, which then stops web and Flower, the worker and the broker, in order. Standard library only.
 """
 
 from __future__ import annotations
@@ -63,8 +62,7 @@ class Service:
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
-        """Runs the service until a signal. Returns the exit code: 0 after a signal, 1 if a child ended before all were
-        ready.
+        """Runs until a signal. Returns the exit code: 0 after a signal, 1 if a child ended before all were ready.
 
         Raises StartError and RabbitMQError.
         """
