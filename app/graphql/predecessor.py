@@ -77,9 +77,8 @@ class PredecessorGraphQL(GraphQL):
         self, request: Any, context: Context, data: object, protocol: Any
     ) -> GraphQLRequestData:
         if isinstance(data, dict):
-            given = {
-                name: value for name, value in data.items() if value != ""
-            }  # an empty form field counts as left out
+            # An empty form field counts as left out.
+            given = {name: value for name, value in data.items() if value != ""}
             if isinstance(given.get("variables"), str):
                 given["variables"] = self.decode_json(given["variables"])
             data = given
