@@ -107,7 +107,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
         ended.set()
     for each in clients:
         each.result()
-    assert translator.router.dropped == 0
+    assert translator.replies.dropped == 0
     first.stop()
 
 
@@ -129,7 +129,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
         if how is not None:
             assert worker.stop(how) == 0
     assert [each.result().results[0].text for each in [*begun, *prefetched]] == ["#sleep 5"] * 2 + ["un"] * 2
-    assert translator.router.dropped == 0
+    assert translator.replies.dropped == 0
     worker.stop()
 
 
