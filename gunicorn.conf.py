@@ -1,4 +1,4 @@
-"""Plain `gunicorn` serves the web tier; README.md lists the settings."""
+"""The configuration with which plain `gunicorn` serves the web tier. README.md lists the settings."""
 
 import os
 import re
@@ -16,7 +16,8 @@ from tasks.registry.file import load_registry
 
 
 def load() -> Settings:
-    """All that a worker reads, too: where it cannot be used, gunicorn is to say so, and no worker to begin."""
+    """Reads the settings and, like a worker, models.toml and celeryconfig.py, so that gunicorn reports an error in them
+    before it starts a worker."""
     settings = Settings.from_env(os.environ)
     load_registry(settings.models)
     if settings.translator == "celery":
@@ -25,7 +26,7 @@ def load() -> Settings:
 
 
 def on_starting(server: Any) -> None:
-    """A reload to what cannot be used changes nothing: gunicorn, left to itself, would end."""
+    """Makes a reload (SIGHUP) keep the old settings if the new ones are wrong. gunicorn by itself would end."""
     reload = server.reload
 
     def reload_checked() -> None:
@@ -40,27 +41,28 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(_server: Any) -> None:
-    """No worker runs yet, and a reload comes after. A successor (SIGUSR2) may have inherited the directory of its
-    predecessor, which ends with that one."""
+    """Makes the directory for metrics, unless an operator has set one. This is before any worker runs, and not repeated
+    by a reload. A new master (SIGUSR2) inherits its predecessor's directory in the environment, but needs one of its
+    own, because the predecessor deletes it."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if settings.metrics is not None and (not directory or maker(directory) is not None):
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"tolk-metrics-{os.getpid()}-")
 
 
 def on_exit(_server: Any) -> None:
-    """What an operator's own directory holds is not ours to delete."""
+    """Deletes the directory for metrics if this master has made it, but not an operator's own."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
     if maker(directory) == os.getpid():
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def maker(directory: str) -> int | None:
-    """The master that made a directory of metrics; None of an operator's own."""
+    """The process id of the master that made a directory for metrics; None for an operator's own directory."""
     found = re.match(r"tolk-metrics-(\d+)-", Path(directory).name)
     return int(found[1]) if found else None
 
 
-try:  # here, once: a worker that cannot boot would be started again and again
+try:  # in the master, because a worker that cannot boot would be restarted again and again
     settings = load()
 except (SettingsError, RegistryError) as error:
     sys.exit(f"tolk: {error}")
@@ -70,15 +72,16 @@ bind = [f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{set
 if settings.metrics is not None:
     bind.append(str(settings.metrics))
 
-# A request waits most of its time, so threads, and more of them than may wait for translations at once: others refuse
-# what is too much, and tell how the service does. The connection to the broker is a process's own, so no preloading.
-worker_class = "app.web.server.Worker"  # gthread's, with deadlines for slow clients
+# A request mostly waits, so it is served by a thread. There are more threads than requests that may wait for
+# translations; the others refuse further requests and answer health checks. Each process needs its own connection to
+# the broker, so the application is not preloaded.
+worker_class = "app.web.server.Worker"  # gthread, with timeouts for slow clients
 workers = 2
 threads = THREADS
-worker_connections = 800  # of a process, idle ones too: with the broker's and the database's, within 1024 files
+worker_connections = 800  # per process, idle ones too; with the broker's and the database's below 1024 files
 preload_app = False
 
-# Both outlast the longest request that is allowed.
+# Both are longer than the longest request.
 timeout = settings.max_timeout + 30
 graceful_timeout = settings.max_timeout + 10
 keepalive = 5
@@ -86,6 +89,6 @@ keepalive = 5
 logconfig_dict = settings.log_config
 control_socket_disable = True
 
-sendfile = False  # it would wait for ever for a client that does not read
-# Nobody sets the scheme, or the path, by a header. A proxy is trusted by --forwarded-allow-ips and its address.
+sendfile = False  # sendfile would wait for ever for a client that does not read
+# No client may set the scheme or the path by a header. To trust a proxy, give its address to --forwarded-allow-ips.
 forwarded_allow_ips = ""

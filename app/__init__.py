@@ -24,7 +24,8 @@ from tasks.registry.entry import RegistryError
 from tasks.registry.file import RegistryFile
 from telemetry import tracing
 
-# Of whole URLs: it is the path that counts, for whoever asks chooses host and query. With a comma it would be two.
+# A pattern for whole URLs. Only the path decides, because the client chooses the host and the query. A comma would
+# split the pattern into two.
 UNTRACED = "^[^/?#]*//[^/?#]*/(?:(?:healthz|readyz|metrics)(?=[?]|$)|static/)"
 
 log = logging.getLogger(__name__)
@@ -33,11 +34,14 @@ log = logging.getLogger(__name__)
 def create_app(
     settings: Settings | None = None, translator: Translator | None = None, recent_errors: RecentErrors | None = None
 ) -> Flask:
-    """The WSGI application. Who gives no settings is a server: they come from the environment, and so does the log.
+    """The WSGI application. Without settings, the application configures itself and its log from the environment, as a
+    server does.
 
-    Who gives a translator may give the errors that it tells other web processes of, too.
-    Raises RegistryError for a models.toml that cannot be used; where the environment is at fault, the process ends
-    with one sentence.
+    `translator` replaces the one that the settings ask for; `recent_errors` are then the errors that it reports to
+    other web processes.
+
+    Raises RegistryError if models.toml cannot be used. Without settings, that and a wrong setting end the process with
+    one sentence.
     """
     if settings is None:
         return _create_from_environment(translator, recent_errors)
@@ -45,8 +49,8 @@ def create_app(
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
-    app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to it
-    # It would log every error of a caller with a traceback, texts included. Ours are logged in errors.py.
+    app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to GraphiQL
+    # This logger writes every error of a caller with a traceback, texts included. errors.py logs them instead.
     logging.getLogger("graphql_server.execution").disabled = True
     recent_errors = recent_errors or RecentErrors()
     if translator is None:
@@ -57,7 +61,7 @@ def create_app(
     app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
     metrics = None
     if settings.metrics is not None:
-        from app.monitoring.metrics import WebMetrics  # its client reads the environment as soon as it is imported
+        from app.monitoring.metrics import WebMetrics  # prometheus_client reads the environment at its import
 
         metrics = WebMetrics(translator.status, settings.metrics, settings.metrics_files)
     request_log.register(app, traces, metrics)
@@ -89,24 +93,25 @@ def _export_spans(app: Flask) -> None:
     tracing.start("tolk-web")
     instrumentor: Any = FlaskInstrumentor()
     instrumentor.instrument_app(app, excluded_urls=UNTRACED)
-    app.before_request(_conceal)  # after the instrumentation's own, which calls its hook too early
-    SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # it knows no SQLAlchemy later than 2.0
+    app.before_request(_conceal)  # it must run after the instrumentation, whose own hook comes too early
+    SQLAlchemyInstrumentor().instrument(skip_dep_check=True)  # the check rejects any SQLAlchemy later than 2.0
 
 
 def _conceal() -> None:
-    """A query may hold texts. And where nothing is served a path may be anything, so it is no name of a span."""
+    """Removes from the span what the client may have put there: the query, which may hold texts, and from the span's
+    name a path that no route serves, which may be anything."""
     from opentelemetry import trace
     from opentelemetry.sdk.trace import ReadableSpan
 
     span, path = trace.get_current_span(), quote(request.path)
     span.set_attributes({"http.target": path, "http.url": path, "url.query": "", "url.full": path})
     if request.url_rule is None and isinstance(span, ReadableSpan):
-        span.update_name(span.name.partition(" ")[0])  # of which the method is left
+        span.update_name(span.name.partition(" ")[0])  # the method alone
 
 
 def _build_translator(settings: Settings, models: RegistryFile, recent_errors: RecentErrors) -> Translator:
     if settings.translator == "echo":
         return EchoTranslator()
-    from app.broker.rpc import CeleryTranslator  # the echo needs no Celery
+    from app.broker.rpc import CeleryTranslator  # imported here because the echo needs no Celery
 
     return CeleryTranslator.from_config(models, errors=recent_errors.counts)

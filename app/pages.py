@@ -1,4 +1,4 @@
-"""The pages that people read: one translates, the other says how the service does."""
+"""The pages for people: the translator, and the status of the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.registry.file import RegistryFile
 
 
 def translate(settings: Settings, models: RegistryFile, translator: Translator) -> str:
-    """`/`: translates as its reader types. It offers the registry's pairs, and says which no worker takes now."""
+    """`/`: translates while its reader types. It offers the registry's pairs, and marks those that no worker serves."""
     registry, status = models.current(), translator.known_status()
     return render_template(
         "index.html",
@@ -21,5 +21,5 @@ def translate(settings: Settings, models: RegistryFile, translator: Translator) 
 
 
 def status(settings: Settings) -> str:
-    """`/status`: queues, workers and recent errors, which its script asks the API for."""
+    """`/status`: shows queues, workers and recent errors, which its script gets from the API."""
     return render_template("status.html", flower_url=settings.flower)

@@ -1,4 +1,4 @@
-"""Which address is answered by what."""
+"""The routes: which view answers which path."""
 
 from __future__ import annotations
 

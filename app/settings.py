@@ -1,4 +1,4 @@
-"""What can be set about the web tier: the only place in app/ that reads the environment, by tasks.environment."""
+"""The settings of the web tier. Only this module in app/ reads the environment, through tasks.environment."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from telemetry.address import Address
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
-# What a process takes on at once.
+# What one process takes on at once.
 IN_FLIGHT = 96  # translations
-REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind, wherever they are held up
-THREADS = REQUESTS + 16  # some are left to refuse, and to tell how the process does
-IN_MEMORY = URL.create("sqlite")  # a database that ends with its process
+REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind
+THREADS = REQUESTS + 16  # the others refuse further requests, and answer health checks
+IN_MEMORY = URL.create("sqlite")  # a database that lives as long as its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
 
@@ -33,11 +33,11 @@ ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9]
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
-    `flower` is where a browser finds Flower, `origins` are the sites whose pages may use /graphql; `database` is in
-    memory unless the environment says otherwise.
+    `flower` is the address at which a browser finds Flower. `origins` are the sites whose pages may use /graphql.
 
-    `traces` is the directory of the last requests' traces, `metrics` where Prometheus asks, `metrics_files` where the
-    processes of one server share their counters, `export_spans` whether OpenTelemetry's variables ask for them.
+    `traces` is the directory for the traces of the latest requests, `metrics` the address that Prometheus scrapes, and
+    `metrics_files` the directory in which the processes of one server share their counters. `export_spans` says whether
+    OpenTelemetry's variables ask for spans to be exported.
     """
 
     translator: Literal["celery", "echo"] = "celery"
@@ -63,17 +63,18 @@ class Settings:
 
     @property
     def log_config(self) -> dict[str, Any]:
-        """For logging.config.dictConfig."""
+        """The configuration of the log, for logging.config.dictConfig."""
         return logs.config(self.log_format, self.log_level, {"gunicorn.error": self.log_level, "alembic": "warning"})
 
     @property
     def max_body_bytes(self) -> int:
-        """Room for the longest request in JSON's longest spelling, 12 bytes a character, and its GraphQL document."""
+        """The limit for a request's body, in bytes: room for the GraphQL document and the longest texts in JSON's
+        longest spelling, 12 bytes a character."""
         return 12 * self.max_request_characters + 8 * self.max_texts + DOCUMENT_BYTES
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """An unset or empty variable leaves the default. Raises SettingsError."""
+        """The settings in the environment. An unset or empty variable means the default. Raises SettingsError."""
         settings = cls(
             translator=choice(environ, "TOLK_TRANSLATOR", ("celery", "echo"), cls().translator),
             models=environment.models(environ),
@@ -98,7 +99,7 @@ class Settings:
         )
         if settings.metrics is not None and settings.metrics.port == settings.port:
             raise SettingsError(f"TOLK_METRICS: another port than that of the service, {settings.port}, was expected.")
-        if settings.max_body_bytes > MESSAGE_BYTES:  # JSON's longest spelling is the same on the queue
+        if settings.max_body_bytes > MESSAGE_BYTES:  # a message spells texts as JSON too
             raise SettingsError(
                 "TOLK_MAX_REQUEST_CHARACTERS, TOLK_MAX_TEXTS: requests that make a message of at most "
                 f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
@@ -116,7 +117,7 @@ def _database(environ: Mapping[str, str]) -> URL:
         url = URL.create("")
     drivers = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
     backend = url.drivername.partition("+")[0]
-    if backend not in drivers:  # the value itself may hold a password
+    if backend not in drivers:  # the message leaves out the value, which may hold a password
         raise SettingsError("DATABASE_URL: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME was expected.")
     return url.set(drivername=drivers[backend])
 

@@ -1,4 +1,4 @@
-"""A process of the service, and what it says. Standard library only."""
+"""A child process of the service, and its output. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process of the service, its output, and when it started, by `time.monotonic`."""
+    """A child process of the service, its output, and its start by `time.monotonic`."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -27,7 +27,7 @@ class Child:
 
     @classmethod
     def spawn(cls, name: str, command: Sequence[str], environ: Mapping[str, str], output: Output) -> Self:
-        """Runs a module of Python, in a session of its own: `command` is the module and its arguments."""
+        """Runs a Python module as a child in a session of its own. `command` is the module and its arguments."""
         log = Log(name, output)
         try:
             process = subprocess.Popen(

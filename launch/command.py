@@ -1,4 +1,4 @@
-"""A command that takes long: its progress is told, and its failure in a sentence. Standard library only."""
+"""Runs a slow command, shows its progress, and reports its failure in one sentence. Standard library only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from launch.errors import SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
-QUIET_SECONDS = 20.0  # without a line from the command, until we say that it still runs
+QUIET_SECONDS = 20.0  # without output of the command, after which a line says that it still runs
 
 FULL = "The disk is full: make room in {} and in {}, and run the same command again."
 OFFLINE = "The package index cannot be reached: check the network (or HTTPS_PROXY), and run the same command again."
 
 
 def run(command: list[str]) -> list[str]:
-    """Runs the command, shows its progress, and returns the lines of its output."""
+    """Runs the command, shows its progress, and returns the lines of its output. Raises SetupError if it fails."""
     started = time.monotonic()
     lines = []
     with subprocess.Popen(
@@ -30,7 +30,7 @@ def run(command: list[str]) -> list[str]:
         try:
             for line in _output(process):
                 if line is None:
-                    say(f"  still at it ({time.monotonic() - started:.0f} s)")
+                    say(f"  still running ({time.monotonic() - started:.0f} s)")
                     continue
                 lines.append(line)
                 if _progress(line):
@@ -44,7 +44,7 @@ def run(command: list[str]) -> list[str]:
 
 
 def _output(process: subprocess.Popen[str]) -> Iterator[str | None]:
-    """The lines as they come, and None whenever there was none for a while."""
+    """Yields the lines as they come, and None after each QUIET_SECONDS without one."""
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def read() -> None:
@@ -66,7 +66,7 @@ def _output(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 
 def _progress(line: str) -> str | None:
-    """What a person wants to read of pip's output: what is large, and what is slow."""
+    """The progress that a line of pip's output shows: a large download or the installation. None for other lines."""
     large = re.match(r"\s*Downloading (?:\S*/)?([^-]+)-([^-]+)-\S+ \(([\d.]+ [MG]B)\)", line)
     if large:
         return "downloading {} {} ({})".format(*large.groups())
@@ -76,7 +76,7 @@ def _progress(line: str) -> str | None:
 
 
 def failure(command: list[str], lines: list[str]) -> SetupError:
-    """One sentence for the causes that people meet; else everything that was said."""
+    """The error for a failed command: one sentence for a common cause, otherwise the whole output."""
     said = "\n".join(lines)
     if is_full(said):
         return SetupError(full())

@@ -1,4 +1,4 @@
-"""Debian's packages, for what no virtual environment holds. Standard library only."""
+"""Installs Debian packages, for what is not in Python's package index. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class PackageError(Exception):
 
 
 def install(package: str, log: int | IO[bytes]) -> None:
-    """Installs it with what it depends on, and writes what apt-get says to `log`. Raises PackageError."""
+    """Installs a package and its dependencies, and writes apt-get's output to `log`. Raises PackageError."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise PackageError(f"There is no {package}, and only root can install it (on Debian).")
+        raise PackageError(f"{package} is missing, and only root can install it (on Debian).")
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300"]
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in ([*apt, "update"], [*apt, "install", "-y", "--no-install-recommends", package]):
@@ -24,6 +24,6 @@ def install(package: str, log: int | IO[bytes]) -> None:
 
 
 def stop(service: str, log: int | IO[bytes]) -> None:
-    """Ends the service that Debian starts with a package, now and when the machine starts."""
+    """Stops the service that Debian starts with a package, and keeps it from starting with the machine."""
     for command in (["update-rc.d", service, "disable"], ["service", service, "stop"]):
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

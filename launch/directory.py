@@ -1,4 +1,4 @@
-"""The directory of a service: one service at a time in it, and no process left of an earlier one.
+"""The directory of a service: lets one service at a time use it, and ends the processes that an earlier one left.
 
 Standard library only.
 """
@@ -18,12 +18,12 @@ from launch.output import Output
 
 ROOT = Path(__file__).resolve().parent.parent
 DIRECTORY = ROOT / ".run"
-MARK = "TOLK_SERVICE"  # in the environment of every child: how a later run knows what an earlier one left behind
+MARK = "TOLK_SERVICE"  # in every child's environment, so that a later run finds what an earlier one left
 
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Keeps a second service out of the directory. Raises StartError."""
+    """Locks the directory, which is made if it is missing. Raises StartError if another service uses it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -43,12 +43,12 @@ def _locked(descriptor: int) -> bool:
 
 
 def end_leftovers(directory: Path, output: Output) -> None:
-    """Ends every process of a service in this directory whose supervisor was killed."""
+    """Ends the processes of an earlier service in this directory whose supervisor was killed."""
     for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
         pids = list(leftovers(directory))
         if not pids:
             return
-        output.write("tolk", f"ending what was left running: {', '.join(map(str, pids))}")
+        output.write("tolk", f"ending processes that an earlier run left: {', '.join(map(str, pids))}")
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -58,13 +58,14 @@ def end_leftovers(directory: Path, output: Output) -> None:
 
 
 def leftovers(directory: Path) -> Iterable[int]:
-    """The processes that carry the mark of a service in this directory; the broker's have their home there instead."""
+    """The ids of the processes that have the mark of a service in this directory in their environment. The broker's
+    processes have their home in the directory instead."""
     marks = {f"{MARK}={directory}".encode(), f"HOME={directory / 'broker'}".encode()}
     for entry in Path("/proc").glob("[0-9]*/environ"):
         try:
             marked = marks & set(entry.read_bytes().split(b"\0"))
-            # A container has its own directory of the same name.
+            # A process in a container may have another directory of the same name.
             if marked and directory.samefile(f"{entry.parent}/root{directory}"):
                 yield int(entry.parent.name)
-        except OSError:  # ended meanwhile, or somebody else's
+        except OSError:  # the process has ended, or belongs to another user
             continue

@@ -1,4 +1,4 @@
-"""The virtual environment: made, brought up to setup.cfg and constraints.txt, and known to be complete or not.
+"""Makes the virtual environment, keeps it up to date with setup.cfg and constraints.txt, and knows if it is complete.
 
 Standard library only.
 """
@@ -23,17 +23,17 @@ from launch.errors import SetupError
 
 ENVIRONMENT = ROOT / ".venv"
 CONSTRAINTS = ROOT / "constraints.txt"
-# The extras of setup.cfg: what runs the service, and what checks, tests and measures it besides.
+# The extras of setup.cfg: those that run the service, and those that check, test and measure it as well.
 SERVICE = "web,worker"
 EVERYTHING = f"{SERVICE},dev"
-CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # elsewhere torch's build for Linux is the one for CUDA
+CPU_BUILDS = "https://download.pytorch.org/whl/cpu"  # the package index has torch for Linux only with CUDA
 
 
 def install(environment: Path, extras: str) -> None:
-    """Brings the environment up to constraints.txt and these extras of setup.cfg; goes on where it stopped.
+    """Installs these extras of setup.cfg at the versions of constraints.txt. Continues an interrupted installation.
 
-    Does nothing where it holds them already, and takes nothing away where it holds more. The stamp is written last, so
-    that an environment without one is known to be incomplete.
+    Does nothing if the environment has them already, and removes nothing if it has more. The stamp is written last, so
+    an environment without one is incomplete. Raises SetupError.
     """
     stamp = environment / "complete"
     with one_at_a_time(environment):
@@ -45,7 +45,7 @@ def install(environment: Path, extras: str) -> None:
             say(f"making a virtual environment in {environment}")
             make(environment)
         forget_interrupted(environment)
-        say("installing the dependencies: some minutes the first time")
+        say("installing the dependencies (the first time takes minutes)")
         first = [line for line in CONSTRAINTS.read_text().split() if line.startswith(("torch==", "setuptools=="))]
         pip(environment, "install", "--no-deps", *cpu_builds(), *first)
         wanted = ["-c", str(CONSTRAINTS), "-e", f"{ROOT}[{extras}]"]
@@ -55,7 +55,7 @@ def install(environment: Path, extras: str) -> None:
 
 
 def fingerprint(environment: Path, extras: str) -> str:
-    """What the environment depends on: the files and extras that say what goes in, this Python, the place, the GPU."""
+    """A hash of what the environment depends on: the lists of packages, the extras, the Python, the path, the GPU."""
     digest = hashlib.sha256()
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
@@ -64,7 +64,8 @@ def fingerprint(environment: Path, extras: str) -> str:
 
 
 def usable(environment: Path) -> bool:
-    """Whether what is there can be completed: made by this Python, for this place, with pip, and fit for the GPU."""
+    """Whether the environment can be completed: this Python made it for this path, with pip, and its torch fits the
+    GPU."""
     try:
         configuration = (environment / "pyvenv.cfg").read_text()
     except FileNotFoundError:
@@ -78,13 +79,14 @@ def usable(environment: Path) -> bool:
 
 
 def make(environment: Path) -> None:
-    """An empty environment with pip, which is put in apart because `venv` keeps to itself what went wrong with it."""
+    """Makes an environment with pip alone. pip is installed separately, because `venv` hides the errors of doing so."""
     run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(environment)])
     run([python(environment), "-m", "ensurepip", "--upgrade", "--default-pip"])
 
 
 def forget_interrupted(environment: Path) -> None:
-    """Lets pip install again what it was writing when it was killed: INSTALLER is the last but one thing it writes."""
+    """Deletes the metadata of packages that pip was writing when it was killed, so that it installs them again. Such
+    packages lack INSTALLER, the last file but one that pip writes."""
     for metadata in environment.glob("lib/*/site-packages/*.dist-info"):
         if not (metadata / "INSTALLER").exists():
             shutil.rmtree(metadata)
@@ -96,14 +98,14 @@ def has_gpu() -> bool:
 
 
 def cpu_builds() -> list[str]:
-    """pip's options for torch without CUDA, where no GPU would use it; an index that does not answer is passed over."""
+    """pip's options for torch without CUDA, if there is no GPU. pip skips the index if it does not answer."""
     return [] if has_gpu() else ["--retries", "0", "--extra-index-url", CPU_BUILDS]
 
 
 def lock() -> None:
-    """Writes constraints.txt: the newest version of everything that setup.cfg allows, for the oldest Python we take."""
+    """Writes constraints.txt: the newest versions that setup.cfg allows, for the oldest Python that Tolk supports."""
     if sys.version_info[:2] != (3, 11):
-        raise SetupError("constraints.txt is made with Python 3.11, the oldest that Tolk takes: PYTHON=python3.11.")
+        raise SetupError("constraints.txt is made with Python 3.11, the oldest that Tolk supports: PYTHON=python3.11.")
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     wanted = [settings["options"]["install_requires"], *settings["options.extras_require"].values()]
@@ -119,7 +121,7 @@ def lock() -> None:
 
 
 def pip(environment: Path, *arguments: str) -> list[str]:
-    """Runs pip, says what takes long, and returns its lines. Raises SetupError, with all that pip said."""
+    """Runs pip, shows its progress, and returns the lines of its output. Raises SetupError."""
     options = ["--disable-pip-version-check", "--no-input"]
     if arguments[0] == "install":
         options += ["--progress-bar", "off", "--root-user-action", "ignore"]
@@ -132,7 +134,7 @@ def python(environment: Path) -> str:
 
 @contextlib.contextmanager
 def one_at_a_time(environment: Path) -> Iterator[None]:
-    """Two commands at once: the second waits for the first."""
+    """Locks the environment: if two commands install at once, the second waits for the first."""
     directory = os.open(environment.parent, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)

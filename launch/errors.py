@@ -1,9 +1,9 @@
-"""What ends a command with a sentence instead of a traceback. Standard library only."""
+"""Errors that end a command with a sentence instead of a traceback. Standard library only."""
 
 
 class SetupError(Exception):
-    """The machine lacks something; the message says what, and what to do."""
+    """The environment cannot be set up. The message says why and what to do."""
 
 
 class StartError(Exception):
-    """The service cannot be started here; the message says why and what to do."""
+    """The service cannot be started. The message says why and what to do."""

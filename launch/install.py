@@ -1,9 +1,9 @@
-"""What every `make` target needs first: a Python that fits, the virtual environment, a RabbitMQ; tests need more.
+"""Installs what a `make` target needs: a supported Python, the virtual environment, RabbitMQ, and more for tests.
 
     python3 -m launch.install [run | dev | test | lock]
 
-Run by the system's python3, with the standard library only. An old Python must still parse this file to say that it
-is too old: no syntax newer than 3.6.
+The system's python3 runs it, with the standard library only. An old Python must be able to parse this file, so as to
+report that it is too old: it may have no syntax newer than 3.6.
 """
 
 import sys
@@ -11,7 +11,7 @@ import sys
 if not (3, 11) <= sys.version_info[:2] <= (3, 14):
     sys.exit(
         f"Tolk needs Python 3.11 to 3.14, and this is {sys.version_info[0]}.{sys.version_info[1]}:"
-        " name another, as in `make run PYTHON=python3.12`."
+        " choose another, as in `make run PYTHON=python3.12`."
     )
 
 import errno
@@ -40,14 +40,15 @@ ANALYZER = "systemd-analyze"
 
 
 def main(purpose: str) -> None:
-    """Sets up the environment and what `purpose` needs besides: "run" a RabbitMQ, "test" more of Debian's packages.
+    """Installs the environment, and what `purpose` needs besides: RabbitMQ for "run", more Debian packages for "test".
 
-    The environment holds what runs the service; for "dev" and "test" it also holds what they need.
+    The environment has what runs the service and, for "dev" and "test", what they need. "lock" only writes
+    constraints.txt. Errors end the process with one sentence.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_venv()
-        if purpose == "run":  # what would stop the service is said before the minutes that an installation takes
+        if purpose == "run":  # before an installation of minutes, report what would stop the service
             with alone(DIRECTORY):
                 end_leftovers(DIRECTORY, Output(sys.stdout.fileno()))
                 web_address(os.environ)
@@ -68,35 +69,35 @@ def main(purpose: str) -> None:
     except OSError as error:
         sys.exit(full() if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error))
     except KeyboardInterrupt:
-        sys.exit("Interrupted; the same command goes on from here.")
+        sys.exit("Interrupted. Run the same command again to continue.")
 
 
 def check_venv() -> None:
-    """Raises SetupError where python3 comes without what makes virtual environments."""
+    """Raises SetupError if python3 comes without the modules that make virtual environments."""
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         raise SetupError("python3-venv is missing: install it (on Debian: apt-get install python3-venv).")
 
 
 def install_rabbitmq() -> None:
-    """Debian's package, where there is none and we are root. Raises RabbitMQError."""
+    """Installs Debian's RabbitMQ, if there is none. Raises RabbitMQError, for example without root."""
     if not PrivateRabbitMQ.installed():
         install_package("RabbitMQ", PrivateRabbitMQ.install)
 
 
 def install_postgresql() -> None:
-    """The database that some tests use: Debian's package, where there is none and we are root. Raises PackageError."""
+    """Installs PostgreSQL, which some tests use, if there is none. Raises PackageError, for example without root."""
     if not PrivatePostgreSQL.installed():
         install_package("PostgreSQL", PrivatePostgreSQL.install)
 
 
 def install_chromium() -> None:
-    """The browser that the tests drive: Debian's package, where there is none and we are root. Raises PackageError."""
+    """Installs Chromium, the browser of the tests, if there is none. Raises PackageError, for example without root."""
     if shutil.which(BROWSER) is None:
         install_package("Chromium", lambda log: debian.install(BROWSER, log))
 
 
 def install_prometheus() -> None:
-    """What alerts and dashboards are tested with: Debian's package, likewise. Raises PackageError."""
+    """Installs Prometheus, which tests of alerts and dashboards use, if there is none. Raises PackageError."""
 
     def install_stopped(log: IO[bytes]) -> None:
         debian.install(PROMETHEUS, log)
@@ -107,14 +108,14 @@ def install_prometheus() -> None:
 
 
 def install_systemd() -> None:
-    """What reads the units of compose/systemd: Debian's package, where there is none and we are root, which starts
-    nothing. Raises PackageError."""
+    """Installs systemd, which checks the units of compose/systemd, if there is none. Raises PackageError."""
     if shutil.which(ANALYZER) is None:
         install_package("systemd", lambda log: debian.install("systemd", log))
 
 
 def install_package(name: str, install: Callable[[IO[bytes]], None]) -> None:
-    """Installs it, and shows what was said where that fails."""
+    """Runs `install` with a log. If it fails, prints the log and raises its error, or SetupError if the disk is
+    full."""
     if os.geteuid() == 0:
         say(f"installing {name} (apt-get install)")
     with tempfile.TemporaryFile() as log:

@@ -1,4 +1,4 @@
-"""The lines of several processes in one output. Standard library only."""
+"""Merges the output of several processes, line by line. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import threading
 from collections import deque
 
 COLOURS = {"web": 32, "worker": 36, "broker": 33, "flower": 35, "tolk": 1}
-ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # a terminal's colours
+ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # that set a terminal's colours
 
 
 class Output:
-    """One file descriptor that takes the lines of several processes, each line after its process's name."""
+    """Writes the lines of several processes to one file descriptor, each line after its process's name."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -25,18 +25,20 @@ class Output:
         prefix = f"{name:<6} |"
         if self.coloured:
             prefix = f"\033[{COLOURS[name]}m{prefix}\033[0m"
-        with self._lock, contextlib.suppress(OSError):  # `closed` tells; a full disk must not stop the service
+        # A lost reader is reported by `closed`; a full disk must not stop the service.
+        with self._lock, contextlib.suppress(OSError):
             os.write(self._descriptor, f"{prefix} {line}\n".encode())
 
     def closed(self) -> bool:
-        """Whether the reader of the pipe, or the terminal, is gone; SIGHUP may reach make alone, which then waits."""
+        """Whether the reader of the pipe, or the terminal, is gone. SIGHUP does not show it: it may reach only make,
+        which then waits for us."""
         descriptors = select.poll()
         descriptors.register(self._descriptor, 0)
         return bool(descriptors.poll(0))
 
 
 class Log:
-    """A pipe whose lines go to the output: a process writes to `sink`, `tail` is what came last."""
+    """A pipe whose lines go to the output. A process writes to `sink`; `tail` has its last lines."""
 
     def __init__(self, name: str, output: Output) -> None:
         self.tail: deque[str] = deque(maxlen=20)

@@ -1,4 +1,4 @@
-"""Where the service listens: which ports are wanted, whether they are free, and whether something answers there.
+"""The ports of the service: chooses them, checks that they are free, and checks that something answers on them.
 
 Standard library only.
 """
@@ -16,7 +16,7 @@ from launch.output import Output
 
 
 def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
-    """TOLK_HOST and PORT, which must be free. Raises StartError."""
+    """The address of the web tier, TOLK_HOST and PORT. Raises StartError if it is not free."""
     host, port = environ.get("TOLK_HOST") or "127.0.0.1", _port(environ, "PORT", 8000)
     reason = _taken(host, port)
     if reason is not None:
@@ -25,14 +25,15 @@ def web_address(environ: Mapping[str, str]) -> tuple[str, int]:
 
 
 def flower_address(environ: Mapping[str, str], output: Output) -> tuple[str, int]:
-    """FLOWER_PORT on loopback, or a free one where it is taken. Raises StartError."""
+    """The address of Flower: loopback and FLOWER_PORT or, if that is not free, any free port. Raises StartError if
+    FLOWER_PORT is no port."""
     host, port = "127.0.0.1", _port(environ, "FLOWER_PORT", 5555)
     reason = _taken(host, port)
     if reason is None:
         return host, port
     with socket.create_server((host, 0)) as probe:
         free: int = probe.getsockname()[1]
-    output.write("tolk", f"port {port} {reason}: Flower takes {free} (FLOWER_PORT sets it)")
+    output.write("tolk", f"port {port} {reason}: Flower uses {free} (set FLOWER_PORT to choose one)")
     return host, free
 
 
@@ -53,7 +54,7 @@ def _taken(host: str, port: int) -> str | None:
 
 
 def answer(host: str, port: int, path: str) -> str | None:
-    """None where it answers 200, else why not."""
+    """Asks for a path by GET. Returns None for status 200, else the error or the answer."""
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own: one server with its own port, password and data, on loopback only. Standard library only."""
+"""A private PostgreSQL server, with its own port, password and data, on loopback only. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import IO, Any, Self
 from launch import debian
 
 PACKAGE = "postgresql"
-USER = "postgres"  # Debian's: PostgreSQL refuses to run as root
-BINARIES = Path("/usr/lib/postgresql")  # a directory for each version, outside of PATH
+USER = "postgres"  # the user of Debian's package, because PostgreSQL refuses to run as root
+BINARIES = Path("/usr/lib/postgresql")  # has a directory for each version, outside of PATH
 NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/tolk.conf")
 NAME = "tolk"  # of the database, and of its owner
 
@@ -29,10 +29,10 @@ class PostgreSQLError(Exception):
 
 
 class PrivatePostgreSQL:
-    """A server that lives in `directory` and writes its log to `log`, a file (or descriptor) as subprocess takes it.
+    """A PostgreSQL server with its data in `directory` and its log in `log`, which is a file or a file descriptor.
 
-    Where root starts it, it runs as the user that Debian made for it, who gets the directory; what is above must let
-    that user in, as /tmp does. After `kill()`, `start()` brings it back on the same port with the same data.
+    If root starts it, it runs as the user of Debian's package, who becomes the owner of the directory and must be able
+    to reach it, as under /tmp. After `kill()`, `start()` brings it back on the same port with the same data.
     """
 
     def __init__(self, directory: Path, log: int | IO[bytes], *, timeout: float = 60) -> None:
@@ -55,19 +55,20 @@ class PrivatePostgreSQL:
             debian.install(PACKAGE, log)
         finally:
             NO_CLUSTER.unlink()
-            with contextlib.suppress(OSError):  # others keep theirs there
+            with contextlib.suppress(OSError):  # other programs have files there
                 NO_CLUSTER.parent.rmdir()
 
     @property
     def url(self) -> str:
-        """The database's address, for DATABASE_URL; known once the server was started."""
+        """The database's address, for DATABASE_URL. Raises PostgreSQLError before the first start."""
         if self._port is None:
             raise PostgreSQLError("The server was not started.")
         password = (self.directory / "password").read_text()
         return f"postgresql+psycopg://{NAME}:{password}@127.0.0.1:{self._port}/{NAME}"
 
     def start(self) -> None:
-        """Returns when the server takes connections. Raises PostgreSQLError, and leaves no process behind."""
+        """Returns when the server accepts connections. Otherwise raises PostgreSQLError and leaves no process
+        behind."""
         try:
             self._start()
         except BaseException:
@@ -77,7 +78,7 @@ class PrivatePostgreSQL:
     def _start(self) -> None:
         binaries = _binaries()
         if binaries is None:
-            raise PostgreSQLError("There is no PostgreSQL: install it (on Debian: apt-get install postgresql).")
+            raise PostgreSQLError("PostgreSQL is missing: install it (on Debian: apt-get install postgresql).")
         self._port = self._port or _free_port()
         data = self.directory / "data"
         if not data.exists():
@@ -94,7 +95,7 @@ class PrivatePostgreSQL:
             time.sleep(0.02)
 
     def _make(self, binaries: Path, data: Path) -> None:
-        """A cluster whose one user has a password, with one database; it gets its name when it is complete."""
+        """Makes a cluster with one database and one user with a password. It is named `data` when it is complete."""
         self.directory.mkdir(parents=True, exist_ok=True)
         password = self.directory / "password"
         password.touch(mode=0o600)
@@ -116,7 +117,8 @@ class PrivatePostgreSQL:
             raise PostgreSQLError(f"{command[0]} failed; its log says why.")
 
     def _conditions(self) -> dict[str, Any]:
-        """How its programs run: as a user that they accept, in a session of their own, knowing nothing of ours."""
+        """The arguments for subprocess: PostgreSQL's programs run as a user that they accept, in a session of their
+        own, and with none of our environment."""
         user = {"user": USER, "group": USER, "extra_groups": []} if os.geteuid() == 0 else {}
         return {
             **user,
@@ -141,10 +143,10 @@ class PrivatePostgreSQL:
         return self.process is not None and lines[:1] == [str(self.process.pid)] and lines[7:] == ["ready   "]
 
     def kill(self) -> None:
-        """SIGKILL to the server and to every process of it, as if its machine had died."""
+        """Sends SIGKILL to the server and all of its processes, as if the machine had crashed."""
         if self.process is None:
             return
-        # A server does not start again while one of these holds on to the memory that they share.
+        # The server cannot start again while one of its processes still holds their shared memory.
         pids = [
             int(pid) for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         ]
@@ -159,7 +161,7 @@ class PrivatePostgreSQL:
         self.process = None
 
     def stop(self) -> None:
-        """Ends the server, and whoever is connected; returns when it is gone."""
+        """Ends the server and its connections. Returns when it has ended."""
         if self.process is None:
             return
         self.process.send_signal(signal.SIGINT)
@@ -180,7 +182,7 @@ class PrivatePostgreSQL:
 
 
 def _binaries() -> Path | None:
-    """Of the newest version that is installed."""
+    """The directory of the programs of the newest version that is installed; None if there is none."""
     versions = [path for path in BINARIES.glob("*/bin") if (path / "postgres").exists()]
     return max(versions, key=lambda path: float(path.parent.name), default=None)
 

@@ -1,4 +1,4 @@
-"""A RabbitMQ of our own: one node with its own name, ports, data and epmd, on loopback only. Standard library only."""
+"""A private RabbitMQ node, with its own name, ports, data and epmd, on loopback only. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from typing import IO, Self
 from launch import debian
 
 PACKAGE = "rabbitmq-server"
-SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's /usr/sbin one insists on its own user and directory
+SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the script in /usr/sbin insists on Debian's user and directory
 ADVICE = (
-    "Install RabbitMQ (on Debian: apt-get install rabbitmq-server), set CELERY_BROKER_URL to one that runs,"
+    "Install RabbitMQ (on Debian: apt-get install rabbitmq-server), set CELERY_BROKER_URL to a running one,"
     " or run `docker compose up` instead."
 )
 
@@ -39,8 +39,8 @@ max_message_size = 8388608
 raft.wal_max_size_bytes = 16000000
 """
 NAME = "tolk"  # of the vhost, and of its user
-MONITOR = "monitor"  # of the user who only looks
-# What Tolk, Celery's events and its remote control give to the queues and exchanges that they make.
+MONITOR = "monitor"  # the user who may only monitor
+# The names of the queues and exchanges that Tolk, Celery's events and Celery's remote control make.
 NAMES = r"tolk\..+|celeryev(\..+)?|(.+\.)?celery\.pidbox"
 RIGHTS = {
     "configure": f"^({NAMES})$",
@@ -55,10 +55,10 @@ class RabbitMQError(Exception):
 
 
 class PrivateRabbitMQ:
-    """A node that lives in `directory` and writes its log to `log`, a file (or descriptor) as subprocess takes it.
+    """A RabbitMQ node with its data in `directory` and its log in `log`, which is a file or a file descriptor.
 
-    It has one vhost with one user, who has a password and the rights that Tolk, Celery and Flower need. After `kill()`,
-    `start()` brings it back on the same port with the same data.
+    It has one vhost and one user, who has a password and only the rights that Tolk, Celery and Flower need. After
+    `kill()`, `start()` brings it back on the same port with the same data.
     """
 
     node = "tolk@localhost"
@@ -83,17 +83,18 @@ class PrivateRabbitMQ:
         except debian.PackageError as error:
             raise RabbitMQError(f"{error} {ADVICE}") from error
         debian.stop(PACKAGE, log)
-        subprocess.run(["epmd", "-kill"], stdout=log, stderr=log)  # it stays where another node is registered with it
+        subprocess.run(["epmd", "-kill"], stdout=log, stderr=log)  # it goes on if another node is registered with it
 
     @property
     def url(self) -> str:
-        """The broker's address, for CELERY_BROKER_URL; known once it was started."""
+        """The broker's address, for CELERY_BROKER_URL. Raises RabbitMQError before the first start."""
         if self._ports is None:
             raise RabbitMQError("The broker was not started.")
         return f"amqp://{NAME}:{self._password()}@127.0.0.1:{self._ports[0]}/{NAME}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Returns the node when it takes connections. Raises RabbitMQError, and leaves no process behind."""
+        """Returns the node's process when it accepts connections. Otherwise raises RabbitMQError, with no process
+        left."""
         try:
             return self._start()
         except BaseException:
@@ -103,9 +104,9 @@ class PrivateRabbitMQ:
     def _start(self) -> subprocess.Popen[bytes]:
         script, epmd = _script(), shutil.which("epmd")
         if script is None or epmd is None:
-            raise RabbitMQError(f"There is no rabbitmq-server. {ADVICE}")
+            raise RabbitMQError(f"RabbitMQ is missing. {ADVICE}")
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.directory.chmod(0o700)  # what waits in a queue is somebody's text
+        self.directory.chmod(0o700)  # messages in queues hold people's texts
         self._ports = self._ports or _free_ports()
         port, distribution, names = self._ports
         environ = {
@@ -123,14 +124,14 @@ class PrivateRabbitMQ:
             "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",  # other processes use these cores too
-            # The script then becomes the node instead of waiting for it, so that our child's pid is the node's.
+            # With this the script becomes the node (exec) instead of waiting for it, so the child's pid is the node's.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput",
         }
-        if self._epmd is None or self._epmd.poll() is not None:  # the node would start one that outlives it
+        if self._epmd is None or self._epmd.poll() is not None:  # the node itself would start one that outlives it
             self._epmd = self._spawn([epmd, "-port", str(names), "-address", "127.0.0.1"], environ)
             self._wait("epmd", self._epmd, lambda: _accepts(names))
-        with (self.directory / "lock").open("w") as lock:  # the node inherits it: two on the same data would ruin it
+        with (self.directory / "lock").open("w") as lock:  # the node inherits it: two nodes would ruin the data
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -142,30 +143,30 @@ class PrivateRabbitMQ:
 
     def _configure(self, port: int) -> None:
         path = self.directory / "definitions.json"
-        # The data of an earlier release have RabbitMQ's own user; definitions cannot remove it, but lock it out.
+        # The data of an earlier release have RabbitMQ's user `guest`. Definitions can only lock it out, not delete it.
         old = '"guest"' in path.read_text() if path.exists() else (self.directory / "data").exists()
         path.write_text(json.dumps(definitions(self._password(), lock_guest=old)))
         (self.directory / "rabbitmq.conf").write_text(CONFIGURATION.format(port=port))
         (self.directory / "enabled_plugins").write_text("[].")
-        # It lets in whoever may do everything, and the one that Erlang would make can be guessed.
+        # The cookie gives full control of the node, and the one that Erlang would make can be guessed.
         _keep_secret(self.directory / ".erlang.cookie", secrets.token_hex())
 
     def _password(self) -> str:
-        """The user's: made at first use, and kept."""
+        """The user's password, which is made at first use and kept in a file."""
         path = self.directory / "password"
         if not path.exists() or not path.read_text():
             _keep_secret(path, secrets.token_urlsafe())
         return path.read_text()
 
     def kill(self) -> None:
-        """SIGKILL to the node, as if its machine had died."""
+        """Sends SIGKILL to the node, as if the machine had crashed."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def stop(self) -> None:
-        """Ends the node and its epmd; returns when both are gone."""
+        """Ends the node and its epmd. Returns when both have ended."""
         for process in (self.process, self._epmd):
             if process is None:
                 continue
@@ -187,7 +188,7 @@ class PrivateRabbitMQ:
         self.stop()
 
     def _spawn(self, command: list[str], environ: dict[str, str], *inherited: int) -> subprocess.Popen[bytes]:
-        """In a session of its own: a Ctrl-C at the terminal is for whoever started us, who will stop us in turn."""
+        """Starts a process in a session of its own, so that a Ctrl-C at the terminal reaches only our caller."""
         return subprocess.Popen(
             command,
             env=environ,
@@ -221,15 +222,16 @@ def _keep_secret(path: Path, secret: str) -> None:
 
 
 def definitions(password: str, *, monitor: str | None = None, lock_guest: bool = False) -> dict[str, object]:
-    """The vhost, and its user with the least rights, as RabbitMQ imports them (https://www.rabbitmq.com/docs/definitions).
+    """The vhost and its user, with the rights that it needs, in RabbitMQ's format for import (https://www.rabbitmq.com/docs/definitions).
 
-    `monitor` is the password of another user, who may ask the management API how all does, and touch no message.
+    `monitor` is the password of another user, who may query the management API but has no access to messages.
+    `lock_guest` locks out the user `guest`.
     """
     users = [_user(NAME, password)]
     permissions = [{"user": NAME, "vhost": NAME, **RIGHTS}]
     if monitor is not None:
         users.append(_user(MONITOR, monitor, "monitoring"))
-        permissions.append({"user": MONITOR, "vhost": NAME, **NO_RIGHTS})  # without which it would not see the vhost
+        permissions.append({"user": MONITOR, "vhost": NAME, **NO_RIGHTS})  # without an entry it could not see the vhost
     if lock_guest:
         users.append({**_user("guest", ""), "password_hash": ""})
         permissions.append({"user": "guest", "vhost": "/", **NO_RIGHTS})
@@ -237,7 +239,7 @@ def definitions(password: str, *, monitor: str | None = None, lock_guest: bool =
 
 
 def _user(name: str, password: str, *tags: str) -> dict[str, object]:
-    """The password as a salted SHA-256."""
+    """A user's definition, with the salted SHA-256 of the password."""
     salt = secrets.token_bytes(4)
     digest = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     algorithm = "rabbit_password_hashing_sha256"
@@ -253,7 +255,7 @@ def _free_ports() -> tuple[int, int, int]:
 
 
 def _accepts(port: int) -> bool:
-    """Whether something listens there. RabbitMQ opens its listener last of all, and takes no note of such a visit."""
+    """Whether something listens on the port. RabbitMQ opens its port last, and does not log such a connection."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except OSError:

@@ -1,9 +1,9 @@
-"""What the services of docker-compose.yml have to know: made at first use, kept, and handed to each service alone.
+"""Makes the secrets of docker-compose.yml's services at first use, keeps them, and gives each service its own.
 
     python -m launch.secrets DIRECTORY
 
-DIRECTORY has a directory for every service, a volume of its own, whose files are written anew each time; the passwords
-that they are made of are in DIRECTORY/kept, which is for nobody but root. Standard library only.
+DIRECTORY gets a directory for each service, which is a volume; its files are written again each time. The passwords in
+them are kept in DIRECTORY/kept, which only root can read. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from pathlib import Path
 
 from launch.rabbitmq import MONITOR, NAME, definitions
 
-# Who reads them: the user of our own images, that of Grafana's, and root, as whom PostgreSQL's starts.
+# The ids of the users that read the secrets: in Tolk's images, in Grafana's, and root, as which PostgreSQL's starts.
 TOLK, GRAFANA, ROOT = 10001, 472, 0
 
 
 def make(directory: Path) -> None:
+    """Writes the files of all services; makes the passwords that do not exist yet."""
     kept = directory / "kept"
     kept.mkdir(mode=0o700, exist_ok=True)
     broker, monitor, database, flower, grafana = (
         keep(kept / name) for name in ("broker", "monitor", "database", "flower", "grafana")
     )
     broker_url = f"amqp://{NAME}:{broker}@rabbitmq:5672/{NAME}"
-    # Whoever may enter this volume may read it, for the number of RabbitMQ's user is its image's affair; it has hashes.
+    # Everybody in the container may read this file, because the id of RabbitMQ's user may change. It has only hashes.
     write(directory / "rabbitmq" / "definitions.json", json.dumps(definitions(broker, monitor=monitor)), ROOT, 0o444)
     write(directory / "postgres" / "password", database, ROOT)
     write(directory / "web" / "broker-url", broker_url, TOLK)
@@ -40,14 +41,14 @@ def make(directory: Path) -> None:
 
 
 def keep(path: Path) -> str:
-    """What is in the file: random, from the first time on."""
+    """The secret in the file, which gets a random one at first use."""
     if not path.exists():
         write(path, secrets.token_urlsafe(), ROOT)
     return path.read_text()
 
 
 def write(path: Path, text: str, owner: int, mode: int = 0o400) -> None:
-    """Whole or not at all. As root gives it to `owner`; anybody else keeps it."""
+    """Writes a file atomically. If the process is root's, the file is given to the user `owner`."""
     path.parent.mkdir(exist_ok=True)
     new = path.with_name(f".{path.name}")
     new.unlink(missing_ok=True)

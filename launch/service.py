@@ -1,9 +1,9 @@
-"""`make run`: the broker, a worker, the web app and Flower, started, watched, started again and stopped together.
+"""`make run`: starts, watches, restarts and stops the broker, a worker, the web app and Flower.
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
-DIRECTORY holds what the broker and the database keep (default: .run). Each child has its own session: a Ctrl-C reaches
-this process alone, which then stops web and Flower, the worker and the broker, in this order. Standard library only.
+DIRECTORY has the data of the broker and the database (default: .run). Each child has its own session, so a Ctrl-C
+reaches only this process, which then stops web and Flower, the worker and the broker, in order. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from launch.output import Log, Output
 from launch.ports import answer, flower_address, web_address
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
-# Seconds from SIGTERM to SIGKILL, longer than each takes to finish what it is doing.
+# Seconds from SIGTERM to SIGKILL. They are longer than each process takes to finish its work.
 GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
-HURRY = 1.0  # the same once a second signal has come
-# Left to itself, Flower sends the broker's password to whoever listens on the broker's host at port 15672.
+HURRY = 1.0  # the same, after a second Ctrl-C
+# By default Flower sends the broker's password to whatever listens on port 15672 of the broker's host.
 NO_BROKER_API = "http://none:none@127.0.0.1:1/"
-# Of its page of tasks: all have one name, and no worker tells their results, which are people's texts.
+# Flower's page of tasks leaves out the name, which is always the same, and the result, which workers do not send.
 FLOWER = ("--logging=warning", "--tasks_columns=state,args,received,runtime,worker,uuid")
-DISK = 100e6  # bytes; where half of that is left, RabbitMQ starts but takes no message
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds until a child that has ended is started again: the first time, ...
-HEALTHY = 60.0  # seconds that a child lives for its end to be a first one again
-REMINDER = 30.0  # seconds between two lines that say for whom start-up still waits
+DISK = 100e6  # bytes; with half of that left, RabbitMQ starts but accepts no message
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 10.0)  # seconds before a child that has ended is restarted: the first time, ...
+HEALTHY = 60.0  # seconds after which the end of a child counts as its first again
+REMINDER = 30.0  # seconds between two messages that a process does not answer yet
 
 
 @dataclass(slots=True)
 class Service:
-    """What runs between a start and a stop."""
+    """The running service: its children, and what happens to them."""
 
     directory: Path
     web: tuple[str, int]
@@ -52,17 +52,17 @@ class Service:
     output: Output
     broker: PrivateRabbitMQ | None = None
     children: dict[str, Child] = field(default_factory=dict)
-    events: queue.SimpleQueue[int | Child] = field(default_factory=queue.SimpleQueue)  # a signal, or who has ended
-    ready: bool = False  # whether everything has answered once
-    ends: Counter[str] = field(default_factory=Counter)  # by child, since it was healthy
-    due: dict[str, float] = field(default_factory=dict)  # when a child is started again
-    awaited: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # host, port and path that should answer
-    reminded: float = 0.0  # when it was said last that they do not
+    events: queue.SimpleQueue[int | Child] = field(default_factory=queue.SimpleQueue)  # a signal, or an ended child
+    ready: bool = False  # whether all have answered once
+    ends: Counter[str] = field(default_factory=Counter)  # by child, the number of ends since it was healthy
+    due: dict[str, float] = field(default_factory=dict)  # by child, when to restart it
+    awaited: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # host, port and path, by child
+    reminded: float = 0.0  # when the last message said that they do not
     hurried: bool = False
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> int:
-        """Returns the exit code: 0 after a signal, 1 where a child ended before all were ready.
+        """Runs until a signal. Returns the exit code: 0 after a signal, 1 if a child ended before all were ready.
 
         Raises StartError and RabbitMQError.
         """
@@ -80,7 +80,7 @@ class Service:
             self.stop()
 
     def listen(self) -> None:
-        """From here on a signal is an event; until then it interrupts."""
+        """Makes signals events from now on, where they interrupted before."""
         on_signals(lambda number, _frame: self.events.put(number))
 
     def upgrade_database(self) -> None:
@@ -90,7 +90,7 @@ class Service:
             raise StartError("The database cannot be brought up to date: the last lines of web say why.")
 
     def start(self, name: str) -> None:
-        """Raises StartError, RabbitMQError, OSError."""
+        """Starts a child. Raises StartError, RabbitMQError or OSError."""
         host, port = self.flower
         commands = {
             "worker": ("celery", "-A", "tasks", "worker", "--loglevel=INFO", *self.worker_metrics()),
@@ -101,7 +101,7 @@ class Service:
         self.keep(self.start_broker() if name == "broker" else Child.spawn(name, commands[name], environ, self.output))
 
     def worker_metrics(self) -> tuple[str, ...]:
-        """The port after the web tier's, for the worker's."""
+        """The option that serves the worker's metrics, on the port after the web tier's."""
         host, colon, port = os.environ.get("TOLK_METRICS", "").rpartition(":")
         return (f"--metrics={host}:{int(port) + 1}",) if colon and port.isdecimal() else ()
 
@@ -118,9 +118,9 @@ class Service:
             os.close(log.sink)
 
     def environ(self) -> dict[str, str]:
-        """Of the children: ours, and where they find each other."""
+        """The environment of the children: ours, and the addresses at which they find each other."""
         environ = {**os.environ, "PORT": str(self.web[1]), "PYTHONUNBUFFERED": "1", MARK: str(self.directory)}
-        environ["TOLK_LOG_FORMAT"] = os.environ.get("TOLK_LOG_FORMAT") or "text"  # it goes through us to a terminal
+        environ["TOLK_LOG_FORMAT"] = os.environ.get("TOLK_LOG_FORMAT") or "text"  # output may end on a terminal
         environ["TOLK_TRACES"] = os.environ.get("TOLK_TRACES") or str(self.directory / "traces")
         environ["FLOWER_BROKER_API"] = os.environ.get("FLOWER_BROKER_API") or NO_BROKER_API
         environ["TOLK_FLOWER_URL"] = os.environ.get("TOLK_FLOWER_URL") or "http://{}:{}/".format(*self.flower)
@@ -131,7 +131,7 @@ class Service:
         return environ
 
     def watch(self) -> int:
-        """Starts again what ends once all were ready. Returns the exit code: 1 if a child ended before that, else 0."""
+        """Restarts children that end once all were ready. Returns the exit code: 1 if one ended before that, else 0."""
         self.await_answers()
         self.reminded = time.monotonic()
         while not self.output.closed():
@@ -158,7 +158,7 @@ class Service:
             self.await_answers()
 
     def next_event(self) -> int | Child | None:
-        """A signal, or a child that has ended; None if neither comes within a second, or before a child is due."""
+        """A signal, or a child that has ended; None if there is neither within a second or before a child's restart."""
         wait = min([1.0, *(when - time.monotonic() for when in self.due.values())])
         try:
             return self.events.get(timeout=max(0.0, wait))
@@ -166,7 +166,7 @@ class Service:
             return None
 
     def look(self) -> None:
-        """Says so when all whose answer was awaited have answered, and at times for whom it still waits."""
+        """Checks the awaited answers. Reports when all have come and, every REMINDER seconds, which one has not."""
         for name, address in list(self.awaited.items()):
             trouble = answer(*address)
             if trouble is None:
@@ -178,8 +178,8 @@ class Service:
                 self.say(f"still waiting for {name}: {trouble}")
 
     def recover(self, child: Child) -> None:
-        """Sees to it that a child that has ended is started again."""
-        # What it leaves behind may finish what it does, but has to let go of a port.
+        """Schedules the restart of a child that has ended."""
+        # The child's own children may finish their work, but have to free the port.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGTERM)
         if time.monotonic() - child.started >= HEALTHY:
@@ -190,11 +190,11 @@ class Service:
         pause = PAUSES[min(self.ends[name], len(PAUSES) - 1)]
         self.ends[name] += 1
         self.due[name] = time.monotonic() + pause
-        self.say(f"{name} is started again" + (f" in {pause:.0f} s" if pause else ""))
+        self.say(f"{name} is restarted" + (f" in {pause:.0f} s" if pause else ""))
 
     def start_again(self, name: str) -> None:
         del self.due[name]
-        on_signals(signal.default_int_handler)  # RabbitMQ takes its time
+        on_signals(signal.default_int_handler)  # because RabbitMQ starts slowly
         try:
             self.start(name)
         except (StartError, RabbitMQError, OSError) as error:
@@ -215,7 +215,7 @@ class Service:
         self.ready = True
         self.say(f"ready after {time.monotonic() - self.began:.0f} s")
         web = f"http://{self.web[0]}:{self.web[1]}"
-        self.say(f"  {web}/  the translator page; at {web}/status, how the service does")
+        self.say(f"  {web}/  the translator page; {web}/status shows the state of the service")
         self.say(f"  {web}/graphql  the API, and GraphiQL in a browser")
         self.say(f"  http://{self.flower[0]}:{self.flower[1]}/  Flower: workers, queues, tasks")
         self.say("  Ctrl-C stops it")
@@ -230,7 +230,7 @@ class Service:
         end_leftovers(self.directory, self.output)
 
     def end(self, *names: str) -> None:
-        """SIGTERM, time to finish, SIGKILL."""
+        """Ends children by SIGTERM and, if they have not ended after their GRACE, by SIGKILL."""
         children = {name: self.children[name] for name in names if name in self.children}
         running = {name: child for name, child in children.items() if child.process.poll() is None}
         for child in running.values():
@@ -250,14 +250,14 @@ class Service:
             if isinstance(event, Child):
                 if running.pop(event.name, None):
                     self.say(f"{event.name} stopped")
-            elif event == signal.SIGINT and not self.hurried:  # make hands a SIGTERM on, so that one may come twice
+            elif event == signal.SIGINT and not self.hurried:  # make forwards SIGTERM, so that may come twice
                 self.hurried, began = True, time.monotonic()
                 self.say("hurrying")
 
     def keep(self, child: Child) -> None:
         def wait() -> None:
             child.process.wait()
-            child.log.thread.join(0.2)  # whoever still holds the pipe may write on
+            child.log.thread.join(0.2)  # the child's own children may still write to the pipe
             self.events.put(child)
 
         self.children[child.name] = child
@@ -275,7 +275,7 @@ def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 def given(environ: Mapping[str, str], name: str) -> bool:
-    """Whether the variable is set, or the one that names a file with its value."""
+    """Whether the variable is set, or the variable NAME_FILE, which names a file with its value."""
     return any(environ.get(each) for each in (name, f"{name}_FILE"))
 
 
@@ -287,7 +287,7 @@ def main(directory: Path) -> int:
         with alone(directory):
             end_leftovers(directory, output)
             return Service(directory, web_address(os.environ), flower_address(os.environ, output), output).run()
-    except (StartError, RabbitMQError, OSError) as error:  # OSError: a full disk, or a directory that is another's
+    except (StartError, RabbitMQError, OSError) as error:  # OSError: a full disk, or another user's directory
         output.write("tolk", str(error))
         return 1
     except KeyboardInterrupt:

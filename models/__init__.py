@@ -1,1 +1,1 @@
-"""Translation models: a library of its own. `models.local` is the way in."""
+"""Translation models, a library that works without the service. Its entry point is `models.local`."""

@@ -1,9 +1,10 @@
 """The command line of the models: `python -m models translate "Je vais dormir."`, `info`, `fetch`, and what makes
 models (models.training): `train`, `distill`, `evaluate`.
 
-TOLK_MODEL_CACHE        where models are kept that come from elsewhere (default: tolk in the user's cache)
-TOLK_MODEL_CACHE_BYTES  how much they may take there (default 20000000000)
-TOLK_MODEL_HOSTS        where they may come from (default huggingface.co; models.example.com,s3://bucket)
+TOLK_MODEL_CACHE        the directory in which fetched models are kept (default: tolk in the user's cache directory)
+TOLK_MODEL_CACHE_BYTES  how many bytes fetched models may take there (default 20000000000)
+TOLK_MODEL_HOSTS        the hosts from which models may be fetched (default huggingface.co; for example
+                        models.example.com,s3://bucket)
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from models.training.command import add_commands, run_distill, run_evaluate, run
 from models.translation.results import Translation
 
 _REFERENCE = "an embedded model's name, a directory, hf:ORG/NAME, or an address of https://, s3://, gs://"
-_LINES = 64  # of standard input, translated together
+_LINES = 64  # lines of standard input that are translated together
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 if all went well, 1 if a text has no translation, 2 if the command cannot be carried out."""
+    """Runs a command and returns its exit status: 0 for success, 1 if a text could not be translated, 2 if the command
+    as a whole failed, 130 if it was interrupted."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("models").setLevel(logging.INFO)
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader has enough; Python would complain once more when it flushes at the end
+    except BrokenPipeError:  # the reader has closed the pipe; Python would report it again when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -49,38 +51,38 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m models", description="Translate with a model, without a broker.")
     commands = parser.add_subparsers(dest="command", required=True)
     store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("--cache", metavar="DIRECTORY", help="where models from elsewhere are kept (TOLK_MODEL_CACHE)")
+    store.add_argument("--cache", metavar="DIRECTORY", help="the directory of fetched models (TOLK_MODEL_CACHE)")
     store.add_argument(
         "--allow-host",
         metavar="HOST",
         action="append",
         default=[],
-        help="where models may come from, besides TOLK_MODEL_HOSTS: HOST, HOST:PORT, s3://BUCKET, gs://BUCKET",
+        help="a host to allow in addition to TOLK_MODEL_HOSTS: HOST, HOST:PORT, s3://BUCKET or gs://BUCKET",
     )
     model = argparse.ArgumentParser(add_help=False, parents=[store])
     model.add_argument("--model", default="fr-en", help=f"{_REFERENCE} (default: fr-en)")
     model.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, … (default: cpu)")
     model.add_argument("--precision", default="auto", help="float32, bfloat16, float16, int8 (default: the fastest)")
     translate = commands.add_parser("translate", parents=[model], help="translate texts")
-    translate.add_argument("texts", nargs="+", metavar="TEXT", help="a text; - for every line of standard input")
+    translate.add_argument("texts", nargs="+", metavar="TEXT", help="a text, or - for the lines of standard input")
     translate.add_argument("--source", help="the source language's code (default: the model's)")
     translate.add_argument("--target", help="the target language's code, for a multilingual model")
     translate.add_argument("--beam", type=_count, help="beam width, 1 for greedy search (default: the model's)")
     translate.add_argument(
-        "--nbest", type=_count, default=1, help="how many translations of each text, with their scores"
+        "--nbest", type=_count, default=1, help="number of translations of each text, printed with scores"
     )
-    translate.add_argument("--json", action="store_true", help="one JSON object per text")
-    commands.add_parser("info", parents=[model], help="say what a model is")
-    fetch = commands.add_parser("fetch", parents=[store], help="fetch a model, and say where it is")
+    translate.add_argument("--json", action="store_true", help="print one JSON object per text")
+    commands.add_parser("info", parents=[model], help="describe a model")
+    fetch = commands.add_parser("fetch", parents=[store], help="fetch a model and print its directory")
     fetch.add_argument("reference", metavar="REFERENCE", help=_REFERENCE)
-    fetch.add_argument("--checksum", help="sha256:HEX, which the model has to have")
+    fetch.add_argument("--checksum", help="the checksum that the model must have, sha256:HEX")
     add_commands(commands, [store])
     return parser
 
 
 def _count(argument: str) -> int:
     if not argument.isdecimal() or not 1 <= int(argument) <= 64:
-        raise argparse.ArgumentTypeError(f"{argument!r} is no number from 1 to 64")
+        raise argparse.ArgumentTypeError(f"{argument!r} is not a number from 1 to 64")
     return int(argument)
 
 
@@ -122,7 +124,7 @@ def _translate(options: argparse.Namespace, store: Store) -> int:
 def _texts(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
-            for line in sys.stdin.buffer:  # what is not UTF-8 becomes lone surrogates, and those that text's error
+            for line in sys.stdin.buffer:  # bytes that are not UTF-8 become lone surrogates: only that text fails
                 yield line.decode("utf-8", "surrogateescape").removesuffix("\n")
         else:
             yield argument
@@ -136,7 +138,7 @@ def _json(translation: Translation) -> str:
 
 
 def _plain(translation: Translation) -> str:
-    """The text, empty where it failed, and a line for each alternative."""
+    """The translated text (an empty line if the translation failed), then a line for each alternative."""
     others = [f"{other.score:.3f}\t{other.text}" for other in translation.alternatives]
     return "\n".join([translation.text or "", *others])
 

@@ -1,4 +1,4 @@
-"""The errors of the model tier. Each carries a code, which the queue tier passes on as it is."""
+"""The errors of the model tier. Each carries a code, which the queue tier passes on unchanged."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import ClassVar
 
 
 class ModelError(Exception):
-    """A translation that did not happen: `code` says of what kind, the message what to do."""
+    """A translation failed: `code` names the kind of failure, the message says what to do about it."""
 
     code: ClassVar[str] = "INTERNAL"
 
 
 class BadInput(ModelError):
-    """The text or an option cannot be translated as it is."""
+    """A text, an option or a setting is not valid."""
 
     code = "BAD_INPUT"
 
 
 class UnknownModel(ModelError):
-    """The reference leads to no model, or to one that cannot be read."""
+    """The reference names no model, or a model that cannot be read or must not be fetched."""
 
     code = "UNKNOWN_MODEL"
 
@@ -36,13 +36,13 @@ class DeadlineExceeded(ModelError):
 
 
 class Cancelled(ModelError):
-    """The group was cancelled."""
+    """The group that the translation belongs to was cancelled."""
 
     code = "CANCELLED"
 
 
 class Unavailable(ModelError):
-    """The engine is closing or closed and takes no work; or what a model needs cannot be had now."""
+    """The engine is closing or closed, or something that the model needs is not available now."""
 
     code = "UNAVAILABLE"
 

@@ -1,4 +1,4 @@
-"""A loaded model that translates texts: what a notebook, the command line and a worker use.
+"""A loaded model that translates texts. Notebooks, the command line and the workers use it.
 
 with LocalTranslator.load("fr-en") as translator:
     for translation in translator.translate(["Je vais dormir.", "Il pleut."]).results:
@@ -38,14 +38,14 @@ from models.translation.results import Translated, Translation, assemble
 from models.translation.runaways import decode
 
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
-_SMALLEST_LIMIT = 8  # tokens of a sentence; no word would fit into fewer
-_NO_LIMIT = 10**30  # as transformers writes it
+_SMALLEST_LIMIT = 8  # tokens of a sentence; with fewer, some words would not fit
+_NO_LIMIT = 10**30  # how transformers writes "no limit" as model_max_length
 _WARM_UP = 8  # target tokens
-_LATE = 0.1  # seconds that a call waits beyond its deadline for what the step under way brings
+_LATE = 0.1  # seconds that a call waits beyond its deadline, for the results of the step that is running then
 
 
 class LocalTranslator:
-    """A model in memory, its engine running. Thread-safe: the sentences of concurrent calls share batches."""
+    """A model in memory with its running engine. Thread-safe: the sentences of concurrent calls share batches."""
 
     def __init__(
         self,
@@ -61,8 +61,9 @@ class LocalTranslator:
         longest: int,
         target_tokens: Mapping[str, str],
     ) -> None:
-        """`longest`: a source sentence of more tokens, its end included, is translated in parts. `held` is where the
-        model lies, until `close`; `bytes` is its models.loading.footprint."""
+        """`longest`: the most source tokens of a sentence, including its end token; longer sentences are translated in
+        parts. `held`: the model's directory, which is released by `close`. `bytes`: the memory that the model takes
+        (models.loading.footprint)."""
         self.tokenizer = tokenizer
         self.model = model
         self.directory, self.checksum, self.version = held.directory, str(held.checksum), held.checksum.version
@@ -89,16 +90,19 @@ class LocalTranslator:
         checksum: str | None = None,
         held: Held | None = None,
     ) -> LocalTranslator:
-        """The model of an embedded name, of a directory, or from elsewhere (docs/models.md), with its engine started.
+        """Fetches the model if necessary, loads it, and starts its engine.
 
-        `precision` is float32, bfloat16, float16, int8, or auto (models.network.precision).
-        `target_tokens` says the target token of a language where that is not `>>language<<`; `decoding` holds for calls
-        that bring no options, and is by default the beam of the model's generation_config.json. `store` keeps what is
-        fetched, by default in the user's cache; `checksum` is what the model has to have. `held` is a model that was
-        fetched already.
-        Raises UnknownModel for a reference that leads nowhere, or to a file that is not what it should be (the message
-        names both), BadInput for a target token the model does not have or a precision the device does not, Unavailable
-        for a device that is not there, and as Store.fetch does.
+        `reference`: the name of an embedded model, a directory, or a remote model (docs/models.md).
+        `precision`: float32, bfloat16, float16, int8, or auto (models.network.precision).
+        `target_tokens`: by language, its target token if that is not `>>language<<`.
+        `decoding`: the options of calls that pass none; by default the beam of the model's generation_config.json.
+        `store`: keeps fetched models, by default in the user's cache directory.
+        `checksum`: the checksum that the model must have.
+        `held`: the model's directory, if the caller has fetched it already.
+
+        Raises UnknownModel for a reference that names no model, or a model with an invalid file (the message names
+        both); BadInput for a target token that the model lacks, or a precision that the device lacks; Unavailable for a
+        device that does not exist; and what Store.fetch raises.
         """
         with ExitStack() as failing:
             held = failing.enter_context(held or (store or Store()).fetch(reference, checksum))
@@ -122,8 +126,8 @@ class LocalTranslator:
         decoding: DecodingOptions | None,
         settings: EngineSettings,
     ) -> Self:
-        """All of loading that takes long. It has the thread for itself."""
-        torch.set_num_threads(1)  # where cores are busy, several would wait for one another
+        """The part of loading that takes long. It may change the settings of the thread that it runs in."""
+        torch.set_num_threads(1)  # on busy cores, several threads would wait for one another
         tokenizer = Tokenizer.load(held.directory)
         if missing := set(target_tokens.values()) - tokenizer.target_tokens:
             raise BadInput(
@@ -161,13 +165,15 @@ class LocalTranslator:
         group: str | None = None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Translated:
-        """A translation per text, in order; a text that fails does not spoil another.
+        """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
         `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
-        `deadline` is a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, though the
-        model hang.
-        Raises BadInput for a target the model does not have; Overloaded, Unavailable or Cancelled for the call as a
-        whole, after cancelling what is left of `group`. `unwanted` says whether somebody has cancelled `group` already.
+        `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, even if the
+        model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group has been
+        cancelled already.
+
+        Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
+        if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
         token = self._target_token(target)
         source, target = source or self.source, target or self.target
@@ -177,7 +183,7 @@ class LocalTranslator:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
             bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
             pending = self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
-            if unwanted():  # cancelled when there was nothing in the engine to cancel
+            if unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")
             return pending
 
@@ -200,40 +206,42 @@ class LocalTranslator:
 
     @property
     def device(self) -> str:
+        """The device that the model computes on: cpu, cuda:0, …"""
         return str(self.model.device)
 
     @property
     def precision(self) -> str:
+        """The precision that the model computes in (models.network.precision.Precision)."""
         return self.model.precision
 
     def warm_up(self, example: str | None = None) -> None:
-        """Runs the model once: what only fails, or takes its time, at first use does so now. Raises ModelError.
+        """Runs the model once, so that compiling, and errors of the first use, do not hit a user. Raises ModelError.
 
-        `example` is a text to translate, into any of several target languages.
+        `example` is a text to translate; a multilingual model translates it into one of its target languages.
         """
         if example is None:
-            tokens = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # in a vocabulary of any language
+            tokens = [self.tokenizer.unknown_id, self.tokenizer.eos_id]  # every vocabulary has these two
             self._engine.submit(tokens, replace(self.decoding, max_length=_WARM_UP)).result()
             return
         [translation] = self.translate([example], target=next(iter(self.target_tokens), None)).results
         if translation.error is not None:
             raise translation.error
         if not translation.sentences:
-            raise BadInput(f"The example {quote(repr(example))} holds no sentence that the model knows.")
+            raise BadInput(f"The example {quote(repr(example))} has no sentence that the model can translate.")
 
     def stalled(self) -> float:
-        """Seconds that the model has been busy with one step; infinite where the engine has lost a lane."""
+        """Seconds that the model has been busy with one step; infinite if a lane of the engine has died."""
         return self._engine.stalled()
 
     def cancel(self, group: str) -> int:
-        """Ends what waits or runs under `group`; returns how many sentences that were."""
+        """Ends the waiting and running sentences of `group`; returns their number."""
         return self._engine.cancel(group)
 
     def stats(self) -> EngineStats:
         return self._engine.stats()
 
     def close(self, grace: float = 0.0) -> None:
-        """Stops the engine; what it has accepted gets `grace` seconds. Then the store may remove the model."""
+        """Stops the engine, which has `grace` seconds to finish its sentences. Then the store may remove the model."""
         self._engine.close(grace)
         self._held.release()
 
@@ -245,14 +253,14 @@ class LocalTranslator:
 
     def _target_token(self, target: str | None) -> str | None:
         if self.target_tokens and target not in self.target_tokens:
-            raise BadInput(f"target: {target!r} is none of this model's languages: {_list(self.target_tokens)}.")
+            raise BadInput(f"target: {target!r} is not one of this model's languages: {_list(self.target_tokens)}.")
         return self.target_tokens.get(target or "")
 
 
 def _language(config: Mapping[str, Any], name: str, path: Path) -> str:
     code = config.get(name) or ""
     if not isinstance(code, str) or not _LANGUAGE.fullmatch(code):
-        raise UnknownModel(f"{path}: {name} is {quote(code)}; a language's code was expected.")
+        raise UnknownModel(f"{path}: {name} is {quote(code)}; a language code was expected.")
     return code
 
 

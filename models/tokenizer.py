@@ -1,8 +1,8 @@
 """SentencePiece and the vocabulary: text to token ids and back, with the ids of transformers' MarianTokenizer.
 
-A MarianMT directory keeps the SentencePiece models of both sides (source.spm, target.spm) apart from the ids of their
-pieces (vocab.json; with separate vocabularies the target's are in target_vocab.json). Punctuation is taken as it is:
-transformers does the same where sacremoses is not installed.
+In a MarianMT directory, source.spm and target.spm are the SentencePiece models of both sides; vocab.json has the ids of
+their pieces. A model with separate vocabularies has the ids of target pieces in target_vocab.json. Punctuation is not
+normalized, as in transformers without sacremoses.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ _TARGET_TOKEN = regex.compile(r">>[\w.@+-]{1,40}<<")
 
 
 class Tokenizer:
-    """Thread-safe. `max_length` is the most tokens of a source sentence that the model takes, the end included;
-    `symbols` are pieces that it was taught to copy."""
+    """Thread-safe. `max_length`: the most tokens of a source sentence that the model takes, including the end token.
+
+    `symbols`: the pieces that the model was taught to copy.
+    """
 
     def __init__(
         self,
@@ -49,14 +51,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Raises UnknownModel for a directory that lacks a file or holds one that cannot be read."""
+        """The tokenizer of a MarianMT directory. Raises UnknownModel for a file that is missing or cannot be read."""
         path = directory / "config.json"
         config = read_json(path)
         tokenizer_config = read_json(directory / "tokenizer_config.json", required=False)
         max_length, size = config.get("max_position_embeddings", 1024), config.get("vocab_size", 0)
         target_size = config.get("decoder_vocab_size") or size
         if not all(type(number) is int for number in (max_length, size, target_size)):
-            raise UnknownModel(f"{path}: vocab_size, decoder_vocab_size or max_position_embeddings is no whole number.")
+            raise UnknownModel(f"{path}: vocab_size, decoder_vocab_size or max_position_embeddings is not an integer.")
         source_ids = _vocabulary(directory / "vocab.json", size)
         separate = tokenizer_config.get("separate_vocabs", False)
         if type(separate) is not bool:
@@ -75,9 +77,10 @@ class Tokenizer:
         )
 
     def encode(self, text: str, target_token: str | None = None) -> list[int]:
-        """The ids of a sentence, after its target token if there is one, and the end of sentence.
+        """The token ids of a sentence: the target token if there is one, the pieces, and the end of sentence.
 
-        Raises BadInput for text that is not Unicode (a lone surrogate), and for a target token the model does not have.
+        Raises BadInput for text that is not valid Unicode (a lone surrogate), and for a target token that the model
+        does not have.
         """
         try:
             text.encode()
@@ -90,7 +93,7 @@ class Tokenizer:
         return [*prefix, *(self._source_ids.get(piece, self.unknown_id) for piece in pieces), self.eos_id]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of target ids; special tokens, and ids that are in no vocabulary, leave nothing behind."""
+        """The text of target token ids; special tokens, and ids outside the vocabulary, are left out."""
         pieces = [self._target_pieces.get(token, "") for token in tokens]
         text: str = self._target.decode_pieces(pieces)
         return text.replace(_SPACE, " ").strip()
@@ -99,7 +102,7 @@ class Tokenizer:
 def _vocabulary(path: Path, size: int) -> dict[str, int]:
     ids = read_json(path)
     if not all(type(index) is int and 0 <= index < size for index in ids.values()):
-        raise UnknownModel(f"{path}: a token's id is not a whole number below {size}, the size of the embedding.")
+        raise UnknownModel(f"{path}: a token's id is negative, no integer, or not below {size}, the vocabulary's size.")
     if len(set(ids.values())) < len(ids):
         raise UnknownModel(f"{path}: two tokens have the same id.")
     if missing := set(_SPECIAL) - ids.keys():
@@ -112,7 +115,7 @@ def _vocabulary(path: Path, size: int) -> dict[str, int]:
 def _sentencepiece(path: Path) -> SentencePieceProcessor:
     try:
         processor = SentencePieceProcessor(model_proto=read(path))
-        processor.encode("")  # a model of no pieces is refused only now
+        processor.encode("")  # only this call refuses a model without pieces
         return processor
     except (OSError, RuntimeError) as error:
-        raise UnknownModel(f"{path}: is no SentencePiece model: {quote(error)}.") from error
+        raise UnknownModel(f"{path}: is not a SentencePiece model: {quote(error)}.") from error

@@ -1,1 +1,1 @@
-"""How a process tells what it does: its log, and its spans."""
+"""Logs and traces, for all processes."""

@@ -1,4 +1,4 @@
-"""The log: a line for whatever happened, as JSON or for a terminal, with the id of the request that it happened to."""
+"""The log: one line for each event, as JSON or as text, with the id of the request that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Form = Literal["json", "text"]
 FORMS: tuple[Form, ...] = ("json", "text")
 LEVELS = ("debug", "info", "warning", "error")
 
-# What is logged meanwhile belongs to this request.
+# The id of the request that the current context serves, for all that it logs.
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def default_form() -> Form:
-    """Text where somebody reads along."""
+    """ "text" if standard error is a terminal, otherwise "json"."""
     return "text" if sys.stderr.isatty() else "json"
 
 
 def config(form: Form, level: str, loggers: Mapping[str, str], file: str | None = None) -> dict[str, Any]:
-    """For logging.config.dictConfig: what is said from `level` on, by `loggers` from theirs on, goes to standard error
-    or to a file."""
+    """A configuration for logging.config.dictConfig: messages from `level` on, or for the loggers in `loggers` from
+    their own level on, go to standard error, or to a file if one is given."""
     stderr = {"class": "logging.StreamHandler"}
     output = stderr if file is None else {"class": "logging.handlers.WatchedFileHandler", "filename": file}
     formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
@@ -44,7 +44,7 @@ def config(form: Form, level: str, loggers: Mapping[str, str], file: str | None 
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: time (UTC), level, logger, message, request_id, and what is in the record's `fields`."""
+    """Writes one JSON object per line: time (UTC), level, logger, message, request_id, and the record's `fields`."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
@@ -64,13 +64,13 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """The same, to be read: `2026-11-25 21:00:00,123 INFO app: message name=value [request id]`."""
+    """Writes the same for people: `2026-11-25 21:00:00,123 INFO app: message name=value [request id]`."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     @override
-    def formatMessage(self, record: logging.LogRecord) -> str:  # before the traceback, where there is one
+    def formatMessage(self, record: logging.LogRecord) -> str:  # it comes before a traceback
         words = [super().formatMessage(record)]
         words += [f"{name}={value}" for name, value in getattr(record, "fields", {}).items()]
         if (request := request_id.get()) is not None:

@@ -1,5 +1,5 @@
-"""What a request is made of: a tree of spans. It stays in the process, which may keep it; where OpenTelemetry is set up
-by its standard variables, the same spans are exported, under the span that crosses the queue as `traceparent`.
+"""Traces: a request is a tree of spans, which the process may keep. If OpenTelemetry's standard variables ask for it,
+the same spans are also exported; the header `traceparent` of a message then links the worker's spans to the web tier's.
 
 https://opentelemetry.io/docs/specs/otel/protocol/exporter/, https://www.w3.org/TR/trace-context/
 """
@@ -20,16 +20,16 @@ Attribute = str | int | float | bool
 
 _current: ContextVar[Span | None] = ContextVar("span", default=None)
 _root: ContextVar[Span | None] = ContextVar("root", default=None)
-_tracer: Tracer | None = None  # where spans are exported
+_tracer: Tracer | None = None  # None unless spans are exported
 
 
 class TracingError(Exception):
-    """An environment variable of OpenTelemetry cannot be used; the message names it and says what was expected."""
+    """An environment variable of OpenTelemetry has a wrong value. The message names it and says what was expected."""
 
 
 @dataclass(slots=True)
 class Span:
-    """Something that took its time: `start` in Unix seconds, `duration` in seconds."""
+    """A timed part of a request: `start` is in Unix seconds, `duration` in seconds."""
 
     name: str
     start: float
@@ -38,29 +38,30 @@ class Span:
     children: list[Span] = field(default_factory=list)
 
     def add(self, name: str, start: float, duration: float) -> None:
-        """A part that another process tells of."""
+        """Adds a child that another process has measured."""
         self.children.append(Span(name, start, duration))
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Span]]:
-        """It and all below it, the children of each by their start, with how deep they are."""
+        """Yields (depth, span) for this span and all below it, parents first, children in the order of their start."""
         yield depth, self
         for child in sorted(self.children, key=lambda each: each.start):
             yield from child.walk(depth + 1)
 
     def encode(self) -> list[Any]:
-        """For JSON, in a form that is written fast: times are whole microseconds."""
+        """The span as a list for JSON, which is fast to write. Times are whole microseconds."""
         children = [child.encode() for child in self.children]
         return [self.name, int(self.start * 1e6), int(self.duration * 1e6), self.attributes, children]
 
     @classmethod
     def decode(cls, data: Any) -> Span:
-        """Raises TypeError and ValueError for what is none."""
+        """Reads what `encode` has made. Raises TypeError or ValueError for anything else."""
         name, start, duration, attributes, children = data
         return cls(name, start / 1e6, duration / 1e6, attributes, [cls.decode(child) for child in children])
 
 
 def begin(name: str) -> Span:
-    """The root of what this thread does from now on. It is not exported: a framework's instrumentation does so."""
+    """Begins the root span of what this thread does from now on. The root is not exported, because a framework's
+    instrumentation exports it."""
     root = Span(name, time.time())
     _root.set(root)
     _current.set(root)
@@ -68,20 +69,20 @@ def begin(name: str) -> Span:
 
 
 def end() -> None:
-    """What this thread does from now on belongs to no root."""
+    """Ends the root span: what this thread does from now on belongs to none."""
     _root.set(None)
     _current.set(None)
 
 
 def annotate(**attributes: Attribute | None) -> None:
-    """Says something of the whole request; what is None is not said."""
+    """Sets attributes of the root span. Attributes that are None are left out."""
     root = _root.get()
     if root is not None:
         root.attributes.update({name: value for name, value in attributes.items() if value is not None})
 
 
 def annotate_first(**attributes: Attribute) -> None:
-    """The same, where nothing was said of it before."""
+    """Sets those attributes of the root span that are not set yet."""
     root = _root.get()
     if root is not None:
         root.attributes = attributes | root.attributes
@@ -89,7 +90,7 @@ def annotate_first(**attributes: Attribute) -> None:
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[Span]:
-    """A part of what this thread does now."""
+    """A span below the current one, until the context is left."""
     made, parent = Span(name, time.time(), attributes=attributes), _current.get()
     if parent is not None:
         parent.children.append(made)
@@ -99,7 +100,7 @@ def span(name: str, **attributes: Attribute) -> Iterator[Span]:
         if _tracer is None:
             yield made
         else:
-            # What an error says may quote a text; an error of the domain is no trouble of ours.
+            # Exceptions are not recorded, because their messages may quote a text, and many are the caller's errors.
             with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as exported:
                 try:
                     yield made
@@ -111,7 +112,7 @@ def span(name: str, **attributes: Attribute) -> Iterator[Span]:
 
 
 def export(name: str, start: float, duration: float, parent: Mapping[str, Any] | None = None) -> None:
-    """A span that is over already, exported alone, below the one that is open or the one that headers tell of."""
+    """Exports a finished span, below the open span or, if a message's headers are given, below the span in them."""
     if _tracer is not None:
         from opentelemetry import propagate
 
@@ -121,7 +122,7 @@ def export(name: str, start: float, duration: float, parent: Mapping[str, Any] |
 
 
 def export_attributes(attributes: Mapping[str, Attribute]) -> None:
-    """Says of the span that an instrumentation has open what we know."""
+    """Sets attributes of the exported span that a framework's instrumentation has open."""
     if _tracer is not None:
         from opentelemetry import trace
 
@@ -129,7 +130,7 @@ def export_attributes(attributes: Mapping[str, Attribute]) -> None:
 
 
 def headers() -> dict[str, str]:
-    """For a message, so that whoever gets it goes on with this trace; none where nothing is exported."""
+    """The headers with which the receiver of a message continues this trace; empty if spans are not exported."""
     carrier: dict[str, str] = {}
     if _tracer is not None:
         from opentelemetry import propagate
@@ -139,7 +140,7 @@ def headers() -> dict[str, str]:
 
 
 def wanted(environ: Mapping[str, str]) -> bool:
-    """Whether the standard variables ask for spans to be exported. Raises TracingError."""
+    """Whether OpenTelemetry's standard variables ask for spans to be exported. Raises TracingError."""
     given = any(environ.get(f"OTEL_EXPORTER_OTLP_{each}ENDPOINT") for each in ("TRACES_", ""))
     if not given or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
@@ -154,8 +155,8 @@ def wanted(environ: Mapping[str, str]) -> bool:
 
 
 def start(service: str) -> None:
-    """From now on this process exports its spans, the last ones at its end, as `service` unless OTEL_SERVICE_NAME says
-    another name."""
+    """Makes this process export its spans from now on, the last ones when it exits. The service's name is
+    OTEL_SERVICE_NAME or, if that is not set, `service`."""
     from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource

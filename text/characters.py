@@ -1,4 +1,4 @@
-"""Which characters of a text the model may see, and which of its own may come out."""
+"""The characters that are refused in a text, and those that are removed from a translation."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ REFUSED = regex.compile(r"[\p{Cs}\x00]")  # NUL and lone surrogates
 
 _BREAKS = regex.compile(r"[\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
 
-# Control characters, surrogates, noncharacters, and whatever is invisible by Unicode's Default_Ignorable_Code_Point:
-# bidi overrides, isolates and marks, zero-width characters, U+FEFF, tags. Variation selectors only choose a glyph.
-# Between letters of the scripts that need them (Persian, Hindi) the two joiners are spelling.
+# Control characters, surrogates, noncharacters, and the invisible characters of Unicode's Default_Ignorable_Code_Point:
+# bidi overrides, isolates and marks, zero-width characters, U+FEFF, tags. Variation selectors are allowed, because they
+# only choose a glyph. The two joiners are allowed after letters of scripts whose spelling needs them (Persian, Hindi).
 _HIDDEN = regex.compile(
     r"[[\p{Cc}\p{Cs}\p{Noncharacter_Code_Point}\p{Default_Ignorable_Code_Point}]--[\t\p{Variation_Selector}\u200c\u200d]]"
     r"|(?<![[\p{L}\p{M}]--[\p{Latin}\p{Greek}\p{Cyrillic}]])[\u200c\u200d]",
@@ -19,7 +19,8 @@ _HIDDEN = regex.compile(
 
 
 def refusal(text: str) -> str | None:
-    """Why a text is refused, and where: NUL and lone surrogates are the marks of binary or wrongly decoded data."""
+    """A message that says why a text is refused; None if it is not. NUL and lone surrogates are refused, because they
+    are signs of binary or wrongly decoded data."""
     found = REFUSED.search(text)
     if found is None:
         return None
@@ -29,6 +30,6 @@ def refusal(text: str) -> str | None:
 
 
 def clean(translation: str, source: str) -> str:
-    """The translation of a sentence on one line, without the hidden characters that `source` does not have."""
+    """The translation of a sentence on one line, without hidden characters except those that occur in `source`."""
     line = _BREAKS.sub(" ", translation)
     return _HIDDEN.sub(lambda found: found.group() if found.group() in source else "", line).strip()

@@ -1,9 +1,9 @@
-"""A text as layout and sentences, and back: whatever is not a sentence stays exactly as it was.
+"""Splits a text into sentences and layout, and joins them again. Layout is everything that is not translated.
 
-Line breaks, indentation, list bullets, the quote marks of mails, the white space between sentences, emoji around one,
-addresses of the web and of mail, and whatever holds no word (numbers, units, rules, punctuation) are layout. A line
-is never joined to the next. Boundaries within a line are sentencex's (https://github.com/wikimedia/sentencex), mended
-where it would take a name or an address apart.
+Layout is: line breaks, indentation, list bullets, the quote marks of mails, white space between sentences, emoji at the
+ends of a sentence, web and mail addresses, and lines or sentences without a word (numbers, units, rules, punctuation).
+A sentence never extends over a line break. Boundaries within a line are those of sentencex
+(https://github.com/wikimedia/sentencex), except where it would split a name or an address.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import regex
 import sentencex
 
-# What may stand before the first word of a line: indentation, and any number of quote marks, bullets and numbers.
+# The layout before the first word of a line: indentation, and any number of quote marks, bullets and numbers.
 _LEAD = regex.compile(
     r"""\A\s*(?:
         >+\s*
@@ -23,18 +23,18 @@ _LEAD = regex.compile(
     )*""",
     regex.VERBOSE,
 )
-_ADDRESS = regex.compile(  # with the punctuation around it
+_ADDRESS = regex.compile(  # a web or mail address with the punctuation around it
     r"([<(\[«“\"]?(?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)"
     r"[\s.,;:!?…>)\]»”\"]*)"
 )
-_WORD = regex.compile(r"\p{L}\p{M}*\p{L}|\p{Lo}")  # one letter alone (°C, 12 h 30, B.) only in scripts without capitals
+_WORD = regex.compile(r"\p{L}\p{M}*\p{L}|\p{Lo}")  # one letter (°C, 12 h) is a word only in scripts without capitals
 _EMOJI = r"[\s\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\uFE0F\u200D]+"  # and white space
 _EMOJI_BEFORE = regex.compile(rf"\A{_EMOJI}")
 _EMOJI_BEHIND = regex.compile(rf"(?r){_EMOJI}\Z")
 
-# sentencex keeps a quotation or a parenthesis together however many sentences it holds, and one stray mark makes a
-# sentence of a paragraph. Models are trained on single sentences and drop most of such a piece. So sentencex sees a
-# letter for a mark that opens and white space for one that closes, each of the same length.
+# sentencex does not split a quotation or a parenthesis, however many sentences it contains, so that one unmatched mark
+# makes a single sentence of a paragraph. Models are trained on single sentences, and drop most of such a piece.
+# Therefore sentencex gets a letter for each opening mark, and a space for each closing mark; the length stays the same.
 _OPENING = regex.compile(r"[«“„(]|(?<!\S)\"")
 _CLOSING = regex.compile(r"[»”)\"]")
 
@@ -43,8 +43,9 @@ _SHORT = regex.compile(r"(?<!\p{L})\p{L}{1,4}\.\s+$")
 _END_OF_WORD = regex.compile(r"\p{L}{2}[.!?…]+$")
 _NOT_PROSE = regex.compile(r"[\p{N}@/\\_=]")
 
-# Where a sentence that is too long comes apart, best first, and how far from its ends (a share of its length). White
-# space before a short word comes before other: most of them go with what follows. A grapheme alone comes apart last.
+# Where a sentence that is too long may be split, the best places first, and how far from its ends (a share of its
+# length). White space before a short word is better than other white space, because most short words belong to the next
+# word. Graphemes are split last.
 _PLACES = (
     (regex.compile(r"(?<![;:—–…])[;:—–…]++\s+|[；：。！？]"), 0.25),
     (regex.compile(r",\s+|[，、]"), 0.25),
@@ -63,9 +64,9 @@ _WITHOUT_SPACES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A text as gap, sentence, gap, …, gap: always one gap more than there are sentences.
+    """A text as gap, sentence, gap, …, gap. Gaps are layout; there is one more of them than sentences.
 
-    `parts` are the places of those that are only a part of a sentence, which was too long for the model.
+    `parts`: the indices of those `sentences` that are only parts of a sentence that was too long for the model.
     """
 
     sentences: tuple[str, ...]
@@ -76,10 +77,11 @@ class Segmentation:
 def split(
     text: str, language: str, fits: Callable[[str], bool], knows: Callable[[str], bool] = lambda _: True
 ) -> Segmentation:
-    """The sentences of `text`, which holds no lone surrogate.
+    """Splits `text`, which must not contain lone surrogates, into sentences and gaps.
 
-    `language` is the ISO 639-1 code whose abbreviations count; `fits` says whether the model can take a sentence whole,
-    `knows` whether it has pieces for any word of one: what it does not know at all is layout too.
+    `language`: the ISO 639-1 code of the language whose abbreviations are known. `fits(sentence)`: whether the sentence
+    is short enough for the model; others are split into parts. `knows(sentence)`: whether the model has pieces for any
+    word of the sentence; a sentence without such a word is layout.
     """
     sentences: list[str] = []
     gaps = [""]
@@ -106,10 +108,10 @@ def split(
 
 
 def fit(gaps: Sequence[str], source: str, target: str) -> list[str]:
-    """The gaps as the target language has them.
+    """Adapts the gaps to the target language. Returns them.
 
-    Only where one of the two languages is written without spaces does the white space between the sentences of a line
-    change: it goes, or a space is set.
+    If only the target language is written without spaces, spaces between the sentences of a line are removed. If only
+    the source language is, a space is inserted between them. Otherwise the gaps stay as they are.
     """
     gaps = list(gaps)
     spaced, spaces = _base(source) not in _WITHOUT_SPACES, _base(target) not in _WITHOUT_SPACES
@@ -125,9 +127,9 @@ def join(gaps: Sequence[str], sentences: Sequence[str]) -> str:
 
 
 def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each sentence stands between its gaps: its first character, and the one behind its last."""
+    """The span (start, end) of each sentence in the joined text, in characters; the end is exclusive."""
     found, end = [], 0
-    for gap, sentence in zip(gaps, sentences, strict=False):  # there is a gap behind the last
+    for gap, sentence in zip(gaps, sentences, strict=False):  # there is one more gap
         start = end + len(gap)
         end = start + len(sentence)
         found.append((start, end))
@@ -135,12 +137,12 @@ def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]
 
 
 def _base(language: str) -> str:
-    """The language of a tag such as fr-CA or zh_Hant."""
+    """The language of a language tag: fr of fr-CA, zh of zh_Hant."""
     return language.replace("_", "-").split("-")[0].lower()
 
 
 def _sentences(line: str, language: str) -> Iterator[str]:
-    """The line in pieces: sentences with the white space behind them, and the addresses that part them."""
+    """The line in pieces: sentences with the white space after them, and the addresses between them."""
     masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
     start = end = 0
     for piece in sentencex.segment(_base(language), masked):
@@ -156,7 +158,7 @@ def _is_boundary(line: str, at: int) -> bool:
     before, behind = line[max(0, at - 32) : at], line[at : at + 32]
     if _TITLE.search(before):
         return False
-    if before[-1] in ".!?…":  # no white space: two sentences run together, or an address, a file, an abbreviation
+    if before[-1] in ".!?…":  # no white space: a missing space, or an address, a file name, an abbreviation
         around = [*before.split()[-1:], *behind.split()[:1]]
         return bool(_END_OF_WORD.search(before)) and not any(_NOT_PROSE.search(word) for word in around)
     if behind[:1].islower() or behind[:1].isdigit():  # the prof. de maths, the art. 12, « Viens ! » dit-elle
@@ -165,7 +167,7 @@ def _is_boundary(line: str, at: int) -> bool:
 
 
 def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
-    """The sentence, halved until every part fits."""
+    """The parts of a sentence: it is split in two until every part fits."""
     if len(sentence) < 2 or fits(sentence.strip()):
         yield sentence
         return
@@ -175,7 +177,8 @@ def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _cut(sentence: str) -> int:
-    """Behind the best place of a sentence of two characters or more, as near to its middle as there is one."""
+    """The index at which to split a sentence of two or more characters: after the best kind of place it has, and of
+    these the one nearest to the middle."""
     length = len(sentence)
     for place, margin in _PLACES:
         cuts = [match.end() for match in place.finditer(sentence)]

@@ -1,4 +1,4 @@
-"""The surface of a sentence that models get wrong: capitals throughout, and the mark at the end."""
+"""Corrects what models get wrong on the surface of a sentence: all capitals, and the full stop at the end."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ _ADDED_STOP = regex.compile(r"(?<=\p{L}{2})[.。]\Z")
 
 
 def soften(sentence: str) -> str:
-    """What the model gets to see: capitals throughout, which SentencePiece takes to letters, become sentence case."""
+    """The sentence as the model gets it. A sentence in all capitals, which SentencePiece would split into single
+    letters, becomes lower case with an initial capital."""
     return sentence.capitalize() if _shouts(sentence) else sentence
 
 
 def restore(translation: str, sentence: str) -> str:
-    """The translation with the capitals of its sentence, and without a full stop if that ends in none.
+    """The translation in all capitals if its sentence is, and without a full stop that the sentence does not have.
 
-    A model that was trained on whole sentences sets one behind every heading and list item.
+    A model that was trained on whole sentences adds a full stop to every heading and list item.
     """
     if _OPEN_END.search(sentence):
         translation = _ADDED_STOP.sub("" if sentence[-1].isalnum() else sentence[-1], translation)
@@ -25,5 +26,5 @@ def restore(translation: str, sentence: str) -> str:
 
 
 def _shouts(sentence: str) -> bool:
-    """Two words or more, so that an acronym stays what it is."""
+    """Whether a sentence is in all capitals. It must have two words, so that an acronym does not count."""
     return sentence.isupper() and len(_WORD.findall(sentence)) > 1

@@ -1,4 +1,4 @@
-"""Who asks: API keys as bearer tokens (RFC 6750)."""
+"""Authentication of requests by API keys, which are sent as bearer tokens (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAKE_ONE = "An operator makes keys: flask --app app keys create NAME."
 
 
 def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
-    """The key of a request, or None where it needs none: where it comes from this machine, the service is for this
-    machine alone (`local`), and no key was ever made.
+    """The API key of a request. None if it needs no key: if it comes from this machine, the service listens to this
+    machine only (`local`), and no key was ever made.
 
-    Raises TolkError(UNAUTHENTICATED).
+    Raises TolkError(UNAUTHENTICATED) if the key is missing or wrong.
     """
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -32,19 +32,20 @@ def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
 
 
 def demand(key: Key | None, scope: Scope) -> None:
-    """Raises TolkError(FORBIDDEN) where the key lacks the scope."""
+    """Raises TolkError(FORBIDDEN) if there is a key and it lacks the scope."""
     if key is not None and scope not in key.scopes:
         raise TolkError(Code.FORBIDDEN, f"The API key {key.name!r} has no scope `{scope}`: take another key.")
 
 
 def _is_local(request: Request) -> bool:
-    """Whether a request comes from this machine and names it: a page of another site can lead its own name here."""
+    """Whether a request comes from this machine and names it as its host. A page of another site can point its own
+    domain name at this machine (DNS rebinding), so the address alone is not enough."""
     name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is the machine itself."""
+    """Whether a host name or address stands for the machine itself."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

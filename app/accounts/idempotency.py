@@ -1,7 +1,7 @@
-"""Requests that are made once, however often they are sent: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+"""Requests that are executed once, however often they are sent: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
-One row for each idempotency key of a principal, with a hash of its input. A row without an answer is a request that
-runs, or, once its deadline has passed, one that was abandoned.
+The table has one row for each idempotency key of a principal, with a hash of the input. A row without an answer is a
+request that is running or, if its deadline has passed, one that was abandoned.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.database.tables import idempotent_request as table
 from tasks.contract.errors import Code, TolkError
 
-ANSWER_LASTS = 24 * 3600.0  # seconds that an answer is given again
-ABANDONED = 5.0  # seconds after its deadline that a request without an answer waits for a repeat
+ANSWER_LASTS = 24 * 3600.0  # seconds for which a repeat gets the same answer
+ABANDONED = 5.0  # seconds after its deadline that an unanswered request is kept for a repeat
 MAX_CHARACTERS = 255  # of an idempotency key
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A request that this caller has to make by `deadline`, in Unix seconds; `charged` characters on `charged_day` were
-    paid for it, perhaps by the caller who abandoned it. `key` is its idempotency key."""
+    """A request that this caller has to execute by `deadline`, in Unix seconds.
+
+    `key` is its idempotency key. `charged` characters were charged for it on `charged_day`, perhaps to an earlier
+    caller, who abandoned it."""
 
     principal: str
     key: str
@@ -39,7 +41,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The first answer, builtins as JSON has them, and the id of the request that it was given to."""
+    """The first answer, in the types that JSON has, and the id of the request that got it first."""
 
     request_id: str
     answer: object
@@ -47,11 +49,11 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Another caller makes the request just now."""
+    """Another caller is executing the request."""
 
 
 def check_key(key: str) -> None:
-    """Raises TolkError(BAD_INPUT)."""
+    """Raises TolkError(BAD_INPUT) if the idempotency key is empty, too long, or not printable."""
     if not 1 <= len(key) <= MAX_CHARACTERS or not key.isprintable():
         raise TolkError(
             Code.BAD_INPUT, f"idempotencyKey: 1 to {MAX_CHARACTERS} printable characters were expected, such as a UUID."
@@ -59,14 +61,15 @@ def check_key(key: str) -> None:
 
 
 def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None) -> str:
-    """A hash of what is asked for; the timeout is no part of it."""
+    """A hash of the input. The timeout is not part of it."""
     return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
 
 
 def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
-    """`wanted` itself where the request is new, to be paid for; another claim where it was abandoned and is paid for.
+    """Claims the request `wanted`. Returns `wanted` itself if the request is new and still has to be charged, another
+    Claim if it was charged and abandoned before, its answer if there is one, or Running.
 
-    Raises TolkError(BAD_INPUT) where the key was used with another input.
+    Raises TolkError(BAD_INPUT) if the idempotency key was used with another input.
     """
     now = time.time()
     row = connection.execute(select(table).where(_is(wanted), table.c.created > now - ANSWER_LASTS)).one_or_none()
@@ -86,7 +89,7 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
 
 
 def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
-    """False where another caller was faster."""
+    """Inserts the row. Returns False if another caller was faster."""
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
@@ -103,7 +106,7 @@ def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
 
 
 def sweep(connection: Connection) -> list[Claim]:
-    """Deletes answers that are too old to be given again, and requests that were abandoned; returns the latter."""
+    """Deletes answers that are too old to be repeated, and abandoned requests; returns the latter."""
     now = time.time()
     connection.execute(delete(table).where(table.c.created <= now - ANSWER_LASTS))
     forgotten = delete(table).where(_is_abandoned(now)).returning(table)
@@ -122,20 +125,20 @@ def sweep(connection: Connection) -> list[Claim]:
 
 
 def abandoned(connection: Connection, principal: str, day: int) -> int:
-    """Characters that were charged on a day for requests which were abandoned, and which `sweep` has not seen yet."""
+    """Characters that were charged on a day for abandoned requests that `sweep` has not deleted yet."""
     theirs = (table.c.principal == principal) & (table.c.charged_day == day)
     charged = select(func.sum(table.c.charged)).where(_is_abandoned(time.time()), theirs)
     return int(connection.scalar(charged) or 0)
 
 
 def store(connection: Connection, claimed: Claim, answer: object) -> bool:
-    """Keeps the answer of a request for ANSWER_LASTS seconds; False where another caller has taken the request over."""
+    """Stores the answer of a request for ANSWER_LASTS seconds. Returns False if another caller has taken it over."""
     mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
-    """Forgets a request that failed: a repeat makes it anew. False where another caller has taken it over."""
+    """Deletes a failed request, so that a repeat executes it. Returns False if another caller has taken it over."""
     mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
 
@@ -149,5 +152,6 @@ def _is(claimed: Claim) -> ColumnElement[bool]:
 
 
 def _is_held(claimed: Claim) -> ColumnElement[bool]:
-    """By this very claim: whoever took it over has another deadline, though perhaps the same request id."""
+    """Whether this claim holds the row. A caller who took it over has another deadline, perhaps with the same request
+    id."""
     return _is(claimed) & (table.c.deadline == claimed.deadline)

@@ -1,4 +1,4 @@
-"""API keys: who may ask, for what, and how much. Only a hash of each is stored."""
+"""API keys: their names, scopes and limits. Of the secret, only a hash is stored."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from app.database.tables import api_key, usage
 from app.database.transactions import Database
 from tasks.contract.errors import Code, TolkError
 
-LOOKUP_LASTS = 2.0  # seconds that a key, once looked up, is good for: a revoked one is refused after them
-REMEMBERED = 10_000  # keys, at most
+LOOKUP_LASTS = 2.0  # seconds that a found key is cached: a revoked key is refused at the latest after them
+REMEMBERED = 10_000  # cached keys, at most
 NAME = re.compile(r"[\w.@+-]([\w .@+-]{0,98}[\w.@+-])?")
 SECRET = re.compile(r"tolk_[A-Za-z0-9_-]{43}")
 
 
 class Scope(StrEnum):
-    """What a key may be for."""
+    """What a key allows its holder to do."""
 
     TRANSLATE = "translate"
     STATUS = "status"
@@ -33,7 +33,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret. Limits are None where there are none; times are Unix seconds."""
+    """A key without its secret. A limit is None if there is none; times are in Unix seconds."""
 
     id: int
     name: str
@@ -42,11 +42,11 @@ class Key:
     characters_per_day: int | None
     created: float
     revoked: float | None = None
-    previous_until: float | None = None  # until when the secret before the last rotation still holds
+    previous_until: float | None = None  # until when the secret before the last rotation is valid
 
     @property
     def principal(self) -> str:
-        """Who this is in messages and tables."""
+        """The key's id as a string, which identifies the caller in messages and tables."""
         return str(self.id)
 
 
@@ -57,11 +57,12 @@ def create(
     requests_per_minute: int | None = None,
     characters_per_day: int | None = None,
 ) -> str:
-    """Makes a key and returns its secret, which nobody can learn again. Raises TolkError(BAD_INPUT)."""
+    """Makes a key and returns its secret, which is stored nowhere. Raises TolkError(BAD_INPUT) if the name is invalid
+    or was used before."""
     if not NAME.fullmatch(name):
         raise TolkError(
             Code.BAD_INPUT,
-            "A name has 1 to 100 letters, digits, spaces, and . @ + - _; a space neither first nor last.",
+            "A name has 1 to 100 letters, digits, spaces, and . @ + - _, and neither begins nor ends with a space.",
         )
     if connection.scalar(select(exists().where(api_key.c.name == name))):
         raise TolkError(Code.BAD_INPUT, f"There is, or was, a key {name!r} already. Choose another name.")
@@ -81,7 +82,8 @@ def create(
 
 
 def rotate(connection: Connection, name: str, keep: float) -> str:
-    """The new secret of a key; the old one holds for `keep` more seconds. Raises TolkError(BAD_INPUT)."""
+    """Gives a key a new secret and returns it. The old secret stays valid for `keep` seconds. Raises
+    TolkError(BAD_INPUT) if there is no such key."""
     secret = _secret()
     _update(
         connection,
@@ -94,22 +96,22 @@ def rotate(connection: Connection, name: str, keep: float) -> str:
 
 
 def revoke(connection: Connection, name: str) -> None:
-    """Ends a key, for good. Raises TolkError(BAD_INPUT)."""
+    """Revokes a key for good. Raises TolkError(BAD_INPUT) if there is no such key."""
     _update(connection, name, revoked=time.time())
 
 
 def limit(connection: Connection, name: str, **limits: int | None) -> None:
-    """Sets `requests_per_minute`, `characters_per_day`, or both. Raises TolkError(BAD_INPUT)."""
+    """Sets `requests_per_minute`, `characters_per_day`, or both. Raises TolkError(BAD_INPUT) for an unknown key."""
     _update(connection, name, **limits)
 
 
 def listed(connection: Connection) -> list[Key]:
-    """All keys that were ever made, the oldest first."""
+    """All keys, revoked ones too, the oldest first."""
     return [_key(row) for row in connection.execute(select(api_key).order_by(api_key.c.id)).mappings()]
 
 
 class KeyRing:
-    """Looks keys up in the database, and remembers for LOOKUP_LASTS seconds of its clock what it found. Thread-safe."""
+    """Looks keys up in the database, and caches them for LOOKUP_LASTS seconds of its clock. Thread-safe."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -119,7 +121,7 @@ class KeyRing:
         self._any: tuple[float, bool] = (0.0, False)
 
     def find(self, secret: str) -> Key | None:
-        """The key of this secret, unless it is revoked. Raises TolkError(UNAVAILABLE)."""
+        """The key with this secret, or None if there is none or it is revoked. Raises TolkError(UNAVAILABLE)."""
         if not SECRET.fullmatch(secret):
             return None
         digest = _hash(secret)
@@ -131,14 +133,15 @@ class KeyRing:
         key = self._database.run(lambda connection: _find(connection, digest))
         with self._lock:
             self._found.pop(digest, None)
-            if key is not None:  # what is no key is not remembered: anybody can make up as many as he likes
+            if key is not None:  # a wrong secret is not cached, because anybody can make up any number
                 if len(self._found) >= REMEMBERED:
                     self._found.clear()
                 self._found[digest] = (now + LOOKUP_LASTS, key)
         return key
 
     def exist(self) -> bool:
-        """Whether a key was ever made: to revoke the last one lets nobody in. Raises TolkError(UNAVAILABLE)."""
+        """Whether a key was ever made, so that revoking the last key does not open the service to everybody. Raises
+        TolkError(UNAVAILABLE)."""
         now = self._clock()
         outdated, any_key = self._any
         if now >= outdated:
@@ -161,7 +164,10 @@ def _update(connection: Connection, name: str, **values: Any) -> None:
         update(api_key).where(api_key.c.name == name, api_key.c.revoked.is_(None)).values(**values)
     )
     if not changed.rowcount:
-        raise TolkError(Code.BAD_INPUT, f"There is no key {name!r} that is not revoked: flask --app app keys list.")
+        raise TolkError(
+            Code.BAD_INPUT,
+            f"The key {name!r} does not exist or is revoked. `flask --app app keys list` lists the keys.",
+        )
 
 
 def _key(row: Any) -> Key:
@@ -175,7 +181,7 @@ def _joined(scopes: Iterable[Scope]) -> str:
 
 
 def _secret() -> str:
-    """256 random bits, which need no slow hash: nobody can guess them."""
+    """A secret of 256 random bits. Nobody can guess it, so a fast hash is enough."""
     return f"tolk_{secrets.token_urlsafe(32)}"
 
 

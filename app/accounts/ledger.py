@@ -1,4 +1,4 @@
-"""What translations cost their callers, and that each is paid for once."""
+"""Charges callers for translations, each translation once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.database.transactions import Database
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """So many `characters` that the caller with this key was charged for on a `day`, counted from 1970."""
+    """The number of `characters` that a key was charged for on a `day`, which is counted from 1970."""
 
     key: Key
     characters: int
@@ -23,33 +23,34 @@ class Charge:
 
 
 class Ledger:
-    """Charges callers, and gives back what failed. Thread-safe.
+    """Charges callers, and refunds what failed. Thread-safe.
 
-    `charge` and `claim` raise TolkError where the database is at fault: UNAVAILABLE, or TIMEOUT where it has not
-    answered by the request's deadline. `give_back`, `settle` and `release` hold an answer up for half a second at most,
-    and raise nothing.
+    If the database fails, `charge` and `claim` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the
+    request's deadline. `give_back`, `settle` and `release` delay an answer by half a second at most, and raise nothing.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def charge(self, key: Key, characters: int, deadline: float) -> Charge:
-        """Counts a request, and its characters. Raises TolkError: RATE_LIMITED, or BAD_INPUT for what no day allows."""
+        """Charges a key for a request and its characters. Raises TolkError: RATE_LIMITED, or BAD_INPUT if the
+        characters exceed the limit of a whole day."""
         charge = Charge(key, characters, quotas.today())
         self._database.run(lambda connection: quotas.charge(connection, key, characters, charge.day), until=deadline)
         return charge
 
     def give_back(self, charge: Charge) -> None:
-        """Of what was charged, the characters that were not translated."""
+        """Refunds the characters of a charge, because they were not translated."""
         self._database.settle(
             lambda connection: quotas.refund(connection, charge.key.principal, charge.characters, charge.day)
         )
 
     def claim(self, wanted: Claim, key: Key | None) -> Claim | Answered | Running:
-        """`wanted` or the claim of one who abandoned it, for this caller to make; or what another has made, or makes.
+        """Claims a request with an idempotency key. Returns a Claim if this caller has to execute the request:
+        `wanted`, or one that an earlier caller charged and abandoned. Otherwise returns the answer, or Running.
 
-        Counts a request, and the characters of `wanted` where it is returned. Raises TolkError: BAD_INPUT where the
-        idempotency key stands for another input, and what `charge` raises; nothing is claimed then.
+        Charges a request, and the characters of `wanted` if that is returned. Raises TolkError, with nothing claimed:
+        BAD_INPUT if the idempotency key was used with another input, and what `charge` raises.
         """
 
         def claim(connection: Connection) -> Claim | Answered | Running:
@@ -62,7 +63,7 @@ class Ledger:
         return self._database.run(claim, until=wanted.deadline)
 
     def claim_again(self, wanted: Claim, key: Key | None) -> Claim | Answered | Running:
-        """`claim` for a caller who has waited while another made the request: it is counted as a request already."""
+        """`claim` for a caller that has waited for another one's answer: its request is charged already."""
 
         def claim(connection: Connection) -> Claim | Answered | Running:
             found = idempotency.claim(connection, wanted)
@@ -73,7 +74,7 @@ class Ledger:
         return self._database.run(claim, until=wanted.deadline)
 
     def settle(self, claim: Claim, answer: object, failed: int) -> None:
-        """What was claimed has this answer, builtins for JSON; so many characters of it failed, and are given back."""
+        """Stores the answer of a claimed request, in the types that JSON has, and refunds its `failed` characters."""
 
         def settle(connection: Connection) -> None:
             if idempotency.store(connection, claim, answer):
@@ -82,7 +83,7 @@ class Ledger:
         self._database.settle(settle)
 
     def release(self, claim: Claim) -> None:
-        """What was claimed has failed: it is given back, and who repeats it makes it anew."""
+        """Refunds a claimed request that has failed. A repeat executes it again."""
 
         def release(connection: Connection) -> None:
             if idempotency.release(connection, claim):
@@ -91,7 +92,7 @@ class Ledger:
         self._database.settle(release)
 
     def used(self, key: Key) -> Usage:
-        """What a key has used today, without what was abandoned. Raises TolkError(UNAVAILABLE)."""
+        """What a key has used today, without abandoned requests. Raises TolkError(UNAVAILABLE)."""
 
         def used(connection: Connection) -> Usage:
             usage = quotas.used(connection, key)

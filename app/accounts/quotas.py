@@ -1,8 +1,8 @@
-"""How much a key may ask for: requests a minute, characters a day. One row a key, changed by one statement, so that
-all processes count together.
+"""The limits of a key: requests a minute, and characters a day. Each key has one row, which is changed by one
+statement, so that all processes count together.
 
-Requests go by the generic cell rate algorithm (ITU-T I.371): a minute's worth may come at once, then one whenever
-its share of the minute has passed. Days are those of UTC.
+Requests are limited by the generic cell rate algorithm (ITU-T I.371): a minute's worth of requests may come at once,
+and then one each time that its share of the minute has passed. Days are those of UTC.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Characters that were translated today; the limit, None where there is none; and when today ends, Unix seconds."""
+    """Characters that were translated today; the limit, or None; and when today ends, in Unix seconds."""
 
     characters: int
     limit: int | None
@@ -35,9 +35,10 @@ def today() -> int:
 
 
 def charge(connection: Connection, key: Key, characters: int, day: int, *, request: bool = True) -> None:
-    """Counts characters on a day, and a request unless that was counted already.
+    """Charges characters on a day, and a request unless `request` is false, because that was charged already.
 
-    Raises TolkError, with nothing counted: RATE_LIMITED, or BAD_INPUT where no day would be long enough.
+    Raises TolkError, with nothing charged: RATE_LIMITED, or BAD_INPUT if the characters exceed the limit of a whole
+    day.
     """
     if key.characters_per_day is not None and characters > key.characters_per_day:
         raise TolkError(
@@ -60,7 +61,7 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
 
 
 def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
-    """Takes back characters that a key was charged on a day, and that were not translated, while that day lasts."""
+    """Refunds characters that a key was charged for on a day and that were not translated, while that day lasts."""
     row = and_(usage.c.key_id == int(principal), usage.c.day == day)
     connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
 

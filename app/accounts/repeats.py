@@ -1,4 +1,4 @@
-"""Requests that repeat one which somebody else makes at this moment: they wait for its answer."""
+"""Requests that repeat a running one, and wait for its answer."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from app.accounts.keys import Key
 from app.accounts.ledger import Ledger
 from tasks.contract.errors import Code, TolkError
 
-LOOKS = (0.05, 0.25)  # seconds between two looks at whether the request still runs, at first and at most
+LOOKS = (0.05, 0.25)  # seconds between two checks whether the request still runs, at first and at most
 
 
 class Repeats:
-    """The repeats that wait in this process, each until its client hangs up. Thread-safe."""
+    """The repeats that wait in this process. Each waits until its client hangs up at the latest. Thread-safe."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._hung_up: dict[tuple[str, str], threading.Event] = {}  # by principal and request id
 
     def claim(self, wanted: Claim, key: Key | None) -> Claim | Answered:
-        """The request for this caller to make, or its answer, for which the caller may have to wait.
+        """A Claim if this caller has to execute the request, otherwise its answer. Waits while another caller executes
+        it.
 
-        Raises TolkError: TIMEOUT where it still runs at the deadline of `wanted`, CANCELLED where the client has hung
-        up, and what the ledger's `claim` raises.
+        Raises TolkError: TIMEOUT if the request still runs at the deadline of `wanted`, CANCELLED if the client has
+        hung up, and what the ledger's `claim` raises.
         """
         found = self._ledger.claim(wanted, key)
         if not isinstance(found, Running):
@@ -33,11 +34,11 @@ class Repeats:
         try:
             return self._wait(wanted, key, hung_up)
         finally:
-            # Ids are the callers': another request that waits may have the same one.
+            # Clients choose the ids, so another waiting request may have the same one.
             self._hung_up.pop((wanted.principal, wanted.request_id), None)
 
     def abandon(self, request_id: str, principal: str | None) -> bool:
-        """Nobody waits for this request any more. Whether it is one that waits: it ends with CANCELLED."""
+        """Ends a waiting repeat with CANCELLED, because its client has hung up. Returns whether there was one."""
         hung_up = self._hung_up.get((principal or "", request_id))
         if hung_up is None:
             return False

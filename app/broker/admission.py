@@ -1,9 +1,9 @@
-"""Who is let into a queue: whoever would not wait there too long, as far as the replies and the queue's length tell.
+"""Admission control: whether a request may enter a queue, by the time that it would wait there.
 
-A request is expected to wait for those ahead of it, at the pace at which the ones before it were taken. Ahead are the
-messages in the queue, which other processes fill too, or this process's own requests in flight, which the workers hold
-too, whichever are more. The pace comes from replies: so many were ahead, and so long did it wait. Nothing is known of
-workers, which may come and go.
+The expected wait is the number of requests ahead, divided by the pace at which workers take requests. The number ahead
+is the larger of two: the messages in the queue, which other processes fill too, and this process's own requests in
+flight, some of which workers already hold. The pace is learnt from replies: how many requests were ahead, and how long
+the request waited. The number of workers is not used, because workers come and go.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from dataclasses import dataclass
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import Priority
 
-# Seconds of waiting: a longer queue would be latency for everybody, and keep no worker busier. Bulk work may wait.
+# The longest expected wait, in seconds: a longer queue adds latency and keeps no worker busier. Bulk work may wait.
 LONGEST: dict[Priority, float] = {"interactive": 2.0, "bulk": math.inf}
-DEPTH_AGE = 0.25  # seconds that a queue's length stays good
-FADES = 1.0  # seconds in which what replies say fades to a third
-LEAP = 0.15  # seconds that a reply counts for at most which came out of a silence
-FORGOTTEN = 60.0  # seconds without a reply after which nothing is known
-GUESS = 200.0  # requests per second, until replies say better
-RETRY_AFTER = (1, 30)  # seconds
+DEPTH_AGE = 0.25  # seconds after which a queue's length is measured again
+FADES = 1.0  # seconds in which the weight of a reply fades to about a third
+LEAP = 0.15  # seconds that a reply after a silence counts for, at most
+FORGOTTEN = 60.0  # seconds without a reply after which the pace is unknown
+GUESS = 200.0  # requests per second, assumed until replies show the pace
+RETRY_AFTER = (1, 30)  # seconds, at least and at most
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """When a request entered, in the clock's seconds, and how many were ahead of it."""
+    """When a request entered, in seconds of the clock, and how many requests were ahead of it."""
 
     entered: float
     ahead: int
 
 
 class Admission:
-    """One queue, as one process sees it. Thread-safe.
+    """Admission to one queue, as one process sees it. Thread-safe.
 
-    `longest` is how long a request may be expected to wait, in seconds, `clock` counts them, `chance` is from 0 to 1.
+    `longest` is the longest expected wait, in seconds, with which a request may enter. `clock` returns seconds,
+    `chance` a random number from 0 to 1.
     """
 
     def __init__(
@@ -55,15 +56,15 @@ class Admission:
         self._lock = threading.Lock()
         self._in_flight = 0
         self._depth = 0
-        self._since = 0  # entered since the depth was measured
+        self._since = 0  # requests that entered since the depth was measured
         self._outdated = -math.inf
-        # The logarithm of requests per second: one odd sample must not outweigh the others.
+        # The logarithm of requests per second, so that one odd sample does not outweigh the others.
         self._pace = math.log(GUESS)
         self._learnt = -math.inf
-        self._replies: deque[float] = deque()  # when they came, in the last second
+        self._replies: deque[float] = deque()  # when the replies of the last second came
 
     def outdated(self) -> bool:
-        """Whether the depth should be measured: true for one caller at a time."""
+        """Whether the caller should measure the depth: true for one caller every DEPTH_AGE seconds."""
         with self._lock:
             now = self._clock()
             if now < self._outdated:
@@ -72,15 +73,17 @@ class Admission:
             return True
 
     def measured(self, depth: int) -> None:
-        """The queue holds so many messages that no worker has taken."""
+        """Notes that `depth` messages are in the queue, which no worker has taken."""
         with self._lock:
             self._depth, self._since = depth, 0
 
     def enter(self, remaining: float) -> Admitted:
-        """Lets a request in that has so many seconds left; it has to `leave` again, whatever comes of it.
+        """Lets a request in that has `remaining` seconds left. The caller must call `leave` afterwards, whatever comes
+        of it.
 
-        Waiting may take half of them; the other half is for the work. Raises TolkError(OVERLOADED). Where no other
-        request of this process is in flight, one enters in any case: from its reply we learn.
+        Raises TolkError(OVERLOADED) if the expected wait is longer than `longest` or than half of `remaining`; the
+        other half is for the translation. If no other request of this process is in flight, a request may always enter,
+        because its reply shows the pace.
         """
         with self._lock:
             now = self._clock()
@@ -93,7 +96,7 @@ class Admission:
             return Admitted(now, ahead)
 
     def leave(self, admitted: Admitted, work: float | None = None) -> None:
-        """The request is over; after a reply, `work` says how many seconds its worker needed."""
+        """Notes that the request is over. `work` is the seconds that its worker needed; None if there was no reply."""
         with self._lock:
             self._in_flight -= 1
             if work is None:
@@ -103,7 +106,7 @@ class Admission:
             silence = now - self._learnt
             if silence > FORGOTTEN:
                 self._pace = math.log(GUESS)
-            if silence > 0.75 * waited:  # hardly anything moved meanwhile: it tells of a standstill, not of a pace
+            if silence > 0.75 * waited:  # hardly any reply came meanwhile: a standstill, not a pace
                 silence = min(silence, LEAP)
             weight = 1 - math.exp(-silence / FADES)
             self._pace += weight * (math.log((admitted.ahead + 1) / waited) - self._pace)
@@ -111,25 +114,26 @@ class Admission:
             self._replies.append(now)
 
     def refusal(self) -> TolkError:
-        """What to tell a request that cannot enter, whatever is expected."""
+        """The error for a request that is refused for another reason than its expected wait."""
         with self._lock:
             return self._refusal(self._wait(self._ahead(), self._clock()))
 
     def _ahead(self) -> int:
-        queued = self._depth + self._since if self._depth else 0  # from an empty queue they were taken as they came
+        queued = self._depth + self._since if self._depth else 0  # workers have emptied the queue and keep up
         return max(queued, self._in_flight)
 
     def _wait(self, ahead: int, now: float) -> float:
-        """Seconds that a request would wait behind so many others; none where nothing is known."""
+        """Seconds that a request would wait with `ahead` requests before it; 0 if the pace is unknown."""
         while self._replies and self._replies[0] < now - 1:
             self._replies.popleft()
         if now - self._learnt > FORGOTTEN:
             return 0.0
-        # What came back within a second can be done in a second: after a standstill, replies tell of the standstill.
+        # The pace is at least the number of replies in the last second: after a standstill, the learnt pace is too low.
         return ahead / max(math.exp(self._pace), len(self._replies))
 
     def _refusal(self, wait: float) -> TolkError:
-        """Until what waits now is done, and up to twice as long, lest those who are refused all come back together."""
+        """The error that says when to try again: after the expected wait, times a random factor from 1 to 2, so that
+        the refused clients do not all come back together."""
         least, most = RETRY_AFTER
         seconds = min(max(math.ceil(wait * (1 + self._chance())), least), most)
         message = f"Too many requests wait already. Try again in {seconds} s."

@@ -1,4 +1,4 @@
-"""Tells the workers what nobody waits for any more."""
+"""Tells the workers which tasks are cancelled."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 class Cancels:
-    """Sends the remote-control command `cancel` from a thread of its own: a broker that hangs holds up nobody.
+    """Sends the remote-control command `cancel` from a thread of its own, so that a broker that hangs delays no caller.
 
-    All that came up meanwhile is sent together or, where the broker does not answer, not at all: the requests'
-    deadlines will end that work.
+    Tasks that are added during a send go out together in the next one. If the broker does not answer, they are dropped:
+    the deadlines of their requests end that work.
     """
 
     def __init__(self, connections: Connections, workers: Exchange) -> None:
@@ -32,12 +32,13 @@ class Cancels:
         self._thread.start()
 
     def add(self, task_id: str) -> None:
+        """Has the workers told that this task is cancelled. Returns at once."""
         with self._changed:
             self._tasks.append(task_id)
             self._changed.notify()
 
     def close(self) -> None:
-        """Returns when the thread is gone, and with it what it knows."""
+        """Returns when the thread has ended. Tasks that are not sent yet are dropped."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -48,12 +49,12 @@ class Cancels:
             try:
                 self._send(tasks)
             except BROKER_ERRORS as error:
-                logger.warning("cancelling %d: %s", len(tasks), reason(error))
-            except Exception:  # whatever it meets, there will be others
-                logger.exception("cancelling")
+                logger.warning("could not cancel %d tasks: %s", len(tasks), reason(error))
+            except Exception:  # the thread must go on, for later cancellations
+                logger.exception("could not cancel tasks")
 
     def _take(self) -> list[str]:
-        """What there is, once there is something; nothing at the end."""
+        """The tasks to cancel, once there are any; an empty list after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._tasks or self._closing)
             tasks, self._tasks = self._tasks, []

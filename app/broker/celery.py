@@ -1,4 +1,4 @@
-"""The web tier's Celery object, by which it finds the broker: the one import of celeryconfig in app/."""
+"""The web tier's Celery app, which knows the broker. Only this module in app/ imports celeryconfig."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from celery import Celery
 
 
 def configured(broker: str | None = None) -> Celery:
-    """For the broker that celeryconfig names unless a URL is given. It publishes and looks, and keeps no results."""
-    import celeryconfig  # it reads the environment, which importing this module must not
+    """A Celery app for the broker at this URL, by default the one that celeryconfig names. It stores no results."""
+    import celeryconfig  # imported here because it reads the environment
 
     celery = Celery("tolk", broker=broker, backend="disabled://", set_as_current=False)
     celery.config_from_object(celeryconfig)

@@ -1,4 +1,4 @@
-"""Commands to all workers, or to all web processes, as Celery's remote control sends them."""
+"""Commands to all workers or to all web processes, sent as Celery's remote control sends them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,20 @@ def to_web_processes() -> Exchange:
 
 
 def send(producer: Producer, exchange: Exchange, method: str, arguments: dict[str, Any], **reply: Any) -> None:
-    """Sends a command to all who listen at an exchange; `reply` says where to, where an answer is wanted.
+    """Sends a command to every process that listens at the exchange. `reply` holds the fields that say where answers
+    go, if any are wanted.
 
-    Celery's own `control.broadcast` would wait for a broker that is down for as long as it is.
+    Celery's own `control.broadcast` would wait as long as the broker is down.
     """
     command: Any = {"method": method, "arguments": arguments, "destination": None, **reply}
     producer.publish(command, exchange=exchange, declare=[exchange], serializer="json", retry=False)
 
 
 def answer(connection: Connection, name: str, tell: Callable[[], WebStatus], cancel: Callable[..., None]) -> Consumer:
-    """What lets a web process answer others on this connection, as `name`; not yet consuming.
+    """A consumer, not yet consuming, by which this web process answers other ones on the connection under the name
+    `name`.
 
-    They ask for its WebStatus, or to `cancel` a request, with the arguments that they send.
+    `tell` returns its WebStatus. `cancel` is called with the arguments of the command that asks to cancel a request.
     """
     mailbox: Any = WEB(connection)  # a Mailbox; to celery-types, a Node
     node = mailbox.Node(

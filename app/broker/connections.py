@@ -1,4 +1,4 @@
-"""Connections to the broker on which nothing blocks for longer than it was allowed to."""
+"""Connections to the broker on which no call blocks for longer than its timeout."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tasks.queues.errors import BROKER_ERRORS
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
-LEAST = 0.01  # seconds: for a socket none at all means something else
-BACKOFF = (0.05, 1.0)  # seconds between attempts: at most, after the first and after many
+LEAST = 0.01  # seconds: a timeout of 0 would make a socket non-blocking
+BACKOFF = (0.05, 1.0)  # seconds between attempts, at most: after the first failure, and after many
 
 
 class Connections:
-    """The connections that a process publishes on. Thread-safe."""
+    """The connections on which a process publishes. Thread-safe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connections = connection.Pool(PUBLISHERS)
@@ -30,7 +30,8 @@ class Connections:
 
     @contextmanager
     def producer(self, timeout: float) -> Iterator[Producer]:
-        """A connected producer, on which waiting for it and for an answer take `timeout` together.
+        """A connected producer. To wait for it, to connect, and to wait for an answer take at most `timeout` seconds
+        together.
 
         Raises one of BROKER_ERRORS.
         """
@@ -41,11 +42,12 @@ class Connections:
                 connect(connection, until - time.monotonic())
                 yield producer
             except BROKER_ERRORS:
-                connection.collect()  # what is left of the conversation would disturb the next one
+                connection.collect()  # a late answer would disturb the connection's next user
                 raise
 
     def close(self, *, listens: bool) -> None:
-        """Lets go of them, once who publishes right now is done; politely where the broker `listens`."""
+        """Closes the connections once they are no longer in use. `listens` says whether the broker answers; if it does
+        not, they are dropped without waiting for it."""
         until = time.monotonic() + ANSWER_TIMEOUT
         with suppress(*BROKER_ERRORS):
             for _ in range(PUBLISHERS):
@@ -56,13 +58,14 @@ class Connections:
 
 
 def connect(connection: Any, timeout: float) -> None:
-    """Connects where it is not connected, with one attempt at each of the broker's nodes.
+    """Connects the connection, unless it is connected, with one attempt at each of the broker's nodes.
 
-    No answer may then take longer than what is left of `timeout`. Raises one of BROKER_ERRORS: the last node's.
+    Afterwards no answer may take longer than what is left of `timeout` seconds. Raises one of BROKER_ERRORS, the last
+    node's.
     """
     until = time.monotonic() + timeout
     for others in reversed(range(len(connection.alt) or 1)):
-        # Each has its share of the time, and is set here, for kombu forgets it when it goes on to the next.
+        # Each node has its share of the time. It is set for each, because kombu forgets it when it switches nodes.
         connection.connect_timeout = min(CONNECT_TIMEOUT, max((until - time.monotonic()) / (others + 1), LEAST))
         try:
             connection.ensure_connection(max_retries=0)
@@ -75,19 +78,19 @@ def connect(connection: Any, timeout: float) -> None:
 
 
 def no_broker() -> TolkError:
-    """What callers are told where the broker did not answer in time."""
+    """The error for a caller when the broker did not answer in time."""
     return TolkError(Code.UNAVAILABLE, "The message broker does not answer. Try again in a moment.", 1.0)
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row.
+    """Seconds to wait after this many failures in a row: random, up to a limit that doubles with each failure.
 
-    Anything up to a limit that doubles: those who lost the broker at one moment do not come back at one moment.
+    Being random, it keeps processes that lost the broker at the same moment from coming back at the same moment.
     """
     least, most = BACKOFF
     return random.uniform(0.0, min(most, least * 2.0 ** min(failures - 1, 10)))  # noqa: S311 - no secret
 
 
 def reason(error: BaseException) -> str:
-    """What a log says of an error."""
+    """The text of an error for the log: its message, or its type if it has no message."""
     return str(error) or type(error).__name__

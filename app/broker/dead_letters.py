@@ -1,4 +1,4 @@
-"""The messages that no worker could take or bear: what is wrong with each, putting them back, and deleting them."""
+"""Dead letters, the messages that no worker could process: shows what is wrong with them, requeues and deletes them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tasks.contract.request import TranslateRequest
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 
-FORCED_TIMEOUT = 60.0  # seconds that a request has whose deadline has passed, where it is put back all the same
-NAME_CHARACTERS = 80  # of what others chose, on one line
-QUOTING_HEADERS = ("argsrepr", "kwargsrepr")  # headers in which Celery, unlike us, repeats what a task is called with
+FORCED_TIMEOUT = 60.0  # seconds that an expired request gets when it is requeued by force
+NAME_CHARACTERS = 80  # of a name that a client chose, when it is printed
+QUOTING_HEADERS = ("argsrepr", "kwargsrepr")  # headers in which Celery's client repeats the arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter. `request` is what is asked for in it, where that can be read."""
+    """A dead letter. `request` is the request in it, or None if that cannot be read."""
 
     message: Any  # as kombu received it
     body: bytes
@@ -38,35 +38,39 @@ class Letter:
 
     @classmethod
     def of(cls, message: Any) -> Letter:
+        """The letter in a message that kombu received."""
         message.accept = {"application/json"}
         return cls(message, body_of(message), _request(message))
 
     @property
     def id(self) -> str:
-        """The request's id, or the message's; of one that has neither, the first digits of its body's SHA-256."""
+        """The request's id, else the message's id, else the first digits of the body's SHA-256."""
         properties = self.message.properties
         named = properties.get("correlation_id") or properties.get("message_id") or self.message.headers.get("id")
         return printable(named) if named else f"sha256-{hashlib.sha256(self.body).hexdigest()[:12]}"
 
     @property
     def died(self) -> str:
+        """When the message became a dead letter, in UTC."""
         time_of_death = self._death.get("time")  # AMQP's times are in UTC
         return f"{time_of_death:%Y-%m-%d %H:%M:%SZ}" if time_of_death else "unknown"
 
     @property
     def queue(self) -> str:
+        """The queue that the letter came from."""
         return printable(self._death.get("queue", "unknown"))
 
     @property
     def deliveries(self) -> int:
+        """How often the message was delivered to a worker."""
         return DELIVERIES if self._exhausted else 1
 
     @property
     def reason(self) -> str:
-        """Why it is here. RabbitMQ knows no more than `rejected` or `delivery_limit`; the message shows the rest."""
+        """Why the letter is here. RabbitMQ says only `rejected` or `delivery_limit`; the message shows the rest."""
         if self._exhausted:
-            return "ended its worker, or was with one that ended, at every delivery"
-        return defect(self.message) or "Celery could not take it; the worker's log says why"
+            return "its worker ended at every delivery, due to this or another message"
+        return defect(self.message) or "Celery could not read it; the worker's log says why"
 
     @property
     def _exhausted(self) -> bool:
@@ -77,7 +81,7 @@ class Letter:
         return (self.message.headers.get("x-death") or [{}])[0]
 
     def describe(self) -> dict[str, object]:
-        """All that can be told of it without a text of the request's."""
+        """What is known of the letter, by name, without the texts of the request."""
         known: dict[str, object] = {
             "id": self.id,
             "died": self.died,
@@ -98,7 +102,8 @@ class Letter:
         return known | {printable(name): printable(value) for name, value in (properties | headers).items()}
 
     def readable(self) -> str:
-        """Its body, the texts included: JSON as such, anything else as Python writes bytes. Harmless to a terminal."""
+        """The body, texts included: JSON is indented, anything else is written as Python's bytes. Characters that could
+        control a terminal are escaped."""
         try:
             text = json.dumps(json.loads(self.body), indent=2, ensure_ascii=False)
         except (ValueError, RecursionError):
@@ -107,7 +112,8 @@ class Letter:
 
 
 class DeadLetterQueue:
-    """The dead-letter queue while nobody else looks. What is neither deleted nor put back stays in its place."""
+    """The dead-letter queue, opened by one process at a time. Letters that are not deleted or requeued stay in
+    place."""
 
     def __init__(self, channel: Any, queue: str) -> None:
         self._channel = channel
@@ -118,11 +124,11 @@ class DeadLetterQueue:
         return int(self._channel.queue_declare(self._queue, passive=True).message_count)
 
     def __iter__(self) -> Iterator[Letter]:
-        """Those that are there now, the oldest first; once, for each is held until the end."""
+        """The letters in the queue now, the oldest first. Iterate only once: each letter is held until `close`."""
         for _ in range(len(self)):
             if (raw := self._channel.basic_get(self._queue)) is None:
                 return
-            # Kombu would unpack what is compressed, however large that makes it.
+            # Without this header kombu does not decompress the body, which could become arbitrarily large.
             packed = (raw.properties.get("application_headers") or {}).pop("compression", None)
             message = self._channel.message_to_python(raw)
             if packed is not None:
@@ -131,14 +137,15 @@ class DeadLetterQueue:
             yield Letter.of(message)
 
     def delete(self, letter: Letter) -> None:
+        """Deletes the letter for good."""
         letter.message.ack()
         self._held -= 1
 
     def requeue(self, letter: Letter, *, force: bool = False) -> None:
-        """Puts it back into its own queue as a new message.
+        """Puts the letter back into the queue that it came from, as a new message.
 
-        Raises TolkError where nobody can be waiting for its answer any more, unless forced: a request then has a new
-        deadline, and is translated. Raises it where its queue is gone or full.
+        Raises TolkError if nobody can be waiting for its answer any more. With `force` it is requeued all the same, and
+        a request gets a new deadline. Also raises TolkError if the queue is gone or full.
         """
         now = time.time()
         publication = again(letter.message, now)
@@ -154,7 +161,7 @@ class DeadLetterQueue:
             publication["body"] = json.dumps([[{**payload, "deadline": deadline}], *rest])
             publication["expiration"] = FORCED_TIMEOUT
         try:
-            with self._channel.connection.channel() as probe:  # the broker drops silently what leads nowhere
+            with self._channel.connection.channel() as probe:  # the broker silently drops a message without a queue
                 probe.queue_declare(letter.queue, passive=True)
             Producer(self._channel).publish(routing_key=letter.queue, **publication)
         except NotFound:
@@ -164,7 +171,7 @@ class DeadLetterQueue:
         self.delete(letter)
 
     def close(self) -> None:
-        """Returns when all that stays is back in its place, which RabbitMQ sees to a moment after it has answered."""
+        """Returns when all letters that stay are back in the queue, which RabbitMQ does a moment after its answer."""
         whole, connection = len(self) + self._held, self._channel.connection
         self._channel.close()
         self._channel = connection.channel()
@@ -175,10 +182,10 @@ class DeadLetterQueue:
 
 @contextmanager
 def opened(broker: str | None = None) -> Iterator[DeadLetterQueue]:
-    """The dead letters on the broker that celeryconfig names unless a URL is given.
+    """The dead letters on the broker at this URL, by default the one that celeryconfig names.
 
-    Raises TolkError where it cannot be used, or somebody else has them open: who looks at the messages holds them, so
-    that a second one would see too few.
+    Raises TolkError if the broker cannot be used, or if another process has the dead letters open: that process holds
+    the letters, so a second one would see too few.
     """
     connection: Any = configured(broker).connection_for_write()
     try:
@@ -202,7 +209,7 @@ def opened(broker: str | None = None) -> Iterator[DeadLetterQueue]:
 
 
 def printable(value: object) -> str:
-    """What others wrote, on one line, and harmless to a terminal."""
+    """Text from outside on one line of at most NAME_CHARACTERS, without characters that could control a terminal."""
     text = str(value)
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return shown if len(shown) <= NAME_CHARACTERS else f"{shown[:NAME_CHARACTERS]}…"

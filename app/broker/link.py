@@ -1,4 +1,4 @@
-"""What one process holds of the broker."""
+"""The connections and threads by which one process uses the broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.broker.commands import to_workers
 from app.broker.connections import Connections
 from app.broker.publishing import Publisher
 from app.broker.queues import RequestQueues
-from app.broker.replies import HEARTBEAT, ReplyRouter
+from app.broker.replies import HEARTBEAT, ReplyConsumer
 from app.broker.survey import Surveys
 from app.monitoring.recent_errors import ErrorCount
 from tasks.contract.names import Priority
@@ -24,11 +24,11 @@ from tasks.contract.names import Priority
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The connections to publish on, the reply queue, their threads, and what is known of the queues of requests."""
+    """The connections to publish on, the reply consumer, their threads, and the admission to each queue of requests."""
 
     connections: Connections
     cancels: Cancels
-    router: ReplyRouter
+    replies: ReplyConsumer
     publisher: Publisher
     surveys: Surveys
     admissions: dict[str, Admission] = field(default_factory=dict)  # by the queue's name
@@ -37,22 +37,22 @@ class Link:
     def open(
         cls, celery: Celery, queues: RequestQueues, errors: Callable[[], Sequence[ErrorCount]], fresh: float
     ) -> Link:
-        """Starts the threads, which connect by themselves. `errors` is what to tell other web processes of this one, a
-        status stays good for `fresh` seconds."""
+        """Starts the threads, which connect by themselves. `errors` returns the error counts that this process reports
+        to other web processes. A status stays fresh for `fresh` seconds."""
         connections = Connections(celery.connection_for_write())
         cancels = Cancels(connections, to_workers(celery))
-        router = ReplyRouter(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
-        surveys = Surveys(partial(survey.take, celery, queues, router), fresh)
-        return cls(connections, cancels, router, Publisher(connections, router), surveys)
+        replies = ReplyConsumer(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
+        surveys = Surveys(partial(survey.take, celery, queues, replies), fresh)
+        return cls(connections, cancels, replies, Publisher(connections, replies), surveys)
 
     def admission(self, queue: Queue, priority: Priority) -> Admission:
-        """Who is let into a queue."""
+        """The admission to a queue."""
         return self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
 
     def close(self) -> None:
-        """Flights end with UNAVAILABLE; when this returns, threads and connections are gone."""
-        listens = self.router.ready.is_set()
+        """Ends flights with UNAVAILABLE. When this returns, the threads have ended and the connections are closed."""
+        listens = self.replies.ready.is_set()
         self.surveys.close()
-        self.router.close()
+        self.replies.close()
         self.cancels.close()
         self.connections.close(listens=listens)

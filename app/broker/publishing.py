@@ -1,4 +1,4 @@
-"""A request onto its queue: published until the broker has confirmed it, or until the queue is full."""
+"""Publishes a request to its queue, again and again until the broker has confirmed it or the queue is full."""
 
 from __future__ import annotations
 
@@ -12,74 +12,75 @@ from amqp.exceptions import MessageNacked
 from kombu import Producer, Queue
 
 from app.broker.connections import Connections, backoff, no_broker, reason
-from app.broker.replies import ReplyRouter, Waiting
+from app.broker.replies import PendingRequest, ReplyConsumer
 from tasks.contract.names import PUBLISHED, TASK
 from tasks.contract.request import TranslateRequest
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 from telemetry import tracing
 
-MEASURE_TIMEOUT = 0.5  # seconds until a queue goes on unmeasured
-STANDS = 60.0  # seconds that a queue is believed to be there; the broker removes one of which nobody takes for an hour
-GATE_TIMEOUT = 1.0  # seconds until a look is taken whether there is still somebody who waits
+MEASURE_TIMEOUT = 0.5  # seconds to measure a queue's length in; after them it stays unknown
+STANDS = 60.0  # seconds that a declared queue is assumed to exist; the broker removes one that is unused for an hour
+GATE_TIMEOUT = 1.0  # seconds between two checks whether anybody still waits for the reply
 
 logger = logging.getLogger(__name__)
 
 
 class Full(Exception):
-    """A queue holds as many messages as it may."""
+    """The queue holds as many messages as it may."""
 
 
 class Publisher:
-    """Publishes requests over the connections of one process, and has the replies sent to its router. Thread-safe.
+    """Publishes requests over the connections of one process, and has replies sent to its reply consumer. Thread-safe.
 
-    A queue that it has declared is believed to be there for `stands` seconds.
+    A queue that it has declared is assumed to exist for `stands` seconds.
     """
 
-    def __init__(self, connections: Connections, router: ReplyRouter, stands: float = STANDS) -> None:
+    def __init__(self, connections: Connections, replies: ReplyConsumer, stands: float = STANDS) -> None:
         self._connections = connections
-        self._router = router
+        self._replies = replies
         self._stands = stands
         self._dead_letters = dead_letter_queue()
-        self._declared: dict[str, float] = {}  # when a queue was, by its name, in the monotonic clock's seconds
+        self._declared: dict[str, float] = {}  # by queue name: when, in seconds of the monotonic clock
 
-    def publish(self, queue: Queue, request: TranslateRequest, waiting: Waiting) -> float:
-        """When the request was published, in Unix seconds; returns when the broker has it, or when nobody waits for it
-        any more.
+    def publish(self, queue: Queue, request: TranslateRequest, pending: PendingRequest) -> float:
+        """Publishes a request and returns when that was, in Unix seconds. Returns once the broker has confirmed the
+        message, or once nobody waits for the reply any more.
 
-        A message that is not confirmed is sent again, though the broker may have it: translating twice does no harm.
-        Raises Full, and TolkError(UNAVAILABLE) where the broker has not confirmed it by the request's deadline.
+        A message that is not confirmed is sent again. The broker may then have it twice, but translating twice does no
+        harm. Raises Full, and TolkError(UNAVAILABLE) if the broker has not confirmed the message by the request's
+        deadline.
         """
         failures = 0
         published = time.time()
-        while not waiting.reply.done():
+        while not pending.reply.done():
             remaining = request.deadline - time.time()
             if remaining <= 0:
                 raise no_broker()
-            if not self._router.ready.wait(min(remaining, GATE_TIMEOUT)):
+            if not self._replies.ready.wait(min(remaining, GATE_TIMEOUT)):
                 continue
             try:
                 with self._connections.producer(remaining) as producer:
                     published = time.time()
-                    self._send(producer, queue, request, waiting.task_id, published)
+                    self._send(producer, queue, request, pending.task_id, published)
                 break
             except BROKER_ERRORS as error:
-                logger.warning("publishing %s: %s", waiting.task_id, reason(error))
+                logger.warning("could not publish task %s: %s", pending.task_id, reason(error))
                 failures += 1
-                wait([waiting.reply], min(backoff(failures), remaining))
+                wait([pending.reply], min(backoff(failures), remaining))
         return published
 
     def length(self, queue: Queue, deadline: float) -> int | None:
-        """How many messages a queue holds; None where the broker does not tell in time.
+        """How many messages the queue holds; None if the broker does not answer in time.
 
-        One that was deleted is declared, so that it is there for those who publish next.
+        Declares the queue, so that one that was deleted exists again for the next publisher.
         """
         try:
             with self._connections.producer(min(MEASURE_TIMEOUT, deadline - time.time())) as producer:
                 self._declare(queue, producer.channel)
                 return _length(queue, producer.channel)
-        except BROKER_ERRORS as error:  # the publisher has the patience that this takes
-            logger.warning("measuring %s: %s", queue.name, reason(error))
+        except BROKER_ERRORS as error:  # `publish` has the patience to wait for the broker
+            logger.warning("could not measure queue %s: %s", queue.name, reason(error))
             return None
 
     def _declare(self, queue: Any, channel: Any) -> None:
@@ -87,7 +88,7 @@ class Publisher:
         self._declared[queue.name] = time.monotonic()
 
     def _send(self, producer: Producer, queue: Queue, request: TranslateRequest, task_id: str, now: float) -> None:
-        # Kombu keeps these of each connection too, but not of queues that expire; it forgets them with the connection.
+        # kombu's own record of declared queues, which it forgets with the connection, leaves out queues that expire.
         connection: Any = producer.connection
         there: set[int] = connection.declared_entities
         known = hash(queue) in there and time.monotonic() - self._declared.get(queue.name, -math.inf) < self._stands
@@ -99,7 +100,7 @@ class Publisher:
                 headers=_headers(request, task_id, now),
                 serializer="json",
                 correlation_id=task_id,
-                reply_to=self._router.queue,
+                reply_to=self._replies.queue,
                 expiration=max(0.0, request.deadline - now),
                 declare=[] if known else [self._dead_letters, queue],
             )
@@ -113,9 +114,10 @@ class Publisher:
 
 
 def _headers(request: TranslateRequest, task_id: str, now: float) -> dict[str, Any]:
-    """The headers of Celery's task message, by its protocol 2. Its own `send_task` takes longer than the broker does.
+    """The headers of Celery's task message, protocol 2. Celery's own `send_task` takes longer than the broker does.
 
-    There is no `expires`: the broker drops what expired, the task reads the deadline, and to parse it takes long.
+    There is no `expires`, which takes long to parse: the broker drops expired messages, and the task reads the
+    deadline.
     """
     return {
         "lang": "py",
@@ -132,9 +134,9 @@ def _headers(request: TranslateRequest, task_id: str, now: float) -> dict[str, A
 
 
 def _is_full(queue: Any, channel: Any) -> bool:
-    """Whether a queue that refused a message is full, rather than new or about to come up again.
+    """Whether a queue that refused a message is full, and not just being made or coming up again.
 
-    Half of its limit counts as full, for workers have gone on taking messages.
+    Half of its limit counts as full, because workers have taken messages since the refusal.
     """
     return bool(2 * _length(queue, channel) > queue.queue_arguments["x-max-length"])
 
@@ -144,7 +146,7 @@ def _length(queue: Any, channel: Any) -> int:
 
 
 def _describe(request: TranslateRequest) -> str:
-    """For monitors and logs, which people's texts do not go into."""
+    """A description for monitors and logs, which must not hold people's texts."""
     characters = sum(map(len, request.texts))
     way = f"{request.source} to {request.target} by {request.model}, {request.priority}"
     return f"<{len(request.texts)} text{'s' * (len(request.texts) > 1)}, {characters} characters, {way}>"

@@ -1,4 +1,4 @@
-"""The queues that requests go into, and that are looked at."""
+"""The queues that the models of models.toml need."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from tasks.registry.file import RegistryFile
 
 
 class RequestQueues:
-    """The queues of the models that models.toml offers just now, each made when it is asked for."""
+    """The queues of the models that models.toml offers at the time of each call."""
 
     def __init__(self, models: RegistryFile) -> None:
         self._models = models
 
     def of(self, request: TranslateRequest) -> Queue:
-        """Where a request goes. Raises TolkError(UNKNOWN_MODEL) for a model that is not offered any more."""
+        """The queue for a request. Raises TolkError(UNKNOWN_MODEL) if its model is not offered any more."""
         model = self._models.current().models.get(request.model)
         if model is None:
             raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {request.model!r} any more. Ask for another one.")
         return translation_queue(model.route, request.priority)
 
     def for_translation(self) -> Iterator[Queue]:
+        """The queues for interactive and for bulk work, of each route."""
         for route in self._models.current().routes:
             yield from translation_queues(route)
 
     def for_suspects(self) -> Iterator[Queue]:
-        """All models on demand share one."""
+        """The queues for suspects, of which all models on demand share one."""
         queues = map(suspects_queue, self._models.current().routes)
         yield from {queue.name: queue for queue in queues}.values()

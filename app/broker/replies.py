@@ -1,4 +1,4 @@
-"""What listens for replies: one queue and one thread per process, and one Future for each request in flight."""
+"""Receives replies: one queue and one thread for each process, and one Future for each request in flight."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
 from tasks.queues.errors import BROKER_ERRORS
 
-HEARTBEAT = 10  # seconds; a connection that was silent for two of them is lost
-REPLY_QUEUE_EXPIRES = 120.0  # seconds a reply queue outlives its process or a lost connection; no request lives so long
+HEARTBEAT = 10  # seconds; a connection that is silent for two heartbeats is lost
+REPLY_QUEUE_EXPIRES = 120.0  # seconds that a reply queue outlives its connection; no request lives so long
 
 CANCELLED = "The request was cancelled."
 
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
-    """A request in flight, the task that is made for it just now, and why it was `ended` early, where it was.
+class PendingRequest:
+    """A request in flight, its current task, and the error that ended it early, or None.
 
-    Tasks have ids of their own: to workers, what was cancelled once is unwanted for good. `since` when it waits for an
-    answer of `queue` is in Unix seconds.
+    Each task has an id of its own, because workers refuse for good an id that was once cancelled. `since` is when the
+    request began to wait for a reply from `queue`, in Unix seconds.
     """
 
     request_id: str
@@ -50,25 +50,25 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What another process may answer: a message to the reply queue that has the ticket as its correlation id."""
+    """A question to other processes. Its answer is a message to the reply queue whose correlation id is the ticket."""
 
     ticket: str = field(default_factory=lambda: str(uuid4()))
     answer: Future[Message] = field(default_factory=Future)
 
 
 class RepliesLost(TolkError):
-    """What ends the wait for a reply whose queue is lost. The task may be expected, and published, once more."""
+    """The reply queue was lost, and the reply with it. The task may be expected, and published, once more."""
 
     def __init__(self) -> None:
         super().__init__(Code.UNAVAILABLE, "The message broker lost the answer. Try again in a moment.", 1.0)
 
 
-class ReplyRouter:
+class ReplyConsumer:
     """Consumes this process's reply queue and hands each reply to the Future of its request or question.
 
-    It comes back by itself when the broker does, with another `queue` where that is lost; `ready` is set while replies
-    can arrive. `waiting` holds the requests in flight, and `dropped` counts the replies that nobody waited for: late,
-    cancelled, or delivered twice.
+    It reconnects by itself when the broker comes back, and takes another `queue` if the old one is lost. `ready` is set
+    while replies can arrive. `pending` holds the requests in flight. `dropped` counts the replies that nobody waited
+    for: they were late, cancelled, or delivered twice.
     """
 
     def __init__(self, connection: Connection, errors: Callable[[], Sequence[ErrorCount]], cancels: Cancels) -> None:
@@ -79,40 +79,41 @@ class ReplyRouter:
         self._errors = errors
         self._cancels = cancels
         self._consumers = 0
-        self._node: str | None = None  # of the broker, that was connected to last
+        self._node: str | None = None  # the broker's node of the latest connection
         self._lock = threading.Lock()
-        self.waiting: dict[tuple[str, str | None], Waiting] = {}
+        self.pending: dict[tuple[str, str | None], PendingRequest] = {}
         self._awaited: dict[str, Future[Message]] = {}  # by correlation id: a task's id, or a question's ticket
         self._closing = threading.Event()
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
 
     @contextmanager
-    def in_flight(self, request_id: str, principal: str | None) -> Iterator[Waiting]:
-        """A request in flight until the context is left; it can be cancelled all the while, between its tasks too.
+    def in_flight(self, request_id: str, principal: str | None) -> Iterator[PendingRequest]:
+        """Keeps a request in flight until the context is left. It can be cancelled at any time, also between its tasks.
 
-        Raises TolkError: BAD_INPUT where the principal has one of this id in flight; in the end, why it was ended.
+        Raises TolkError(BAD_INPUT) if the principal has a request with this id in flight already. If the request was
+        ended early, raises the error that ended it when the context is left.
         """
-        waiting = Waiting(request_id, principal)
+        pending = PendingRequest(request_id, principal)
         with self._lock:
             if self._closing.is_set():
                 raise closing()
-            if (request_id, principal) in self.waiting:
+            if (request_id, principal) in self.pending:
                 raise TolkError(
                     Code.BAD_INPUT, "X-Request-Id: a request with this id is still in flight. Send another id, or none."
                 )
-            self.waiting[request_id, principal] = waiting
+            self.pending[request_id, principal] = pending
         try:
-            yield waiting
+            yield pending
         finally:
             with self._lock:
-                self._forget(waiting)
-        if waiting.ended is not None:
-            raise waiting.ended
+                self._forget(pending)
+        if pending.ended is not None:
+            raise pending.ended
 
     @contextmanager
     def question(self) -> Iterator[Question]:
-        """A question that others may answer for as long as the context lasts. Raises TolkError(UNAVAILABLE)."""
+        """A question that other processes can answer until the context is left. Raises TolkError(UNAVAILABLE)."""
         question = Question()
         with self._lock:
             if self._closing.is_set():
@@ -124,57 +125,58 @@ class ReplyRouter:
             with self._lock:
                 self._awaited.pop(question.ticket, None)
 
-    def expect(self, waiting: Waiting, queue: str) -> None:
-        """The request's next task is about to be published. Raises TolkError where the request was ended."""
+    def expect(self, pending: PendingRequest, queue: str) -> None:
+        """Gives the request a new task, to be published to `queue`. If the request was ended, raises its error."""
         with self._lock:
-            if waiting.ended is not None:
-                raise waiting.ended
-            waiting.task_id, waiting.reply = f"{waiting.request_id}.{uuid4().hex[:8]}", Future()
-            waiting.queue, waiting.since = queue, time.time()
-            self._awaited[waiting.task_id] = waiting.reply
+            if pending.ended is not None:
+                raise pending.ended
+            pending.task_id, pending.reply = f"{pending.request_id}.{uuid4().hex[:8]}", Future()
+            pending.queue, pending.since = queue, time.time()
+            self._awaited[pending.task_id] = pending.reply
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
-        """Ends a request with CANCELLED, and the work for it; says whether there was one."""
-        waiting = self.waiting.get((request_id, principal))
-        if waiting is None or not self._end(waiting, TolkError(Code.CANCELLED, CANCELLED)):
+        """Ends a request with CANCELLED, and the workers' work for it. Returns whether it was in flight."""
+        pending = self.pending.get((request_id, principal))
+        if pending is None or not self._end(pending, TolkError(Code.CANCELLED, CANCELLED)):
             return False
-        self._cancels.add(waiting.task_id)
+        self._cancels.add(pending.task_id)
         return True
 
     def tell(self) -> WebStatus:
-        """What this process tells others of itself."""
+        """The status of this process, for the other ones."""
         oldest: dict[str, float] = {}
         with self._lock:
-            for waiting in self.waiting.values():
-                if waiting.queue and not waiting.reply.done():
-                    oldest[waiting.queue] = min(waiting.since, oldest.get(waiting.queue, waiting.since))
-            return WebStatus(tuple(self._errors()), len(self.waiting), oldest)
+            for pending in self.pending.values():
+                if pending.queue and not pending.reply.done():
+                    oldest[pending.queue] = min(pending.since, oldest.get(pending.queue, pending.since))
+            return WebStatus(tuple(self._errors()), len(self.pending), oldest)
 
     def close(self) -> None:
-        """Requests in flight and questions fail with UNAVAILABLE; when this returns, thread and connection are gone."""
+        """Ends requests in flight and questions with UNAVAILABLE. When this returns, the thread has ended and the
+        connection is closed."""
         with self._lock:
             self._closing.set()
-        for waiting in list(self.waiting.values()):
-            self._end(waiting, closing())
+        for pending in list(self.pending.values()):
+            self._end(pending, closing())
         with self._lock:
             self._give_up(closing)
         self.thread.join()
 
-    def _end(self, waiting: Waiting, error: TolkError) -> bool:
-        """Ends a request with this error; whether it was in flight."""
+    def _end(self, pending: PendingRequest, error: TolkError) -> bool:
+        """Ends a request with this error. Returns whether it was in flight."""
         with self._lock:
-            if self.waiting.get((waiting.request_id, waiting.principal)) is not waiting:
+            if self.pending.get((pending.request_id, pending.principal)) is not pending:
                 return False
-            waiting.ended = error
-            if self._forget(waiting):
-                waiting.reply.set_exception(error)
+            pending.ended = error
+            if self._forget(pending):
+                pending.reply.set_exception(error)
             return True
 
-    def _forget(self, waiting: Waiting) -> bool:
-        """Takes a request out; whether its task's reply was still to come. The caller holds the lock."""
-        if self.waiting.get((waiting.request_id, waiting.principal)) is waiting:
-            del self.waiting[waiting.request_id, waiting.principal]
-        return self._awaited.pop(waiting.task_id, None) is not None
+    def _forget(self, pending: PendingRequest) -> bool:
+        """Forgets a request. Returns whether the reply to its task was still awaited. The caller holds the lock."""
+        if self.pending.get((pending.request_id, pending.principal)) is pending:
+            del self.pending[pending.request_id, pending.principal]
+        return self._awaited.pop(pending.task_id, None) is not None
 
     def _run(self) -> None:
         failures = 0
@@ -184,18 +186,19 @@ class ReplyRouter:
                     connect(connection, CONNECT_TIMEOUT)
                     self._consume(connection)
             except BROKER_ERRORS as error:
-                logger.warning("replies: %s", reason(error))
-            except Exception:  # every request depends on this thread: whatever it meets, it goes on
-                logger.exception("replies")
+                logger.warning("the reply consumer lost the broker: %s", reason(error))
+            except Exception:  # every request depends on this thread, so it must go on
+                logger.exception("the reply consumer failed")
             failures = 1 if self.ready.is_set() else failures + 1
             self.ready.clear()
             self._closing.wait(backoff(failures))
 
     def _consume(self, connection: Connection) -> None:
-        # Durable and not exclusive, so that replies wait here while this process or the broker comes back. A connection
-        # that was lost before the broker noticed still takes replies: each new consumer has precedence over the last.
+        # The queue is durable and not exclusive, so that replies wait in it while this process or the broker restarts.
+        # Until the broker notices that a connection is lost, it still sends replies there: so each new consumer has a
+        # higher priority.
         self._consumers += 1
-        if self._node not in (None, connection.host):  # and with it the queue, which is on one node
+        if self._node not in (None, connection.host):  # the queue is on the previous node only
             self._move()
         self._node = connection.host
         unbound: Any = Queue(
@@ -209,7 +212,7 @@ class ReplyRouter:
             queue.declare()
         except BROKER_ERRORS:
             self._move()
-            connection.collect()  # politely it would be left to the same that did not answer
+            connection.collect()  # to close it properly would wait for the broker that did not answer
             raise
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
@@ -226,13 +229,13 @@ class ReplyRouter:
         queue.delete()
 
     def _move(self) -> None:
-        """Takes another reply queue: the old one, and what is in it, cannot be used, or is on a node that is down."""
+        """Takes another reply queue. The old one, with the replies in it, is unusable or on a node that is down."""
         with self._lock:
             self.queue = _queue_name()
             self._give_up(RepliesLost)
 
     def _give_up(self, error: Callable[[], TolkError]) -> None:
-        """Ends the wait for all that is awaited with this error. The caller holds the lock."""
+        """Ends the wait for all replies and answers with this error. The caller holds the lock."""
         lost, self._awaited = list(self._awaited.values()), {}
         for awaited in lost:
             awaited.set_exception(error())
@@ -246,7 +249,7 @@ class ReplyRouter:
             awaited.set_result(message)
 
     def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
-        """Answers another process, where the request was here."""
+        """Cancels a request for another web process, and answers that process if the request was in flight here."""
         if self.cancel(request_id, principal):
             producer = Producer(connection, serializer="json")
             producer.publish(True, routing_key=asks["reply_to"], correlation_id=asks["ticket"], retry=False)
@@ -257,4 +260,5 @@ def _queue_name() -> str:
 
 
 def closing() -> TolkError:
+    """The error for a caller while this process shuts down."""
     return TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again in a moment.", 1.0)

@@ -1,8 +1,8 @@
-"""The translator behind the queue: publishes a task by its name, and waits for the reply that the router brings.
+"""The translator behind the queue: publishes tasks by name, and waits for the replies that the reply consumer receives.
 
-Celery's own client keeps a reply queue and a connection per thread, named after the thread's identity; identities are
-used again, and a broker's restart leaves the thread waiting for good. So here it is one reply queue per process, one
-thread that consumes it, and one Future for each request in flight.
+Celery's own client keeps a reply queue and a connection for each thread, named after the thread's identity. Identities
+are reused, and a restart of the broker leaves the thread waiting for ever. So each process here has one reply queue,
+one thread that consumes it, and one Future for each request in flight.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.broker.connections import CONNECT_TIMEOUT, no_broker, reason
 from app.broker.flight import CeleryFlight
 from app.broker.link import Link
 from app.broker.queues import RequestQueues
-from app.broker.replies import ReplyRouter, closing
+from app.broker.replies import ReplyConsumer, closing
 from app.broker.survey import ANSWERED_WITHIN, FRESH
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import Status
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class CeleryTranslator:
-    """A `Translator` whose translations the workers make. It connects at first use, in every process for itself."""
+    """A `Translator` whose translations come from the workers. Each process connects at its first use."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class CeleryTranslator:
         self._errors = errors
         self._fresh = fresh
         self._lock = threading.Lock()
-        self._links: dict[int, Link] = {}  # by process id: what a fork inherits stays untouched
+        self._links: dict[int, Link] = {}  # by process id: a forked process must not use its parent's
         self._closed = False
 
     @classmethod
@@ -61,9 +61,10 @@ class CeleryTranslator:
         errors: Callable[[], Sequence[ErrorCount]] = tuple,
         fresh: float = FRESH,
     ) -> CeleryTranslator:
-        """For whatever `models` offers, over the broker that celeryconfig names unless a URL is given.
+        """A translator for the models in `models`, over the broker at the URL, by default the one that celeryconfig
+        names.
 
-        `errors` counts what this process told its callers: other web processes ask for it. A status stays good for
+        `errors` returns this process's error counts, which other web processes ask for. A status stays fresh for
         `fresh` seconds.
         """
         return cls(configured(broker), RequestQueues(models), errors, fresh)
@@ -71,22 +72,22 @@ class CeleryTranslator:
     @contextmanager
     def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
         link = self._link()
-        if len(link.router.waiting) >= IN_FLIGHT:
+        if len(link.replies.pending) >= IN_FLIGHT:
             yield CeleryFlight(link, self._queues, None)
         else:
-            with link.router.in_flight(request_id, principal) as waiting:
-                yield CeleryFlight(link, self._queues, waiting)
+            with link.replies.in_flight(request_id, principal) as pending:
+                yield CeleryFlight(link, self._queues, pending)
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()
-        return link.router.cancel(request_id, principal) or _cancel_elsewhere(link, request_id, principal)
+        return link.replies.cancel(request_id, principal) or _cancel_elsewhere(link, request_id, principal)
 
     def abandon(self, request_id: str, principal: str | None) -> None:
-        self._link().router.cancel(request_id, principal)
+        self._link().replies.cancel(request_id, principal)
 
     def check(self) -> None:
         link = self._link()
-        if not link.router.ready.wait(CONNECT_TIMEOUT):
+        if not link.replies.ready.wait(CONNECT_TIMEOUT):
             raise no_broker()
         try:
             with link.connections.producer(CONNECT_TIMEOUT) as producer:
@@ -94,13 +95,13 @@ class CeleryTranslator:
                 queues: Any = self._queues.for_translation()
                 served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
-            logger.warning("checking: %s", reason(error))
+            logger.warning("the broker failed the readiness check: %s", reason(error))
             raise no_broker() from error
         if not served:
             raise TolkError(Code.UNAVAILABLE, "No worker serves any model. Start one, or wait until it is up.", 1.0)
 
     def listen(self) -> None:
-        with suppress(TolkError):  # shutting down: nobody will ask any more
+        with suppress(TolkError):  # it is shutting down, and need not answer
             self._link()
 
     def status(self) -> Status:
@@ -110,9 +111,9 @@ class CeleryTranslator:
         return self._link().surveys.known()
 
     @property
-    def router(self) -> ReplyRouter:
-        """The router of this process."""
-        return self._link().router
+    def replies(self) -> ReplyConsumer:
+        """The reply consumer of this process."""
+        return self._link().replies
 
     def close(self) -> None:
         with self._lock:
@@ -132,9 +133,9 @@ class CeleryTranslator:
 
 
 def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> bool:
-    """Asks the other web processes. Nobody knows how many there are: who has the request answers in time, or nobody
-    has it."""
-    with link.router.question() as question:
+    """Asks the other web processes to cancel a request. Returns whether one of them had it. The number of processes is
+    unknown, so no answer within ANSWERED_WITHIN means that none had it. Raises TolkError(UNAVAILABLE)."""
+    with link.replies.question() as question:
         try:
             with link.connections.producer(ANSWERED_WITHIN) as producer:
                 commands.send(
@@ -144,11 +145,11 @@ def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> boo
                     {
                         "request_id": request_id,
                         "principal": principal,
-                        "reply_to": link.router.queue,
+                        "reply_to": link.replies.queue,
                         "ticket": question.ticket,
                     },
                 )
         except BROKER_ERRORS as error:
-            logger.warning("cancelling %s: %s", request_id, reason(error))
+            logger.warning("could not ask other web processes to cancel %s: %s", request_id, reason(error))
             raise no_broker() from error
         return bool(wait([question.answer], ANSWERED_WITHIN).done) and question.answer.result() is not None

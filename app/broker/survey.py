@@ -1,4 +1,4 @@
-"""One question over the broker to every worker and to every web process, and a look at the queues."""
+"""The status of the service: asks every worker and every web process over the broker, and measures the queues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
 from app.broker import commands
 from app.broker.connections import CONNECT_TIMEOUT, connect, reason
 from app.broker.queues import RequestQueues
-from app.broker.replies import ReplyRouter
+from app.broker.replies import ReplyConsumer
 from app.monitoring.recent_errors import total
 from app.monitoring.status import QueueStatus, Status, WebStatus
 from tasks.contract.errors import TolkError
@@ -26,17 +26,17 @@ from tasks.contract.worker import WorkerStatus
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 
-ANSWERED_WITHIN = 0.5  # seconds until who has not answered is not there
-FRESH = 1.0  # seconds that a status stays good
-KNOWN = 10.0  # seconds that it is better than nothing
+ANSWERED_WITHIN = 0.5  # seconds after which a process that has not answered counts as absent
+FRESH = 1.0  # seconds that a status stays fresh
+KNOWN = 10.0  # seconds that an older status is better than none
 
 logger = logging.getLogger(__name__)
 
 
 class Surveys:
-    """The latest status, whose making takes half a second; `take` makes one. Thread-safe.
+    """Keeps the latest status. `take` makes a new one, in about half a second. Thread-safe.
 
-    It is good for `fresh` seconds; `clock` counts them.
+    A status is fresh for `fresh` seconds of `clock`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Surveys:
         self._taken = -math.inf
 
     def fresh(self) -> Status:
-        """A fresh one; all who ask while it is made wait for it."""
+        """A fresh status. Callers that come while one is being made wait for that one."""
         with self._taking:
             if self._clock() - self._taken >= self._fresh:
                 self._latest = self._take()
@@ -58,21 +58,22 @@ class Surveys:
             return self._latest
 
     def known(self) -> Status:
-        """The latest one, or an empty one where that is old, at once. Where it is not fresh, another is being made."""
+        """The latest status, without waiting; an empty one if that is older than KNOWN seconds. If it is not fresh, a
+        thread makes another."""
         age = self._clock() - self._taken
         if age >= self._fresh and not self._taking.locked():
             threading.Thread(target=self.fresh, name="survey", daemon=True).start()
         return self._latest if age < KNOWN else Status()
 
     def close(self) -> None:
-        """Waits for the one that is being made."""
+        """Waits for a status that is being made."""
         with self._taking:
             pass
 
 
-def take(celery: Celery, queues: RequestQueues, router: ReplyRouter) -> Status:
-    """The status now. `router` is that of this process, which is not asked."""
-    own = router.tell()
+def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Status:
+    """The status now. `replies` is this process's reply consumer, which tells its own part without the broker."""
+    own = replies.tell()
     try:
         with celery.connection_for_write() as connection:
             connect(connection, CONNECT_TIMEOUT)
@@ -80,9 +81,9 @@ def take(celery: Celery, queues: RequestQueues, router: ReplyRouter) -> Status:
             dead_letters = _look([dead_letter_queue()], connection)
             answers = _ask(connection, [commands.to_workers(celery), commands.to_web_processes()])
     except BROKER_ERRORS as error:
-        logger.warning("status: %s", reason(error))
+        logger.warning("could not ask for the status: %s", reason(error))
         return Status(broker=False, in_flight=own.in_flight, oldest=own.oldest)
-    workers, others = read((who, answer) for who, answer in answers if who != router.queue)
+    workers, others = read((who, answer) for who, answer in answers if who != replies.queue)
     return Status(
         broker=True,
         queues={queue.name: queue for queue in found},
@@ -95,7 +96,8 @@ def take(celery: Celery, queues: RequestQueues, router: ReplyRouter) -> Status:
 
 
 def read(answers: Iterable[tuple[str, Any]]) -> tuple[dict[str, WorkerStatus], Sequence[WebStatus]]:
-    """What workers, by name, and other web processes have answered; without what cannot be read, of another release."""
+    """The answers of workers, by name, and of other web processes. Answers that cannot be read, such as those of
+    another release, are left out."""
     workers, web = {}, {}
     for who, answer in answers:
         try:
@@ -104,7 +106,7 @@ def read(answers: Iterable[tuple[str, Any]]) -> tuple[dict[str, WorkerStatus], S
             else:
                 workers[who] = WorkerStatus.decode(answer)
         except (TolkError, LookupError, TypeError, ValueError) as error:
-            logger.warning("status of %s: %s", who, error)
+            logger.warning("could not read the status of %s: %s", who, error)
     return workers, list(web.values())
 
 
@@ -123,8 +125,8 @@ def _oldest(told: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _ask(connection: Connection, exchanges: Iterable[Exchange]) -> list[tuple[str, Any]]:
-    """(name, answer) of all that answer in time. Raises kombu's errors of a lost broker, for which Celery's own client
-    would wait."""
+    """(name, answer) of every process that answers in time. Raises kombu's errors if the broker is lost; Celery's own
+    client would wait for it."""
     answers: list[Message] = []
     inbox = Queue(f"tolk.survey.{uuid4().hex}", exclusive=True, durable=False)
     with Consumer(connection, [inbox], on_message=answers.append, no_ack=True, accept=["json"]):

@@ -1,4 +1,4 @@
-"""What `flask --app app` can do besides `run`."""
+"""The commands of `flask --app app`, besides Flask's own."""
 
 from app.cli.database import database
 from app.cli.dead_letters import dead_letters

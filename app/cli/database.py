@@ -1,4 +1,4 @@
-"""`flask --app app database`: the tables, brought up to date and back."""
+"""`flask --app app database`: migrates the tables up and down."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sqlalchemy.exc import DBAPIError
 from app.database.transactions import Database
 from tasks.contract.errors import TolkError
 
-database = AppGroup("database", help="The tables of DATABASE_URL.")
+database = AppGroup("database", help="Migrate the tables of DATABASE_URL.")
 
 
 @database.command("upgrade")
 @click.argument("revision", default="head")
 def upgrade(revision: str) -> None:
-    """Bring the tables up to REVISION, which is the newest unless you say otherwise."""
+    """Bring the tables up to REVISION (default: the newest)."""
     with said():
         the_database().upgrade(revision)
         click.echo(f"The database is at revision {the_database().revision()}.")
@@ -28,23 +28,23 @@ def upgrade(revision: str) -> None:
 
 @database.command("downgrade")
 @click.argument("revision")
-@click.confirmation_option(prompt="What later revisions hold will be lost. Go on?")
+@click.confirmation_option(prompt="Data that only later revisions hold will be lost. Go on?")
 def downgrade(revision: str) -> None:
-    """Take the tables back to an earlier REVISION; `base` drops them, with all they hold."""
+    """Take the tables back to an earlier REVISION; `base` drops them with all their data."""
     with said():
         the_database().downgrade(revision)
         click.echo(f"The database is at revision {the_database().revision() or 'base'}.")
 
 
 def the_database() -> Database:
-    """Of the application whose command runs."""
+    """The database of the current application."""
     database: Database = current_app.extensions["database"]
     return database
 
 
 @contextmanager
 def said() -> Iterator[None]:
-    """Ends the command with one sentence where it cannot be done."""
+    """Turns an error of the service or the database into a command-line error of one sentence."""
     try:
         yield
     except TolkError as error:

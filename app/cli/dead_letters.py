@@ -1,4 +1,4 @@
-"""`flask --app app dead-letters`: the messages that no worker could take or bear."""
+"""`flask --app app dead-letters`: lists, shows, requeues and deletes the messages that no worker could process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tasks.contract.errors import TolkError
 if TYPE_CHECKING:
     from app.broker.dead_letters import DeadLetterQueue, Letter
 
-dead_letters = AppGroup("dead-letters", help="The messages that no worker could take or bear.")
+dead_letters = AppGroup("dead-letters", help="Manage dead letters, the messages that no worker could process.")
 
 
 @dead_letters.command("list")
 def list_letters() -> None:
-    """List them, the oldest first, without their texts."""
+    """List the dead letters, the oldest first, without their texts."""
     with _opened() as letters:
         rows = [(each.id, each.died, each.queue, each.deliveries, len(each.body), each.reason) for each in letters]
     if not rows:
@@ -33,10 +33,10 @@ def list_letters() -> None:
 
 
 @dead_letters.command("show")
-@click.option("--texts", is_flag=True, help="Its body, too, with the texts of whoever asked.")
+@click.option("--texts", is_flag=True, help="Show the body too, with the client's texts.")
 @click.argument("letter_id", metavar="ID")
 def show(letter_id: str, *, texts: bool) -> None:
-    """Show what is known of the letter ID, and what is wrong with it."""
+    """Show what is known of the dead letter ID, and what is wrong with it."""
     with _opened() as letters:
         for letter in _found(letters, letter_id):
             click.echo("\n".join(f"{name:<24}{value}" for name, value in letter.describe().items()))
@@ -47,11 +47,13 @@ def show(letter_id: str, *, texts: bool) -> None:
 @dead_letters.command("requeue")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option(
-    "--force", is_flag=True, help="Those, too, for whose answers nobody waits: to see if workers bear them now."
+    "--force",
+    is_flag=True,
+    help="Also requeue requests whose deadline has passed, to see if workers process them now.",
 )
 @click.argument("letter_id", metavar="ID", required=False)
 def requeue(letter_id: str | None, *, everything: bool, force: bool) -> None:
-    """Put the letter ID, or all, back into their own queues, as new messages. Those that cannot be stay."""
+    """Put the dead letter ID, or all, back into the queues that they came from. Those that cannot be put back stay."""
     _check_choice(letter_id, everything=everything)
     done = left = 0
     with _opened() as letters:
@@ -72,7 +74,7 @@ def requeue(letter_id: str | None, *, everything: bool, force: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("letter_id", metavar="ID", required=False)
 def purge(letter_id: str | None, *, everything: bool, yes: bool) -> None:
-    """Delete the letter ID, or all, for good."""
+    """Delete the dead letter ID, or all of them, for good."""
     _check_choice(letter_id, everything=everything)
     if not yes:
         click.confirm(f"Delete {'all dead letters' if everything else letter_id} for good?", abort=True)
@@ -86,14 +88,14 @@ def purge(letter_id: str | None, *, everything: bool, yes: bool) -> None:
 
 @contextmanager
 def _opened() -> Iterator[DeadLetterQueue]:
-    from app.broker import dead_letters  # other commands need no Celery
+    from app.broker import dead_letters  # imported here because other commands need no Celery
 
     with said(), dead_letters.opened() as letters:
         yield letters
 
 
 def _found(letters: DeadLetterQueue, letter_id: str | None) -> Iterator[Letter]:
-    """Those of that id, of which a message that was published twice has two; all where none is given."""
+    """The letters with this id, or all if it is None. Two letters have one id if a message was published twice."""
     found = False
     for letter in letters:
         if letter_id in (None, letter.id):
@@ -105,4 +107,4 @@ def _found(letters: DeadLetterQueue, letter_id: str | None) -> Iterator[Letter]:
 
 def _check_choice(letter_id: str | None, *, everything: bool) -> None:
     if (letter_id is not None) == everything:
-        raise click.UsageError("Say the ID of one, or --all.")
+        raise click.UsageError("Give the ID of one dead letter, or --all.")

@@ -1,4 +1,4 @@
-"""`flask --app app keys`: who may ask, for what, and how much."""
+"""`flask --app app keys`: creates, lists and changes API keys."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from app.accounts import quotas
 from app.accounts.keys import Key, Scope
 from app.cli.database import said, the_database
 
-keys = AppGroup("keys", help="API keys: who may ask, for what, and how much.")
+keys = AppGroup("keys", help="Manage API keys: who may send requests, for what, and how many.")
 LIMITS = (
-    click.option("--requests-per-minute", type=click.IntRange(1, 1_000_000), help="None unless you say otherwise."),
-    click.option("--characters-per-day", type=click.IntRange(1, 10**12), help="None unless you say otherwise."),
+    click.option("--requests-per-minute", type=click.IntRange(1, 1_000_000), help="Default: no limit."),
+    click.option("--characters-per-day", type=click.IntRange(1, 10**12), help="Default: no limit."),
 )
 
 
@@ -31,12 +31,12 @@ LIMITS = (
     type=click.Choice([scope.value for scope in Scope]),
     default=[Scope.TRANSLATE.value],
     show_default=True,
-    help="What the key is for; may be given several times.",
+    help="What the key allows. May be given several times.",
 )
 @LIMITS[0]
 @LIMITS[1]
 def create(name: str, scopes: Sequence[str], requests_per_minute: int | None, characters_per_day: int | None) -> None:
-    """Make a key called NAME and print it, once: only a hash of it is stored."""
+    """Make a key called NAME and print it. It cannot be shown again, because only a hash of it is stored."""
     _print_secret(
         lambda connection: stored.create(connection, name, map(Scope, scopes), requests_per_minute, characters_per_day)
     )
@@ -44,7 +44,7 @@ def create(name: str, scopes: Sequence[str], requests_per_minute: int | None, ch
 
 @keys.command("list")
 def list_() -> None:
-    """All keys, revoked ones too, and what they have used today."""
+    """List all keys, revoked ones too, and what they have used today."""
     with said():
         rows = the_database().run(
             lambda connection: [(key, quotas.used(connection, key)) for key in stored.listed(connection)]
@@ -66,7 +66,7 @@ def list_() -> None:
 @keys.command("revoke")
 @click.argument("name")
 def revoke(name: str) -> None:
-    """End the key called NAME, for good. Web processes refuse it within 2 seconds."""
+    """Revoke the key called NAME for good. All web processes refuse it within 2 seconds."""
     with said():
         the_database().run(lambda connection: stored.revoke(connection, name))
     click.echo(f"{name} is revoked.")
@@ -74,9 +74,9 @@ def revoke(name: str) -> None:
 
 @keys.command("rotate")
 @click.argument("name")
-@click.option("--keep", type=click.FloatRange(0), default=0.0, help="Seconds that the old secret still holds.")
+@click.option("--keep", type=click.FloatRange(0), default=0.0, help="Seconds for which the old secret stays valid.")
 def rotate(name: str, keep: float) -> None:
-    """Print a new secret for the key called NAME; scopes, limits and usage stay."""
+    """Make and print a new secret for the key called NAME. Its scopes, limits and usage stay."""
     _print_secret(lambda connection: stored.rotate(connection, name, keep))
 
 
@@ -85,7 +85,7 @@ def rotate(name: str, keep: float) -> None:
 @LIMITS[0]
 @LIMITS[1]
 def limit(name: str, requests_per_minute: int | None, characters_per_day: int | None) -> None:
-    """Set what the key called NAME may ask for; without an option, that limit is lifted."""
+    """Set the limits of the key called NAME. A limit whose option is left out is lifted."""
     with said():
         the_database().run(
             lambda connection: stored.limit(
@@ -112,8 +112,8 @@ def _date(seconds: float) -> str:
 
 
 def _print_secret(make: Callable[[Connection], str]) -> None:
-    """The secret alone on standard output, so that it can be stored from there."""
+    """Prints the secret alone on standard output, so that a script can store it from there."""
     with said():
         secret = the_database().run(make)
-    click.echo("This is shown once; it is sent as the header `Authorization: Bearer KEY`:", err=True)
+    click.echo("This key is shown only once. Clients send it in the header `Authorization: Bearer KEY`:", err=True)
     click.echo(secret)

@@ -14,10 +14,10 @@ schema = AppGroup("schema", help="The GraphQL schema as a file.")
 
 
 @schema.command("export")
-@click.option("--check", is_flag=True, help="Write nothing; fail where the file is not the schema.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if the file differs from the schema.")
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=REPOSITORY / "schema.graphql")
 def export(path: Path, check: bool) -> None:
-    """Write the schema to PATH, which is schema.graphql unless you say otherwise."""
+    """Write the schema to PATH (default: schema.graphql)."""
     text = f"{build_schema()}\n"
     if not check:
         path.write_text(text, encoding="utf-8")

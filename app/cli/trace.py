@@ -1,4 +1,4 @@
-"""`flask --app app trace`: what became of a request, and how long each part of it took."""
+"""`flask --app app trace`: shows what became of a request, and how long each part of it took."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from telemetry.tracing import Span
 
 
 @click.command("trace")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, a line for each request of that id.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each request with that id.")
 @click.argument("request_id", type=click.UUID)
 @with_appcontext
 def trace(request_id: UUID, *, as_json: bool) -> None:
-    """Show the parts of the request REQUEST_ID, of which this host's web tier keeps the last tens of thousands."""
+    """Show the parts of the request REQUEST_ID and their times. The web tier of a host keeps the traces of its last
+    tens of thousands of requests."""
     traces = current_app.extensions["traces"]
     if traces is None:
         raise click.ClickException("No traces are kept: TOLK_TRACES is off.")
     try:
         found = traces.find(str(request_id))
     except PermissionError as error:
-        raise click.ClickException(f"{error.filename}: only the user as whom the web tier runs may read it.") from error
+        raise click.ClickException(f"{error.filename}: only the user who runs the web tier may read it.") from error
     if not found:
         raise click.ClickException(f"There is no trace of {request_id} here: it is too old, or another host's.")
     for each in found:
@@ -34,7 +35,7 @@ def trace(request_id: UUID, *, as_json: bool) -> None:
 
 
 def _tree(trace: Span) -> str:
-    """A line for each span: when it began, how long it took, in milliseconds, and what is known of it."""
+    """One line for each span: when it began and how long it took, in milliseconds, and its attributes."""
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(trace.start))
     lines = [f"{began} UTC, {_attributes(trace)}", "   start ms  took ms"]
     for depth, span in trace.walk():

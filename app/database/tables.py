@@ -1,4 +1,4 @@
-"""The tables as migrations/ leaves them. Times are Unix seconds, days are counted from 1970 in UTC."""
+"""The tables, as the migrations leave them. Times are in Unix seconds, days are counted from 1970 in UTC."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ idempotent_request = Table(
     UniqueConstraint("principal", "idempotency_key"),
 )
 
-# Who looks for what was abandoned, at every request, shall not go through all the answers of a day.
+# Every request looks for abandoned ones. Thanks to this index it need not go through all the answers of a day.
 Index(
     "ix_idempotent_request_unanswered",
     idempotent_request.c.deadline,

@@ -1,4 +1,4 @@
-"""What outlives a process: the tables, and transactions that end in time. SQLite, or PostgreSQL."""
+"""The database, SQLite or PostgreSQL: its migrations, and transactions that end in time."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tasks.contract.errors import Code, TolkError
 from telemetry import tracing
 
 MIGRATIONS = Path(__file__).with_name("migrations")
-CONNECTIONS = 8  # of a process, at most
-DATABASE_TIMEOUT = 3.0  # seconds until a database that does not answer is unavailable
-SETTLE = 0.5  # seconds that an answer waits for what is written after it
+CONNECTIONS = 8  # of one process, at most
+DATABASE_TIMEOUT = 3.0  # seconds after which a database that does not answer counts as unavailable
+SETTLE = 0.5  # seconds that an answer may wait for a write that `settle` makes
 BACKOFF = (0.02, 0.5)  # seconds between attempts, at first and at most
 
 T = TypeVar("T")
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 
 class Database:
-    """Runs transactions in threads of its own, so that a database that hangs holds nobody for longer than it may.
+    """Runs transactions in threads of its own, so that a database that hangs delays no caller beyond the timeout.
 
-    It connects at first use. SQLite upgrades itself; PostgreSQL has to be upgraded by `upgrade`. Thread-safe.
+    It connects at first use. An SQLite database is then upgraded by itself; PostgreSQL needs `upgrade`. Thread-safe.
     """
 
     def __init__(self, url: URL) -> None:
@@ -48,13 +48,14 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._free = threading.BoundedSemaphore(1 if _in_memory(url) else CONNECTIONS)
-        self._current = False  # whether its tables are known to be there
+        self._current = False  # whether the tables are known to be up to date
 
     def run(self, work: Callable[[Connection], T], *, until: float | None = None) -> T:
-        """What `work` returns. It runs in a transaction, and again where the connection was lost or contended.
+        """Runs `work` in a transaction and returns its result. Runs it again if the connection was lost or the database
+        busy.
 
-        Raises TolkError: UNAVAILABLE where there is no answer within DATABASE_TIMEOUT, TIMEOUT where there is none by
-        `until` (Unix seconds); and what `work` raises. What was given up is not committed.
+        Raises TolkError: UNAVAILABLE if there is no result within DATABASE_TIMEOUT seconds, TIMEOUT if there is none by
+        `until` (Unix seconds). Work that was given up is not committed. Also raises what `work` raises.
         """
         patience = DATABASE_TIMEOUT if until is None else max(0.0, min(DATABASE_TIMEOUT, until - time.time()))
         given_up = threading.Event()
@@ -69,33 +70,36 @@ class Database:
             raise _unavailable() from None
 
     def settle(self, work: Callable[[Connection], object]) -> None:
-        """Writes what is decided already. Returns after SETTLE seconds at most, and writes on; logs failure."""
+        """Runs `work` for which the caller need not wait. Returns after SETTLE seconds at most, while `work` goes on; a
+        failure is logged."""
         with tracing.span("database"):
             future = self._start(work, DATABASE_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
             wait([future], SETTLE)
 
     def upgrade(self, revision: str = "head") -> None:
-        """Brings the tables up to a revision of migrations/. Of two processes that do so at once, the second waits."""
+        """Brings the tables up to a revision of migrations/. If two processes do so at once, the second waits."""
         self._migrate(command.upgrade, revision)
 
     def downgrade(self, revision: str) -> None:
-        """Takes the tables back to an earlier revision, or to `base`, which is none."""
+        """Takes the tables back to an earlier revision, or to `base`, which drops them."""
         self._migrate(command.downgrade, revision)
 
     def revision(self) -> str | None:
-        """The revision that the tables are at."""
+        """The revision of the tables, or None if there are none."""
         with self.engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
     @property
     def engine(self) -> Engine:
+        """The connections to the database, made at first use."""
         with self._lock:
             if self._engine is None:
                 self._engine = _connect(self.url)
             return self._engine
 
     def close(self) -> None:
+        """Closes the connections that are not in use."""
         with self._lock:
             if self._engine is not None:
                 self._engine.dispose()
@@ -113,10 +117,10 @@ class Database:
                     future.set_result(self._transact(work, until, given_up))
                 finally:
                     self._free.release()
-            except BaseException as error:  # noqa: BLE001 - it is raised again by who waits
+            except BaseException as error:  # noqa: BLE001 - the caller that waits raises it
                 future.set_exception(error)
 
-        # A daemon: where a database hangs, a process still ends.
+        # The thread is a daemon, so that the process can end while the database hangs.
         threading.Thread(target=copy_context().run, args=(resolve,), name="database", daemon=True).start()
         return future
 
@@ -132,7 +136,7 @@ class Database:
                     return result
             except (OperationalError, InterfaceError, PoolTimeout) as error:
                 if until - time.monotonic() <= pause or given_up.is_set():
-                    logger.warning("database: %s", _reason(error))
+                    logger.warning("the database failed: %s", _reason(error))
                     raise _unavailable() from error
                 given_up.wait(random.uniform(0, pause))  # noqa: S311 - spreads attempts, guards nothing
                 pause = min(2 * pause, BACKOFF[1])
@@ -150,7 +154,7 @@ class Database:
         self._current = True
 
     def _lacks_tables(self) -> bool:
-        """Whether the tables are older than this release. Those of a later release are accepted."""
+        """Whether the tables are missing or older than this release. Tables of a later release are accepted."""
         script = ScriptDirectory.from_config(_configuration())
         revision, head = self.revision(), script.get_current_head()
         if revision is None:
@@ -162,7 +166,7 @@ class Database:
 
     def _migrate(self, step: Callable[[Config, str], None], revision: str) -> None:
         with self.engine.begin() as connection:
-            if connection.dialect.name == "postgresql":  # SQLite has the lock from its BEGIN
+            if connection.dialect.name == "postgresql":  # SQLite takes its lock with BEGIN IMMEDIATE
                 connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(0x746F6C6B)))
             configuration = _configuration()
             configuration.attributes["connection"] = connection
@@ -178,7 +182,7 @@ def _configuration() -> Config:
 
 def _connect(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        # Seconds to connect in, milliseconds for a statement: nobody waits any longer.
+        # Seconds to connect in, and milliseconds for a statement: callers wait no longer than that.
         limits = {"connect_timeout": 2, "options": f"-c statement_timeout={DATABASE_TIMEOUT * 1000:.0f}"}
         return sqlalchemy.create_engine(
             url, connect_args=limits, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True
@@ -193,14 +197,14 @@ def _connect(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins no transactions of its own
-        connection.execute("PRAGMA journal_mode = WAL")  # who reads and who writes do not wait for each other
-        connection.execute("PRAGMA synchronous = NORMAL")  # a process that dies loses nothing
+        connection.execute("PRAGMA journal_mode = WAL")  # readers and writers do not wait for each other
+        connection.execute("PRAGMA synchronous = NORMAL")  # a process that crashes loses nothing
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA busy_timeout = {DATABASE_TIMEOUT * 1000:.0f}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock that is taken later can fail where it is contended
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a lock that is taken later may fail if others want it
 
     return engine
 
@@ -219,5 +223,5 @@ def _unavailable() -> TolkError:
 
 
 def _reason(error: BaseException) -> str:
-    """Without the statement and its parameters, which may be people's."""
+    """The text of an error, without the statement and its parameters, which may hold people's texts."""
     return str(error.orig).strip() if isinstance(error, DBAPIError) else str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a GraphQL document may hold: measured in one pass, before it is validated and before anything of it runs."""
+"""The limits of a GraphQL document. They are checked in one pass, before the document is validated and executed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from graphql.validation.validate import ValidationAbortedError
 
 from app.translation.limits import MAX_NAME_CHARACTERS
 
-MAX_DEPTH = 16  # fields within fields; GraphiQL's introspection goes down to 15, the schema itself to 4
-MAX_FIELDS = 300  # with fragments expanded; GraphiQL's introspection has 230
-MAX_ALIASES = 8  # each makes the answer larger by a copy of a field, which may be all texts
-MAX_DIRECTIVES = 16  # the schema has two, @include and @skip
+MAX_DEPTH = 16  # of nested fields; GraphiQL's introspection query has 15, the schema itself 4
+MAX_FIELDS = 300  # with fragments expanded; GraphiQL's introspection query has 230
+MAX_ALIASES = 8  # each adds a copy of a field to the answer, perhaps of all texts
+MAX_DIRECTIVES = 16  # of which there are two, @include and @skip
 
 
 class Size(NamedTuple):
-    """Of a selection set, its fragments expanded."""
+    """The size of a selection set with its fragments expanded."""
 
     depth: int = 0
     fields: int = 0
@@ -37,13 +37,13 @@ class Size(NamedTuple):
 
 
 class Complexity(ASTValidationRule):
-    """Aborts the validation of a document that is beyond a limit, with an error that says which, and what to do."""
+    """Aborts the validation of a document that exceeds a limit. The error names the limit and says what to do."""
 
     context: ValidationContext
 
     def __init__(self, context: ValidationContext) -> None:
         super().__init__(context)
-        self._fragments: dict[str, Size | None] = {}  # None while it is being measured
+        self._fragments: dict[str, Size | None] = {}  # by name; None while it is being measured
 
     def enter_operation_definition(self, operation: OperationDefinitionNode, *_: Any) -> None:
         self._check(operation)
@@ -53,7 +53,7 @@ class Complexity(ASTValidationRule):
         self._check(fragment)
 
     def enter_name(self, name: NameNode, *_: Any) -> None:
-        if len(name.value) > MAX_NAME_CHARACTERS:  # errors repeat it, and there may be many
+        if len(name.value) > MAX_NAME_CHARACTERS:  # because errors quote it, and there may be many
             self._refuse(f"A name in a document has at most {MAX_NAME_CHARACTERS} characters, not {len(name.value)}.")
 
     def _check(self, definition: OperationDefinitionNode | FragmentDefinitionNode) -> None:
@@ -71,7 +71,8 @@ class Complexity(ASTValidationRule):
                 self._refuse(f"A document may have {limit} {what}; this one has more. {advice}.")
 
     def _measure(self, selection_set: SelectionSetNode | None) -> Size:
-        """In time linear to the document, for each fragment is measured once."""
+        """The size of a selection set. Each fragment is measured once, so the time is linear in the document's
+        length."""
         depth = fields = aliases = directives = 0
         for selection in selection_set.selections if selection_set else ():
             inner = self._measure_selection(selection)
@@ -105,15 +106,15 @@ class Complexity(ASTValidationRule):
         return size
 
     def _check_root(self, operation: OperationDefinitionNode) -> None:
-        """A request has one id, one deadline and limits of its own: no field at the root is executed twice."""
-        keys: dict[str, set[str]] = {}  # of the answer, by field
+        """Refuses two mutations, and the same root field twice: a request's id, deadline and limits are for one."""
+        keys: dict[str, set[str]] = {}  # of the answer, by root field
         self._collect(operation.selection_set, keys, set())
         keys.pop("__typename", None)
         if operation.operation is OperationType.MUTATION and sum(map(len, keys.values())) > 1:
-            self._refuse("A request holds one mutation. Send its texts in one list, or several requests.")
+            self._refuse("A request may hold one mutation. Send all texts in one list, or send several requests.")
         for field, names in keys.items():
             if len(names) > 1:
-                self._refuse(f"{field[:MAX_NAME_CHARACTERS]}: a request asks for it once. Send several requests.")
+                self._refuse(f"{field[:MAX_NAME_CHARACTERS]}: a request asks for it only once. Send several requests.")
 
     def _collect(self, selection_set: SelectionSetNode, keys: dict[str, set[str]], seen: set[str]) -> None:
         for selection in selection_set.selections:

@@ -1,4 +1,4 @@
-"""GraphQL: languages, models."""
+"""The GraphQL queries `languages` and `models`."""
 
 from __future__ import annotations
 
@@ -13,45 +13,50 @@ from tasks.registry.entry import Entry
 from tasks.registry.ways import Registry, Way
 
 READINESS = {
-    Readiness.READY: "It is in some worker's memory.",
-    Readiness.ON_DEMAND: "A worker loads it when it is asked for, which takes a moment.",
-    Readiness.UNSERVED: "No worker takes its queue: a request would wait for one.",
-    Readiness.UNKNOWN: "The broker does not answer, or none is used.",
+    Readiness.READY: "The model is in the memory of at least one worker.",
+    Readiness.ON_DEMAND: "A worker loads the model at the next request for it, which takes a moment.",
+    Readiness.UNSERVED: "No worker takes requests for the model. A request would wait for one.",
+    Readiness.UNKNOWN: "The message broker does not answer, or the service runs without one.",
 }
 ReadinessType = graphene.Enum.from_enum(
     Readiness,
-    description=lambda readiness: READINESS[readiness] if readiness else "What becomes of a request for a model now.",
+    description=lambda readiness: READINESS[readiness] if readiness else "Whether workers can serve a model now.",
 )
 
 
 class LanguagePair(graphene.ObjectType):
-    """A direction to translate in: by any of the models or, through other languages, by all, one after the other."""
+    """A pair of languages that texts can be translated between, by one of `models` or, if `via` names languages in
+    between, by all of `models` in turn."""
 
     source = graphene.String(required=True, description="The language of the texts.")
-    target = graphene.String(required=True, description="The language of their translations.")
-    models = graphene.List(graphene.NonNull(graphene.String), required=True, description="Their names.")
-    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
+    target = graphene.String(required=True, description="The language of the translations.")
+    models = graphene.List(graphene.NonNull(graphene.String), required=True, description="The names of the models.")
+    via = graphene.List(
+        graphene.NonNull(graphene.String),
+        required=True,
+        description="The languages in between, in order; empty if a model translates directly.",
+    )
     available = graphene.Boolean(
         required=True,
-        description="Whether workers take what is sent now without naming a model; true where that is not known yet.",
+        description="Whether workers serve requests for this pair that name no model; true while that is unknown.",
     )
 
 
 class ModelType(graphene.ObjectType):
-    """A model on offer, in one of its directions."""
+    """A model, in one of its language pairs."""
 
     class Meta:
         name = "Model"
 
-    name = graphene.String(required=True, description="To ask for it by.")
-    source = graphene.String(required=True, description="The language that it translates from.")
-    target = graphene.String(required=True, description="The language that it translates into.")
-    version = graphene.String(description="Of its weights in most workers' memory; null where it is in none.")
-    status = graphene.Field(ReadinessType, required=True, description="What becomes of a request for it now.")
+    name = graphene.String(required=True, description="The name by which requests choose the model.")
+    source = graphene.String(required=True, description="The language that the model translates from.")
+    target = graphene.String(required=True, description="The language that the model translates into.")
+    version = graphene.String(description="The version of its weights in most workers; null if it is in none.")
+    status = graphene.Field(ReadinessType, required=True, description="Whether workers can serve it now.")
     queue_depth = graphene.Int(
-        description="Requests that wait for it, in all of its directions; null where they wait among those for others."
+        description="Requests that wait for it, in all of its pairs; null if it shares its queue with other models."
     )
-    workers = graphene.Int(required=True, description="Those that have it in memory.")
+    workers = graphene.Int(required=True, description="The number of workers that have it in memory.")
 
 
 def resolve_languages(_root: None, info: GraphQLResolveInfo) -> list[LanguagePair]:
@@ -68,7 +73,7 @@ def resolve_models(_root: None, info: GraphQLResolveInfo) -> list[ModelType]:
 
 
 def language_pair(way: Way, registry: Registry, status: Status) -> LanguagePair:
-    """A way as the API shows it, available as far as the status tells."""
+    """The API's form of a way; `status` tells whether it is available."""
     return LanguagePair(**way._asdict(), available=status.can_translate(way, registry))
 
 

@@ -1,6 +1,7 @@
-"""The API of the service that Tolk replaces, for the clients that it left: one sentence, as a query, French to English.
+"""The API of the service that Tolk replaces, for its old clients: a query that translates one sentence from French to
+English.
 
-They send JSON or a form, with `variables` as an object or as a string of JSON.
+These clients send JSON or a form, with `variables` as an object or as a string of JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ class TranslatedString(graphene.ObjectType):
     """A sentence in English."""
 
     translated_string = graphene.String(required=True, description="The translation.")
-    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
+    via = graphene.List(
+        graphene.NonNull(graphene.String),
+        required=True,
+        description="The languages in between; empty if a model translates directly.",
+    )
 
 
 def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -> TranslatedString:
@@ -39,7 +44,7 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, sentence: str) -
 
 
 class PredecessorQuery(schema.Query):
-    """What Tolk's own API can be asked, and a translation."""
+    """The queries of Tolk's own API, and a translation."""
 
     class Meta:
         name = "Query"
@@ -47,9 +52,9 @@ class PredecessorQuery(schema.Query):
     translate = graphene.Field(
         TranslatedString,
         required=True,
-        sentence=graphene.String(required=True, description="In French."),
+        sentence=graphene.String(required=True, description="The sentence, in French."),
         resolver=resolve_translate,
-        description="From French into English.",
+        description="Translates a sentence from French into English.",
         deprecation_reason="Send the mutation `translate` to /graphql.",
     )
 
@@ -58,12 +63,12 @@ class PredecessorGraphQL(GraphQL):
     """`/api/graphql` and `/api/graphiql`: queries by POST, and GraphiQL for browsers."""
 
     content_types = (*GraphQL.content_types, *FORM_TYPES)
-    queries_by_get = False  # a page elsewhere could have its readers' browsers translate
+    queries_by_get = False  # a page of another site could make its readers' browsers send one
 
     @override
     def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
         if flask.request.mimetype in FORM_TYPES:
-            _ = request.body  # to its end and in time, and kept for the form
+            _ = request.body  # reads the whole body within the limits, before the form is parsed
             return self.get_graphql_request_data(request, context, dict(request.post_data), "http")
         return super().parse_http_body(request, context)
 
@@ -72,7 +77,8 @@ class PredecessorGraphQL(GraphQL):
         self, request: Any, context: Context, data: object, protocol: Any
     ) -> GraphQLRequestData:
         if isinstance(data, dict):
-            given = {name: value for name, value in data.items() if value != ""}  # a form's way to leave a field out
+            # An empty form field counts as left out.
+            given = {name: value for name, value in data.items() if value != ""}
             if isinstance(given.get("variables"), str):
                 given["variables"] = self.decode_json(given["variables"])
             data = given
@@ -80,5 +86,5 @@ class PredecessorGraphQL(GraphQL):
 
 
 def build_schema() -> graphene.Schema:
-    """The schema of these addresses; its resolvers expect a Context."""
+    """The schema of the predecessor's API. Its resolvers expect a Context."""
     return graphene.Schema(query=PredecessorQuery)

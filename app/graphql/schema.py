@@ -1,4 +1,4 @@
-"""The GraphQL schema: its roots, put together."""
+"""The GraphQL schema, put together from the modules of this package."""
 
 from __future__ import annotations
 
@@ -17,47 +17,52 @@ from app.graphql.usage import UsageType, resolve_usage
 
 
 class Query(graphene.ObjectType):
-    """What can be translated, and how the service does."""
+    """Languages, models, and the status of the service."""
 
     languages = graphene.Field(
         graphene.List(graphene.NonNull(LanguagePair)),
         required=True,
         resolver=resolve_languages,
-        description="All directions in which texts can be translated.",
+        description="All pairs of languages that texts can be translated between.",
     )
     models = graphene.Field(
         graphene.List(graphene.NonNull(ModelType)),
         required=True,
         resolver=resolve_models,
-        description="Each in each of its directions, a second ago at most.",
+        description="All models, once for each of their language pairs. The data are at most a second old.",
     )
     status = graphene.Field(
-        ServiceStatus, required=True, resolver=resolve_status, description="For operators: queues, workers, errors."
+        ServiceStatus,
+        required=True,
+        resolver=resolve_status,
+        description="The status of the service, for operators: queues, workers, errors.",
     )
     usage = graphene.Field(
-        UsageType, resolver=resolve_usage, description="Null where no API key is needed and none was sent."
+        UsageType,
+        resolver=resolve_usage,
+        description="The usage of the API key; null if no key is needed and none was sent.",
     )
 
 
 class Mutation(graphene.ObjectType):
-    """A translation costs, and may differ from call to call: it is a mutation."""
+    """Translations. They are mutations because they cost, and because their results may differ from call to call."""
 
     translate = graphene.Field(
         TranslatePayload,
         required=True,
-        input=graphene.Argument(TranslateInput, required=True, description="The texts, and the languages."),
+        input=graphene.Argument(TranslateInput, required=True, description="The texts and the languages."),
         resolver=resolve_translate,
         description="Translates texts from one language into another.",
     )
     cancel_translation = graphene.Field(
         CancelPayload,
         required=True,
-        request_id=graphene.ID(required=True, description="The id that the translation was sent with."),
+        request_id=graphene.ID(required=True, description="The id of the translation's request."),
         resolver=resolve_cancel_translation,
-        description="Ends a translation of the same caller, who sent its id as the header X-Request-Id.",
+        description="Cancels a translation of the same caller, by the X-Request-Id that it was sent with.",
     )
 
 
 def build_schema() -> graphene.Schema:
-    """The schema; its resolvers expect a Context."""
+    """The schema of the API. Its resolvers expect a Context."""
     return graphene.Schema(query=Query, mutation=Mutation)

@@ -1,4 +1,4 @@
-"""GraphQL: status."""
+"""The GraphQL query `status`."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ class QueueStatusType(graphene.ObjectType):
     class Meta:
         name = "QueueStatus"
 
-    name = graphene.String(required=True, description="As RabbitMQ calls it.")
+    name = graphene.String(required=True, description="Its name in RabbitMQ.")
     depth = graphene.Int(required=True, description="Requests that wait in it.")
     workers = graphene.Int(required=True, description="Workers that take its requests.")
 
 
 class ModelStatus(graphene.ObjectType):
-    """A model that is warm, or on demand and in some worker's memory."""
+    """A model that is warm, or that is on demand and in the memory of at least one worker."""
 
-    name = graphene.String(required=True, description="To ask for it by.")
+    name = graphene.String(required=True, description="The name by which requests choose the model.")
     warm = graphene.Boolean(required=True, description="Whether it is always in memory; otherwise it is on demand.")
-    pairs = graphene.List(graphene.NonNull(LanguagePair), required=True, description="Its directions.")
+    pairs = graphene.List(graphene.NonNull(LanguagePair), required=True, description="Its language pairs.")
     queues = graphene.List(
         graphene.NonNull(QueueStatusType),
         required=True,
-        description="Interactive work, bulk, suspects: its own, so none of a model on demand.",
+        description="Its queues, for interactive work, bulk work and suspects; empty for a model on demand.",
     )
 
 
 class OnDemandStatus(graphene.ObjectType):
-    """All models on demand together, in memory or not."""
+    """All models on demand together, whether they are in memory or not."""
 
-    models = graphene.Int(required=True, description="How many are on offer.")
+    models = graphene.Int(required=True, description="The number of models on demand.")
     queues = graphene.List(
         graphene.NonNull(QueueStatusType),
         required=True,
-        description="Interactive work, bulk, suspects: what they share.",
+        description="The queues that they share, for interactive work, bulk work and suspects.",
     )
 
 
@@ -59,42 +59,48 @@ class LoadedModelType(graphene.ObjectType):
     class Meta:
         name = "LoadedModel"
 
-    name = graphene.String(required=True, description="To ask for it by.")
-    version = graphene.String(required=True, description="Of the model's weights.")
-    device = graphene.String(required=True, description="Where it computes: on the CPU, or on a GPU.")
-    bytes = graphene.Field(graphene.BigInt, required=True, description="Of the device's memory, about.")
-    warm = graphene.Boolean(required=True, description="Whether it stays there.")
+    name = graphene.String(required=True, description="The name by which requests choose the model.")
+    version = graphene.String(required=True, description="The version of the model's weights.")
+    device = graphene.String(required=True, description="The device that it runs on: the CPU, or a GPU.")
+    bytes = graphene.Field(
+        graphene.BigInt, required=True, description="About how many bytes of the device's memory it takes."
+    )
+    warm = graphene.Boolean(required=True, description="Whether it stays in memory.")
 
 
 class WorkerStatusType(graphene.ObjectType):
-    """A worker that answers."""
+    """A worker that answered when it was asked for its status."""
 
     class Meta:
         name = "WorkerStatus"
 
-    name = graphene.String(required=True, description="As Celery calls it.")
-    models = graphene.List(graphene.NonNull(LoadedModelType), required=True, description="Those in its memory.")
-    active = graphene.Int(required=True, description="Requests that it holds.")
+    name = graphene.String(required=True, description="Its name in Celery.")
+    models = graphene.List(graphene.NonNull(LoadedModelType), required=True, description="The models in its memory.")
+    active = graphene.Int(required=True, description="Requests that it has taken and not yet answered.")
     processed = graphene.Int(required=True, description="Requests that it has answered.")
     uptime = graphene.Float(required=True, description="Seconds since it started.")
     hits = graphene.Int(required=True, description="Requests that found their model in memory.")
     loads = graphene.Int(required=True, description="Models that it has loaded.")
-    evictions = graphene.Int(required=True, description="Models that went from memory to make room.")
+    evictions = graphene.Int(
+        required=True, description="Models that it has removed from memory to make room for others."
+    )
     memory = graphene.Field(
-        graphene.BigInt, description="Bytes that it has of its machine's; null from a worker of an earlier release."
+        graphene.BigInt, description="Bytes of memory that it uses; null for a worker of an earlier release."
     )
     gpu_memory = graphene.Field(
-        graphene.BigInt, description="Bytes that it holds of its GPU's; null where it uses none."
+        graphene.BigInt, description="Bytes of GPU memory that it uses; null if it uses no GPU."
     )
 
 
 class ErrorStatus(graphene.ObjectType):
-    """How often callers were told a code in the last hour, for a request or for a text."""
+    """How often a request or a text failed with a code in the last hour."""
 
-    code = graphene.Field(ErrorCode, required=True, description="What they were told.")
-    count = graphene.Int(required=True, description="How often, in all web processes together.")
-    last = graphene.DateTime(required=True, description="When that happened last.")
-    request_id = graphene.ID(required=True, description="Of the last one: the log knows more.")
+    code = graphene.Field(ErrorCode, required=True, description="The code of the error.")
+    count = graphene.Int(required=True, description="The number of these errors, in all web processes together.")
+    last = graphene.DateTime(required=True, description="When the latest of them occurred.")
+    request_id = graphene.ID(
+        required=True, description="The id of the latest request with this error. The log has more about it."
+    )
 
     @staticmethod
     def resolve_last(error: ErrorCount, _info: GraphQLResolveInfo) -> datetime:
@@ -102,17 +108,21 @@ class ErrorStatus(graphene.ObjectType):
 
 
 class ServiceStatus(graphene.ObjectType):
-    """What the service does at this moment, about a second old at most."""
+    """The status of the service, at most about a second old."""
 
-    broker = graphene.Boolean(description="Whether it answers; null where none is used. Without it little is known.")
-    models = graphene.List(
-        graphene.NonNull(ModelStatus), required=True, description="The warm ones, and those in some worker's memory."
+    broker = graphene.Boolean(
+        description="Whether the message broker answers; null if none is used. If it does not, little else is known."
     )
-    on_demand = graphene.Field(OnDemandStatus, description="Null where no model is on demand.")
-    workers = graphene.List(graphene.NonNull(WorkerStatusType), required=True, description="Those that answer.")
-    dead_letters = graphene.Int(description="Messages that no worker could take or bear, kept for a look.")
+    models = graphene.List(
+        graphene.NonNull(ModelStatus), required=True, description="The warm models, and those in a worker's memory."
+    )
+    on_demand = graphene.Field(OnDemandStatus, description="The models on demand; null if there are none.")
+    workers = graphene.List(graphene.NonNull(WorkerStatusType), required=True, description="The workers that answer.")
+    dead_letters = graphene.Int(description="The number of messages that no worker could process.")
     errors = graphene.List(
-        graphene.NonNull(ErrorStatus), required=True, description="What callers were told of late, an entry per code."
+        graphene.NonNull(ErrorStatus),
+        required=True,
+        description="The errors of the last hour, one entry for each code.",
     )
 
 

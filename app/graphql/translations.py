@@ -1,4 +1,4 @@
-"""GraphQL: translate, cancelTranslation."""
+"""The GraphQL mutations `translate` and `cancelTranslation`."""
 
 from __future__ import annotations
 
@@ -14,105 +14,116 @@ from tasks.contract.errors import Code
 from tasks.contract.reply import Flag, TextResult
 
 FLAGS = {
-    Flag.REPETITION: "The model ran away repeating itself: this is a second try, or was shortened.",
-    Flag.UNKNOWN_TOKENS: "The text holds characters that the model has no pieces for.",
+    Flag.REPETITION: "The model kept repeating itself. The translation is a second attempt, or was shortened.",
+    Flag.UNKNOWN_TOKENS: "The text has characters that the model does not know.",
     Flag.SPLIT: "A sentence was longer than the model's limit and was translated in parts.",
     Flag.TRUNCATED: "The translation stopped at the length limit.",
 }
 CODES = {
-    Code.BAD_INPUT: "The request cannot be served as it is; the message says what to change.",
-    Code.UNKNOWN_MODEL: "There is no such model, or none for these languages; the message says what there is.",
-    Code.UNAUTHENTICATED: "An API key is needed, or the one that came is wrong or was revoked.",
+    Code.BAD_INPUT: "The request is invalid. The message says what to change.",
+    Code.UNKNOWN_MODEL: "There is no such model, or none for these languages. The message says what is available.",
+    Code.UNAUTHENTICATED: "An API key is needed, or the one that was sent is wrong or was revoked.",
     Code.FORBIDDEN: "The API key lacks the scope, or a page of another site sent the request.",
     Code.RATE_LIMITED: "The API key's requests a minute, or its characters a day, are used up.",
     Code.OVERLOADED: "Too many requests wait already: this one would not be answered in time.",
     Code.TIMEOUT: "The timeout passed before the translation was complete.",
-    Code.CANCELLED: "Somebody cancelled the request.",
+    Code.CANCELLED: "The request was cancelled.",
     Code.UNAVAILABLE: "The message broker, every worker, or the database does not answer.",
-    Code.INTERNAL: "The service is at fault; its log has the error under the request's id.",
+    Code.INTERNAL: "The service failed. Its log has the error under the request's id.",
 }
 
 TranslationFlag = graphene.Enum.from_enum(
     Flag,
     name="TranslationFlag",
-    description=lambda flag: FLAGS[flag] if flag else "What a reader of a translation should know about it.",
+    description=lambda flag: FLAGS[flag] if flag else "A doubt about a translation that its reader should know of.",
 )
 ErrorCode = graphene.Enum.from_enum(
     Code,
     name="ErrorCode",
-    description=lambda code: CODES[code] if code else "Why a text or a request has no translation.",
+    description=lambda code: CODES[code] if code else "The reason why a text or a request has no translation.",
 )
 
 
 class TranslateInput(graphene.InputObjectType):
-    """What to translate."""
+    """The texts to translate, and how."""
 
     texts = graphene.List(
         graphene.NonNull(graphene.String),
         required=True,
-        description="Each has any number of sentences; its layout stays. The answer has a translation for each.",
+        description="The texts, each of any number of sentences. A translation keeps its text's layout.",
     )
     source = graphene.String(
-        description="The texts' language. May be left out where one language alone leads to the target."
+        description="The language of the texts. May be left out if only one language can be translated into the target."
     )
     target = graphene.String(required=True, description="The language to translate into.")
-    model = graphene.String(description="May be left out: the first that fits is taken, or two that fit together.")
-    timeout = graphene.Float(default_value=DEFAULT_TIMEOUT, description="Seconds until the answer is no longer wanted.")
+    model = graphene.String(
+        description="A model's name. If left out, the first model that fits is used, or two in turn."
+    )
+    timeout = graphene.Float(
+        default_value=DEFAULT_TIMEOUT, description="Seconds after which the answer is no longer wanted."
+    )
     idempotency_key = graphene.String(
-        description="Sent again with the same input, it gets the first answer for 24 hours."
+        description="A unique key, such as a UUID: for 24 hours, the same key and input get the first answer."
     )
 
 
 class TranslationError(graphene.ObjectType):
-    """A text's own trouble."""
+    """The error of one text."""
 
-    code = graphene.Field(ErrorCode, required=True, description="For programs.")
-    message = graphene.String(required=True, description="For people: what is wrong, and what to do about it.")
+    code = graphene.Field(ErrorCode, required=True, description="The kind of error, for programs.")
+    message = graphene.String(required=True, description="What is wrong and what to do about it, for people.")
 
 
 class TranslatedSentence(graphene.ObjectType):
-    """What the model saw of a text, and what it made of it: both occur in text and translation, character by character.
+    """A sentence and its translation, exactly as they stand in the text and in the text's translation.
 
-    What no sentence covers was not translated: white space, bullets, addresses, numbers.
+    Parts of a text that are in no sentence were not translated: white space, bullets, addresses, numbers.
     """
 
     source = graphene.String(required=True, description="The sentence, as it stands in the text.")
     text = graphene.String(required=True, description="Its translation, as it stands in the text's translation.")
-    score = graphene.Float(required=True, description="Mean log-probability per target token, added up over models.")
+    score = graphene.Float(
+        required=True, description="Mean log-probability per target token; over several models, the sum."
+    )
     flags = graphene.List(
         graphene.NonNull(TranslationFlag), required=True, description="What a reader should know about this sentence."
     )
 
 
 class TranslationType(graphene.ObjectType):
-    """What became of one text: a translation, or an error."""
+    """The result for one text: a translation, or an error."""
 
     class Meta:
         name = "Translation"
 
-    text = graphene.String(description="The translation; null where there is an error.")
+    text = graphene.String(description="The translation; null if there is an error.")
     score = graphene.Float(
-        description="Mean log-probability per target token, added up over models; null for a blank text."
+        description="Mean log-probability per target token; over several models, the sum. Null for a blank text."
     )
     flags = graphene.List(
-        graphene.NonNull(TranslationFlag), required=True, description="Those of all of its sentences."
+        graphene.NonNull(TranslationFlag), required=True, description="The flags of all of its sentences."
     )
-    sentences = graphene.List(graphene.NonNull(TranslatedSentence), required=True, description="In order.")
-    error = graphene.Field(TranslationError, description="Why there is no translation; null where there is one.")
+    sentences = graphene.List(
+        graphene.NonNull(TranslatedSentence), required=True, description="The sentences of the text, in order."
+    )
+    error = graphene.Field(TranslationError, description="Why there is no translation; null if there is one.")
 
 
 class TranslatePayload(graphene.ObjectType):
-    """One translation per text, in order. A text that fails does not spoil the others."""
+    """One translation for each text, in order. A text that fails does not affect the others."""
 
     request_id = graphene.ID(
-        required=True, description="The request's id; of a repeat, that of the request that was answered first."
+        required=True,
+        description="The request's id. If it repeats a request by its idempotency key, the id of the first one.",
     )
-    model = graphene.String(required=True, description="The model that translated, or two, joined by a plus sign.")
-    version = graphene.String(description="Of the model's weights.")
+    model = graphene.String(
+        required=True, description="The model's name, or two names with a plus sign if two translated in turn."
+    )
+    version = graphene.String(description="The version of the model's weights, or two versions with a plus sign.")
     via = graphene.List(
         graphene.NonNull(graphene.String),
         required=True,
-        description="The languages in between, where no model translates directly; none where one does.",
+        description="The languages in between, in order; empty if a model translated directly.",
     )
     translations = graphene.List(
         graphene.NonNull(TranslationType), required=True, description="One for each text, in the order of the texts."
@@ -120,9 +131,11 @@ class TranslatePayload(graphene.ObjectType):
 
 
 class CancelPayload(graphene.ObjectType):
-    """What became of a request to cancel another."""
+    """The result of cancelling a translation."""
 
-    cancelled = graphene.Boolean(required=True, description="Whether that one was in flight, and is ended now.")
+    cancelled = graphene.Boolean(
+        required=True, description="Whether the translation was in flight and is now cancelled."
+    )
 
 
 def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> TranslatePayload:

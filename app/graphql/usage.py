@@ -1,4 +1,4 @@
-"""GraphQL: usage."""
+"""The GraphQL query `usage`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from app.translation.context import Context
 
 
 class UsageType(graphene.ObjectType):
-    """What was translated today under the API key that asks."""
+    """The usage of the API key that the request was sent with."""
 
     class Meta:
         name = "Usage"
 
-    characters = graphene.Field(graphene.BigInt, required=True, description="Of all texts that were translated today.")
-    limit = graphene.Field(graphene.BigInt, description="Characters a day; null where there is no limit.")
-    resets_at = graphene.DateTime(required=True, description="When today ends: at midnight UTC.")
+    characters = graphene.Field(
+        graphene.BigInt, required=True, description="The number of characters of all texts that were translated today."
+    )
+    limit = graphene.Field(graphene.BigInt, description="The limit of characters a day; null if there is none.")
+    resets_at = graphene.DateTime(required=True, description="When the day ends: at midnight UTC.")
 
 
 def resolve_usage(_root: None, info: GraphQLResolveInfo) -> UsageType | None:

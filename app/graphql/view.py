@@ -1,4 +1,4 @@
-"""GraphQL over HTTP: graphql-server's view, with our errors, our limits and our own copy of GraphiQL."""
+"""GraphQL over HTTP: graphql-server's view, with the service's own errors, limits and copy of GraphiQL."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
 
 CACHED_DOCUMENTS = 256
-CACHED_CHARACTERS = 8_192  # longer documents hold texts: they do not come again, and memory is not theirs to stay in
-MAX_TOKENS = 1_000  # of a document, besides its texts; GraphiQL sends 180, and these take half a second to validate
+CACHED_CHARACTERS = 8_192  # longer documents hold texts: they are not repeated, and must not stay in memory
+MAX_TOKENS = 1_000  # of a document without its texts; GraphiQL sends 180, and 1000 take half a second to validate
 
 
 class RequestAdapter(FlaskHTTPRequestAdapter):
-    """Takes HEAD for the GET that it is, and the body as bytes: a wrong encoding is found where JSON is read."""
+    """Treats HEAD as GET, and returns the body as bytes, so that a wrong encoding is found when the JSON is parsed."""
 
     @property
     @override
@@ -62,12 +62,12 @@ class RequestAdapter(FlaskHTTPRequestAdapter):
     def body(self) -> bytes:
         try:
             data = self.request.get_data()
-            self.request.stream.read(1)  # raises 413 where a chunked body goes on: Werkzeug only cuts it off there
+            self.request.stream.read(1)  # raises 413 if a chunked body is too long, which Werkzeug would only cut off
         except (BadRequest, RequestEntityTooLarge) as error:
-            if isinstance(error.__context__, TimeoutError):  # which Werkzeug takes for a lost connection
+            if isinstance(error.__context__, TimeoutError):  # which Werkzeug treats as a lost connection
                 raise RequestTimeout("The request did not arrive in time. Send it faster, or in parts.") from error
             raise
-        except Exception as error:  # each server has its own for broken chunks
+        except Exception as error:  # each server raises an error of its own for broken chunks
             raise BadRequest("The body could not be read to its end.") from error
         return data
 
@@ -115,14 +115,14 @@ class GraphQL(GraphQLView[Context, None]):
 
     def _answer(self) -> ResponseReturnValue:
         if request.method == "POST" and request.mimetype not in self.content_types:
-            abort(415, description="Send JSON, and say so: Content-Type: application/json.")
+            abort(415, description="Send JSON, with the header Content-Type: application/json.")
         if request.content_encoding not in (None, "", "identity"):
-            abort(415, description="Send the body as it is, without Content-Encoding: nothing is unpacked here.")
+            abort(415, description="Send the body uncompressed, without the header Content-Encoding.")
         try:
             return self.run(request)
         except HTTPException as error:
             if isinstance(error.__cause__, InvalidOperationTypeError):
-                raise MethodNotAllowed(["POST"], "A GET only asks: send a mutation by POST.") from error
+                raise MethodNotAllowed(["POST"], "GET is for queries. Send a mutation by POST.") from error
             abort(error.status_code, description=error.reason)
 
     @override
@@ -152,11 +152,12 @@ class GraphQL(GraphQLView[Context, None]):
         try:
             return json.loads(data, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
-            raise HTTPException(400, f"This is not JSON: {error}.") from error
+            raise HTTPException(400, f"The body is not JSON: {error}.") from error
 
     @override
     def encode_json(self, data: object) -> str:
-        """Text as it is, legible in a terminal; escaped where it holds a lone surrogate, which UTF-8 cannot."""
+        """JSON with unescaped Unicode, which is legible in a terminal. It is escaped only if it has a lone surrogate,
+        which UTF-8 cannot encode."""
         text = json.dumps(data, ensure_ascii=False)
         try:
             text.encode()
@@ -189,7 +190,7 @@ class GraphQL(GraphQLView[Context, None]):
         document = (self._parse_cached if len(query) <= CACHED_CHARACTERS else self._parse)(query)
         if get_operation_ast(document, operation) is None:
             raise GraphQLValidationError(
-                [GraphQLError("operationName: it must name one of the document's operations.")]
+                [GraphQLError("operationName: it must be the name of one of the document's operations.")]
             )
         with self.hangups.watched(request.environ, context.request_id, context.principal):
             return execute_sync(
@@ -202,9 +203,9 @@ class GraphQL(GraphQLView[Context, None]):
             )
 
     def _parse(self, query: str) -> DocumentNode:
-        """The document, within the limits and valid against the schema. Raises GraphQLValidationError."""
+        """Parses a document. Raises GraphQLValidationError if it exceeds a limit or is invalid against the schema."""
         tokens = MAX_TOKENS + self.settings.max_texts
-        # To say in which line of a megabyte each of a hundred errors stands would take seconds.
+        # To find the line of each of a hundred errors in a megabyte would take seconds.
         long = len(query) > CACHED_CHARACTERS
         try:
             document = parse(query, max_lexical_tokens=tokens, max_comments=tokens, no_location=long)
@@ -242,15 +243,15 @@ class GraphQL(GraphQLView[Context, None]):
     @override
     def render_graphql_ide(self, request: Request, request_data: GraphQLRequestData) -> Response:
         if not self.settings.graphiql:
-            abort(404, description="There is no GraphiQL here: it is switched off. Send operations by POST.")
+            abort(404, description="GraphiQL is switched off. Send operations by POST.")
         response = make_response(render_template("graphiql.html"))
-        # CodeMirror and Radix, inside GraphiQL, write style elements.
+        # CodeMirror and Radix, which GraphiQL uses, write style elements.
         response.content_security_policy.style_src = "'self' 'unsafe-inline'"
         return response
 
 
 def _code(error: Exception) -> Code:
-    """What a caller is told of an error that leaves the view."""
+    """The code that a caller gets for an error that leaves the view."""
     if isinstance(error, TolkError):
         return error.code
     return Code.BAD_INPUT if isinstance(error, WerkzeugException) else Code.INTERNAL

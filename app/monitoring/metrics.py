@@ -1,8 +1,8 @@
-"""The web tier's metrics for Prometheus: what requests came to, stage by stage, and how the queues are.
+"""The web tier's metrics for Prometheus: requests, their stages, and the state of queues and workers.
 
-All processes of one gunicorn count together, in files that they share (prometheus_client's multiprocess mode). A new
-process takes over the files of one that has ended: so there are never more files than processes, and nothing that was
-counted is lost. The state of queues and workers is asked for when Prometheus asks. The names follow
+All processes of one gunicorn count together, in shared files (prometheus_client's multiprocess mode). A new process
+takes over the files of one that has ended, so that there are never more files than processes and no count is lost. The
+state of queues and workers is measured at each scrape. The names follow
 https://prometheus.io/docs/practices/naming/.
 """
 
@@ -28,22 +28,22 @@ from telemetry.address import Address
 from telemetry.tracing import Span
 
 OK = "OK"
-# Parts of a translation: within the web tier, in the queue, in the worker, and on the way back.
+# The stages of a translation: in the web tier, in the queue, in the worker, and on the way back.
 STAGES = ("admission", "publish", "queue", "load", "wait", "prefill", "decode", "reply")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class WebMetrics:
-    """Counts requests, and shows the counts, the queues and the workers in Prometheus' text format."""
+    """Counts requests, and writes the counts and the state of queues and workers in Prometheus' text format."""
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
     def __init__(self, status: Callable[[], Status], address: Address, directory: Path | None) -> None:
-        """`status` tells how queues and workers are; `address` is where the metrics are served.
+        """`status` returns the state of queues and workers; `address` is where the metrics are served.
 
-        Processes share what they counted in `directory`, which is made where it is missing; one alone needs none.
+        Processes share their counts in `directory`, which is made if it is missing. A single process needs none.
         """
-        if directory is not None:  # who tidies up /tmp may have taken it
+        if directory is not None:  # a clean-up of /tmp may have deleted it
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _share(directory)
         self.address = address
@@ -57,12 +57,12 @@ class WebMetrics:
         )
         self._texts = Counter("tolk_texts", "Texts that were asked to be translated.", registry=registry)
         self._characters = Counter("tolk_characters", "Characters of these.", registry=registry)
-        # All from the start, for a rate wants to have seen the zero.
+        # All label values exist from the start, because a rate needs to have seen the zero.
         self._by_code = {str(code): requests.labels(code) for code in (OK, *Code)}
         self._by_stage = {stage: stages.labels(stage) for stage in STAGES}
 
     def count(self, trace: Span) -> None:
-        """Counts a request that is over, by its trace."""
+        """Counts a finished request by its trace."""
         self._by_code[str(trace.attributes.get("code", OK))].inc()
         self._seconds.observe(trace.duration)
         self._texts.inc(float(trace.attributes.get("texts", 0)))
@@ -72,7 +72,7 @@ class WebMetrics:
                 stage.observe(span.duration)
 
     def text(self) -> bytes:
-        """All metrics, in Prometheus' text format. Takes as long as asking for the status does."""
+        """All metrics, in Prometheus' text format. Takes as long as `status` takes."""
         registry = self._registry
         if self._directory is not None:
             registry = CollectorRegistry()
@@ -85,8 +85,8 @@ class WebMetrics:
 
 
 def _share(directory: Path) -> None:
-    """Has this process count in the files of the first number that no other process holds. It holds the number until it
-    ends, however it ends."""
+    """Makes this process count in the files of the lowest number that no other process holds. A file lock holds the
+    number until the process ends, however it ends."""
     for number in count():
         held = os.open(directory / f"{number}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         try:
@@ -100,7 +100,7 @@ def _share(directory: Path) -> None:
 
 
 class _QueueCollector(Collector):
-    """Queues and workers, as the status has them."""
+    """Collects the metrics of queues and workers from the status."""
 
     def __init__(self, status: Callable[[], Status]) -> None:
         self._status = status
@@ -112,7 +112,7 @@ class _QueueCollector(Collector):
         yield _gauge("tolk_workers", "Workers that answer.", len(status.workers))
         yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
         if status.dead_letters is not None:
-            yield _gauge("tolk_dead_letters", "Messages that no worker could take or bear.", status.dead_letters)
+            yield _gauge("tolk_dead_letters", "Messages that no worker could process.", status.dead_letters)
         yield _by_queue(
             "tolk_queue_messages",
             "Messages that wait for a worker.",
@@ -124,12 +124,14 @@ class _QueueCollector(Collector):
             {name: queue.workers for name, queue in status.queues.items()},
         )
         yield _by_queue(
-            "tolk_queue_age_seconds", "Since when the oldest translation of a queue has no answer.", _ages(status)
+            "tolk_queue_age_seconds",
+            "Seconds that a queue's oldest translation has waited.",
+            _ages(status),
         )
 
 
 def _ages(status: Status) -> dict[str, float]:
-    """By queue, seconds since when its oldest translation has waited; 0 for a queue that nobody waits for."""
+    """By queue, seconds that its oldest translation has waited; 0 for a queue without waiting translations."""
     now = time.time()
     return dict.fromkeys(status.queues, 0.0) | {name: max(0.0, now - since) for name, since in status.oldest.items()}
 

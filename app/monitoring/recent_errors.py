@@ -1,4 +1,4 @@
-"""What callers were told of late, where they could not be given what they asked for."""
+"""The errors that callers got in the last hour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WINDOW = 60  # minutes that an error counts as recent
 
 @dataclass(frozen=True, slots=True)
 class ErrorCount:
-    """How often callers were told a code of late; `last` time in Unix seconds, and to which request."""
+    """How often callers got a code in the last hour, when they got it last (Unix seconds), and for which request."""
 
     code: Code
     count: int
@@ -24,7 +24,7 @@ class ErrorCount:
 
 
 class RecentErrors:
-    """What this process told its callers in the last hour of its clock, which tells Unix seconds. Thread-safe."""
+    """The errors that this process gave its callers in the last hour. `clock` returns Unix seconds. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -33,7 +33,7 @@ class RecentErrors:
         self._last: dict[Code, tuple[float, str]] = {}
 
     def add(self, code: Code, request_id: str) -> None:
-        """Counts what is an error: a cancelled request ended as its caller wanted."""
+        """Counts an error. CANCELLED is not counted, because the caller wanted the request to end."""
         if code is Code.CANCELLED:
             return
         now = self._clock()
@@ -45,7 +45,7 @@ class RecentErrors:
             self._last[code] = (now, request_id)
 
     def counts(self) -> list[ErrorCount]:
-        """One entry for each code that was told."""
+        """One entry for each code that callers got in the last hour."""
         now = self._clock()
         with self._lock:
             recent = {
@@ -56,7 +56,7 @@ class RecentErrors:
 
 
 def total(counts: Iterable[ErrorCount]) -> tuple[ErrorCount, ...]:
-    """One entry for each code, of the counts of several processes."""
+    """Adds up the counts of several processes: one entry for each code."""
     by_code: dict[Code, list[ErrorCount]] = {}
     for each in counts:
         by_code.setdefault(each.code, []).append(each)

@@ -1,4 +1,4 @@
-"""What an operator wants to know about the service at this moment."""
+"""The status of the service: its queues, workers and web processes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tasks.registry.ways import Registry, Way
 
 
 class Readiness(StrEnum):
-    """What becomes of a request for a model now."""
+    """Whether workers can serve a model now."""
 
-    READY = "READY"  # it is in some worker's memory
+    READY = "READY"  # the model is in a worker's memory
     ON_DEMAND = "ON_DEMAND"  # a worker loads it first
-    UNSERVED = "UNSERVED"  # no worker takes its queue
-    UNKNOWN = "UNKNOWN"  # the broker does not answer, or none is used
+    UNSERVED = "UNSERVED"  # no worker takes the model's queue
+    UNKNOWN = "UNKNOWN"  # the broker does not answer, or there is none
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """Messages that wait, and workers that take them."""
+    """A queue: the number of messages that wait in it, and of workers that take them."""
 
     name: str
     depth: int
@@ -37,7 +37,8 @@ class QueueStatus:
 
 @dataclass(frozen=True, slots=True)
 class WebStatus:
-    """What a web process tells others: its errors, how many translations it waits for, and since when, by queue."""
+    """What a web process reports to others: its recent errors, how many translations it waits for, and by queue since
+    when the oldest of them waits (Unix seconds)."""
 
     errors: tuple[ErrorCount, ...] = ()
     in_flight: int = 0
@@ -45,7 +46,8 @@ class WebStatus:
 
     @classmethod
     def decode(cls, payload: Any) -> WebStatus:
-        """Raises LookupError, TypeError and ValueError for what is none. An earlier release tells a list of errors."""
+        """Reads a WebStatus from JSON, or the list of errors that an earlier release sends. Raises LookupError,
+        TypeError or ValueError for anything else."""
         data: Any = {"errors": payload, "in_flight": 0, "oldest": {}} if isinstance(payload, list) else payload
         errors = tuple(ErrorCount(**{**each, "code": Code(each["code"])}) for each in data["errors"])
         return cls(errors, int(data["in_flight"]), {str(name): float(since) for name, since in data["oldest"].items()})
@@ -53,11 +55,12 @@ class WebStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """`broker` is whether it answers, None where none is used, or nothing is known yet; without it only what this
-    process waits for is known.
+    """The status of the service. `broker` says whether the broker answers; None if there is none, or nothing is known
+    yet. If it does not answer, only `in_flight` and `oldest` of this process are known.
 
-    `queues` by name; `workers` by theirs; `dead_letters` wait for a look. `errors` are those of other web processes.
-    Web processes wait for `in_flight` translations, by queue since `oldest` (Unix seconds).
+    `queues` and `workers` are by name. `dead_letters` is the number of messages in the dead-letter queue. `errors` are
+    those of the other web processes. All web processes together wait for `in_flight` translations, of which `oldest`
+    has, by queue, the time since which the oldest waits (Unix seconds).
     """
 
     broker: bool | None = None
@@ -70,7 +73,7 @@ class Status:
 
     @cached_property
     def holders(self) -> Mapping[str, list[LoadedModel]]:
-        """By name, the models in workers' memories, one for each worker."""
+        """By the model's name, its copies in workers' memories, one for each worker."""
         holders: dict[str, list[LoadedModel]] = {}
         for worker in self.workers.values():
             for model in worker.models:
@@ -78,47 +81,49 @@ class Status:
         return holders
 
     def serves(self, route: str) -> bool | None:
-        """Whether a worker takes a route's interactive work; None where that is not known."""
+        """Whether a worker takes a route's interactive work; None if that is unknown."""
         if self.broker is False:
             return False
         queue = self.queues.get(queue_name(route, "interactive"))
         return None if queue is None else queue.workers > 0
 
     def readiness(self, model: Entry) -> Readiness:
+        """Whether workers can serve a model now."""
         served = self.serves(model.route) if self.broker else None
         if not served:
             return Readiness.UNKNOWN if served is None else Readiness.UNSERVED
         return Readiness.READY if model.warm or model.name in self.holders else Readiness.ON_DEMAND
 
     def depth(self, model: Entry) -> int | None:
-        """Requests that wait for it; None where they wait among those for others, or nothing is known."""
+        """Requests that wait for a model; None if it shares its queues with other models, or if nothing is known."""
         queues = self.own_queues(model)[: len(get_args(Priority))]
         return sum(queue.depth for queue in queues) if queues else None
 
     def version(self, model: Entry) -> str | None:
-        """What most of its workers have; None where none has it in memory."""
+        """The version that most workers have of a model; None if no worker has it in memory."""
         versions = Counter(held.version for held in self.holders.get(model.name, ()))
         return versions.most_common(1)[0][0] if versions else None
 
     def can_translate(self, way: Way, registry: Registry) -> bool:
-        """Whether workers take what is sent this way, as far as is known; by the first of its models, or by all in
-        turn."""
+        """Whether workers take requests for a way, as far as is known: for the first of its models or, if it leads
+        through other languages, for all of them."""
         names = way.models if way.via else way.models[:1]
         return all(self.serves(registry.models[name].route) is not False for name in names)
 
     def listed(self, registry: Registry) -> list[Entry]:
-        """Models that are warm, or in some worker's memory."""
+        """The models that are warm, or in a worker's memory."""
         return [model for model in registry.models.values() if model.warm or model.name in self.holders]
 
     def own_queues(self, model: Entry) -> list[QueueStatus]:
-        """Interactive work, bulk, and suspects; none of a model that shares its queues."""
+        """A model's own queues for interactive work, bulk work and suspects; none if it shares its queues."""
         if not model.warm:
             return []
         names = queue_names(model.route)
         return [self.queues[name] for name in (*names, suspects_name(model.route)) if name in self.queues]
 
     def shared_queues(self) -> list[QueueStatus]:
-        """The same of all models on demand, every shard; so many `workers` take each of them."""
+        """The queues of all models on demand, for interactive work, bulk work and suspects. The shards of a queue are
+        added up; `workers` is the smallest number of workers that take one shard."""
         shared = []
         for priority in get_args(Priority):
             names = [queue_name(route, priority) for route in SHARED]

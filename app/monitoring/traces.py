@@ -1,4 +1,5 @@
-"""The traces of the last requests, in one directory that all web processes share: files of one JSON array per line."""
+"""Stores the latest requests' traces in a directory that all web processes share. Files have one JSON array per
+line."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from pathlib import Path
 
 from telemetry.tracing import Span
 
-FILE_BYTES = 4 * 2**20  # of a file, about: then its process begins another
-BYTES = 64 * 2**20  # of all files, about: then the oldest go
-PAUSE = 60.0  # seconds without traces after a disk that took none
+FILE_BYTES = 4 * 2**20  # about: after them a process begins another file
+BYTES = 64 * 2**20  # about, of all files: beyond them the oldest are deleted
+PAUSE = 60.0  # seconds without traces after one that could not be written
 
 logger = logging.getLogger(__name__)
 
@@ -25,56 +26,56 @@ class Traces:
     """A directory of traces, some tens of thousands of them. Safe to use from many threads and processes at once."""
 
     def __init__(self, directory: Path, file_bytes: int = FILE_BYTES, all_bytes: int = BYTES) -> None:
-        """The directory is made where it is missing, with the first trace. A file takes about `file_bytes`, and all
-        files together `all_bytes`."""
+        """The directory is made with the first trace, if it is missing. A file takes about `file_bytes`, and all files
+        together about `all_bytes`."""
         self._directory = directory
         self._file_bytes, self._all_bytes = file_bytes, all_bytes
         self._lock = threading.Lock()
         self._file: int | None = None  # a descriptor
-        self._room = 0  # bytes left in it
+        self._room = 0  # bytes left in the file
         self._paused = -math.inf
 
     def keep(self, request_id: str, trace: Span) -> None:
-        """Stores a trace; where that fails, the log says why, and those of the next minute are not stored either."""
+        """Stores a trace. If that fails, the reason is logged, and no traces are stored for the next minute."""
         line = json.dumps([request_id, trace.encode()]).encode() + b"\n"
         with self._lock:
             if time.monotonic() < self._paused:
                 return
             try:
                 file = self._file
-                # Another process may have removed it: the oldest of all.
+                # Another process may have deleted the file as the oldest of all.
                 if file is None or self._room < len(line) or not os.fstat(file).st_nlink:
                     file = self._begin()
                 whole = os.write(file, line) == len(line)
-                self._room = self._room - len(line) if whole else 0  # nothing goes behind half a line
+                self._room = self._room - len(line) if whole else 0  # nothing is written after half a line
             except OSError as error:
                 self._paused = time.monotonic() + PAUSE
                 logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
-        """The traces of a request id, the latest last: several if a client sent the id again. Raises OSError."""
+        """The traces with a request id, the latest last: several if a client sent the id again. Raises OSError."""
         wanted, found = request_id.encode(), []
         for path in self._files():
-            with suppress(FileNotFoundError):  # it was the oldest
+            with suppress(FileNotFoundError):  # another process has deleted it
                 lines = path.read_bytes().splitlines()
                 for line in (line for line in lines if wanted in line):
                     try:
                         whose, data = json.loads(line)
                         if whose == request_id:
                             found.append(Span.decode(data))
-                    except (TypeError, ValueError) as error:  # of another release, or cut off
-                        logger.warning("%s: a line is no trace: %r", path, error)
+                    except (TypeError, ValueError) as error:  # written by another release, or cut off
+                        logger.warning("%s: skipped a line that is no trace: %r", path, error)
         return sorted(found, key=lambda trace: trace.start)
 
     def _begin(self) -> int:
-        """The next file of this process, and room for it."""
+        """Begins the next file of this process, and deletes the oldest files to make room. Returns its descriptor."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = self._all_bytes - self._file_bytes
         for path in reversed(self._files()):
-            with suppress(FileNotFoundError):  # another process has removed it
+            with suppress(FileNotFoundError):  # another process has deleted it first
                 room -= path.stat().st_size
                 if room < 0:
                     path.unlink()
@@ -84,5 +85,5 @@ class Traces:
         return self._file
 
     def _files(self) -> list[Path]:
-        """The oldest first."""
+        """The files, the oldest first."""
         return sorted(self._directory.glob("*.jsonl"), key=lambda path: path.name.rpartition("-")[2])

@@ -1,20 +1,21 @@
-// Asks the API, and turns whatever goes wrong into one kind of error.
+// Sends requests to the API, and turns every failure into a RequestError.
 
 import { authorization } from "./key.js";
 
-const CODES = { 429: "RATE_LIMITED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE" }; // a proxy's
+const CODES = { 429: "RATE_LIMITED", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "UNAVAILABLE" }; // from a proxy
 
-export const LONGEST_WAIT = 300_000; // milliseconds after which a page still asks again by itself
+export const LONGEST_WAIT = 300_000; // milliseconds: a page repeats a request automatically after no more than these
 
 export class RequestError extends Error {
-  // `code` is one of the API's, or UNREACHABLE; `retryAfter` is in seconds, where another try makes sense by itself.
+  // `code` is one of the API's, or UNREACHABLE; `retryAfter` is the seconds after which to try again, if that makes
+  // sense.
   constructor(message, { code = "INTERNAL", retryAfter, requestId } = {}) {
     super(message);
     Object.assign(this, { code, retryAfter, requestId });
   }
 }
 
-// The answer's `data`. Throws RequestError, and what fetch throws once `signal` has aborted.
+// Returns the answer's `data`. Throws RequestError, and what fetch throws once `signal` has aborted.
 export async function ask(query, variables, signal) {
   let response;
   let answer;
@@ -33,11 +34,11 @@ export async function ask(query, variables, signal) {
   }
   if (answer?.errors?.length) throw new RequestError(answer.errors[0].message, answer.errors[0].extensions);
   if (!answer?.data) {
-    // A page of a proxy's, or an answer that broke off.
+    // The answer is a proxy's page, or incomplete.
     const { ok, status, headers } = response;
     throw new RequestError(`The service did not answer as it should (HTTP status ${status}).`, {
       code: ok ? "UNAVAILABLE" : (CODES[status] ?? "INTERNAL"),
-      retryAfter: Number(headers.get("Retry-After")) || undefined, // not where it is a date
+      retryAfter: Number(headers.get("Retry-After")) || undefined, // NaN for a date
     });
   }
   return answer.data;

@@ -14,12 +14,12 @@ mutation Translate($input: TranslateInput!) {
 const LANGUAGES = "{ languages { source target available } }";
 const PATIENCE = 10_000; // milliseconds that an answer with the languages may take
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
-const RETRIES = 5; // by itself, each after twice the time of the one before: half a minute in all, or what the API says
-// A text has far more time than it needs: where that was too little, no worker was there to take it.
+const RETRIES = 5; // automatic ones, after doubling pauses of half a minute in all, or after those that the API asks for
+// A text has far more time than a translation takes: a timeout means that no worker took it.
 const TRANSIENT = ["RATE_LIMITED", "OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
 const TIMEOUT = 10; // seconds for a short text
-const GRACE = 5; // seconds after that, in which the service would have said so
-const CHARACTERS_PER_SECOND = 200; // what a long text has more time for
+const GRACE = 5; // more seconds, in which the service would report the timeout
+const CHARACTERS_PER_SECOND = 200; // a longer text has more time
 // Mean log-probability per token, of each model, below which a sentence deserves a second look (docs/page.md).
 const LOW_SCORE = -0.8;
 const FLAGS = {
@@ -47,16 +47,16 @@ const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "s
 
 let pairs = JSON.parse(document.body.dataset.pairs); // of languages, and whether workers take them
 let shown = ""; // the translation on the page
-let current = false; // whether it is that of the text on the page
+let current = false; // whether `shown` is the translation of the text on the page
 let request = new AbortController(); // the newest one
 let timer; // until the next one
 let failures = 0; // since the last success or change
-let refused = false; // for want of a key: nothing is sent by itself until there is another
-let earliest = 0; // when the API wants to be asked again: a time in milliseconds, which typing does not shorten
+let refused = false; // for lack of a valid key: nothing is sent automatically until there is another
+let earliest = 0; // when the API may be asked again: a time in milliseconds, which typing does not shorten
 
 // The languages.
 
-// The pair, or one that is as near to it as there is.
+// The wanted pair, or the one most like it.
 function choose(wanted, to) {
   const from = pairs.some((pair) => pair[0] === wanted) ? wanted : pairs[0][0];
   const targets = pairs.filter((pair) => pair[0] === from).map((pair) => pair[1]);
@@ -82,7 +82,7 @@ async function follow() {
     pairs = languages.map((each) => [each.source, each.target, each.available]);
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
-    return; // the next text will be told why
+    return; // the next translation will show the error
   }
   choose(source.value, target.value);
   if (String([source.value, target.value]) !== String(before)) change();
@@ -96,7 +96,7 @@ function name(code) {
   try {
     return names.of(code);
   } catch {
-    return code; // a name of models.toml's own
+    return code; // not a language code, but a name from models.toml
   }
 }
 
@@ -104,7 +104,7 @@ function remember() {
   try {
     localStorage.setItem(PAIR, JSON.stringify([source.value, target.value]));
   } catch {
-    // A browser that may keep nothing: the first pair is as good.
+    // The browser does not allow storage. The first pair will be shown next time.
   }
 }
 
@@ -113,7 +113,7 @@ function remembered() {
     const [from, to] = JSON.parse(localStorage.getItem(PAIR));
     return find(from, to);
   } catch {
-    return undefined; // nothing, or nothing of use
+    return undefined; // nothing is stored, or nothing valid
   }
 }
 
@@ -143,7 +143,7 @@ function change() {
   }
 }
 
-// Sends the text after a pause in milliseconds, or when the API wants it; returns in words when.
+// Sends the text after a pause in milliseconds, or later if the API asks for it. Returns in words when.
 function schedule(pause) {
   const wait = Math.max(pause, earliest - Date.now());
   const then = Date.now() + wait;
@@ -207,12 +207,12 @@ function fail(error) {
   say("");
 }
 
-// Where it says so already, it is not announced again.
+// If the page says so already, it is not announced again.
 function write(where, words) {
   if (where.textContent !== words) where.textContent = words;
 }
 
-// An older translation stays, and looks like one; in words, where no newer one is about to come.
+// An older translation stays, and looks outdated. Words say so if no newer one is about to come.
 function mark(inWords) {
   const old = shown !== "" && !current;
   output.classList.toggle("outdated", old);
@@ -233,7 +233,7 @@ function show(translation, sentences, via) {
   return output.querySelectorAll("mark").length;
 }
 
-// The translation, with each sentence marked that a reader had better check. Sentences occur in it in their order.
+// Shows the translation, and marks each sentence that a reader should check. The sentences occur in it in order.
 function annotate(translation, sentences, low) {
   const parts = [];
   let written = 0;
@@ -265,7 +265,7 @@ function doubtful(sentence, doubts, id) {
   return [marked, why];
 }
 
-// Measures the text as the server does, in Unicode code points, and says by how many it is over the limit.
+// Measures the text as the server does, in Unicode code points, and shows by how many it exceeds the limit.
 function measure() {
   const characters = Array.from(text.value).length;
   length.textContent = `${characters.toLocaleString("en")} / ${LIMIT.toLocaleString("en")}`;
@@ -319,10 +319,10 @@ copy.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(shown);
     } catch {
-      return say("The browser did not allow it: select the translation and copy it.");
+      return say("The browser did not allow it. Select the translation and copy it.");
     }
   } else {
-    // Browsers have a clipboard for pages over HTTPS and on this machine; elsewhere there is the older way.
+    // Browsers offer the clipboard only to pages over HTTPS or from this machine. Other pages use the older way.
     getSelection().selectAllChildren(output);
     document.execCommand("copy");
   }

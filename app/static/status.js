@@ -1,4 +1,4 @@
-// The operators' page: asks how the service is while somebody looks.
+// The operators' page: shows the status of the service, and updates it while the page is visible.
 
 import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
 import { demand, onChange } from "./key.js";
@@ -16,7 +16,7 @@ const QUERY = `
 }`;
 const PERIOD = 3_000; // milliseconds
 const PATIENCE = 10_000; // milliseconds that an answer may take
-const SHOWN = 3; // workers or models that one line names; one more at most
+const SHOWN = 3; // workers or models that one line names; one more is named too
 const OLD = "Below is what was known last.";
 
 const element = (id) => document.getElementById(id);
@@ -47,7 +47,7 @@ function visible() {
   return document.visibilityState === "visible";
 }
 
-// Says why, and returns after how many milliseconds another try makes sense.
+// Shows the error, and returns the milliseconds after which to try again.
 function fail(error) {
   if (demand(error)) {
     complain(error.message, "The page goes on with a key that lets it see the status.");
@@ -59,7 +59,7 @@ function fail(error) {
   return pause;
 }
 
-// Says it once: what stands there already is not announced again.
+// Changes the words only if they differ, so that screen readers do not announce them again.
 function complain(reason, advice = `${OLD} The page goes on asking every three seconds.`) {
   for (const [id, words] of Object.entries({ reason, advice })) {
     if (element(id).textContent !== words) element(id).textContent = words;
@@ -79,7 +79,7 @@ function show(status) {
   element("trouble").hidden = true;
 }
 
-// Those that are warm, then what those on demand share, and which of these are in memory.
+// The warm models, then the shared queues of the models on demand, then those of the latter that are in memory.
 function modelRows({ broker, models, onDemand, workers }) {
   const row = ({ name, warm, pairs, queues }) => {
     const holders = workers.filter((worker) => worker.models.some((model) => model.name === name));
@@ -95,7 +95,7 @@ function modelRows({ broker, models, onDemand, workers }) {
   return [...warm, [["On demand", `${counts}; they share their queues`], ...loads(onDemand.queues)], ...loaded];
 }
 
-// How many requests wait, and how many workers take them; in detail where that is not the same for all queues.
+// The number of waiting requests, and of workers that take them, with details if the queues differ.
 function loads(queues) {
   if (queues.length === 0) return [["–"], ["–"]];
   const kinds = ["interactive", "bulk", "suspect"];
@@ -133,7 +133,7 @@ function size(bytes) {
   return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
 
-// Fills a table in place, so that a selection outlives what did not change. A cell is a line, and perhaps a detail.
+// Fills a table in place, so that a selection stays in cells that do not change. A cell is a line and perhaps a detail.
 function fill(id, rows) {
   const body = element(id);
   const columns = body.closest("table").tHead.rows[0].cells;
@@ -164,7 +164,7 @@ function newRow(body, columns) {
 
 document.addEventListener("visibilitychange", schedule);
 onChange(() => {
-  element("reason").textContent = ""; // what is said next is news, even where it is the same
+  element("reason").textContent = ""; // so that the next message is announced, even if it is the same
   update();
 });
 update();

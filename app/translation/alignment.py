@@ -1,4 +1,4 @@
-"""The sentences of a text that was translated twice, made of those of both translations."""
+"""Aligns the sentences of a text that was translated through another language, from those of both translations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Span = tuple[int, int]
 
 
 class Piece(NamedTuple):
-    """A sentence of one translation: its span of the text in the middle, and of the text at the other end."""
+    """A sentence of one translation: its span in the middle text, and its span in the outer text (source or target)."""
 
     middle: Span
     outer: Span
@@ -22,7 +22,7 @@ class Piece(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """Pieces of both translations that overlap in the middle, where they reach from `start` to `end`."""
+    """Pieces of both translations that overlap in the middle text, in which they reach from `start` to `end`."""
 
     start: int
     end: int
@@ -32,11 +32,11 @@ class Group:
 def align(
     first: Iterable[SentenceResult], second: Iterable[SentenceResult], source: str, target: str
 ) -> tuple[SentenceResult, ...]:
-    """Sentences from `source` to `target`, in order and not overlapping; `first` are those from `source` to the text in
-    the middle, `second` those from there to `target`.
+    """The sentences from `source` to `target`, in order and not overlapping. `first` are the sentences from `source` to
+    the middle text, `second` those from the middle text to `target`.
 
-    Those that overlap in the middle become one, which covers whatever they covered. A sentence without a counterpart
-    was layout to the other translation, and is found where that left it.
+    Sentences that overlap in the middle text become one, which covers all of them. A sentence without a counterpart was
+    layout to the other translation, which copied it, so its span is found from its neighbours.
     """
     groups = _group(
         [Piece(sentence.target, sentence.source, sentence) for sentence in first],
@@ -56,7 +56,7 @@ def align(
 
 
 def unite(flags: Iterable[Iterable[Flag]]) -> tuple[Flag, ...]:
-    """Whatever is raised in one of them."""
+    """The flags that are raised in any of them, each once, in the order of Flag."""
     raised = {flag for each in flags for flag in each}
     return tuple(flag for flag in Flag if flag in raised)
 
@@ -73,16 +73,16 @@ def _group(first: Sequence[Piece], second: Sequence[Piece]) -> list[Group]:
 
 
 def _outer(groups: Sequence[Group], side: int, length: int) -> list[Span]:
-    """The spans of all groups in the text at one end, which has so many characters."""
+    """The spans of all groups in an outer text of `length` characters: the source for `side` 0, the target for 1."""
     starts = [piece.outer[0] for group in groups for piece in group.pieces[side]]
     starts.append(length)
-    passed, middle, outer = 0, 0, 0  # how many pieces, and where the last of them ends
+    passed, middle, outer = 0, 0, 0  # the number of pieces so far, and where the last one ends
     spans = []
     for group in groups:
         pieces = group.pieces[side]
         if pieces and pieces[0].middle[0] == group.start:
             begin = pieces[0].outer[0]
-        else:  # in layout, which is the same here and there, or nearly
+        else:  # the group begins in layout, which is about the same in both texts
             begin = min(outer + group.start - middle, starts[passed])
         passed += len(pieces)
         if pieces:
@@ -92,7 +92,7 @@ def _outer(groups: Sequence[Group], side: int, length: int) -> list[Span]:
 
 
 def _score(pieces: Sequence[Piece]) -> float:
-    """The mean per token as near as characters tell; nothing where there is no piece."""
+    """The mean score per token, estimated with characters for tokens; 0 if there are no pieces."""
     weights = [piece.sentence.target[1] - piece.sentence.target[0] + 1 for piece in pieces]
     scores = (piece.sentence.score * weight for piece, weight in zip(pieces, weights, strict=True))
     return sum(scores) / sum(weights) if pieces else 0.0

@@ -1,4 +1,4 @@
-"""Who asks, when, and with what the request is answered."""
+"""The context of one request to the APIs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.registry.ways import Registry
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the APIs need to answer one request; `arrival` is in Unix seconds, `key` is None where none is needed."""
+    """What the APIs need to answer one request. `arrival` is in Unix seconds; `key` is None if none is needed."""
 
     settings: Settings
     registry: Registry
@@ -29,5 +29,5 @@ class Context:
 
     @property
     def principal(self) -> str | None:
-        """Who asks, in messages and tables."""
+        """Identifies the caller in messages and tables; None without a key."""
         return None if self.key is None else self.key.principal

@@ -1,4 +1,4 @@
-"""What one request may ask for."""
+"""The limits of one request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from app.settings import Settings
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure
 
-MAX_NAME_CHARACTERS = 100  # of a language or model name: errors repeat them
+MAX_NAME_CHARACTERS = 100  # of a language's or model's name, because errors quote it
 
 
 def check_texts(texts: Sequence[str], settings: Settings) -> None:
-    """Raises TolkError(BAD_INPUT), which says the limit, for too many texts, or too many characters in all of them."""
+    """Raises TolkError(BAD_INPUT), with the limit, if there are too many texts or characters in all."""
     if len(texts) > settings.max_texts:
         _refuse(f"{len(texts)} texts are more than a request may hold, {settings.max_texts}. Send several requests.")
     total = sum(map(len, texts))
@@ -24,7 +24,7 @@ def check_texts(texts: Sequence[str], settings: Settings) -> None:
 
 
 def check_text(text: str, settings: Settings) -> Failure | None:
-    """Why a text is too long, with the limit; None where it is not. The request's other texts are not concerned."""
+    """The failure of a text that is too long, with the limit; None if it is not. It does not affect the other texts."""
     if len(text) <= settings.max_text_characters:
         return None
     limit = f"more than the {settings.max_text_characters} that one text may have"
@@ -32,13 +32,13 @@ def check_text(text: str, settings: Settings) -> Failure | None:
 
 
 def check_timeout(timeout: float, settings: Settings) -> None:
-    """Raises TolkError(BAD_INPUT), which says the limit; infinity and not-a-number are over it too."""
+    """Raises TolkError(BAD_INPUT), with the limit, unless the timeout is a number above 0 and within the limit."""
     if not 0 < timeout <= settings.max_timeout:
         _refuse(f"timeout: more than 0 and at most {settings.max_timeout} seconds were expected, not {timeout:g}.")
 
 
 def check_names(**names: str | None) -> None:
-    """Raises TolkError(BAD_INPUT) for a name that is too long to be one."""
+    """Raises TolkError(BAD_INPUT) for a name that is too long. The names are given by the field that holds them."""
     for field, name in names.items():
         if name is not None and len(name) > MAX_NAME_CHARACTERS:
             _refuse(f"{field}: a name has at most {MAX_NAME_CHARACTERS} characters, not {len(name)}.")

@@ -1,4 +1,4 @@
-"""Translation through another language: what one model makes of the texts is translated further by the next."""
+"""Translation through another language: the next model translates what the one before has made of the texts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from tasks.contract.names import MESSAGE_BYTES
 from tasks.contract.reply import Failure, RequestTimings, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
-ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message for its texts
+ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message that its texts may take
 
 Ask = Callable[[TranslateRequest], TranslateReply]
 
 
 def translate(legs: Sequence[TranslateRequest], ask: Ask) -> TranslateReply:
-    """The reply to the first of the legs, translated further by each of the others, whose texts are what comes of the
-    leg before.
+    """Asks for each leg in turn: the texts of a leg after the first are the translations of the leg before. Returns one
+    reply from the first leg's texts to the last leg's language.
 
-    A text that fails keeps its error and goes no further; where none goes, nobody is asked. Raises what `ask` raises.
+    A text that fails keeps its error and is not translated further. A leg without texts is not asked for. Raises what
+    `ask` raises.
     """
     first, *onward = legs
     reply = ask(first)
@@ -54,12 +55,13 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
 
 
 def _fit(results: Iterable[TextResult]) -> list[TextResult]:
-    """The results, but failures for those beyond what a message may hold: a translation may be longer than its text."""
+    """The results, with a failure for each that does not fit into a message: translations may be longer than their
+    texts."""
     fitting, room = [], ROOM
     for result in results:
         size = len(json.dumps(result.text)) + len(", ")
         if result.text is not None and size > room:
-            message = "What was made of the text is too long to be translated further. Send the text in parts."
+            message = "The text's first translation is too long to be translated further. Send the text in parts."
             fitting.append(TextResult(error=Failure(Code.BAD_INPUT, message)))
         else:
             fitting.append(result)
@@ -68,7 +70,7 @@ def _fit(results: Iterable[TextResult]) -> list[TextResult]:
 
 
 def _join(text: str, first: TextResult, second: TextResult) -> TextResult:
-    """What became of a text by both translations. The logarithms of their probabilities add."""
+    """The result of a text by both translations. Their scores, as logarithms of probabilities, are added."""
     if second.text is None:
         return second
     scores = [score for score in (first.score, second.score) if score is not None]

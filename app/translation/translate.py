@@ -1,7 +1,7 @@
-"""READ THIS FIRST: what becomes of a request, from its texts to its answer, whichever API it came by.
+"""READ THIS FIRST: the way of a request from its texts to its answer, for every API.
 
-Its key and its limits are checked, the models that lead to the target are found, it is charged, the models are asked,
-and their replies become the answer.
+The request's key and limits are checked, the models from source to target are found, the key is charged, the models are
+asked, and their replies become the answer.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tasks.contract.request import TranslateRequest
 from tasks.registry.ways import Leg
 from telemetry import tracing
 
-PASSING = {Code.TIMEOUT, Code.INTERNAL}  # a text's trouble that another try may not have
+PASSING = {Code.TIMEOUT, Code.INTERNAL}  # errors of a text that another attempt may not have
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class TranslatedTexts:
-    """The answer: a result for each text, in order. `via` names the languages in between, none where a model leads to
-    the target directly; `request_id` is that of the request that was answered first, where this one repeats it."""
+    """The answer: a result for each text, in order. `via` has the languages in between, none if a model translated
+    directly. `request_id` is the request's or, if it repeats another by its idempotency key, that of the first one."""
 
     request_id: str
     model: str
@@ -53,9 +53,10 @@ def translate(
     timeout: float = DEFAULT_TIMEOUT,
     idempotency_key: str | None = None,
 ) -> TranslatedTexts:
-    """The texts within the limits, translated; a failure for each of the others.
+    """Translates the texts. A text that is too long, or that fails, has a failure as its result.
 
-    Raises TolkError where the request as a whole cannot be answered within `timeout` seconds of its arrival.
+    Raises TolkError if the request as a whole is refused, fails, or has no answer within `timeout` seconds of its
+    arrival.
     """
     tracing.annotate(texts=len(texts), characters=sum(map(len, texts)), principal=context.principal)
     auth.demand(context.key, Scope.TRANSLATE)
@@ -86,27 +87,27 @@ def translate(
 
 
 def cancel(context: Context, request_id: str) -> bool:
-    """Ends a translation of the same caller; whether it was in flight. Raises TolkError."""
+    """Cancels a translation of the same caller. Returns whether it was in flight. Raises TolkError."""
     auth.demand(context.key, Scope.TRANSLATE)
-    if not REQUEST_ID.fullmatch(request_id):  # no request has it
+    if not REQUEST_ID.fullmatch(request_id):  # no request has such an id
         return False
     return context.translator.cancel(request_id.lower(), context.principal)
 
 
 def abandon(translator: Translator, repeats: Repeats, request_id: str, principal: str | None) -> None:
-    """Ends a translation whose client has hung up, whether it waits for its models or for a request that it repeats."""
+    """Ends a translation whose client has hung up, whether it waits for models or for a request that it repeats."""
     if not repeats.abandon(request_id, principal):
         translator.abandon(request_id, principal)
 
 
 def ask_models(translator: Translator, request_id: str, legs: Sequence[TranslateRequest]) -> TranslateReply:
-    """The reply of the models that a request asks one after the other. Raises TolkError."""
+    """Asks the models of the legs, one after the other, and returns one reply. Raises TolkError."""
     with translator.begin(request_id, legs[0].principal) as flight:
         return pivot.translate(legs, flight.ask)
 
 
 def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> TranslateRequest:
-    """What one model is asked; of any but the first, the texts will be what the one before has made of them."""
+    """The request to one model. Of a leg after the first, pivot.translate replaces the texts."""
     return TranslateRequest(
         texts=texts,
         source=leg.pair.source,
@@ -119,7 +120,7 @@ def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> 
 
 
 def _charge_and_ask(context: Context, legs: Sequence[TranslateRequest]) -> TranslateReply:
-    """The reply, for which the caller's key is charged, where there is one; what failed is given back."""
+    """Asks the models and charges the caller's key, if there is one. Texts that fail are refunded."""
     if context.key is None:
         return ask_models(context.translator, context.request_id, legs)
     texts = legs[0].texts
@@ -137,7 +138,8 @@ def _charge_and_ask(context: Context, legs: Sequence[TranslateRequest]) -> Trans
 def _ask_once(
     context: Context, legs: Sequence[TranslateRequest], idempotency_key: str, input_hash: str
 ) -> tuple[str, TranslateReply]:
-    """The reply to the first request with this idempotency key, and the id of that request; charged as the first."""
+    """The reply to the first request with this idempotency key, and the id of that request. Only the first is charged
+    for its characters."""
     request_id, texts = context.request_id, legs[0].texts
     claim = Claim(
         principal=context.principal or "",
@@ -164,11 +166,11 @@ def _ask_once(
 
 
 def _failed_characters(texts: Sequence[str], reply: TranslateReply) -> int:
-    """Characters of the texts that were not translated."""
+    """The number of characters of the texts that were not translated."""
     return sum(len(text) for text, result in zip(texts, reply.results, strict=True) if result.error is not None)
 
 
 def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:
-    """The one place that logs texts, where somebody wanted that."""
+    """Logs texts, if TOLK_LOG_TEXTS is on. No other function logs texts."""
     if context.settings.log_texts:
         log.info("Request %s %s: %r", context.request_id, what, texts)

@@ -1,4 +1,4 @@
-"""The seam between the web tier and whatever translates: what the tier calls, and an echo that needs no broker."""
+"""The interface between the web tier and what translates, and an echo that implements it without a broker."""
 
 from __future__ import annotations
 
@@ -13,60 +13,61 @@ from tasks.contract.request import TranslateRequest
 
 
 class Flight(Protocol):
-    """A caller's request while its models are asked, one after the other: each is a leg of it."""
+    """A caller's request in flight. Its models are asked one after the other; each is a leg of it."""
 
     def ask(self, request: TranslateRequest) -> TranslateReply:
-        """The reply of one model, with one result per text, in order; returns or raises by `request.deadline`.
+        """The reply of one model, with one result for each text, in order. Returns or raises by `request.deadline`.
 
-        Raises TolkError for the request's own trouble, and where the flight was ended: CANCELLED, UNAVAILABLE.
+        Raises TolkError for an error of the request, and if the flight was ended: CANCELLED or UNAVAILABLE.
         """
 
 
 class Translator(Protocol):
-    """What the web tier calls. Safe to call from many threads at once."""
+    """What the web tier uses to translate. Thread-safe."""
 
     def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
-        """A flight that lasts until its context is left; `cancel` and `abandon` end it, between its legs too.
+        """A flight that lasts until its context is left. `cancel` and `abandon` end it, also between its legs.
 
-        To enter raises TolkError(BAD_INPUT) where this process has a flight of the same id and principal; to leave
-        raises why it was ended, where it was.
+        Entering the context raises TolkError(BAD_INPUT) if this process has a flight with the same id and principal.
+        Leaving it raises the TolkError that ended the flight, if it was ended.
         """
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
-        """Ends a flight of this principal with CANCELLED, whichever web process has it.
+        """Ends a flight of this principal with CANCELLED, whichever web process has it, and returns True.
 
-        False, after half a second, where there is none. Raises TolkError(UNAVAILABLE).
+        Returns False after half a second if there is none. Raises TolkError(UNAVAILABLE).
         """
 
     def abandon(self, request_id: str, principal: str | None) -> None:
-        """Nobody waits for this flight any more: `cancel` for what this process has, at once. Others are ignored."""
+        """Ends a flight of this process with CANCELLED, if there is one, because its client has gone. Returns at
+        once."""
 
     def check(self) -> None:
-        """Raises TolkError(UNAVAILABLE), which says what does not answer, when a request would find nobody."""
+        """Raises TolkError(UNAVAILABLE), which says what does not answer, if no request could be translated now."""
 
     def status(self) -> Status:
-        """What queues, workers and other web processes do; at most a few seconds in the making."""
+        """The status of queues, workers and other web processes. Takes a few seconds at most."""
 
     def known_status(self) -> Status:
-        """What `status` said last, some seconds ago at most, or nothing: at once."""
+        """The latest result of `status`, if it is only seconds old, or an empty status. Returns at once."""
 
     def listen(self) -> None:
-        """From now on other web processes can ask this one what it does, whatever becomes of its requests. At once."""
+        """From now on, this process answers the questions of other web processes. Returns at once."""
 
     def close(self) -> None:
-        """Lets go of connections and threads; flights end with UNAVAILABLE."""
+        """Closes connections and ends threads. Flights end with UNAVAILABLE."""
 
 
 class EchoTranslator:
-    """Answers at once with each text as its own translation, so that the web tier runs without a broker.
+    """Answers at once, with each text as its own translation, so that the web tier runs without a broker.
 
-    Each of its legs is over before it could be cancelled, so it has nothing to keep of a flight, and is every one's.
+    Its legs end before anybody could cancel them, so it keeps no state for a flight, and serves as every one.
     """
 
     def __init__(self) -> None:
         self._closed = False
 
-    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:  # noqa: ARG002 - nothing is kept
+    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:  # noqa: ARG002 - it keeps no state
         return nullcontext(self)
 
     def ask(self, request: TranslateRequest) -> TranslateReply:
@@ -96,7 +97,7 @@ class EchoTranslator:
             raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Try again.")
 
     def listen(self) -> None:
-        """Nobody asks."""
+        """There is nothing to answer."""
 
     def status(self) -> Status:
         return Status()

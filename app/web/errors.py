@@ -1,4 +1,4 @@
-"""How an error becomes an answer: a code of the contract, its HTTP status, and one JSON shape for all errors."""
+"""Turns errors into answers: a code of the contract, its HTTP status, and one JSON shape for all errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.web import request_log
 from tasks.contract.errors import Code, TolkError
 from telemetry import tracing
 
-MESSAGE_CHARACTERS = 500  # GraphQL's errors quote what they are about, a megabyte and more where that was sent
+MESSAGE_CHARACTERS = 500  # GraphQL's errors quote the document, which may be a megabyte
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ STATUS = {
 
 
 def domain_error(error: GraphQLError) -> TolkError:
-    """What the caller is told of a GraphQL error. An error that nobody foresaw is logged, and told as INTERNAL."""
+    """The error for the caller, from a GraphQL error. An unforeseen error is logged, and becomes INTERNAL."""
     original = _innermost(error)
     if isinstance(original, TolkError):
         return original
@@ -46,7 +46,8 @@ def domain_error(error: GraphQLError) -> TolkError:
 
 
 def note(error: TolkError) -> None:
-    """Tells the log, the trace and the metrics what the request came to; of several errors, the first counts."""
+    """Notes the error's code as the request's outcome, for the log, the trace and the metrics. The first error
+    counts."""
     tracing.annotate_first(code=error.code.value)
 
 
@@ -57,7 +58,7 @@ def extensions(error: TolkError) -> dict[str, Any]:
 
 
 def set_status(response: Response, code: Code, retry_after: float | None) -> None:
-    """Gives a response the HTTP status of a code, and the Retry-After header where there is one."""
+    """Gives a response the HTTP status of a code, and a Retry-After header unless `retry_after` (seconds) is None."""
     response.status_code = STATUS[code]
     if code is Code.UNAUTHENTICATED:
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -110,7 +111,7 @@ def _shorten(message: str) -> str:
 
 
 def _innermost(error: GraphQLError) -> Exception | None:
-    """What was raised before GraphQL wrapped it, however often; None where GraphQL itself complains."""
+    """The exception that GraphQL wrapped, perhaps several times; None if the error is GraphQL's own."""
     original = error.original_error
     while isinstance(original, GraphQLError):
         original = original.original_error
@@ -118,15 +119,15 @@ def _innermost(error: GraphQLError) -> Exception | None:
 
 
 def _is_the_callers(error: GraphQLError, original: Exception | None) -> bool:
-    """Whether the caller's document or variables are wrong: so it is before a field runs, and in the arguments of the
-    field at the root. Below that stands what we answer."""
+    """Whether the caller's document or variables are wrong. GraphQL finds that before a field runs, or in the arguments
+    of a field at the root. An error below the root is in our answer."""
     is_about_the_document = original is None or (error.path is None and bool(error.nodes))
     return is_about_the_document and len(error.path or ()) <= 1
 
 
 def _internal() -> TolkError:
     request_id = request_log.request_id()
-    return TolkError(Code.INTERNAL, f"Something went wrong here. The log has it under request {request_id}.")
+    return TolkError(Code.INTERNAL, f"The service failed. Its log has the error under the request id {request_id}.")
 
 
 def _log_unforeseen(error: Exception) -> None:
@@ -137,7 +138,7 @@ def _log_unforeseen(error: Exception) -> None:
 
 
 def _where(error: BaseException | None) -> str:
-    """Where an error and its causes happened, as types and places: their messages may quote a text."""
+    """The types and tracebacks of an error and its causes, without their messages, which may quote a text."""
     lines = []
     while error is not None:
         lines += [f"{type(error).__name__}:\n", *traceback.format_tb(error.__traceback__)]

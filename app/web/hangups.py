@@ -1,6 +1,7 @@
-"""Clients that hang up: nobody wants their answers any more, so their work is cancelled.
+"""Cancels the requests of clients that hang up, because nobody waits for the answers any more.
 
-WSGI does not tell. The server's own socket does: it is in the environ of gunicorn and of Werkzeug's server.
+WSGI does not report that a client has hung up. The client's socket shows it: gunicorn and Werkzeug's server put it into
+the WSGI environment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from tasks.contract.errors import TolkError
 
-PAUSE = 0.02  # seconds between two looks while one that hung up is still in flight
+PAUSE = 0.02  # seconds between two checks while a request whose client hung up is still in flight
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Hangups:
 
     @contextmanager
     def watched(self, environ: Mapping[str, Any], request_id: str, principal: str | None) -> Iterator[None]:
-        """Watches the client of a WSGI request, where the server lets us."""
+        """Watches the client of a WSGI request until the context is left. Does nothing if the server hides the
+        socket."""
         client: socket | None = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if client is None:
             yield
@@ -54,8 +56,8 @@ class Hangups:
                 del self._watched[number]
 
     def _started(self) -> select.epoll:
-        """What the thread waits on. It starts with the first request, for a server may fork after the application was
-        made."""
+        """The epoll object on which the thread waits. The thread starts with the first request, because a server may
+        fork after the application was made."""
         if self._epoll is None:
             self._epoll = select.epoll()
             threading.Thread(target=self._run, args=(self._epoll,), name="hangups", daemon=True).start()
@@ -71,10 +73,10 @@ class Hangups:
                         continue
                 try:
                     self._abandon(*watched)
-                except TolkError:  # the service is shutting down, and cancels everything itself
+                except TolkError:  # the service is shutting down, and ends every request itself
                     return
-                except Exception:  # every client depends on this thread: whatever it meets, it goes on
-                    logger.exception("cancelling %s", watched[0])
+                except Exception:  # every client depends on this thread, so it must go on
+                    logger.exception("could not cancel request %s", watched[0])
             time.sleep(PAUSE)
 
 

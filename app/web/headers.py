@@ -1,4 +1,4 @@
-"""What every response tells a browser: load nothing from elsewhere, be in no frame, keep no answer."""
+"""The security headers of every response: a page loads nothing from other sites, is in no frame, and is not cached."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TRANSPORT_SECURITY = "max-age=31536000"  # seconds: a year
 
 
 def register(app: Flask) -> None:
-    """Adds the headers to every response; what a view says of its own page goes before."""
+    """Adds the headers to every response. A view's own content security policy and Cache-Control take precedence."""
 
     @app.after_request
     def add(response: Response) -> Response:
         response.headers.update(HEADERS)
         response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
-        # Answers hold people's texts. Pages hold none, and files say what they allow.
+        # Answers hold people's texts, so no cache may store them. Pages hold none. Static files have their own header.
         response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
         if request.is_secure:
             response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY

@@ -1,4 +1,4 @@
-"""What those ask who keep the service running: whether it lives, whether it is ready, and its metrics."""
+"""The endpoints for operators: liveness, readiness, and metrics."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def alive() -> dict[str, str]:
-    """The process lives."""
+    """Liveness: the process answers."""
     return {"status": "alive"}
 
 
 def ready(check: Callable[[], None], database: Database) -> dict[str, str]:
-    """A request would be answered. Else `check`, which is the translator's, or the database raises
+    """Readiness: a request would be answered. If not, `check`, which is the translator's, or the database raises
     TolkError(UNAVAILABLE), which says what is missing."""
     check()
     database.run(lambda connection: connection.execute(select(1)))
@@ -33,7 +33,7 @@ def scrape(metrics: WebMetrics) -> Response:
 
 
 def separate(app: Flask, port: int) -> None:
-    """Keeps the metrics to a port of their own, which need not be everybody's, and everything else from it."""
+    """Serves the metrics on a port of their own, and nothing else on it, so that the metrics need not be public."""
 
     @app.before_request
     def refuse() -> None:

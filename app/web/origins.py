@@ -1,4 +1,4 @@
-"""What a page of another site sends is refused, unless its origin is let in at /graphql."""
+"""Refuses requests from pages of other sites, except from allowed origins at /graphql (CORS)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from flask_cors import CORS
 from tasks.contract.errors import Code, TolkError
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110, section 9.2.1
-PREFLIGHT_SECONDS = 600  # that a browser need not ask again
+PREFLIGHT_SECONDS = 600  # for which a browser caches the answer to a preflight request
 
 
 def register(app: Flask, origins: Collection[str]) -> None:
-    """Refuses what a page of another site sends, and lets those of `origins` in at /graphql."""
+    """Refuses requests from pages of other sites, unless the origin is in `origins` and the path is /graphql."""
 
     @app.before_request
     def refuse_other_sites() -> None:
@@ -22,7 +22,7 @@ def register(app: Flask, origins: Collection[str]) -> None:
         if request.method not in SAFE_METHODS and _is_from_elsewhere() and request.origin not in allowed:
             raise TolkError(
                 Code.FORBIDDEN,
-                "A page of another site sent this request. Use the API from a server, or let the page's origin in by "
+                "A page of another site sent this request. Use the API from a server, or add the page's origin to "
                 "TOLK_ORIGINS.",
             )
 
@@ -41,7 +41,7 @@ def _let_in(app: Flask, origins: Collection[str]) -> None:
         max_age=PREFLIGHT_SECONDS,
         always_send=False,
         intercept_exceptions=False,
-        vary_header=False,  # it would add Vary only for origins that it lets in, and only if there are several
+        vary_header=False,  # flask-cors would add Vary only for several origins, and only for those that it allows
     )
 
     @app.after_request
@@ -52,10 +52,10 @@ def _let_in(app: Flask, origins: Collection[str]) -> None:
 
 
 def _is_from_elsewhere() -> bool:
-    """Whether a page of another site sent the request. A browser says so, and no page can change what it says; clients
-    that are no browsers say nothing.
+    """Whether a page of another site sent the request. Browsers say so in headers that no page can change. Other
+    clients send none of these headers.
 
-    `Sec-Fetch-Site` (W3C Fetch Metadata) counts first: it stays true when a proxy has rewritten Host.
+    `Sec-Fetch-Site` (W3C Fetch Metadata) takes precedence, because it stays true if a proxy rewrites Host.
     """
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:

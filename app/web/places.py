@@ -1,4 +1,4 @@
-"""How many requests are served at once: what finds no place is refused at once, so that threads are left for others."""
+"""Limits how many requests a view serves at the same time, so that threads are left for other views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.contract.errors import Code, TolkError
 
 
 def bounded(view: Callable[..., Any], places: threading.BoundedSemaphore) -> Callable[..., Any]:
-    """The view, for as many requests at once as there are places. Raises TolkError(OVERLOADED) for one more."""
+    """The view, limited to as many requests at a time as there are places. It raises TolkError(OVERLOADED) for more."""
 
     @wraps(view)
     def answer() -> Any:

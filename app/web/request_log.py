@@ -1,4 +1,4 @@
-"""Every request has an id, a line in the log, a trace, and counts in the metrics."""
+"""Gives every request an id, a line in the log, a trace, and a count in the metrics."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from app.monitoring.metrics import WebMetrics
 
 API = ("graphql", "predecessor")  # the endpoints whose requests are traced and counted
-PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged where everything is
+PROBES = ("healthz", "readyz", "scrape")  # asked so often that they are logged at level debug only
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveRequest:
-    """A request that has arrived and is not over: its id, its trace, and `time.perf_counter` when it came."""
+    """A request that is being served: its id, its trace, and `time.perf_counter` at its arrival."""
 
     id: str
     trace: Span
@@ -35,7 +35,7 @@ class ActiveRequest:
 
 
 def request_id() -> str:
-    """The id of the request that is being served: the one that its client chose, or one of ours."""
+    """The id of the request that is being served: the client's choice, or a random UUID."""
     return _active().id
 
 
@@ -45,7 +45,7 @@ def arrival() -> float:
 
 
 def register(app: Flask, traces: Traces | None, metrics: WebMetrics | None) -> None:
-    """Gives every request its id; tells the log, the traces and the metrics of it once its answer is sent."""
+    """Gives every request its id. Once its answer is sent, adds it to the log, the traces and the metrics."""
     app.before_request(_begin)
 
     @app.after_request
@@ -56,7 +56,7 @@ def register(app: Flask, traces: Traces | None, metrics: WebMetrics | None) -> N
         tracing.export_attributes({"request_id": active.id, **active.trace.attributes})
         level, is_asked = _level(response), _asks(response)
 
-        @response.call_on_close  # nobody waits for it
+        @response.call_on_close  # after the answer is sent, so that nobody waits for it
         def end() -> None:
             active.trace.duration = time.perf_counter() - active.began
             _log(active, response.status_code, level)
@@ -75,7 +75,7 @@ def _active() -> ActiveRequest:
 
 
 def _begin() -> None:
-    """What this thread logs and measures from now on belongs to this request."""
+    """Assigns what this thread logs and measures from now on to this request."""
     given = request.headers.get("X-Request-Id", "")
     request_id = given.lower() if REQUEST_ID.fullmatch(given) else str(uuid4())
     logs.request_id.set(request_id)
@@ -84,13 +84,13 @@ def _begin() -> None:
 
 
 def _forget() -> None:
-    """What this thread logs and measures from now on belongs to no request. Flask itself forgets `g`."""
+    """Assigns what this thread logs and measures from now on to no request. Flask itself clears `g`."""
     logs.request_id.set(None)
     tracing.end()
 
 
 def _asks(response: Response) -> bool:
-    """Whether the request asked the API for something: not for the page of GraphiQL, and not by OPTIONS."""
+    """Whether the request asked the API for something, and not for GraphiQL's page or by OPTIONS."""
     is_page = response.mimetype == "text/html"
     return request.endpoint in API and request.method in ("GET", "POST") and not is_page
 

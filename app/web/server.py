@@ -1,11 +1,12 @@
-"""gunicorn's threads, which no client holds by being slow, and gunicorn's log, which quotes nobody.
+"""A gunicorn worker whose threads slow clients cannot block, and a filter that keeps clients' texts out of gunicorn's
+log.
 
-As it comes, its thread worker has a thread wait for the first byte of every connection, and, for as long as it takes,
-for the rest of a request and until an answer has been read. And once it has closed its half of a connection, it waits
-two seconds for the client to close the other: on the thread that accepts all connections.
+In gunicorn's own thread worker, a thread waits for the first byte of every connection, for the rest of the request, and
+until the client has read the answer, however long each takes. And after the worker has closed its half of a connection,
+it waits two seconds for the client to close the other half, on the thread that accepts all connections.
 
-What is overridden here is gunicorn's own affair: setup.cfg takes the one minor version that it was written for, and
-tests/app/web/test_gunicorn.py fails where a method has changed.
+The overridden methods are internal to gunicorn. Therefore setup.cfg allows only the minor version that this module was
+written for, and tests/app/web/test_gunicorn.py fails if one of the methods has changed.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connect
 
 
 class TooSlow(NoMoreData, TimeoutError):
-    """A request did not arrive in time. To gunicorn, its client has gone."""
+    """A request did not arrive in time. gunicorn treats its client as disconnected."""
 
 
 class Connection(socket.socket):
-    """A client's connection. While it blocks, a request has a deadline, and so has its answer."""
+    """A client's connection, on which each request must arrive, and each answer be read, within a timeout."""
 
     def __init__(
         self, client: socket.socket, receive_timeout: float = RECEIVE_TIMEOUT, send_timeout: float = SEND_TIMEOUT
     ) -> None:
-        """Takes the place of `client`, which is detached. Both timeouts are in seconds."""
+        """Takes over the socket of `client`, which is detached. Both timeouts are in seconds."""
         super().__init__(fileno=client.detach())
         self._receive_timeout, self._send_timeout = receive_timeout, send_timeout
         self.begin()
 
     def begin(self) -> None:
-        """Forgets the request before: the next byte is another request's."""
-        self.request: Any = None  # gunicorn's, once its headers are here
+        """Forgets the previous request: the next byte belongs to another one."""
+        self.request: Any = None  # gunicorn's request, once its headers have arrived
         self._received_by: float | None = None
         self._sent_by: float | None = None
 
     @override
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Raises TooSlow."""
-        if self.gettimeout() is not None:  # gunicorn has set one of its own
+        """Raises TooSlow if the request has not arrived within the timeout."""
+        if self.gettimeout() is not None:  # gunicorn has set a timeout of its own
             return super().recv(size, flags)
         now = time.monotonic()
         self._received_by = self._received_by or now + self._receive_timeout
@@ -70,14 +71,14 @@ class Connection(socket.socket):
 
     @override
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Raises BrokenPipeError for a client that does not read what it asked for."""
+        """Raises BrokenPipeError if the client does not read its answer within the timeout."""
         if self.gettimeout() is not None:
             return super().sendall(data, flags)
         now = time.monotonic()
         self._sent_by = self._sent_by or now + self._send_timeout
         try:
             self.settimeout(max(self._sent_by - now, 0.001))
-            return super().sendall(data, flags)  # within the timeout, however many pieces it takes
+            return super().sendall(data, flags)  # the timeout is for all of the data together
         except TimeoutError as error:
             raise BrokenPipeError(errno.EPIPE, "The client did not read its answer in time.") from error
         finally:
@@ -85,8 +86,8 @@ class Connection(socket.socket):
 
 
 class Worker(ThreadWorker):
-    """gunicorn's worker of threads, with such connections: they get a thread when they have something to say, and are
-    closed without one. Where gunicorn speaks TLS itself, all stays as it is."""
+    """gunicorn's thread worker, with such connections. A connection gets a thread only when data has arrived, and is
+    closed without one. If gunicorn itself terminates TLS, the connections stay gunicorn's own."""
 
     receive_timeout = RECEIVE_TIMEOUT
     send_timeout = SEND_TIMEOUT
@@ -99,7 +100,7 @@ class Worker(ThreadWorker):
     def init_process(self) -> None:
         self.log.error_log.addFilter(conceal)
         if not self.log.access_log.hasHandlers():
-            self.log.access = lambda *_: None  # or it would put together a line of every request, for nobody
+            self.log.access = lambda *_: None  # or gunicorn would format a line for every request
         super().init_process()
 
     @override
@@ -138,13 +139,13 @@ class Worker(ThreadWorker):
             super().finish_request(conn, fs)
 
     def linger(self, conn: TConn) -> None:
-        """Shuts down our half of a connection: its client may still be reading the answer. It is closed when the client
-        has closed the other half, or when its time is over."""
+        """Shuts down our half of a connection, because its client may still be reading the answer. The connection is
+        closed once the client has closed the other half, or after LINGER_TIMEOUT."""
         try:
             conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
             self.poller.register(conn.sock, EVENT_READ, partial(self.on_lingering_socket_readable, conn))
-        except (OSError, ValueError):  # it has gone already
+        except (OSError, ValueError):  # the connection is lost already
             self.nr_conns -= 1
             conn.close()
         else:
@@ -168,14 +169,14 @@ class Worker(ThreadWorker):
 
     @override
     def murder_pending(self) -> None:
-        """Closes connections whose time is over. Called once a second, and whenever something happens."""
+        """Closes connections whose timeout has passed. gunicorn calls it once a second, and at every event."""
         super().murder_pending()
         while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self.leave(self.lingering.popleft())
 
 
 def conceal(record: logging.LogRecord) -> bool:
-    """Removes from gunicorn's messages what a client sent: what should be a header may be somebody's text."""
+    """A logging filter that removes from gunicorn's messages what a client sent, because that may be a text."""
     if str(record.msg).startswith("Invalid request from ip="):
         record.msg = record.msg.partition(": ")[0]
     elif record.msg == "Error handling request %s %s" and isinstance(record.args, tuple):

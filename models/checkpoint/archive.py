@@ -1,4 +1,4 @@
-"""Unpacks the files of a model from an archive that anybody may have made: .tar, .tar.gz, .tgz or .zip."""
+"""Unpacks the files of a model from an untrusted archive: .tar, .tar.gz, .tgz or .zip."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.checkpoint.files import LARGEST_WEIGHTS, NEEDED, OPTIONAL, WEIGHTS, 
 from models.errors import Unavailable, UnknownModel
 
 MOST_ENTRIES = 1000
-LARGEST_WHOLE = 3 * LARGEST_WEIGHTS  # bytes of all entries; many hold the weights once for each framework
-LARGEST_TABLE = 1 << 18  # bytes that say what is in the archive, or a name
+LARGEST_WHOLE = 3 * LARGEST_WEIGHTS  # bytes of all entries; many archives have the weights once for each framework
+LARGEST_TABLE = 1 << 18  # bytes of an archive's table of contents, or of a name
 
 _CHUNK = 1 << 16  # bytes
 _KINDS = {0: "a file", stat.S_IFREG: "a file", stat.S_IFDIR: "a directory", stat.S_IFLNK: "a link"}
@@ -28,15 +28,15 @@ class _Member(NamedTuple):
     name: str
     size: int
     kind: str
-    open: Callable[[], IO[bytes] | None]  # None for what is no file
+    open: Callable[[], IO[bytes] | None]  # returns None for an entry that is not a file
 
 
 def unpack(archive: Path, directory: Path, *, largest_weights: int = LARGEST_WEIGHTS) -> None:
-    """Writes the files of a model, which lie at the top or together in one folder there, into `directory`.
+    """Writes the files of a model into `directory`. In the archive they are at the top, or in one folder at the top.
 
-    Other files are left out; those of weights may have `largest_weights` bytes. Raises UnknownModel for an archive that
-    is broken; that holds a link, a device, a name that leads elsewhere, a file twice, or more entries or bytes than any
-    model has; as files.write does, too.
+    Other files are left out. A file of weights may have up to `largest_weights` bytes. Raises UnknownModel for an
+    archive that is broken, holds a link, a device, a name that leads out of it or the same file twice, or has more
+    entries or bytes than any model. Raises NoSpace and Unavailable as files.write does.
     """
     try:
         with archive.open("rb") as file:
@@ -44,8 +44,8 @@ def unpack(archive: Path, directory: Path, *, largest_weights: int = LARGEST_WEI
             _unpack(entries, directory, largest_weights)
     except (MemoryError, Unavailable):
         raise
-    except Exception as error:  # a parser's, too, of bytes that may be anything
-        raise UnknownModel(f"{archive}: is no archive of a model: {quote(error)}") from error
+    except Exception as error:  # the parsers may raise anything for malformed bytes
+        raise UnknownModel(f"{archive}: is not a valid archive of a model: {quote(error)}") from error
 
 
 def _unpack(entries: Iterator[_Member], directory: Path, largest_weights: int) -> None:
@@ -63,7 +63,7 @@ def _unpack(entries: Iterator[_Member], directory: Path, largest_weights: int) -
             continue
         folders.add(path.parent)
         if len(folders) > 1 or os.path.lexists(directory / path.name):
-            raise UnknownModel(f"{said}: there are two of it, or it does not lie where the others do.")
+            raise UnknownModel(f"{said}: the archive has it twice, or not in the folder of the other files.")
         if member.size > (most := largest(path.name, weights=largest_weights)):
             raise UnknownModel(f"{said} has {member.size} bytes; at most {most} were expected.")
         with (directory / path.name).open("xb", buffering=0) as out, member.open() or BytesIO() as content:
@@ -85,12 +85,12 @@ def _zip(file: IO[bytes]) -> Iterator[_Member]:
         for member in archive.infolist():
             kind = "a directory" if member.is_dir() else _KINDS.get(stat.S_IFMT(member.external_attr >> 16), "a device")
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise UnknownModel(f"{quote(repr(member.filename))} is compressed in a way that few programs know.")
+                raise UnknownModel(f"{quote(repr(member.filename))} has an unsupported compression: use deflate.")
             yield _Member(member.filename, member.file_size, kind, partial(archive.open, member))
 
 
 class _Bounded(RawIOBase):
-    """A file of which nobody takes much at once: the libraries take tables and names whole, however long they are."""
+    """A file that refuses large reads, because the libraries read tables and names whole, however long they are."""
 
     def __init__(self, file: IO[bytes] | gzip.GzipFile) -> None:
         self._file = file

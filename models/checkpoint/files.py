@@ -1,4 +1,4 @@
-"""The files of a model's directory, which may come from anybody: each is bounded before it is read."""
+"""The files of a model's directory. They are not trusted: each file's size is checked before it is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.errors import NoSpace, Unavailable, UnknownModel
 
 NEEDED = ("config.json", "vocab.json", "source.spm", "target.spm")
 OPTIONAL = ("generation_config.json", "tokenizer_config.json", "target_vocab.json", "tolk.json")
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that is there; the other is not looked at
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used, the other is ignored
 
 # Bytes. No real checkpoint is near these.
 LARGEST_WEIGHTS = 4 << 30
@@ -28,12 +28,15 @@ _LONGEST_QUOTE = 200  # characters
 
 
 def largest(name: str, *, weights: int = LARGEST_WEIGHTS) -> int:
-    """The bytes that a file of this name may have, where one of weights may have so many."""
+    """The most bytes that a file of this name may have. `weights`: the limit for a file of weights."""
     return weights if name in WEIGHTS else LARGEST_OTHER
 
 
 def weights_path(directory: Path) -> Path:
-    """The checkpoint's file; safetensors goes before the older format. Raises UnknownModel where there is neither."""
+    """The path of the checkpoint: model.safetensors if there is one, else pytorch_model.bin.
+
+    Raises UnknownModel if there is neither.
+    """
     for name in WEIGHTS:
         if os.path.lexists(directory / name):
             return directory / name
@@ -42,10 +45,10 @@ def weights_path(directory: Path) -> Path:
 
 @contextmanager
 def opened(path: Path, largest: int = LARGEST_OTHER) -> Iterator[BufferedReader]:
-    """A regular file, or what links lead to if that is one, to read from.
+    """Opens a regular file of 1 to `largest` bytes, or a link to one, for reading.
 
-    Reading from anything else (a device, a pipe) may never end; so may files of the kernel's own, which say that they
-    are empty. Raises UnknownModel for those, and where the system does not let it be read.
+    Raises UnknownModel for any other file, or if the file cannot be read. Reading from a device or a pipe may never
+    end; neither may reading from files such as those in /proc, whose size is 0.
     """
     try:
         status = path.stat()
@@ -60,13 +63,13 @@ def opened(path: Path, largest: int = LARGEST_OTHER) -> Iterator[BufferedReader]
 
 
 def read(path: Path) -> bytes:
-    """Raises UnknownModel as `opened` does."""
+    """The content of a file. Raises UnknownModel as `opened` does."""
     with opened(path) as file:
         return file.read(LARGEST_OTHER)
 
 
 def write(file: FileIO, content: bytes) -> None:
-    """All of it. Raises as `keeping` does."""
+    """Writes all of `content`. Raises NoSpace or Unavailable as `keeping` does."""
     rest = memoryview(content)
     with keeping(Path(str(file.name))):
         while rest:
@@ -75,7 +78,7 @@ def write(file: FileIO, content: bytes) -> None:
 
 @contextmanager
 def keeping(path: Path) -> Iterator[None]:
-    """For what is done to files of ours: raises NoSpace, or Unavailable where the system does not let it happen."""
+    """Context for Tolk's own files: turns an OSError into NoSpace if the disk is full, else into Unavailable."""
     try:
         yield
     except OSError as error:
@@ -88,31 +91,31 @@ def keeping(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where the file is missing and may be. Raises UnknownModel."""
+    """The object in a JSON file; {} if the file does not exist and is not `required`. Raises UnknownModel."""
     if not required and not os.path.lexists(path):
         return {}
     content = read(path)
     try:
         data = json.loads(content.decode(), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise UnknownModel(f"{path}: is no JSON: {quote(error)}.") from error
+        raise UnknownModel(f"{path}: is not valid JSON: {quote(error)}.") from error
     if not isinstance(data, dict):
         raise UnknownModel(f"{path}: a JSON object was expected.")
     return data
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For json.loads: a JSON object. Raises ValueError where a name is there twice, which every reader takes its own
-    way (RFC 8259, section 4)."""
+    """The object_pairs_hook of json.loads: the pairs as a dict. Raises ValueError for a name that occurs twice, which
+    readers of JSON treat in different ways (RFC 8259, section 4)."""
     data = dict(pairs)
     if len(data) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"{name!r} is there twice")
+        raise ValueError(f"{name!r} occurs twice")
     return data
 
 
 def quote(said: object) -> str:
-    """What a file says, or a library about it, fit for a line of a log."""
+    """Untrusted content, or a library's message about it, as one short line of printable characters."""
     text = reprlib.repr(said) if isinstance(said, list | dict) else str(said)
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _LONGEST_QUOTE + 1])
     return line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + "…"

@@ -1,11 +1,12 @@
-"""The tensors in a file that torch.save wrote, taken as data: nothing in it is run.
+"""Reads the tensors in a file that torch.save wrote, without executing any of it.
 
-Such a file holds pickles, which are programs. Even of the few functions that torch.load(weights_only=True) lets them
-call, a file of 2 KB can ask for all memory there is, or for a hash that takes a century. Here the instructions are
-looked at one by one (pickletools), and only those have a meaning that describe a table of tensors of floats.
+Such a file contains pickles, which are programs. torch.load(weights_only=True) allows them to call a few functions, but
+with these a file of 2 KB can take all memory, or ask for a hash that takes a century. This module reads the
+instructions one by one (pickletools) and accepts only those that describe a table of tensors of floats.
 
-There are two formats, and checkpoints in both: since PyTorch 1.6 a zip archive with a pickle and a part for each
-storage; before, pickles (a magic number, the version, the system, the table, the storages' keys) and then the storages.
+Checkpoints come in two formats. Since PyTorch 1.6 a file is a zip archive with one pickle and a part for each storage.
+Before, it was a sequence of pickles (a magic number, the version, the system, the table, the storages' keys), followed
+by the storages.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from models.checkpoint.files import LARGEST_WEIGHTS, opened
 
-LARGEST_PICKLE = 1 << 20  # bytes; a tensor takes about 200
+LARGEST_PICKLE = 1 << 20  # bytes; the pickle has about 200 for each tensor
 
 _ZIP = b"PK\x03\x04"
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older format
@@ -38,11 +39,11 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 
 
 class _Name(str):
-    """What Python would import: a module and a function or class in it."""
+    """The name of something that a pickle would import: a module, and a function or class in it."""
 
 
 class _Storage(NamedTuple):
-    """So many numbers of the file."""
+    """A storage: `length` numbers of one type, under `key` in the file."""
 
     key: str
     dtype: torch.dtype
@@ -50,12 +51,12 @@ class _Storage(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Bytes of the storage."""
         return self.length * self.dtype.itemsize
 
 
 class _View(NamedTuple):
-    """A tensor: which numbers of a storage, as torch.as_strided takes it."""
+    """A tensor: a view of a storage, with the arguments of torch.as_strided."""
 
     storage: _Storage
     offset: int
@@ -64,16 +65,17 @@ class _View(NamedTuple):
 
 
 class _Sips(io.BufferedReader):
-    """Reads little at once: the directory of a zip archive may claim to be as large as the file."""
+    """A file that returns at most LARGEST_PICKLE bytes per read, because the directory of a zip archive may claim to be
+    as large as the file."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(LARGEST_PICKLE if size is None or size < 0 else min(size, LARGEST_PICKLE))
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU. All their storages together are no larger than the file.
+    """The tensors by name, on the CPU. Their storages together are no larger than the file.
 
-    Raises UnknownModel as `opened` does, and any error whatever (ValueError, IndexError, …) for a file that is none.
+    Raises UnknownModel as `opened` does, and any other exception (ValueError, IndexError, …) for a malformed file.
     """
     with opened(path, LARGEST_WEIGHTS) as file:
         size = path.stat().st_size
@@ -84,9 +86,9 @@ def _from_zip(file: io.BufferedReader, size: int) -> dict[str, Tensor]:
     with zipfile.ZipFile(_Sips(file.raw)) as archive:
         parts = {part.filename: part for part in archive.infolist()}
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts.values()):
-            raise ValueError("its parts are compressed, which torch.save does not do")
+            raise ValueError("its parts are compressed, but torch.save does not compress")
         if len(parts) < len(archive.infolist()) or sum(part.file_size for part in parts.values()) > size:
-            raise ValueError("its parts lie one over the other")
+            raise ValueError("its parts overlap")
 
         def content(name: str) -> bytearray:
             if name not in parts:
@@ -108,7 +110,7 @@ def _from_zip(file: io.BufferedReader, size: int) -> dict[str, Tensor]:
 def _from_pickles(file: io.BufferedReader, size: int) -> dict[str, Tensor]:
     head = io.BytesIO(file.read(LARGEST_PICKLE))
     if _unpickle(head) != _MAGIC:
-        raise ValueError("torch.save did not write it")
+        raise ValueError("it was not written by torch.save")
     _version, system = _unpickle(head), _unpickle(head)
     _check_byte_order(little=system["little_endian"])
     views, keys = _table(head), _unpickle(head)
@@ -117,8 +119,8 @@ def _from_pickles(file: io.BufferedReader, size: int) -> dict[str, Tensor]:
     file.seek(head.tell())
     for key in keys:
         if not isinstance(key, str) or key not in storages or key in contents or storages[key].size > size:
-            raise ValueError("it has not the storages that its tensors need")
-        file.seek(8, io.SEEK_CUR)  # its count, once more
+            raise ValueError("its storages are not those that its tensors need")
+        file.seek(8, io.SEEK_CUR)  # skips the storage's length, which the table has, too
         contents[key] = _read(file, storages[key].size)
         size -= storages[key].size
     return _tensors(views, contents)
@@ -129,13 +131,13 @@ def _read(file: io.BufferedIOBase, size: int) -> bytearray:
     while count := file.readinto(memoryview(content)[end : end + LARGEST_PICKLE]):
         end += count
     if end < size:
-        raise ValueError("it is cut off")
+        raise ValueError("it is truncated")
     return content
 
 
 def _check_byte_order(*, little: bool) -> None:
     if little != (sys.byteorder == "little"):
-        raise ValueError("its numbers have another byte order than this computer's")
+        raise ValueError("its byte order is not that of this computer")
 
 
 def _table(file: BinaryIO) -> dict[str, _View]:
@@ -149,16 +151,17 @@ def _tensors(views: Mapping[str, _View], contents: Mapping[str, bytearray]) -> d
     tensors = {}
     for name, (storage, offset, shape, strides) in views.items():
         if storage.size != len(contents.get(storage.key, ())) or math.prod(shape) > storage.length:
-            raise ValueError("its storages are not as long as its tensors need")
+            raise ValueError("its storages do not have the lengths that its tensors need")
         numbers = torch.frombuffer(contents[storage.key], dtype=storage.dtype)
-        tensors[name] = numbers.as_strided(shape, strides, offset)  # raises where that is not in the storage
+        tensors[name] = numbers.as_strided(shape, strides, offset)  # raises if the view leaves the storage
     return tensors
 
 
 def _unpickle(file: BinaryIO) -> Any:
-    """What a pickle stands for: a tensor is a _View, an OrderedDict a dict without its attributes.
+    """The value of a pickle. A tensor becomes a _View; an OrderedDict becomes a dict, without attributes.
 
-    Python's `pickletools` explains the instructions. Keys are strings alone, for a tuple's hash may take for ever.
+    Python's `pickletools` documents the instructions. Keys of dicts must be strings, because hashing a nested tuple may
+    take for ever.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -209,17 +212,17 @@ def _unpickle(file: BinaryIO) -> Any:
                 stack.append(_storage(stack.pop()))
             case "REDUCE":
                 stack.append(_call(*pop(2)))
-            case "BUILD":  # gives an OrderedDict its attributes
+            case "BUILD":  # sets attributes of an OrderedDict, which are not needed
                 stack.pop()
             case name:
-                raise ValueError(f"the instruction {name} describes no tensors")
-    raise ValueError("its table has no end")
+                raise ValueError(f"its instruction {name} has no place in a table of tensors")
+    raise ValueError("its table does not end")
 
 
 def _update(table: dict[str, Any], names: list[Any], values: list[Any]) -> None:
     for name, value in zip(names, values, strict=True):
         if not isinstance(name, str) or name in table:
-            raise ValueError("a name is no string, or is there twice")
+            raise ValueError("a name is not a string, or occurs twice")
         table[name] = value
 
 
@@ -228,17 +231,17 @@ def _storage(identity: Any) -> _Storage:
         case ("storage", _Name() as kind, str(key), str(), int(length), *part):
             if kind not in _DTYPES:
                 raise ValueError(f"floats were expected, not {kind}")
-            if part in ([], [None]):  # the older format could say that it is part of another storage
+            if part in ([], [None]):  # in the older format, a storage may be part of another one; that is not supported
                 return _Storage(key, _DTYPES[kind], length)
     raise ValueError("a storage was expected")
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """What the function would return, if it is one of those that make up a table of tensors."""
+    """The result of a function that a table of tensors needs. Raises ValueError for any other function."""
     match function, arguments:
         case "torch._utils _rebuild_tensor_v2", (_Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
             if max(len(shape), len(strides)) > 4 or not all(type(number) is int for number in (*shape, *strides)):
-                raise ValueError("a tensor's shape is none, or has more than four dimensions")
+                raise ValueError("a tensor's shape is not made of integers, or has more than four dimensions")
             return _View(storage, offset, shape, strides)
         case "torch._utils _rebuild_parameter", (_View() as view, *_):
             return view

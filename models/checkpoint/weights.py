@@ -1,4 +1,4 @@
-"""A checkpoint's weights: the tensors in its file."""
+"""Reads a checkpoint's weights, in the formats of safetensors and of torch.save."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from models.checkpoint.files import LARGEST_WEIGHTS, opened, quote, unique
 from models.checkpoint.statedict import read_state_dict
 from models.errors import UnknownModel
 
-LARGEST_HEADER = 1 << 20  # bytes, of safetensors; a tensor takes about 130
+LARGEST_HEADER = 1 << 20  # bytes of safetensors' header, which has about 130 for each tensor
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors by its own names. Nothing in it is run. Raises UnknownModel."""
+    """The checkpoint's tensors under the names that it gives them. None of the file is executed.
+
+    Raises UnknownModel for a file that is not a valid checkpoint.
+    """
     try:
         return _read_safetensors(path) if path.suffix == ".safetensors" else read_state_dict(path)
     except (MemoryError, UnknownModel):
         raise
-    except Exception as error:  # a parser's, of bytes that may be anything
-        raise UnknownModel(f"{path}: is no checkpoint that can be read safely: {quote(error)}.") from error
+    except Exception as error:  # the parsers may raise anything for malformed bytes
+        raise UnknownModel(f"{path}: is not a checkpoint that can be read safely: {quote(error)}.") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Mapped from the file. The library checks that tensors lie one behind the other and fill the file, but takes
-    minutes over a long header, and the last of two tensors of the same name."""
+    """The tensors, mapped from the file. The library checks that they fill the file without overlapping. But it takes
+    minutes to read a long header, and accepts a name that occurs twice, so these two are checked here."""
     with opened(path, LARGEST_WEIGHTS) as file:
         size = int.from_bytes(file.read(8), "little")
         if size > LARGEST_HEADER:

@@ -1,6 +1,6 @@
-"""Attention of quantized rows: of sources to themselves, and of a step's rows to what the cache holds of them.
+"""Attention of quantized rows: self-attention of sources, and attention of a step's rows to the cache.
 
-Shapes and `table` are those of models.compiled.kernels.
+Shapes and `table` are as in models.compiled.kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.compiled.rows import (
 
 @inline
 def _exponentials(weights: Floats, length: int) -> np.float32:
-    """Puts the exponentials of the first `length` weights in their place, returns one over their sum."""
+    """Replaces the first `length` weights by their exponentials; returns one over the sum of these."""
     top = greatest(weights[:length])
     total = np.float32(0)
     for t in range(length):
@@ -56,8 +56,8 @@ def _add(out: Floats, factor: np.float32, b: Halves) -> None:
 
 @inline
 def _attend(q: Floats, kv: Halves, path: Ints, length: int, weights: Floats, mixed: Floats) -> None:
-    """Of one row's queries (h, w) to the keys and values kv (r, t, 2, h, w) in the rows of its path, a position each.
-    The result goes into mixed (h, w); weights (h, t) is for what lies between."""
+    """Attention of one row's queries q (h, w) to the first `length` positions of its path: path[t] is the row of
+    kv (r, t, 2, h, w) that has the keys and values of position t. Writes mixed (h, w); weights (h, t) is scratch."""
     heads = q.shape[0]
     for t in range(length):
         keys = kv[path[t], t, 0]
@@ -78,9 +78,9 @@ def _attend(q: Floats, kv: Halves, path: Ints, length: int, weights: Floats, mix
 def attend_source(
     sums: Ints, sums_scales: Floats, table: Floats, starts: Ints, heads: int, d: int, yq: Bytes, scales: Floats
 ) -> None:
-    """Self-attention of sources that lie one behind the other: source i from starts[i] to starts[i + 1].
+    """Self-attention of concatenated sources: the tokens of source i are rows starts[i] to starts[i + 1].
 
-    sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
+    sums (n, 3d), the queries, keys and values -> yq (n, d), scales (n).
     """
     longest = 0
     for b in range(starts.size - 1):
@@ -112,7 +112,8 @@ def attend_source(
 
 @kernel
 def remember(sums: Ints, sums_scales: Floats, table: Floats, starts: Ints, rows: Ints, memory: Halves) -> None:
-    """Writes the sources' keys and values, sums (n, 2d), into their rows of the memory (r, s, 2, d)."""
+    """Writes the keys and values of concatenated sources, sums (n, 2d), into the memory (r, s, 2, d): those of source i
+    into row rows[i]."""
     d = memory.shape[3]
     for b in range(starts.size - 1):
         for i in range(starts[b], starts[b + 1]):
@@ -134,9 +135,10 @@ def attend_own(
     yq: Bytes,
     scales: Floats,
 ) -> None:
-    """Writes the keys and values of the last token of (n) rows into own (r, t, 2, d), and attends to those so far.
+    """Writes the keys and values of the last tokens of (n) rows into own (r, t, 2, d), then computes each row's
+    attention to all positions so far.
 
-    sums (n, 3d): queries, keys, values -> yq (n, d), scales (n).
+    sums (n, 3d), the queries, keys and values -> yq (n, d), scales (n).
     """
     r, longest, _, d = own.shape
     w = d // heads
@@ -170,7 +172,10 @@ def attend_memory(
     yq: Bytes,
     scales: Floats,
 ) -> None:
-    """The attention of (n) rows to the memory (r, s, 2, d) of their sources. sums (n, d) -> yq (n, d), scales (n)."""
+    """Attention of (n) rows to their sources in the memory (r, s, 2, d).
+
+    sums (n, d), the queries -> yq (n, d), scales (n).
+    """
     r, longest, _, d = memory.shape
     w = d // heads
     q, mixed, weights = (

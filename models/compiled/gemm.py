@@ -1,10 +1,11 @@
-"""Products of int8 matrices, exact in int32, by the instructions that the processor has for them.
+"""Products of int8 matrices, exact in int32, computed with the processor's instructions for them.
 
-oneDNN's, by way of torch, packs the weights anew at every call, which with few rows takes longer than the product. Here
-they are packed once, in the order in which they are read: of 64 outputs the first 4 inputs each, then the next 4. Many
-rows are multiplied 16 at a time by tiles (AMX), few by vectors (AVX-512 VNNI, AVX-VNNI, AVX2), whose sums stay in
-registers. With few rows the weights' way from memory is what takes the time, so they are asked for ahead, beyond the
-end of a product's too: whoever packs lays the next product's there.
+oneDNN, which torch uses, packs the weights at every call; with few rows, that takes longer than the product. This
+module packs them once, in the order in which a product reads them: the first 4 inputs of each of 64 outputs, then the
+next 4 inputs, and so on. Many rows are multiplied 16 at a time by tiles (AMX). Few rows are multiplied by vectors
+(AVX-512 VNNI, AVX-VNNI, AVX2) whose sums stay in registers. With few rows, reading the weights from memory takes most
+of the time, so they are prefetched. Prefetching goes beyond the end of a product's weights, because the weights of the
+next product follow them in memory.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 
 from models.compiled.jit import generated, has, inline, kernel, llvm_function, splat
 
-INPUTS = OUTPUTS = 64  # of which packed weights have multiples
-ROWS = 16  # of a tile: x and sums need memory for a multiple of them
-_GROUP = 4 * OUTPUTS  # bytes: of each output the weights of 4 inputs
-_FEW = 8  # rows up to which vectors are faster than tiles
-_VECTORS = 4  # of outputs at once
-_AHEAD = 16_384  # bytes of weights that vectors ask for ahead; from 8 to 24 KiB all are as fast
+INPUTS = OUTPUTS = 64  # packed weights have multiples of these
+ROWS = 16  # rows of a tile; the memory of x and of sums has to hold a multiple of them
+_GROUP = 4 * OUTPUTS  # bytes of the weights of 4 inputs for each of 64 outputs
+_FEW = 8  # up to so many rows, vectors are faster than tiles
+_VECTORS = 4  # vectors of outputs that are computed together
+_AHEAD = 16_384  # bytes by which vectors prefetch weights; all values from 8 to 24 KiB are equally fast
 
 _I8, _I32, _I64, _PTR = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.PointerType()
 _VOID = ir.VoidType()
@@ -35,8 +36,8 @@ _HAS_TILES = has("amx-int8")
 # vpdpbusd adds to each int32 sum 4 products of an unsigned and a signed byte; x is made unsigned by adding 128.
 _IS_UNSIGNED = has("avx512vnni") or has("avxvnni")
 _LANES = 16 if has("avx512vnni") else 8  # sums in a vector
-_MOST = 6 if has("avx512vnni") else 2  # rows whose sums stay in registers
-_WIDE = _VECTORS * _LANES  # outputs at once
+_MOST = 6 if has("avx512vnni") else 2  # the most rows whose sums fit into registers
+_WIDE = _VECTORS * _LANES  # outputs that are computed together
 # Tile palette 1: eight tiles of 16 rows of 64 bytes (Intel 64 and IA-32 Architectures SDM, LDTILECFG).
 _PALETTE = np.zeros(64, np.uint8)
 _PALETTE[0] = 1
@@ -50,19 +51,19 @@ def is_fast() -> bool:
 
 
 def tiles_allowed() -> bool:
-    """Asks the system to let this process use the processor's tiles, if it has them."""
+    """Asks the operating system to let this process use tiles. False if it refuses, or the processor has no tiles."""
     return _HAS_TILES and bool(torch.cpu._init_amx())
 
 
 @inline
 def packed_size(outputs: int, inputs: int) -> int:
-    """Bytes of packed weights, outputs a multiple of 64."""
+    """Bytes of packed weights. `outputs` is a multiple of 64."""
     return outputs * (inputs + 4)
 
 
 def pack(weights: NDArray[np.int8]) -> NDArray[np.int8]:
-    """(out, in), both multiples of 64 -> what `product` reads: of each group of 64 outputs the weights, and what making
-    x unsigned adds to the sums. A group or more of them are themselves packed weights."""
+    """Packs weights (out, in), both multiples of 64, for `product`: for each group of 64 outputs, the weights, then the
+    numbers that making x unsigned adds to the sums. A slice of whole groups is packed weights, too."""
     outputs, inputs = weights.shape
     groups = outputs // OUTPUTS
     blocks = weights.reshape(groups, OUTPUTS, inputs // 4, 4).transpose(0, 2, 1, 3)
@@ -74,9 +75,9 @@ def pack(weights: NDArray[np.int8]) -> NDArray[np.int8]:
 def product(
     x: NDArray[np.int8], inputs: int, weights: NDArray[np.int8], sums: NDArray[np.int32], n: int, tiles: bool
 ) -> None:
-    """n rows of x, of which the first `inputs` bytes count -> n rows of sums, as many as the weights have outputs.
+    """The first `inputs` bytes of each of n rows of x, times the weights -> n rows of sums, one for each output.
 
-    `weights` begin with those packed. `tiles`: whether the process may use AMX, if the processor has it.
+    `weights` begins with the packed weights of this product; more may follow. `tiles`: whether the process may use AMX.
     """
     stride, outputs = x.strides[0], sums.shape[1]
     if tiles and _HAS_TILES and n > _FEW:
@@ -86,8 +87,8 @@ def product(
 
 
 def _instruction(name: str, *kinds: ir.Type) -> Any:
-    """An LLVM intrinsic without a result, as a function of addresses (_PTR), numbers (_I64), and what is written as a
-    number in the source (_I8, of tiles, and _I32)."""
+    """A function that calls an LLVM intrinsic without a result. Its arguments are addresses (_PTR), numbers (_I64), and
+    constants that are literals in the source (_I8, which names a tile, and _I32)."""
 
     @generated(types.void, *(types.int64 if kind in (_PTR, _I64) else None for kind in kinds))
     def instruction(builder: Any, *values: Any) -> None:
@@ -121,14 +122,15 @@ def _clear_sums() -> None:
 
 @inline
 def _ask(address: int, count: int, apart: int) -> None:
-    """For so many lines of 64 bytes, to be in the cache of the second level when they are read."""
+    """Prefetches `count` cache lines of 64 bytes, `apart` bytes from one to the next, into the second-level cache."""
     for i in range(count):
         _prefetch(address + i * apart, 0, 2, 1)
 
 
 @inline
 def _by_tiles(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
-    """A group of outputs at a time, of 32 rows one half after the other. The first rows ask for the next group."""
+    """Computes one group of outputs at a time. For 32 rows, it computes the two halves of the group one after the
+    other. While it computes the first rows of a group, it prefetches the weights of the next group."""
     _configure(_PALETTE.ctypes.data)
     group = packed_size(OUTPUTS, inputs)
     for g in range(0, outputs, OUTPUTS):
@@ -145,7 +147,7 @@ def _by_tiles(x: int, stride: int, inputs: int, weights: int, sums: int, outputs
 
 @inline
 def _tiles_of_32_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart: int, ahead: int) -> None:
-    """Sums in tiles 0 to 3 (two of rows by two of outputs), rows in 4 and 5, weights in 6 and 7."""
+    """Tiles 0 to 3 hold sums (two tiles of rows by two of outputs), 4 and 5 hold rows, 6 and 7 hold weights."""
     _clear_sums()
     for k in range(0, inputs, 64):
         wk = w + OUTPUTS * k
@@ -168,7 +170,7 @@ def _tiles_of_32_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart
 
 @inline
 def _tiles_of_16_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart: int, ahead: int) -> None:
-    """Sums in tiles 0 to 3 (of outputs), rows in 4, weights in 5 to 7."""
+    """Tiles 0 to 3 hold sums (four tiles of outputs), 4 holds rows, 5 to 7 hold weights."""
     _clear_sums()
     for k in range(0, inputs, 64):
         wk = w + OUTPUTS * k
@@ -191,7 +193,7 @@ def _tiles_of_16_rows(a: int, stride: int, inputs: int, w: int, sums: int, apart
 
 @inline
 def _by_vectors(x: int, stride: int, inputs: int, weights: int, sums: int, outputs: int, n: int) -> None:
-    """As many rows as there are registers for, and a group of outputs or a part of it, at a time."""
+    """Computes _WIDE outputs of up to _MOST rows at a time."""
     for g in range(0, outputs, _WIDE):
         group = weights + packed_size(g // OUTPUTS * OUTPUTS, inputs)
         w, added = group + 4 * (g % OUTPUTS), group + OUTPUTS * inputs + 4 * (g % OUTPUTS)
@@ -202,8 +204,9 @@ def _by_vectors(x: int, stride: int, inputs: int, weights: int, sums: int, outpu
 
 @generated(types.void, *[types.int64] * 8)
 def _some_rows(builder: Any, rows: Any, *others: Any) -> None:
-    """1 to _MOST rows of x × _WIDE outputs: of x the address, how far rows are apart, and a quarter of the inputs; the
-    addresses of weights, of what is added, and of sums, and how far rows of sums are apart."""
+    """1 to _MOST rows of x times the weights of _WIDE outputs. The arguments after `rows` are the address of x, the
+    bytes from one row of x to the next, a quarter of the inputs, the addresses of the weights, of the numbers that
+    making x unsigned adds, and of the sums, and the bytes from one row of sums to the next."""
     for count in range(1, _MOST + 1):
         with builder.if_then(builder.icmp_signed("==", rows, _I64(count))):
             _generate_rows(builder, count, *others)
@@ -219,7 +222,7 @@ def _generate_rows(
         return builder.load(builder.inttoptr(address, kind.as_pointer()), align=1)
 
     vector = ir.VectorType(_I32, _LANES)
-    columns = [4 * _LANES * j for j in range(_VECTORS)]  # bytes from one vector to the next, of weights as of sums
+    columns = [4 * _LANES * j for j in range(_VECTORS)]  # offset of each vector in bytes, for weights and sums
     totals = [[cgutils.alloca_once_value(builder, vector(None)) for _ in columns] for _ in range(rows)]
     begins = [plus(x, builder.mul(stride, _I64(row))) for row in range(rows)]
     ask = llvm_function(builder, "llvm.prefetch.p0", _VOID, [_PTR, _I32, _I32, _I32])
@@ -245,7 +248,7 @@ def _generate_rows(
 
 
 def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
-    """Adds to each of the int32 sums its four products of bytes."""
+    """Adds to each int32 sum its four products of bytes."""
     kind = sums.type
     if _IS_UNSIGNED:
         bits = 32 * _LANES
@@ -257,7 +260,7 @@ def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
     eight = pairs([8] * (2 * _LANES))
 
     def halves(bytes_: Any) -> list[Any]:
-        """The even bytes and the odd ones, as numbers of 16 bits."""
+        """The even bytes and the odd bytes, as 16-bit numbers."""
         words = builder.bitcast(bytes_, pairs)
         return [builder.ashr(builder.shl(words, eight), eight), builder.ashr(words, eight)]
 
@@ -267,7 +270,7 @@ def _dot(builder: Any, sums: Any, x: Any, weights: Any) -> Any:
 
 
 def _add_products(builder: Any, left: Any, right: Any, kind: ir.Type) -> Any:
-    """Of neighbours: 2n products of 16 bits -> n sums of 32."""
+    """Multiplies 2n pairs of 16-bit numbers, and adds each two neighbouring products to one of n 32-bit sums."""
     if has("avx2"):
         function = llvm_function(builder, "llvm.x86.avx2.pmadd.wd", kind, [left.type, left.type])
         return builder.call(function, [left, right])

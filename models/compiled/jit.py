@@ -1,4 +1,5 @@
-"""How functions are compiled: by Numba, at their first call, without the GIL, and kept on disk for the next process."""
+"""Compiles functions with Numba at their first call. They run without the GIL, and are kept on disk for other
+processes."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What is compiled into one another. Numba's cache looks at the changes of a function's own file only, so the entries
-# bear in their names what they were compiled from.
+# Functions of these files are compiled into one another. Numba's cache notices changes of a function's own file only,
+# so the name of each entry contains a checksum of all these files.
 _MODELS = Path(__file__).parents[1]
 _SOURCES = (  # below models/
     "compiled/attention.py",
@@ -35,7 +36,7 @@ _SOURCES = (  # below models/
 
 
 def entry(function: F, *, exact: bool = False) -> F:
-    """What Python calls: as a kernel, and kept on disk where Numba finds a directory to write to."""
+    """Compiles a function that Python calls, like a kernel, and keeps it on disk if Numba finds a directory for it."""
     function.__qualname__ += f".{_sources():08x}"
     try:
         return _compiled(function, exact=exact, cache=True)
@@ -44,16 +45,17 @@ def entry(function: F, *, exact: bool = False) -> F:
 
 
 def kernel(function: F, *, exact: bool = False) -> F:
-    """What entries call. Unless it is `exact`, sums may be in any order, and nobody asks for nan.
+    """Compiles a function that entries call. Unless it is `exact`, sums may be computed in any order, and no number may
+    be nan.
 
-    Each caller has a copy of it, compiled in one piece. As functions of their own, those that were just compiled and
-    those from disk would sum in different orders, and two workers would not give the same answers.
+    Each caller gets a copy of it, compiled together with the caller. Otherwise a function that was just compiled would
+    sum in another order than the same function read from disk, and two workers would give different answers.
     """
     return _compiled(function, exact=exact, forceinline=not exact)
 
 
 def inline(function: F) -> F:
-    """Compiled as a part of the kernels that call it."""
+    """Compiles a function as a part of the kernels that call it."""
     return _compiled(function, inline="always")
 
 
@@ -64,9 +66,9 @@ def _compiled(function: F, *, exact: bool = False, **options: Any) -> F:
 
 
 def generated(result: types.Type, *kinds: types.Type | None) -> Callable[[Callable[..., Any]], Any]:
-    """Decorates a function that generates LLVM code, (builder, *values) -> value, so that kernels may call it.
+    """Decorates a function that generates LLVM code, (builder, *values) -> value, so that kernels can call it.
 
-    `kinds` are the types of its arguments; None is a number written in the kernel's source, which comes as an int.
+    `kinds` are the types of its arguments. None stands for a literal in the kernel's source, which is passed as an int.
     """
 
     def decorate(generate: Callable[..., Any]) -> Any:
@@ -90,27 +92,28 @@ def generated(result: types.Type, *kinds: types.Type | None) -> Callable[[Callab
 
 
 def llvm_function(builder: Any, name: str, result: ir.Type, arguments: Sequence[ir.Type]) -> Any:
-    """One of LLVM's own (https://llvm.org/docs/LangRef.html#intrinsic-functions), for generated code to call."""
+    """An LLVM intrinsic (https://llvm.org/docs/LangRef.html#intrinsic-functions), for generated code to call."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def splat(builder: Any, value: Any, kind: ir.VectorType) -> Any:
-    """A vector that holds the value everywhere."""
+    """A vector whose elements are all the value."""
     one = builder.insert_element(kind(ir.Undefined), value, ir.IntType(32)(0))
     return builder.shuffle_vector(one, one, ir.VectorType(ir.IntType(32), kind.count)(None))
 
 
 def has(feature: str) -> bool:
-    """Whether the processor that is compiled for has a feature, by LLVM's name."""
+    """Whether the processor for which Numba compiles has a feature, by LLVM's name."""
     _prefer_wide_vectors()
     return f"+{feature}" in numba.config.CPU_FEATURES.split(",")
 
 
 @cache
 def _prefer_wide_vectors() -> None:
-    """Of 512 bits where the processor has them: LLVM would take 256, for the clock's sake, which costs a tenth here.
+    """Makes LLVM use vectors of 512 bits if the processor has them. By default it uses 256, because the processor may
+    lower its clock for wider ones; here that costs a tenth of the speed.
 
-    It holds for all that Numba compiles in this process, unless NUMBA_CPU_FEATURES is set.
+    This applies to all that Numba compiles in this process, unless NUMBA_CPU_FEATURES is set.
     """
     if numba.config.CPU_FEATURES is None:
         numba.config.CPU_FEATURES = f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"

@@ -1,15 +1,16 @@
-"""What a CPU does between two products of int8 matrices, each in one pass over the rows, compiled by Numba.
+"""The operations between two products of int8 matrices on a CPU, each in one pass over the rows, compiled by Numba.
 
-A product of int8 matrices leaves int32 sums. To be a number, a sum is multiplied by the scale of its row (of the
-activations) and that of its column (of the weights), and gets its bias; and to enter the next product, a row is divided
-by its own scale, which makes its largest value 127 (dynamic quantization, symmetric, a scale per row, so that the
-numbers of a sentence do not depend on its neighbours). Here both happen in the same pass as what lies between them.
+The result of a product of int8 matrices is int32 sums. To dequantize a sum, it is multiplied by the scale of its row
+(of the activations) and the scale of its column (of the weights), and the bias is added. Before the next product, each
+row is quantized: it is divided by a scale that makes its largest absolute value 127 (dynamic symmetric quantization).
+Every row has a scale of its own, so the numbers of a sentence do not depend on the other sentences of the batch. The
+kernels dequantize, compute and quantize in the same pass.
 
-Attention, which lies between products too, is models.compiled.attention.
+Attention, which is also between products, is in models.compiled.attention.
 
-In the shapes: n rows, d the model's width, h heads, v target vocabulary; r, t and s as in models.network.cache. `table`
-holds in its rows, per column, the scale and the bias of the product that made `sums`, and, for a norm, its weight and
-bias, and what a row of ones would have as its product without the bias. Numbers are float32.
+Shapes: n rows, d the model's width, h heads, v target vocabulary; r, t and s as in models.network.cache. The rows of
+`table` are, for each column of the product that made `sums`: its scale; its bias; if a layer norm follows, the norm's
+weight and the norm's bias; and the product of a row of ones without the bias. Numbers are float32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from models.compiled.jit import kernel
 from models.compiled.rows import Bytes, Floats, Ints, dequantize, exp, greatest, quantize, quantize_between
 
 LOWEST = np.float32(-3e38)
-_BLOCK = 64  # logits whose largest is kept apart, so that taking the best out does not look at all others again
+_BLOCK = 64  # logits in a block; the largest of each block is kept, so that removing the best rescans one block only
 
 ACTIVATION_CODES = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
 
@@ -32,7 +33,7 @@ ACTIVATION_CODES = {"swish": 0, "silu": 0, "relu": 1, "gelu": 2}
 def embed(
     tokens: Ints, positions: Ints, embeddings: Floats, sinusoids: Floats, x: Floats, xq: Bytes, scales: Floats
 ) -> None:
-    """(n) tokens at (n) positions -> their embeddings, and those quantized: x, xq (n, d), scales (n)."""
+    """(n) tokens at (n) positions -> their embeddings x (n, d), and these quantized: xq (n, d), scales (n)."""
     for i in range(tokens.size):
         row, token, position = x[i], embeddings[tokens[i]], sinusoids[positions[i]]
         for j in range(row.size):
@@ -51,8 +52,8 @@ def add_norm(
     xq: Bytes,
     scales: Floats,
 ) -> None:
-    """x <- layer norm of x plus the product, and that quantized: x, xq (n, d), scales (n). `middles` (n): what 0 stood
-    for in the product's rows."""
+    """x <- layer norm of (x + the product), x (n, d), and this quantized: xq (n, d), scales (n). `middles` (n): for
+    each row that was multiplied, the number that its byte 0 stands for."""
     d = x.shape[1]
     column, bias, weight, shift, ones = table[0], table[1], table[2], table[3], table[4]
     for i in range(x.shape[0]):
@@ -76,9 +77,10 @@ def add_norm(
 def activate(
     sums: Ints, sums_scales: Floats, table: Floats, activation: int, yq: Bytes, scales: Floats, middles: Floats
 ) -> None:
-    """The activation, by its code, of the product, quantized between its ends: yq (n, inner), scales, middles (n).
+    """The product -> the activation function of it, by its code in ACTIVATION_CODES, quantized between the row's least
+    and greatest values: yq (n, inner), scales (n), middles (n).
 
-    Of all that is quantized it is the most lopsided; around 0, half of the bytes would hardly be used.
+    Activations are far from symmetric around 0: with symmetric quantization half of the bytes would hardly be used.
     """
     row = np.empty(table.shape[1], np.float32)
     for i in range(sums.shape[0]):
@@ -108,10 +110,11 @@ def rank(
     tops: Floats,
     totals: Floats,
 ) -> None:
-    """Some columns of the vocabulary, from `first` on: of each row the likeliest tokens so far and their logits, the
-    best first, (n, count) both; the largest logit so far, and the sum of all exponentials over its own (n).
+    """Ranks the logits of some columns of the vocabulary, from column `first` on, together with those ranked before.
 
-    Banned tokens are not among the likeliest, but in the sum.
+    Updates, for each row: `tokens` and `logits` (n, count), the likeliest tokens so far and their logits, the best
+    first; `tops` (n), the largest logit so far; `totals` (n), the sum of exp(logit - top) so far. Banned tokens are
+    left out of `tokens`, but counted in `totals`.
     """
     columns, count = biases.size, tokens.shape[1]
     blocks = (columns + _BLOCK - 1) // _BLOCK
@@ -135,7 +138,7 @@ def rank(
             if found <= logits[i, count - 1]:
                 break
             b = 0
-            while largest[b] != found and b < blocks - 1:  # it is there, unless it is nan
+            while largest[b] != found and b < blocks - 1:  # some block has it, unless it is nan
                 b += 1
             j = b * _BLOCK
             while row[j] != found and j < (b + 1) * _BLOCK - 1:

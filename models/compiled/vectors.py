@@ -1,6 +1,6 @@
 """Sums over the width of a head, 16 numbers at a time.
 
-Plain loops would be compiled to vectors as well, but behind checks that take longer than the few vectors of a head.
+LLVM vectorizes plain loops, too, but adds checks that take longer than the few vectors of a head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FLOATS, _HALVES = ir.VectorType(_F32, LANES), ir.VectorType(_I16, LANES)
 
 
 def _load(builder: Any, address: Any, index: Any, kind: ir.VectorType) -> Any:
-    """16 floats, or 16 bfloat16 as floats, from the place `index` on."""
+    """Loads 16 floats, or 16 bfloat16 converted to floats, from index `index` on."""
     size = 4 if kind is _FLOATS else 2
     place = builder.add(address, builder.mul(index, _I64(size)))
     numbers = builder.load(builder.inttoptr(place, kind.as_pointer()), align=size)
@@ -36,7 +36,7 @@ def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
 
 @generated(types.float32, types.int64, types.int64, types.int64)
 def dot_halves(builder: Any, a: Any, b: Any, count: Any) -> Any:
-    """The dot product of so many floats at the address a, a multiple of 16, and as many bfloat16 at the address b."""
+    """The dot product of `count` floats at address a and as many bfloat16 at address b; `count` is a multiple of 16."""
     total = cgutils.alloca_once_value(builder, _FLOATS(None))
     with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
         x, y = _load(builder, a, index, _FLOATS), _load(builder, b, index, _HALVES)
@@ -47,7 +47,8 @@ def dot_halves(builder: Any, a: Any, b: Any, count: Any) -> Any:
 
 @generated(types.void, types.int64, types.float32, types.int64, types.int64)
 def add_halves(builder: Any, out: Any, factor: Any, b: Any, count: Any) -> None:
-    """Adds to so many floats at the address out, a multiple of 16, the factor times the bfloat16 at the address b."""
+    """Adds, to each of `count` floats at address out, the factor times the bfloat16 at address b; `count` is a multiple
+    of 16."""
     everywhere = splat(builder, factor, _FLOATS)
     with cgutils.for_range_slice(builder, _I64(0), count, _I64(LANES), _I64) as (index, _):
         before, number = _load(builder, out, index, _FLOATS), _load(builder, b, index, _HALVES)

@@ -1,7 +1,7 @@
-"""Greedy and beam search, one step at a time, over a batch that sentences enter and leave between any two steps.
+"""Greedy and beam search over a batch, one step at a time. Sentences enter and leave the batch between any two steps.
 
-The model says the likeliest next tokens of every hypothesis of the batch; each sentence then chooses
-(models.engine.search).
+In a step, the model computes the likeliest next tokens of every hypothesis in the batch; then models.engine.search
+chooses the hypotheses with which each sentence continues.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from models.network.interface import Network
 
 K = TypeVar("K", bound=Hashable)
 
-_FEW_ROWS = 16  # whose memory a batch keeps when it is empty
+_FEW_ROWS = 16  # a batch keeps the memory of so many rows when it is empty
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """A translation: target token ids without the end, and the mean log-probability per target token, the end included.
+    """A translation. `tokens`: target token ids, without the end token. `score`: mean log-probability per target token,
+    including the end token.
 
-    Where the length limit forced the end, `finish_reason` is "length", and the end counts as certain.
+    If the length limit forced the end, `finish_reason` is "length", and the end token counts with probability 1.
     """
 
     tokens: tuple[int, ...]
@@ -38,32 +39,32 @@ class Hypothesis:
 
 
 class _Slot(NamedTuple):
-    """A sentence in the batch: the rows of its hypotheses."""
+    """A sentence in the batch. `rows` are the cache's rows of its hypotheses."""
 
     rows: list[int]
     options: DecodingOptions
 
 
 class Batch(Generic[K]):
-    """Sentences that are decoded together, each under a key of the caller's choice."""
+    """Sentences that are decoded together, each under a key that the caller chooses."""
 
     def __init__(self, model: Network, rows: int) -> None:
-        """`rows`: how many hypotheses there is room for."""
+        """`rows`: the most hypotheses in the batch."""
         self._model = model
         self._rows = rows
         self._cache = model.cache(rows)
         self._searches = Searches(rows, LARGEST_BEAM)
-        self._free = list(reversed(range(rows)))  # the first are taken first
-        self._touched = 0  # rows that were taken since the cache was new
+        self._free = list(reversed(range(rows)))  # rows with low numbers are taken first
+        self._touched = 0  # the first so many rows have been used since the cache was made
         self._slots: dict[K, _Slot] = {}
-        self._unrepeating: set[K] = set()  # of these no run of tokens may come twice
-        self._firsts: Ints | None = None  # the first row of each, while nobody enters or leaves
+        self._unrepeating: set[K] = set()  # sentences with no_repeat_ngram
+        self._firsts: Ints | None = None  # the first row of each sentence; None when it has to be computed again
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def enter(self, sentences: Mapping[K, tuple[Sequence[int], DecodingOptions]]) -> None:
-        """Encodes sources, token ids with the end. If it fails, none of them has entered."""
+        """Encodes the sources (token ids including the end token). If this fails, none of the sentences has entered."""
         entering: dict[K, _Slot] = {}
         try:
             for key, (source, options) in sentences.items():
@@ -80,7 +81,7 @@ class Batch(Generic[K]):
         self._firsts = None
 
     def leave(self, keys: Iterable[K]) -> None:
-        """Gives up these sentences, if they are there."""
+        """Removes these sentences, as far as they are in the batch."""
         for key in keys:
             if key in self._slots:
                 self._free += self._slots.pop(key).rows
@@ -89,20 +90,20 @@ class Batch(Generic[K]):
 
     @property
     def is_large(self) -> bool:
-        """Whether it takes the memory of more than a few rows, in use or not. A GPU's is taken for all rows at once."""
+        """Whether the batch has taken the memory of more than a few rows. On a GPU it takes that of all rows."""
         return self._touched > (_FEW_ROWS if self._model.device.type == "cpu" else 0)
 
     def rest(self) -> None:
-        """Gives that memory back. The batch has to be empty."""
-        with suppress(MemoryError, OSError, RuntimeError):  # not even for an empty one: the old one will do
+        """Gives the memory of the rows back. The batch has to be empty."""
+        with suppress(MemoryError, OSError, RuntimeError):  # if there is no memory for a new cache, the old one stays
             self._cache = self._model.cache(self._rows)
             self._free = list(reversed(range(self._rows)))
             self._touched = 0
 
     def step(self, keys: Sequence[K] | None = None) -> dict[K, list[Hypothesis] | ModelError]:
-        """Runs the model once, for all or for some; the outcomes of those that have finished, which have left.
+        """Runs the model once, for all sentences or those of `keys`. Finished sentences leave; returns their outcomes.
 
-        If it fails nothing has changed, and some of them can be tried without the others.
+        If the model fails, nothing has changed, so the caller can try again with fewer sentences.
         """
         firsts, searches = self._first_rows(keys), self._searches
         rows = searches.rows(firsts)
@@ -117,7 +118,7 @@ class Batch(Generic[K]):
 
     def _begin(self, rows: list[int], source: Sequence[int], options: DecodingOptions) -> None:
         cache, config = self._cache, self._model.config
-        longest = min(config.max_length - 1, config.max_position_embeddings)  # transformers counts the start token too
+        longest = min(config.max_length - 1, config.max_position_embeddings)  # max_length counts the start token, too
         limit = min(options.max_length or longest, longest)
         self._touched = max(self._touched, *(row + 1 for row in rows))
         cache.reserve(limit, len(source), kept=self._touched)
@@ -135,7 +136,7 @@ class Batch(Generic[K]):
         return self._firsts
 
     def _bans(self, rows: Ints) -> dict[int, list[int]]:
-        """By index in `rows`, the tokens that would repeat a run of tokens."""
+        """By index in `rows`: the tokens that no_repeat_ngram forbids, because they would repeat an n-gram."""
         if not self._unrepeating:
             return {}
         sizes = {
@@ -168,7 +169,7 @@ class Batch(Generic[K]):
 
 
 def _repeating(tokens: tuple[int, ...], size: int) -> list[int]:
-    """The tokens that would end a run of `size` tokens which is there already."""
+    """The tokens that would complete an n-gram of `size` tokens that `tokens` already contains."""
     if len(tokens) < size - 1:
         return []
     last = tokens[len(tokens) - size + 1 :]

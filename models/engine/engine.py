@@ -1,9 +1,9 @@
-"""Sentences from any thread, decoded by a loaded model in one batch that they enter and leave between any two steps.
+"""The engine decodes sentences from any thread in batches that they enter and leave between any two steps.
 
-Continuous batching, as servers of language models do it (Yu et al. 2022, Orca, https://www.usenix.org/conference/osdi22):
-at every step a lane sweeps (late and cancelled sentences leave), admits (waiting ones enter, as far as there is room
-and it is time) and runs the model once. A lane is one thread with one batch; on a CPU there is one for each core, over
-the same weights.
+This is continuous batching, as in servers of language models (Yu et al. 2022, Orca,
+https://www.usenix.org/conference/osdi22). At every step a lane sweeps (late and cancelled sentences leave), admits
+(waiting sentences enter if there is room and the scheduler lets them), and runs the model once. A lane is one thread
+with one batch. On a CPU there is a lane for each core; all lanes use the same weights.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from models.network.interface import Network
 
 logger = logging.getLogger(__name__)
 
-_PACE = 4  # steps between one entry and the next; encoding sentences one by one takes twice as long as together
+_PACE = 4  # steps between entries, because encoding sentences one by one takes twice as long as together
 _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
 
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """A thread with a batch of its own. `running` is an ordered set; `unwanted` are those of it that were cancelled.
-
-    `since` is when the model was asked for what it does now, None while it is not.
+    """A thread with a batch of its own. `running`, an ordered set, are the sentences in the batch, `unwanted` the
+    cancelled ones among them. `since` is when the running call of the model began, None if none is running.
     """
 
     number: int
@@ -50,7 +49,7 @@ class _Lane:
 
 
 class Engine:
-    """Batches the sentences of all callers. Between `start()` and `close()` no Pending is left without an outcome."""
+    """Batches the sentences of all callers. Every Pending gets an outcome, at the latest when the engine is closed."""
 
     def __init__(
         self,
@@ -60,25 +59,26 @@ class Engine:
         scheduler: Scheduler[Submission] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`scheduler` says which sentences are next, for as many lanes as the settings say on the model's device.
-        Deadlines are on the `clock`."""
+        """`scheduler` chooses the sentences that enter; it has as many lanes as settings.lanes_on(the model's device).
+        Deadlines are times of the `clock`."""
         lanes = settings.lanes_on(model.device)
         self.clock = clock
         self._model, self._settings = model, settings
         if scheduler is None:
             scheduler = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE)
         self._scheduler = scheduler
-        self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and what follows
-        self._closes_at: float | None = None  # on the clock; None while open
-        self._broken = False  # a lane has ended though nobody closed the engine
+        self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and the next fields
+        self._closes_at: float | None = None  # a time of the clock; None while the engine is open
+        self._broken = False  # whether a lane has died without the engine being closed
         self._counts = EngineCounts()
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
         self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
         for lane in self._lanes:
-            # Daemons with an exit handler: a process that forgets to close ends all the same, and not in mid-step.
+            # Daemon threads with an exit handler: a process that forgets to close still ends, but not amid a step.
             lane.thread = threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane.number}", daemon=True)
 
     def start(self) -> None:
+        """Starts the lanes' threads. `close` ends them; so does the end of the process."""
         atexit.register(self.close)
         for lane in self._lanes:
             lane.thread.start()
@@ -92,19 +92,21 @@ class Engine:
         priority: Priority = "interactive",
         group: str | None = None,
     ) -> Pending:
-        """Queues a sentence: source ids with the end. `deadline` is on the clock; `group` is what `cancel` names.
+        """Queues a sentence, given as source token ids including the end token. Returns the hypotheses to come.
 
-        Raises Overloaded when the queue is full, Unavailable when the engine is closing, BadInput for a sentence that
-        is empty, longer than the model's positions, or not of its vocabulary. The Pending fails with DeadlineExceeded,
-        Cancelled, Unavailable, or ModelError where the model itself failed.
+        `deadline` is a time of the clock. `cancel(group)` ends the sentence.
+
+        Raises Overloaded if the queue is full, Unavailable if the engine is not running, BadInput for a sentence that
+        is empty, has more tokens than the model has positions, or has tokens outside its vocabulary. The Pending fails
+        with DeadlineExceeded, Cancelled, Unavailable, or, if the model itself failed, ModelError.
         """
         config = self._model.config
         if not 1 <= len(tokens) <= config.max_position_embeddings:
             raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
-        if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU it would end the process's use of it
+        if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU, CUDA would stop working in this process
             raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
         sentence = Submission(tokens, options, deadline, priority, group, self.clock(), Pending())
-        sentence.pending.set_running_or_notify_cancel()  # it ends by `cancel(group)`, not by Future.cancel()
+        sentence.pending.set_running_or_notify_cancel()  # Future.cancel() has no effect from now on
         with self._changed:
             if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
                 raise Unavailable("The engine is not running. Try again.")
@@ -113,7 +115,7 @@ class Engine:
         return sentence.pending
 
     def cancel(self, group: str) -> int:
-        """Ends what waits or runs under `group`, at the next step; says how many sentences that were."""
+        """Ends the waiting sentences of `group` now, and the running ones at the next step; returns their number."""
         with self._changed:
             waiting = self._scheduler.remove(lambda sentence: sentence.group == group)
             running = 0
@@ -136,18 +138,19 @@ class Engine:
             )
 
     def stalled(self) -> float:
-        """Seconds that the model has been busy with one step, the longest of all lanes; infinite where a lane is lost.
+        """Seconds that the model has been busy with one step, the most of all lanes; infinite if a lane has died.
 
-        It takes no lock, which an engine that hangs might never give back.
+        It takes no lock, because an engine that hangs might hold the lock.
         """
         now = self.clock()
         begun = [since for lane in self._lanes if (since := lane.since) is not None]
         return math.inf if self._broken else max((now - since for since in begun), default=0.0)
 
     def close(self, grace: float = 0.0) -> None:
-        """Takes no more work; what it holds is finished within `grace` seconds or fails with Unavailable.
+        """Stops taking sentences. Those it has are finished within `grace` seconds, or fail with Unavailable.
 
-        A step that does not end soon after is not waited for: its lane is left behind, and does no harm if it returns.
+        If a step does not end within `last_step` seconds after that, its lane is abandoned: `close` does not wait for
+        it, and what it computes is discarded.
         """
         until, last_step = self.clock() + grace, self._settings.last_step
         with self._changed:
@@ -157,7 +160,7 @@ class Engine:
             if lane.thread.is_alive():
                 lane.thread.join(max(0.0, until + last_step - self.clock()))
         if lost := sum(lane.thread.is_alive() for lane in self._lanes):
-            logger.error("%d lanes did not come back from a step within %.0f s", lost, grace + last_step)
+            logger.error("%d lanes did not finish a step within %.0f s and were abandoned", lost, grace + last_step)
             self._abandon()
         atexit.unregister(self.close)
 
@@ -170,14 +173,14 @@ class Engine:
         except BaseException:
             self._broken = True
             raise
-        finally:  # where the engine itself fails, too, nobody shall wait for it
+        finally:  # even if the lane has died of an error, no caller may wait for ever
             with self._changed:
                 self._closes_at = -math.inf
                 self._changed.notify_all()
             self._sweep(lane)
 
     def _turn(self, lane: _Lane) -> bool:
-        """Sweeps, admits, and runs a step; False when the engine is closed and nothing is left."""
+        """Sweeps, admits, and runs a step. Returns False if the engine is closing and no sentence is left."""
         self._sweep(lane)
         entering = self._admit(lane)
         if not lane.running:
@@ -190,7 +193,7 @@ class Engine:
         return True
 
     def _sweep(self, lane: _Lane) -> None:
-        """Ends what is not wanted any more, waiting or running."""
+        """Ends late and cancelled sentences, and, once the time to close has come, all sentences."""
         now = self.clock()
         with self._changed:
             closed = self._closes_at is not None and now >= self._closes_at
@@ -204,7 +207,7 @@ class Engine:
         self._fail(refused, Unavailable, _CLOSING)
 
     def _abandon(self) -> None:
-        """Fails what is held, whatever the lanes are doing with it."""
+        """Fails all sentences, without waiting for the lanes that compute them."""
         with self._changed:
             held = self._scheduler.remove(lambda _: True)
             for lane in self._lanes:
@@ -213,8 +216,8 @@ class Engine:
         self._fail(held, Unavailable, _CLOSING)
 
     def _admit(self, lane: _Lane) -> list[Submission]:
-        """The sentences that enter now. With nothing to run it waits for one to come, or for the engine to close; if
-        the last batch took much memory, not for long."""
+        """The sentences that enter the lane's batch now. If the lane is empty, it waits for a sentence, or for the
+        engine to close; if its batch has taken much memory, it waits `rest_after` seconds at most."""
         with self._changed:
             while not (entering := self._scheduler.admit(lane.number, self.clock())):
                 if lane.running or self._closes_at is not None:
@@ -255,7 +258,8 @@ class Engine:
     def _each_or_halves(
         self, lane: _Lane, sentences: Sequence[Submission], do: Callable[[_Lane, Sequence[Submission]], None]
     ) -> None:
-        """Does it for all of them together. Where the model fails, the halves are tried by themselves."""
+        """Calls `do` with all sentences. If the model fails, calls it with each half, and so on; a sentence with which
+        the model fails alone gets the error."""
         attempts = [sentences]
         while attempts:
             if not (wanted := [sentence for sentence in attempts.pop() if sentence in lane.running]):
@@ -267,7 +271,7 @@ class Engine:
                 self._sweep(lane)
                 half = len(wanted) // 2
                 if half:
-                    logger.warning("%d sentences failed, trying the halves: %s", len(wanted), type(error).__name__)
+                    logger.warning("%d sentences failed, trying each half: %s", len(wanted), type(error).__name__)
                     attempts += [wanted[half:], wanted[:half]]
                 elif self._release(lane, wanted):
                     logger.error("the model failed on %d tokens", len(wanted[0].tokens), exc_info=error)
@@ -276,7 +280,7 @@ class Engine:
                 lane.since = None
 
     def _release(self, lane: _Lane, sentences: Iterable[Submission]) -> list[Submission]:
-        """Takes sentences out of a lane, if they run there. Its own thread calls this, with the lock or for itself."""
+        """Takes sentences out of a lane; returns those that were running there. Only the lane's own thread calls it."""
         with self._changed:
             released = [sentence for sentence in sentences if sentence in lane.running]
             for sentence in released:

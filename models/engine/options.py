@@ -1,4 +1,4 @@
-"""How a sentence is decoded."""
+"""The options of decoding."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 from models.errors import BadInput
 
-LARGEST_BEAM = 64  # twice as many candidates must fit into any vocabulary
-LARGEST_PENALTY = 10.0  # of lengths; with more, ranks would leave the range of float32
+LARGEST_BEAM = 64  # every vocabulary must have twice as many tokens, the candidates of a step
+LARGEST_PENALTY = 10.0  # absolute value of length_penalty; with more, ranks would leave the range of float32
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
     """How a sentence is decoded.
 
-    `beam`: hypotheses kept, 1 is greedy. `nbest`: how many are returned, at most `beam`. `length_penalty`: hypotheses
-    are ranked by the sum of their log-probabilities over their length to this power. `max_length`: most target tokens,
-    the end included; None is the model's own limit. `no_repeat_ngram`: no run of so many tokens comes twice; 0 is off.
+    `beam`: number of hypotheses that the search keeps; 1 is greedy search. `nbest`: number of hypotheses that are
+    returned, at most `beam`. `length_penalty`: hypotheses are ranked by the sum of their log-probabilities divided by
+    (their length to the power of length_penalty). `max_length`: the most target tokens, including the end token; None
+    means the model's own limit. `no_repeat_ngram`: no n-gram of so many tokens occurs twice; 0 turns this off.
     """
 
     beam: int = 1
@@ -26,12 +27,12 @@ class DecodingOptions:
     no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
-        """Raises BadInput for options out of range."""
+        """Raises BadInput for an option out of range."""
         if not 1 <= self.nbest <= self.beam <= LARGEST_BEAM:
             raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) <= {LARGEST_BEAM} does not hold.")
-        if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nor nan
-            raise BadInput(f"options: length_penalty is at most {LARGEST_PENALTY}, not {self.length_penalty}.")
+        if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nan fails this, too
+            raise BadInput(f"options: length_penalty is {self.length_penalty}; at most {LARGEST_PENALTY} was expected.")
         if self.max_length is not None and self.max_length < 1:
-            raise BadInput(f"options: max_length is at least 1, not {self.max_length}.")
+            raise BadInput(f"options: max_length is {self.max_length}; at least 1 was expected.")
         if self.no_repeat_ngram < 0:
-            raise BadInput(f"options: no_repeat_ngram is at least 0, not {self.no_repeat_ngram}.")
+            raise BadInput(f"options: no_repeat_ngram is {self.no_repeat_ngram}; at least 0 was expected.")

@@ -1,10 +1,11 @@
-"""Greedy and beam search of all sentences of a batch: after each step every sentence chooses how it goes on.
+"""Greedy and beam search: after each step, it chooses the hypotheses with which each sentence of a batch continues.
 
-Greedy search takes the likeliest token each time. Beam search keeps the `beam` likeliest hypotheses; it has finished
-when it has as many ended ones, and the likeliest that goes on, ended now, would rank below them all. Results are those
-of transformers' `generate` with early_stopping=False (`_sample` and `_beam_search` of transformers 5).
+Greedy search takes the likeliest token. Beam search keeps the `beam` likeliest hypotheses that have not ended (the
+active ones). A sentence is finished when it has `beam` ended hypotheses and the likeliest active one would rank below
+all of them if it ended now. Results are those of transformers' `generate` with early_stopping=False (`_sample` and
+`_beam_search` of transformers 5).
 
-Compiled by Numba, so that the threads of other lanes need not wait for this one, as they would for Python.
+It is compiled by Numba, because Python code would hold the GIL and stop the threads of other lanes.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from models.compiled.jit import entry, inline
 from models.network.cache import Cache, Doubles, Ints
 
 GOING_ON, FINISHED, FAILED = 0, 1, 2
-NEVER = -1e30  # below any log-probability but those of banned tokens
+NEVER = -1e30  # only the log-probabilities of banned tokens are lower
 
 
 class Searches:
-    """What the sentences in a cache's rows have found. All are arrays over rows (r).
+    """The state of the searches in a cache's rows. All attributes are arrays over rows (r).
 
-    What is a sentence's is at its first row: `members` (r, most) its rows, `beams` how many they are, `widths` how many
-    of its hypotheses go on, `limits` its most target tokens, `penalties` the power of the length. Of a hypothesis that
-    goes on: `totals`, the sum of its log-probabilities, and `said` (r, t), the tokens that its row put at positions,
-    after the start. And in each row there is place for one that has ended: `ranks` (-inf is none), `sums`, `lengths`,
-    `forced`, `texts` (r, t).
+    Of each sentence, at its first row: `members` (r, most), its rows; `beams`, their number; `widths`, the number of
+    its active hypotheses; `limits`, its most target tokens; `penalties`, its length penalty. Of each active hypothesis,
+    at its row: `totals`, the sum of its log-probabilities; `said` (r, t), the token that this row chose for each
+    position after the start. Each row also has room for one ended hypothesis: `ranks` (-inf if there is none), `sums`
+    of log-probabilities, `lengths`, `forced` (whether the limit forced the end), and its tokens, `texts` (r, t).
     """
 
     def __init__(self, rows: int, most: int) -> None:
@@ -48,13 +49,13 @@ class Searches:
         self.texts: Ints = np.zeros((rows, 0), np.int32)
 
     def reserve(self, targets: int) -> None:
-        """Makes room for so many positions; what is there stays."""
+        """Makes room for `targets` positions; the content is kept."""
         missing = targets - self.said.shape[1]
         if missing > 0:
             self.said, self.texts = (np.pad(each, ((0, 0), (0, missing))) for each in (self.said, self.texts))
 
     def begin(self, rows: list[int], limit: int, penalty: float) -> None:
-        """A new sentence in these rows, of which the first goes on."""
+        """Begins the search of a new sentence in these rows; the first row is its active hypothesis."""
         first = rows[0]
         self.members[first, : len(rows)] = rows
         self.beams[first], self.limits[first], self.penalties[first] = len(rows), limit, penalty
@@ -62,14 +63,15 @@ class Searches:
         self.ranks[rows], self.lengths[rows] = -np.inf, 0
 
     def rows(self, firsts: Ints) -> Ints:
-        """The rows of the hypotheses that go on, sentence by sentence."""
+        """The rows of the active hypotheses, sentence by sentence."""
         rows = np.empty(int(self.widths[firsts].sum()), np.int32)
         _rows(firsts, self.widths, self.members, rows)
         return rows
 
     def choose(self, firsts: Ints, tokens: Ints, scores: Doubles, end: int, cache: Cache) -> NDArray[np.int8]:
-        """Goes on with the best candidates: of each of `rows(firsts)` the likeliest next tokens and their
-        log-probabilities, twice (n, count). Says of each sentence whether it is GOING_ON, FINISHED, or FAILED for nan.
+        """Continues the sentences with the best candidates. `tokens` and `scores` (n, count) are the likeliest next
+        tokens of each of `rows(firsts)`, and their log-probabilities. Returns the state of each sentence: GOING_ON,
+        FINISHED, or FAILED if a log-probability is nan.
         """
         states = np.empty(len(firsts), np.int8)
         _choose(
@@ -85,14 +87,14 @@ class Searches:
         return states
 
     def hypothesis(self, row: int, cache: Cache) -> tuple[int, ...]:
-        """The tokens so far of one that goes on."""
+        """The tokens so far of an active hypothesis."""
         so_far = np.arange(1, cache.positions[row] + 1)
         return tuple(self.said[cache.paths[row, so_far], so_far].tolist())
 
     def ended(self, first: int, count: int) -> list[tuple[tuple[int, ...], float, bool]]:
-        """The best ended hypotheses of a sentence, the best first: tokens, score, and whether the end was forced.
+        """The `count` best ended hypotheses of a sentence, the best first: (tokens, score, whether the end was forced).
 
-        Tokens are without the end; the score is the mean log-probability per token, the end included.
+        Tokens exclude the end token; the score is the mean log-probability per token, including the end token.
         """
         rows = self.members[first, : self.beams[first]]
         found = [row for row in rows[np.argsort(-self.ranks[rows], kind="stable")].tolist() if self.lengths[row]]
@@ -138,9 +140,9 @@ def _choose(
     for s in range(firsts.size):
         first = firsts[s]
         rows, beam, width = members[first], beams[first], widths[first]
-        length = positions[first] + 1  # of a hypothesis with the token that is chosen now
-        kept = 2 * beam if beam > 1 else 1  # where `beam` of them end, as many go on
-        if length == limits[first]:  # of one token, which is the end
+        length = positions[first] + 1  # tokens of a hypothesis, including the one that is chosen now
+        kept = 2 * beam if beam > 1 else 1  # even if `beam` of them end, `beam` are left to continue
+        if length == limits[first]:  # the limit is one token, which is the end
             _file(rows[:beam], first, 0.0, 1, 1.0, True, ended, paths)
             states[s] = FINISHED
             n += width
@@ -168,7 +170,7 @@ def _choose(
         going_on = 0
         for c in range(found):
             if chosen[c] == end:
-                if c < beam:  # those after them are only reserves
+                if c < beam:  # the other candidates only replace ended ones
                     _file(rows[:beam], rows[parents[c]], best[c], length, penalties[first], False, ended, paths)
             elif going_on < beam:
                 best[going_on], parents[going_on], chosen[going_on] = best[c], parents[c], chosen[c]
@@ -189,7 +191,7 @@ def _choose(
             last[row], positions[row], totals[row] = chosen[i], length, best[i]
         widths[first] = going_on
         states[s] = GOING_ON
-        if length + 1 == limits[first]:  # the end is forced, and counts as certain
+        if length + 1 == limits[first]:  # the end is forced, with probability 1
             for i in range(going_on):
                 _file(rows[:beam], rows[i], best[i], length + 1, penalties[first], True, ended, paths)
             states[s] = FINISHED
@@ -199,7 +201,7 @@ def _choose(
 def _file(
     rows: Ints, row: int, total: float, length: int, penalty: float, is_forced: bool, ended: Any, paths: Ints
 ) -> None:
-    """Keeps the hypothesis of a row, which has ended with `length` tokens, if it ranks among the best."""
+    """Records the hypothesis of `row`, which has ended with `length` tokens, if it ranks among the best of `rows`."""
     ranks, sums, lengths, forced, texts, said = ended
     rank = total / float(length) ** penalty
     place = rows[0]

@@ -1,4 +1,4 @@
-"""What an engine counts. It knows no tensors, so it can be imported without torch."""
+"""Counts the work of an engine. It can be imported without torch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ BATCH_SIZES = tuple(2**power for power in range(10))  # sentences: 1 to 512
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine has done since its start, and what it is at now. Those of several engines can be added.
+    """What an engine has done since its start, and its state now. The stats of several engines can be added.
 
-    Since the start. `batches`: steps run, by the sentences in their batch: at most 1, at most 2, 4, ... (BATCH_SIZES),
-    and more. `batch_sentences`, `batch_tokens`: the sentences in a batch, and what it held of the token budget (source
-    tokens x hypotheses, models.engine.scheduler.cost), each summed over all steps. `finished`, `failed`: sentences;
-    `source_tokens` of those finished, with their ends, and `target_tokens` of the best hypothesis of each, without.
+    Since the start. `batches`: number of steps by the number of sentences in the batch: at most 1, at most 2, 4, ...
+    (BATCH_SIZES), and more. `batch_sentences`, `batch_tokens`: the sentences in a batch, and its part of the token
+    budget (source tokens x hypotheses, models.engine.scheduler.cost), each summed over all steps. `finished`, `failed`:
+    number of sentences. `source_tokens`: source tokens of finished sentences, including end tokens. `target_tokens`:
+    target tokens of their best hypotheses, excluding end tokens.
 
-    Now. `waiting`, `running`: sentences; `running_tokens`: what these hold of the budget. `lanes`: batches, 0 when
-    closed, each with `token_budget`.
+    Now. `waiting`, `running`: number of sentences. `running_tokens`: what the running sentences take of the token
+    budget. `lanes`: number of lanes, 0 if the engine is closed. `token_budget`: that of each lane.
     """
 
     batches: tuple[int, ...] = (0,) * (len(BATCH_SIZES) + 1)
@@ -36,11 +37,13 @@ class EngineStats:
 
     @property
     def steps(self) -> int:
+        """The number of steps since the start."""
         return sum(self.batches)
 
     @property
     def occupancy(self) -> float:
-        """The share of all lanes' budget that is held now, 0 to 1: a sentence alone may take more than the budget."""
+        """The share of all lanes' budget that running sentences take, 0 to 1; more counts as 1, because a sentence that
+        is alone may exceed the budget."""
         capacity = self.lanes * self.token_budget
         return min(1.0, self.running_tokens / capacity) if capacity else 0.0
 
@@ -62,7 +65,7 @@ class EngineStats:
 
 
 class EngineCounts:
-    """What an engine has done since its start, as in EngineStats. Whoever calls anything of this holds its lock."""
+    """Counts what an engine has done since its start, as in EngineStats. All callers hold the engine's lock."""
 
     def __init__(self) -> None:
         self.failed = 0
@@ -71,19 +74,19 @@ class EngineCounts:
         self._finished = self._source_tokens = self._target_tokens = 0
 
     def add_step(self, sentences: int, tokens: int) -> None:
-        """A step of a batch of so many sentences, which held so many tokens of its budget."""
-        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # the power of 2 that is no less
+        """Counts a step with a batch of `sentences`, which takes `tokens` of the budget."""
+        self._batches[min((sentences - 1).bit_length(), len(BATCH_SIZES))] += 1  # log2 of the size, rounded up
         self._batch_sentences += sentences
         self._batch_tokens += tokens
 
     def add_finished(self, source_tokens: int, target_tokens: int) -> None:
-        """A sentence that has a translation."""
+        """Counts a sentence that has been translated."""
         self._finished += 1
         self._source_tokens += source_tokens
         self._target_tokens += target_tokens
 
     def stats(self, **now: int) -> EngineStats:
-        """All of it, with what the engine is at `now`."""
+        """The counts as EngineStats; `now` are the fields that describe the engine's state now."""
         return EngineStats(
             batches=tuple(self._batches),
             batch_sentences=self._batch_sentences,

@@ -1,4 +1,4 @@
-"""A sentence that was handed to an engine, and what becomes of it."""
+"""A sentence that was submitted to an engine, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.engine.scheduler import Priority
 
 @dataclass(frozen=True, slots=True)
 class SentenceTimings:
-    """Seconds that a sentence waited until it entered a batch, was encoded, and decoded, among others, until it was
-    done."""
+    """Seconds that a sentence waited to enter a batch (`wait`), was encoded (`prefill`), and was decoded (`decode`),
+    together with other sentences."""
 
     wait: float = 0.0
     prefill: float = 0.0
@@ -22,14 +22,14 @@ class SentenceTimings:
 
 
 class Pending(Future[list[Hypothesis]]):
-    """The hypotheses to come, best first; `timings` is set before they are."""
+    """A future of the hypotheses, the best first. When they are there, `timings` is set, too."""
 
     timings = SentenceTimings()
 
 
 @dataclass(eq=False, slots=True)
 class Submission:
-    """What the scheduler looks at, and what a lane notes of it. Times are on the engine's clock."""
+    """A sentence in an engine, as the scheduler and the lanes see it. Times are those of the engine's clock."""
 
     tokens: Sequence[int]
     options: DecodingOptions
@@ -39,7 +39,7 @@ class Submission:
     submitted: float
     pending: Pending
     began: float = 0.0  # when it entered a batch
-    encoded: float = 0.0
+    encoded: float = 0.0  # when its source had been encoded
 
     @property
     def beam(self) -> int:

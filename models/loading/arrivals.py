@@ -1,4 +1,4 @@
-"""Models on their way into memory: how many callers wait for each, and which is fetched and loaded next."""
+"""Models that are being fetched and loaded: how many callers wait for each, and which comes next."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from models.loading.instance import F, Instance, M
 
 
 class Arrivals(Generic[M, F]):
-    """First come, first loaded. Whoever calls anything of this holds the `lock`."""
+    """The queue of models to fetch and load, first come, first served. Callers of any method hold the `lock`."""
 
     def __init__(self, lock: threading.Lock, residents: Residents[Instance[M, F]], clock: Callable[[], float]) -> None:
         self.failed = FailedLoads(clock)
-        self.in_hand: Instance[M, F] | None = None  # what is being loaded
+        self.in_hand: Instance[M, F] | None = None  # the instance that is being loaded
         self.is_closed = False
-        self.loads = self.failures = 0  # since the start
+        self.loads = self.failures = 0  # counted since the start
         self._lock, self._residents = lock, residents
         self._to_fetch_or_closing = threading.Condition(lock)
         self._to_load_or_close = threading.Condition(lock)
-        self._coming: dict[Instance[M, F], None] = {}  # not in memory yet, in the order they came
-        self._expected: dict[str, Instance[M, F]] = {}  # of these, what new callers wait for
+        self._coming: dict[Instance[M, F], None] = {}  # not in memory yet, in order of arrival
+        self._expected: dict[str, Instance[M, F]] = {}  # by name, the one of these that new callers wait for
         self._to_fetch: deque[Instance[M, F]] = deque()
-        self._sizes: dict[str, int] = {}  # bytes of what was ever loaded
+        self._sizes: dict[str, int] = {}  # bytes of each model that was ever loaded
 
     def __len__(self) -> int:
         return len(self._coming)
@@ -37,11 +37,11 @@ class Arrivals(Generic[M, F]):
 
     @property
     def waiters(self) -> int:
-        """How many callers wait."""
+        """How many callers wait for models."""
         return sum(each.waiters for each in self._coming)
 
     def expect(self, name: str) -> Instance[M, F]:
-        """What a new caller waits for: what is on its way already, or else begins to be."""
+        """The instance that a new caller of a model waits for. If none is coming, a new one is queued."""
         if (coming := self._expected.get(name)) is None:
             coming = self._expected[name] = Instance(name, threading.Condition(self._lock))
             self._coming[coming] = None
@@ -50,24 +50,25 @@ class Arrivals(Generic[M, F]):
         return coming
 
     def forget(self, name: str) -> None:
-        """What is known of a model, or on its way, since the name may mean another one from now on."""
+        """Forgets all that is known of a name, because it may mean another model from now on."""
         self._expected.pop(name, None)
         self.failed.forget(name)
         self._sizes.pop(name, None)
 
     def size(self, name: str) -> int | None:
-        """Bytes that the model took when it was loaded before."""
+        """Bytes that the model took when it was last loaded; None if it never was."""
         return self._sizes.get(name)
 
     def fail(self, instance: Instance[M, F], error: ModelError) -> None:
-        """Gives up an instance: callers that wait for it get the error, and so do new ones for a while."""
+        """Gives up an instance. Callers that wait for it get the error; for a while, so do new callers."""
         self.failures += 1
         if self._is_expected(instance):
             self.failed.add(instance.name, error)
         self._turn_away(instance, error)
 
     def serve(self, instance: Instance[M, F], size: int) -> None:
-        """Puts an instance into service. If its model was dropped or refreshed meanwhile, only its waiters get it."""
+        """Puts a loaded instance of `size` bytes into service. If its model was dropped or refreshed meanwhile, only
+        the callers that wait for it get it."""
         self.loads += 1
         instance.size = size
         if self._is_expected(instance):
@@ -79,14 +80,14 @@ class Arrivals(Generic[M, F]):
         self._settle(instance)
 
     def make_room(self) -> None:
-        """Takes out of service what has to go for the next load, and tells the loading thread that it may have work."""
+        """Takes models out of service to make room for the next load, and wakes the loading thread."""
         if self.in_hand is None:
             coming = self._next()
             self._residents.make_room(0 if coming is None else coming.size)
             self._to_load_or_close.notify()
 
     def next_to_fetch(self) -> Instance[M, F] | None:
-        """Waits until there is one to fetch; None when all is closed."""
+        """Waits for an instance to fetch; None after `close`."""
         while not self.is_closed:
             while self._to_fetch:
                 instance = self._to_fetch.popleft()
@@ -97,7 +98,7 @@ class Arrivals(Generic[M, F]):
         return None
 
     def next_to_load_or_close(self) -> Instance[M, F] | None:
-        """Waits until there is one to load, which is then `in_hand`, or one to close; None when all is closed."""
+        """Waits for an instance to load, which is then `in_hand`, or one to close; None after `close`."""
         while not self.is_closed:
             self.make_room()
             if (idle := self._residents.pop_idle()) is not None:
@@ -110,7 +111,8 @@ class Arrivals(Generic[M, F]):
         return None
 
     def close(self, error: ModelError) -> list[Instance[M, F]]:
-        """Ends all waiting with the error. Returns what was fetched and is not in hand, which is to be released."""
+        """Ends all waiting with the error. Returns the fetched instances that the caller has to release: all but the
+        one in hand."""
         self.is_closed = True
         fetched = [each for each in self._coming if each.is_fetched and each is not self.in_hand]
         for each in list(self._coming):
@@ -120,7 +122,7 @@ class Arrivals(Generic[M, F]):
         return fetched
 
     def _next(self) -> Instance[M, F] | None:
-        """What is to be loaded next. Turns away what nobody waits for any more, and what there can be no room for."""
+        """The instance to load next. Gives up those that no caller waits for any more, and those that are too large."""
         for each in [each for each in self._coming if each.is_fetched]:
             if not each.waiters:
                 self._turn_away(each)
@@ -131,15 +133,15 @@ class Arrivals(Generic[M, F]):
         return None
 
     def _is_expected(self, instance: Instance[M, F]) -> bool:
-        """Whether it is what new callers of its name wait for."""
+        """Whether new callers of its name wait for this instance."""
         return self._expected.get(instance.name) is instance
 
     def _turn_away(self, instance: Instance[M, F], error: ModelError | None = None) -> None:
         self._settle(instance, error)
-        self._residents.dismiss(instance)  # for what was fetched to be released
+        self._residents.dismiss(instance)  # the loading thread then releases what was fetched
 
     def _settle(self, instance: Instance[M, F], error: ModelError | None = None) -> None:
-        """Ends the way of an instance, and tells those who wait for it."""
+        """Takes an instance off the queue, and wakes the callers that wait for it."""
         del self._coming[instance]
         if self._is_expected(instance):
             del self._expected[instance.name]

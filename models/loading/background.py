@@ -1,4 +1,4 @@
-"""Work that can wait: threads that translate have a higher priority."""
+"""Runs work at a lower priority than the threads that translate."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from functools import cache
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-NICENESS = 10  # gives a tenth of the processor's time where others want it, too
+NICENESS = 10  # a thread gets about a tenth of the processor's time that a thread of niceness 0 gets
 
 T = TypeVar("T")
 
 
 def lower_priority() -> None:
-    """Lowers the priority of this thread, and of those that it starts, for good: raising it again takes privileges.
-    Only on Linux, where each thread has a priority of its own (nice(2))."""
+    """Lowers the priority of this thread, and of the threads that it starts, for good: raising it again would take
+    privileges. Does nothing except on Linux, where each thread has a priority of its own (nice(2))."""
     if sys.platform == "linux":
         os.nice(NICENESS)
 
 
 def in_background(work: Callable[[], T]) -> T:
-    """Does the work in a thread of a lower priority, and returns or raises what it does. The caller keeps its own
-    priority, and so do threads that the caller starts. The end of the process does not wait for the work.
+    """Calls `work` in a thread of lower priority; returns its result or raises its exception. The priority of the
+    caller, and of threads that the caller starts, stays. The end of the process does not wait for the work.
 
-    All work is done by the same thread, one after the other: each thread has a heap of its own (malloc(3), arenas), so
-    the memory that loading one model leaves behind is taken by the next.
+    One thread does all work, one after the other. Because each thread has a heap of its own (malloc(3), arenas), the
+    memory that is left over from loading one model is used for the next.
     """
     return _begin(work).result()
 
@@ -56,6 +56,6 @@ def _do_all(works: SimpleQueue[Any]) -> None:
 def _do(work: Callable[[], T], outcome: Future[T]) -> None:
     try:
         outcome.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - for whoever waits for it
+    except BaseException as error:  # noqa: BLE001 - the waiting caller gets it
         outcome.set_exception(error)
-        del outcome  # or they would hold each other, and what was half made
+        del outcome  # otherwise the error's traceback and the future would refer to each other, and stay in memory

@@ -1,4 +1,4 @@
-"""Which models stay in memory, and which go to make room. Plain Python: no threads, no locks, no clock."""
+"""Decides which models stay in memory and which are evicted. No threads, no locks, no clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Evictable(Protocol):
-    """What eviction looks at. A model that is idle may be closed."""
+    """A model, as far as eviction needs it. It may be closed while `is_idle`. `bytes` is the memory that it takes."""
 
     @property
     def name(self) -> str: ...
@@ -23,15 +23,15 @@ E = TypeVar("E", bound=Evictable)
 
 
 class Residents(Generic[E]):
-    """The models in a memory of `budget` bytes: at most one of each name is in service, which is what new callers get;
-    others leave, which is to be closed as soon as they are idle.
+    """The models in a memory of `budget` bytes. At most one model of each name is in service: new callers get it. The
+    others are leaving: they are closed as soon as they are idle.
 
-    Iteration is over those in service, the least recently used first, then over those that leave.
+    Iteration is over the models in service, the least recently used first, then over the leaving ones.
     """
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self.evictions = 0  # since the start
+        self.evictions = 0  # number since the start
         self._serving: OrderedDict[str, E] = OrderedDict()  # least recently used first
         self._leaving: list[E] = []
         self._kept: set[str] = set()
@@ -45,32 +45,32 @@ class Residents(Generic[E]):
 
     @property
     def serving(self) -> tuple[E, ...]:
-        """Those in service, the least recently used first."""
+        """The models in service, the least recently used first."""
         return tuple(self._serving.values())
 
     @property
     def bytes(self) -> int:
-        """What all take, in service or not."""
+        """Bytes of all models, in service or leaving."""
         return sum(each.bytes for each in self)
 
     @property
     def kept_bytes(self) -> int:
-        """What those in service take that never go to make room."""
+        """Bytes of the models in service that are never evicted."""
         return sum(each.bytes for each in self._serving.values() if each.name in self._kept)
 
     @property
     def has_to_shrink(self) -> bool:
-        """Whether models have to be closed as soon as they are idle: because they leave, or the budget is exceeded."""
+        """Whether there are models to close as soon as they are idle: some are leaving, or the budget is exceeded."""
         return bool(self._leaving) or self.bytes > self.budget
 
     def find(self, name: str) -> E | None:
-        """The model in service, which from now on is the most recently used one."""
+        """The model of this name in service, or None. It becomes the most recently used one."""
         if (found := self._serving.get(name)) is not None:
             self._serving.move_to_end(name)
         return found
 
     def serve(self, model: E) -> None:
-        """Puts a model into service, the most recently used one, in place of what was there of its name."""
+        """Puts a model into service, as the most recently used one. It replaces the model of its name, if any."""
         self.retire(model.name)
         self._serving[model.name] = model
 
@@ -80,21 +80,23 @@ class Residents(Generic[E]):
             self._leaving.append(self._serving.pop(name))
 
     def dismiss(self, model: E) -> None:
-        """Lets a model leave that is not in service."""
+        """Adds a model that is not in service to the leaving ones."""
         self._leaving.append(model)
 
     def keep(self, name: str) -> None:
-        """From now on what is in service under this name never goes to make room."""
+        """From now on, models of this name are not evicted."""
         self._kept.add(name)
 
     def unkeep(self, name: str) -> None:
+        """From now on, models of this name may be evicted again."""
         self._kept.discard(name)
 
     def make_room(self, size: int) -> None:
-        """Takes as many out of service as have to go for a model of `size` bytes, those that are idle and not kept, the
-        least recently used first; none if all of them would not be enough. What exceeds the budget goes anyway.
+        """Evicts models until one of `size` bytes fits: idle ones that are not kept, the least recently used first.
+
+        If evicting all of these would not be enough, none is evicted, except as far as the budget is exceeded already.
         """
-        free = self.budget - sum(each.bytes for each in self._serving.values())  # as soon as all others have left
+        free = self.budget - sum(each.bytes for each in self._serving.values())  # once the leaving ones are closed
         idle = [each for each in self._serving.values() if each.is_idle and each.name not in self._kept]
         if free + sum(each.bytes for each in idle) < size:
             size = 0
@@ -106,18 +108,18 @@ class Residents(Generic[E]):
             free += each.bytes
 
     def has_room(self, size: int) -> bool:
-        """Whether a model of `size` bytes fits beside all that is still there."""
+        """Whether a model of `size` bytes fits beside all models that are still in memory."""
         return size <= self.budget - self.bytes
 
     def pop_idle(self) -> E | None:
-        """One that leaves and is idle, to be closed; it is counted no more."""
+        """Removes and returns a leaving model that is idle, for the caller to close; None if there is none."""
         idle = next((each for each in self._leaving if each.is_idle), None)
         if idle is not None:
             self._leaving.remove(idle)
         return idle
 
     def clear(self) -> list[E]:
-        """All of them, which are to be closed."""
+        """Removes and returns all models, for the caller to close."""
         gone = list(self)
         self._serving.clear()
         self._leaving.clear()

@@ -1,4 +1,4 @@
-"""How much memory a model takes, from what its files say: known before it is loaded, and as true afterwards."""
+"""Computes from a model's files how much memory it takes, before it is loaded."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from models.network.config import MarianConfig
 from models.network.marian import Marian
 from models.network.precision import choose
 
-# Measured, of a process that loads many models.
+# Measured in a process that loads many models.
 _TOKENIZER = {"source.spm": 3, "target.spm": 3, "vocab.json": 8, "target_vocab.json": 8}  # times the file's size
-_HEAP = 1.1  # what lies between weights while models come and go, as a part of them
-_MODULES = 2_000_000  # bytes of what Python and torch keep of a model beside its weights
-_LANE = 300_000  # bytes of a thread, and of what it notes while it searches
-_POSITIONS = 128  # of hypotheses in a small batch, of which there are keys and values
+_HEAP = 1.1  # times the weights: memory between them is lost to fragmentation while models come and go
+_MODULES = 2_000_000  # bytes of the Python and torch objects of a model, without its weights
+_LANE = 300_000  # bytes of a lane's thread, and of its search
+_POSITIONS = 128  # positions of all hypotheses of a small batch, whose keys and values the cache has
 
 
 def footprint(
     directory: Path, *, device: str = "cpu", precision: str = "auto", settings: EngineSettings | None = None
 ) -> int:
-    """Bytes of the device's memory that the model of a directory takes once it is loaded, and has little to do.
+    """Bytes of the device's memory that the model of a directory takes when it is loaded and has little to do.
 
-    On a CPU that is all of a LocalTranslator: the tokenizer, and its lanes with small batches, too. A large batch takes
-    more for as long as it lasts. Raises UnknownModel for a configuration that cannot be read, and BadInput for a
-    precision that the device does not have.
+    On a CPU this is the memory of the whole LocalTranslator, including the tokenizer, and lanes with small batches. A
+    large batch takes more while it lasts. Raises UnknownModel for a configuration that cannot be read, and BadInput for
+    a precision that the device does not have.
     """
     precision = choose(precision, device)
     config = MarianConfig.load(directory)
@@ -35,7 +35,7 @@ def footprint(
     if precision == "int8":
         from models.network import quantize
 
-        weights, width = quantize.size(marian), 2  # of a key's or value's number
+        weights, width = quantize.size(marian), 2  # bytes of a number in keys and values
     else:
         width = getattr(torch, precision).itemsize
         weights = width * sum(tensor.numel() for tensor in (*marian.parameters(), *marian.buffers()))

@@ -8,10 +8,10 @@ from functools import cache
 
 
 def trim() -> None:
-    """Gives back to the system what was freed: malloc_trim(3), where the C library is glibc.
+    """Returns freed memory to the operating system with malloc_trim(3), if the C library is glibc.
 
-    By itself glibc keeps what was freed between what is still in use. Meanwhile, threads that need memory may have to
-    wait for some milliseconds.
+    By itself glibc keeps freed memory that lies between memory in use. While this runs, threads that allocate memory
+    may have to wait for some milliseconds.
     """
     if (malloc_trim := _malloc_trim()) is not None:
         malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A model on its way into memory, in it, or on its way out."""
+"""One load of a model, from the first request for it until it is closed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Loadable(Protocol):
 
 
 class Fetched(Protocol):
-    """A model on this machine's disk, such as models.store.diskcache.Held. It is there until `release`."""
+    """A model on this machine's disk, such as models.store.diskcache.Held. It stays there until `release`."""
 
     def release(self) -> None: ...
 
@@ -37,9 +37,9 @@ F = TypeVar("F", bound=Fetched)
 
 @dataclass(eq=False, slots=True)
 class Instance(Generic[M, F]):
-    """One load of a model, from when it is asked for until it is closed, and how many callers wait for it or use it.
+    """One load of a model. `waiters`: callers that wait until it is loaded. `users`: callers that use it.
 
-    `settled` is notified when it is in memory, or has an `error`. Until then, `size` in bytes is an estimate.
+    `settled` is notified when the model is in memory, or has an `error`. Until then, `size` (bytes) is an estimate.
     """
 
     name: str
@@ -58,5 +58,5 @@ class Instance(Generic[M, F]):
 
     @property
     def bytes(self) -> int:
-        """What it takes of memory now."""
+        """Bytes of memory that it takes now."""
         return 0 if self.model is None else self.size

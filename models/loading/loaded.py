@@ -1,12 +1,12 @@
 """The models in a process's memory, up to a budget of bytes.
 
-Plain Python: what a model is, and where it comes from, is its caller's affair. It is loaded and closed by threads of
-their own (models.loading.threads), and never under the lock that `use` takes.
+The caller passes functions that fetch and load a model; this module does not know what a model is. Models are loaded
+and closed by separate threads (models.loading.threads), which do not hold the lock of `use` meanwhile.
 
-A model that is asked for and not there waits its turn (models.loading.arrivals): first come, first loaded, and all that
-ask for it meanwhile are served by that one load. Where there is no room, the least recently used go
-(models.loading.eviction), of those that are idle and not kept. Nobody is overtaken: a large model that waits for room
-is not kept from it by small ones behind it.
+If a caller asks for a model that is not in memory, the model is queued (models.loading.arrivals): first come, first
+loaded. One load serves all callers that ask for the model meanwhile. If there is no room, the least recently used of
+the models that are idle and not kept are evicted (models.loading.eviction). If the next model does not fit yet, no
+other is loaded, so that small models cannot starve a large one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLOSING = "The models are being closed. Try again."
 
 
 class InMemory(NamedTuple):
-    """A model that new work gets."""
+    """A model in memory that is in service. `bytes` is the memory that it takes."""
 
     name: str
     version: str
@@ -42,8 +42,9 @@ class InMemory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LoadedStats:
-    """Since the start: uses that found their model in memory, and that did not; loads, those that failed, and seconds
-    that they took; models that went to make room. Now: callers that wait, bytes of what is in memory, and the budget.
+    """Since the start: `hits` and `misses`, uses that found their model in memory, or did not; `loads` and `failures`,
+    loads that succeeded, and fetches or loads that failed; `loading`, seconds that loads took; `evictions`, models that
+    were evicted. Now: `waiting`, callers that wait for models; `bytes`, the memory of all models; `budget`, its limit.
     """
 
     hits: int
@@ -58,7 +59,7 @@ class LoadedStats:
 
 
 class LoadedModels(Generic[M, F]):
-    """Thread-safe. From `close` on, all that asks for a model raises Unavailable."""
+    """The models in memory. Thread-safe. After `close`, every call that asks for a model raises Unavailable."""
 
     def __init__(
         self,
@@ -72,16 +73,16 @@ class LoadedModels(Generic[M, F]):
         named: int = NAMED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`fetch(name)` brings a model to this machine, up to `fetching` at once; `load(name, fetched)` loads and warms
-        it, one at a time. Both may take long, and raise ModelError. What was fetched is released when its model has
-        been closed, or was not loaded.
+        """`fetch(name)` brings a model to this machine's disk; up to `fetching` calls run at once.
+        `load(name, fetched)` loads it and warms it up; one call runs at a time. Both may take long, and raise
+        ModelError. What was fetched is released when its model has been closed, or could not be loaded.
 
-        `budget`: bytes that models may take; `estimate(name, fetched)` says of one that was never loaded how many it
-        will. While it is loaded it may take more. `waiting`: callers that may wait for loads at once. `named`: models
-        whose work is told apart (models.loading.work).
+        `budget`: bytes of memory that models may take. `estimate(name, fetched)`: bytes that a model will take which
+        was never loaded before; while it is being loaded it may take more. `waiting`: the most callers that may wait
+        for loads at once. `named`: the most models whose work is counted by name (models.loading.work).
         """
         self._most_waiting, self._clock = waiting, clock
-        self._lock = threading.Lock()  # guards what follows, but for the work done
+        self._lock = threading.Lock()  # guards the next fields, except the work done
         self._residents: Residents[Instance[M, F]] = Residents(budget)
         self._arrivals: Arrivals[M, F] = Arrivals(self._lock, self._residents, clock)
         self._hits = self._misses = 0
@@ -99,12 +100,13 @@ class LoadedModels(Generic[M, F]):
 
     @contextmanager
     def use(self, name: str, deadline: float) -> Iterator[M]:
-        """The model: at once where it is in memory, else when it is loaded. It is not unloaded inside of the `with`.
+        """The model, which stays in memory inside the `with`. If it is not in memory, the call waits for it to be
+        loaded, until `deadline` (a time.monotonic()) at the latest.
 
-        Raises, at `deadline` (a time.monotonic()) at the latest, Overloaded where too many wait already, or where all
-        memory is held by models with work in flight; DeadlineExceeded; Unavailable when closing, or for a model that
-        the budget has no room for; and what fetching or loading it raised, which is remembered for some seconds, in
-        which nobody tries again.
+        Raises Overloaded if too many callers wait already, or if all memory is taken by models that are in use;
+        DeadlineExceeded; Unavailable if the models are being closed, or if the model is larger than the budget allows;
+        and what fetching or loading it raised. Such an error is remembered for some seconds, in which the model is not
+        tried again.
         """
         used = self._take(name, deadline)
         try:
@@ -116,7 +118,7 @@ class LoadedModels(Generic[M, F]):
                 self._give_back(used)
 
     def keep(self, name: str) -> None:
-        """Loads a model now, if it is not there, and never lets it go to make room. Raises what loading it raised."""
+        """Loads a model now, if it is not in memory, and exempts it from eviction. Raises what loading it raised."""
         with self._lock:
             self._residents.keep(name)
             try:
@@ -127,15 +129,16 @@ class LoadedModels(Generic[M, F]):
                 raise
 
     def refresh(self, name: str) -> None:
-        """Loads a model anew, for what it is now. Until it is there the old one serves, and is then closed as soon as
-        nobody uses it; both need room at once. Raises what loading it raised: then the old one goes on serving.
+        """Fetches and loads a model again, because it may have changed. Until the new one is loaded, the old one stays
+        in service; both must fit into memory. Then the old one is closed as soon as nobody uses it. Raises what loading
+        raised; in that case the old one stays in service.
         """
         with self._lock:
             self._arrivals.forget(name)
             self._give_back(self._bring(name, math.inf))
 
     def drop(self, name: str) -> None:
-        """Does not keep a model any more, and closes it as soon as nobody uses it or waits for it."""
+        """Undoes `keep`, and closes the model as soon as nobody uses it or waits for it."""
         with self._lock:
             self._arrivals.forget(name)
             self._residents.unkeep(name)
@@ -143,17 +146,17 @@ class LoadedModels(Generic[M, F]):
             self._arrivals.make_room()
 
     def loaded(self) -> tuple[InMemory, ...]:
-        """What new work finds in memory, the least recently used first."""
+        """The models in service, the least recently used first."""
         with self._lock:
             found = [(each, model) for each in self._residents.serving if (model := each.model) is not None]
         return tuple(InMemory(each.name, model.version, model.device, each.size) for each, model in found)
 
     def cancel(self, group: str) -> int:
-        """Ends what waits or runs under `group` in any model; says how many sentences that were."""
+        """Ends the waiting and running sentences of `group` in all models; returns their number."""
         return sum(model.cancel(group) for _, model in self._in_memory())
 
     def stalled(self) -> Iterator[tuple[str, float]]:
-        """Of each model in memory, its name and the seconds that it has been busy with one step."""
+        """For each model in memory: its name, and the seconds that it has been busy with one step."""
         for name, model in self._in_memory():
             yield name, model.stalled()
 
@@ -172,13 +175,13 @@ class LoadedModels(Generic[M, F]):
             )
 
     def work_done(self) -> dict[str, EngineStats]:
-        """By model, what its engines are at, and did since the start (models.loading.work.WorkDone)."""
+        """By name of the model: the stats of its engines, those closed included (models.loading.work.WorkDone)."""
         return self._work.by_model()
 
     def close(self, grace: float = 0.0) -> None:
-        """Ends everything: callers that wait get Unavailable, what is in flight gets `grace` seconds for all together.
+        """Closes all models. Callers that wait get Unavailable; the models have `grace` seconds to finish their work.
 
-        What is being fetched or loaded is not waited for longer than that, and closed or released when it is there.
+        A fetch or load that takes longer is not waited for; when it is done, its model is closed and released.
         """
         until = self._clock() + grace
         with self._lock:
@@ -186,7 +189,7 @@ class LoadedModels(Generic[M, F]):
         self._threads.end(held, until)
 
     def _take(self, name: str, deadline: float) -> Instance[M, F]:
-        """A model to use, which is to be given back."""
+        """The model to use, loaded if necessary; the caller has to give it back."""
         with self._lock:
             if (found := self._residents.find(name)) is not None:
                 self._hits += 1
@@ -202,10 +205,10 @@ class LoadedModels(Generic[M, F]):
         with self._lock:
             return [(each.name, model) for each in self._residents if (model := each.model) is not None]
 
-    # Whoever calls one of these holds the lock.
+    # The callers of the next methods hold the lock.
 
     def _bring(self, name: str, deadline: float) -> Instance[M, F]:
-        """A model that is not in memory, once it is, to use and to give back."""
+        """Waits until a model that is not in memory is loaded. Returns it; the caller has to give it back."""
         if self._arrivals.is_closed:
             raise Unavailable(_CLOSING)
         coming = self._arrivals.expect(name)
@@ -216,7 +219,7 @@ class LoadedModels(Generic[M, F]):
                     raise self._too_late(coming)
                 coming.settled.wait(None if left == math.inf else left)
             if coming.error is not None:
-                raise copy(coming.error)  # one of its own: threads would write their tracebacks onto the same
+                raise copy(coming.error)  # a copy, because each thread adds its traceback to the error it raises
             coming.users += 1
             return coming
         finally:
@@ -225,7 +228,7 @@ class LoadedModels(Generic[M, F]):
 
     def _too_late(self, coming: Instance[M, F]) -> ModelError:
         if coming.is_fetched and self._arrivals.in_hand is None:
-            return Overloaded(f"There is no room for {coming.name}: all models in memory are at work. Try again soon.")
+            return Overloaded(f"There is no room for {coming.name}: all models in memory are in use. Try again soon.")
         return DeadlineExceeded(f"The deadline passed before {coming.name} was loaded.")
 
     def _give_back(self, used: Instance[M, F]) -> None:

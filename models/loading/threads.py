@@ -1,9 +1,9 @@
-"""The threads that bring models into memory and out of it: several fetch (download), and one loads and closes, a model
-at a time.
+"""The threads that fetch, load and close models: several threads fetch (download); one thread loads and closes, one
+model at a time.
 
-They take the lock only to learn what is next, and to tell what has become of it. Those that fetch have a lower priority
-than the threads that translate. The one that loads has not, since models start threads of their own: what takes long in
-loading is done in the background (models.loading.background).
+They hold the lock only while they get their next task and report its outcome. The fetching threads have a lower
+priority than the threads that translate. The loading thread does not, because the threads that a model starts would
+inherit it; instead, the part of loading that takes long runs in the background (models.loading.background).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from models.loading.background import in_background, lower_priority
 from models.loading.instance import F, Instance, M
 from models.loading.work import WorkDone
 
-TRIM = 0.5  # seconds at least from one time that freed memory is given back to the next: it holds up other threads
+TRIM = 0.5  # the least seconds between two trims of the heap, because these stop other threads
 
 logger = logging.getLogger(__name__)
 
 
 class LoadingThreads(Generic[M, F]):
-    """Run from the start until `arrivals` are closed, whose `lock` they take."""
+    """The threads start at once, and run until `arrivals` is closed. `lock` is the lock of `arrivals`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class LoadingThreads(Generic[M, F]):
         clock: Callable[[], float],
     ) -> None:
         """`fetch`, `load`, `estimate`, `fetching`, `clock`: as for models.loading.loaded.LoadedModels."""
-        self.seconds = 0.0  # that loads took; guarded by the lock
+        self.seconds = 0.0  # that all loads took together; guarded by the lock
         self._fetch, self._load, self._estimate = fetch, load, estimate
         self._arrivals, self._lock, self._work, self._clock = arrivals, lock, work, clock
         self._trims_at = -math.inf
@@ -54,7 +54,7 @@ class LoadingThreads(Generic[M, F]):
             thread.start()
 
     def end(self, held: Iterable[Instance[M, F]], until: float) -> None:
-        """Closes what is held, all at once, and waits for the threads; nothing is waited for beyond `until`."""
+        """Closes the instances `held`, all at once, and waits for the threads, until the time `until` at the latest."""
         held = list(held)
         with ThreadPoolExecutor(len(held) or 1) as pool:
             list(pool.map(lambda each: self._unload(each, max(0.0, until - self._clock())), held))
@@ -77,7 +77,7 @@ class LoadingThreads(Generic[M, F]):
             with self._lock:
                 known = self._arrivals.size(coming.name)
             size = self._estimate(coming.name, fetched) if known is None else known
-        except Exception as raised:  # noqa: BLE001 - whatever it is, this thread goes on
+        except Exception as raised:  # noqa: BLE001 - this thread has to go on after any error
             error = _explained(coming.name, raised)
         with self._lock:
             if fetched is not None:
@@ -108,7 +108,7 @@ class LoadingThreads(Generic[M, F]):
         try:
             coming.model = self._load(coming.name, coming.fetched)
             size = coming.model.bytes
-        except Exception as raised:  # noqa: BLE001 - whatever it is, this thread goes on
+        except Exception as raised:  # noqa: BLE001 - this thread has to go on after any error
             error = _explained(coming.name, raised)
         with self._lock:
             self._arrivals.in_hand = None
@@ -124,7 +124,7 @@ class LoadingThreads(Generic[M, F]):
             self._unload(coming)
 
     def _unload(self, gone: Instance[M, F], grace: float = 0.0) -> None:
-        """Closes a model and lets go of it: an instance that is still known somewhere does not hold its memory."""
+        """Closes a model, and removes it from its instance, so that references to the instance do not keep it."""
         model, gone.model = gone.model, None
         try:
             if model is not None:
@@ -135,11 +135,11 @@ class LoadingThreads(Generic[M, F]):
             if gone.is_fetched:
                 gone.fetched.release()
         except Exception:
-            logger.exception("%s did not close", gone.name)
+            logger.exception("%s could not be closed", gone.name)
 
 
 def _explained(name: str, error: Exception) -> ModelError:
-    """The error for those who wait, without the traceback, which holds on to what was half loaded."""
+    """Logs an error, and returns the one for callers. It has no traceback, which would keep what was half loaded."""
     if isinstance(error, ModelError):
         logger.error("%s cannot be loaded: %s", name, error)
         return copy(error)

@@ -1,4 +1,4 @@
-"""What engines did, counted by model while models come and go."""
+"""Counts the work of engines by model, including engines that have been closed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from models.engine.stats import EngineStats
 
-NAMED = 50  # models whose work is told apart
+NAMED = 50  # the most models whose work is counted by name
 OTHER = "other"
 
 
@@ -16,33 +16,34 @@ class Counting(Protocol):
 
 
 class WorkDone:
-    """Thread-safe. The first `named` models are told apart. All others are added up as OTHER, or a thousand on demand
-    would be a thousand names for ever; a model never changes from one to the other, or its work would count twice.
+    """Thread-safe. The work of the first `named` models is counted under their names, that of all others under OTHER,
+    because a thousand models on demand would otherwise leave a thousand names for ever. A model never changes from one
+    to the other, because its work would be counted twice.
     """
 
     def __init__(self, named: int = NAMED) -> None:
         self._most_named = named
-        self._lock = threading.Lock()  # guards all that follows
+        self._lock = threading.Lock()  # guards the next fields
         self._named: set[str] = set()
-        self._running: dict[int, tuple[str, Counting]] = {}  # by id, with the name that its work is told under
+        self._running: dict[int, tuple[str, Counting]] = {}  # by id: the name that it counts under, and the model
         self._past: dict[str, EngineStats] = {}
 
     def begin(self, name: str, model: Counting) -> None:
-        """Counts what this model does from now on."""
+        """Begins to count the work of this model."""
         with self._lock:
             if len(self._named) < self._most_named:
                 self._named.add(name)
             self._running[id(model)] = name if name in self._named else OTHER, model
 
     def end(self, model: Counting) -> None:
-        """Keeps what a closed model did, whose `stats` will not change any more, and lets go of the model."""
+        """Adds up the work of a closed model, whose `stats` do not change any more, and forgets the model itself."""
         stats = model.stats()
         with self._lock:
             name, _ = self._running.pop(id(model))
             self._past[name] = self._past.get(name, EngineStats()) + stats
 
     def by_model(self) -> dict[str, EngineStats]:
-        """What engines are at, and did since the start: those that are closed, too, so no count ever falls."""
+        """The stats of all engines by name. Closed engines are included, so that no count ever decreases."""
         with self._lock:
             total, running = dict(self._past), list(self._running.values())
         for name, model in running:

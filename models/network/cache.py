@@ -1,8 +1,8 @@
-"""What the hypotheses of a lane have computed so far: keys and values, in rows that are taken and given back.
+"""The cache of a lane: the keys and values of its hypotheses, in rows that are taken and given back.
 
-A row is one hypothesis. Its keys and values stay where they were written: a hypothesis that goes on from another one
-notes in `paths` in whose row each of its positions lies, instead of copying them. A position is written once as long as
-anybody looks at it, so that a step that failed can be tried again with fewer rows.
+A row belongs to one hypothesis. Keys and values stay where they were written: if a hypothesis continues another one, it
+does not copy them, but records in `paths` the row that holds each of its positions. A position is not overwritten while
+any hypothesis needs it, so that a failed step can be tried again with fewer rows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 Ints = NDArray[np.int32]
 Doubles = NDArray[np.float64]
 
-_STEP = 64  # positions that are added at once
+_STEP = 64  # room grows by so many positions at a time
 
 
 class Cache:
     """Room for r rows of up to t target and s source positions; `reserve` makes t and s larger.
 
-    Arrays over rows, which the batch and its search fill in: `tokens` (r) the last token of each, `positions` (r) where
-    it stands, `memories` (r) the row that holds the encoded source, `lengths` (r) its tokens, `paths` (r, t) the row
-    that holds each target position. Of every decoder layer: `own` (layers, r, t, 2, d), keys and values of target
-    positions, and `memory` (layers, r, s, 2, d), of source positions. `scratch` is the model's own, for what it keeps
-    between steps.
+    Arrays over rows, which the batch and its search fill in: `tokens` (r), the last token of each row; `positions` (r),
+    the position of that token; `memories` (r), the row that holds the encoded source; `lengths` (r), the number of
+    source tokens; `paths` (r, t), the row that holds each target position. For every decoder layer: `own` (layers, r,
+    t, 2, d), keys and values of target positions, and `memory` (layers, r, s, 2, d), those of source positions.
+    `scratch` belongs to the model: buffers that it keeps between steps.
     """
 
     scratch: Any = None
@@ -44,7 +44,7 @@ class Cache:
         self.memory = self.own.clone()
 
     def reserve(self, targets: int, sources: int, kept: int | None = None) -> None:
-        """Makes room for so many positions; what is there stays, in the first `kept` rows or in all of them."""
+        """Makes room for so many target and source positions. Keeps the content of the first `kept` rows, or of all."""
         if (missing := _missing(self.own, targets)) > 0:
             self.own = _longer(self.own, missing, kept)
             self.paths = np.pad(self.paths, ((0, 0), (0, missing)))
@@ -53,17 +53,18 @@ class Cache:
 
 
 def _missing(tensor: Tensor, positions: int) -> int:
-    """One position is added to each multiple: rows a power of two apart would share a few sets of a CPU's cache."""
+    """How many positions a tensor lacks. Its size is a multiple of _STEP plus one, because rows that are a power of two
+    apart would share a few sets of a CPU's cache."""
     return multiple(positions, _STEP) + 1 - tensor.shape[2]
 
 
 def multiple(size: int, of: int) -> int:
-    """The next one."""
+    """`size`, rounded up to a multiple."""
     return -(-size // of) * of
 
 
 def _longer(tensor: Tensor, positions: int, kept: int | None) -> Tensor:
-    """With so many empty positions more. They are zeros: what is masked must not be nan."""
+    """The tensor with so many more positions. These are zeros, because masked positions must not be nan."""
     layers, rows, held, *rest = tensor.shape
     longer = zeros((layers, rows, held + positions, *rest), tensor.dtype, tensor.device)
     longer[:, :kept, :held] = tensor[:, :kept]
@@ -71,8 +72,8 @@ def _longer(tensor: Tensor, positions: int, kept: int | None) -> Tensor:
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On a CPU straight from the system: what nobody has written to takes no memory. torch writes its zeros, and
-    NumPy asks for pages so large that other rows come with one.
+    """A tensor of zeros. On a CPU its memory comes directly from the operating system, so that pages take memory only
+    when they are written to. torch.zeros writes all pages, and NumPy uses pages so large that one spans several rows.
     """
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)

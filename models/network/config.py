@@ -1,4 +1,4 @@
-"""What a MarianMT directory says of its network: config.json and generation_config.json."""
+"""The configuration of a MarianMT network, from config.json and generation_config.json."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ DEFAULTS = {  # of transformers' MarianConfig
     "share_encoder_decoder_embeddings": True,
     "tie_word_embeddings": True,
 }
-# No real checkpoint is near these. The file's tensors prove most of these sizes, but what a step takes grows with their
-# products, and positions are computed.
+# Limits that no real checkpoint comes near. Most sizes must agree with the tensors in the file, but the memory of a
+# step grows with their products, and the table of positions is computed.
 SMALLEST = {"max_position_embeddings": 8, "max_length": 2}
 LARGEST = {
     "d_model": 1 << 13,
@@ -40,7 +40,7 @@ LARGEST_NUMBER = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class MarianConfig:
-    """What config.json and generation_config.json say, of which the names are kept."""
+    """The settings of config.json and generation_config.json that the network uses, mostly under their names there."""
 
     d_model: int
     vocab_size: int
@@ -66,16 +66,19 @@ class MarianConfig:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Raises UnknownModel for a configuration that is missing, malformed, or of another architecture."""
+        """The configuration of a MarianMT directory.
+
+        Raises UnknownModel for a configuration that is missing, malformed, or of another architecture.
+        """
         path = directory / "config.json"
         data = read_json(path)
         if data.get("model_type") != "marian":
             raise UnknownModel(f"{path}: model_type is {quote(data.get('model_type'))}; marian was expected.")
-        # Old checkpoints keep the generation's parameters in config.json; only single banned tokens occur in Marian.
+        # Old checkpoints have the parameters of generation in config.json. Marian bans single tokens only.
         generation = {**data, **read_json(directory / "generation_config.json", required=False)}
         bad_words = _or_default(generation.get("bad_words_ids"), [])
         if not isinstance(bad_words, list) or not all(isinstance(word, list) and len(word) == 1 for word in bad_words):
-            raise UnknownModel(f"{path}: bad_words_ids is no list of single tokens, [[2], [7], …].")
+            raise UnknownModel(f"{path}: bad_words_ids is not a list of single tokens, [[2], [7], …].")
         values = {
             **DEFAULTS,
             **data,
@@ -97,18 +100,20 @@ class MarianConfig:
     def _check(self, path: Path) -> None:
         if self.activation_function not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise UnknownModel(f"{path}: activation_function {quote(self.activation_function)} is none of {known}.")
+            raise UnknownModel(f"{path}: activation_function {quote(self.activation_function)} is not one of {known}.")
         if self.d_model % self.encoder_attention_heads or self.d_model % self.decoder_attention_heads:
-            raise UnknownModel(f"{path}: d_model {self.d_model} is no multiple of the number of heads.")
+            raise UnknownModel(f"{path}: d_model {self.d_model} is not a multiple of the number of heads.")
         if self.share_encoder_decoder_embeddings and self.decoder_vocab_size != self.vocab_size:
             raise UnknownModel(f"{path}: shared embeddings need decoder_vocab_size to equal vocab_size.")
         if self.pad_token_id >= self.vocab_size:
             raise UnknownModel(f"{path}: pad_token_id {self.pad_token_id} is outside the vocabulary.")
         targets = (self.eos_token_id, self.decoder_start_token_id, *self.bad_token_ids)
         if max(targets) >= self.decoder_vocab_size or self.forced_eos_token_id not in (None, self.eos_token_id):
-            raise UnknownModel(f"{path}: a special token's id is outside the vocabulary, or forced_eos is not eos.")
+            raise UnknownModel(
+                f"{path}: a special token's id is outside the vocabulary, or forced_eos_token_id is not eos_token_id."
+            )
         if self.eos_token_id in self.bad_token_ids:
-            raise UnknownModel(f"{path}: bad_words_ids holds the end of sentence.")
+            raise UnknownModel(f"{path}: bad_words_ids contains eos_token_id.")
 
 
 def _or_default(value: object, default: object) -> object:
@@ -116,18 +121,19 @@ def _or_default(value: object, default: object) -> object:
 
 
 def _misfit(name: str, value: object, kind: str) -> str | None:
-    """What was expected, where a value is not of its kind and range; ids may be 0, sizes may not."""
+    """A description of the expected values, if this one does not have the right type and range; else None. Ids may be
+    0, sizes may not."""
     match kind:
         case "int":
             smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_NUMBER)
             fits = type(value) is int and smallest <= value <= largest
-            return None if fits else f"a whole number from {smallest} to {largest}"
+            return None if fits else f"an integer from {smallest} to {largest}"
         case "int | None":
-            return None if value is None or type(value) is int else "a token's id or null"
+            return None if value is None or type(value) is int else "a token id or null"
         case "bool":
             return None if type(value) is bool else "true or false"
         case "str":
             return None if type(value) is str else "a name"
         case _:
             fits = isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
-            return None if fits else "a list of tokens' ids"
+            return None if fits else "a list of token ids"

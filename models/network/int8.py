@@ -1,7 +1,7 @@
-"""Marian in int8, for CPUs: a step of all layers is one compiled function (models.compiled).
+"""Marian in int8, for CPUs: a step through all layers is one compiled function (models.compiled).
 
-Weights have a scale per output, activations one per row, found anew at every product (dynamic quantization; Dettmers et
-al. 2022, https://arxiv.org/abs/2208.07339, section 2). Sources lie one behind the other: no padding is computed.
+Weights have a scale per output. Activations have a scale per row, which is computed at every product (dynamic
+quantization; Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, section 2). Sources are concatenated, not padded.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ from models.network.quantize import (
     quantize,
 )
 
-_SOURCE_TOKENS = 512  # encoded at once, which bounds the buffers; one source may have more
-_COLUMNS = 512  # of the vocabulary, whose logits stay in the processor's cache
-_GAP = 64  # bytes between rows, which would else share a few sets of the processor's cache
+_SOURCE_TOKENS = 512  # the most tokens encoded at once, which bounds the buffers; a single source may have more
+_COLUMNS = 512  # columns of the vocabulary computed at once, so that their logits stay in the processor's cache
+_GAP = 64  # bytes between rows; without the gap, rows would share a few sets of the processor's cache
 _EPSILON = np.float32(NORM_EPSILON)
 
 
 class _Buffers(NamedTuple):
-    """Of n rows x, its bytes and scales (n, d); y, what attention mixed (n, d); z, inside the feed-forward layer
-    (n, inner), whose 0 stands for z_middles; zeros (n); and the sums of a product. Rows of bytes are longer, and the
-    memory is for a multiple of gemm.ROWS. What no step has needed yet takes none.
+    """Buffers for n rows: x (n, d), the layers' input, with its bytes xq and scales; y (n, d), the output of attention;
+    z (n, inner), the activations inside the feed-forward layer, whose byte 0 stands for z_middles (n); zeros (n); the
+    sums of a product.
+
+    Rows of bytes are longer than their content, and there are rows up to a multiple of gemm.ROWS. Parts of a buffer
+    take no memory until a step writes to them.
     """
 
     x: Floats
@@ -89,13 +92,16 @@ class _Buffers(NamedTuple):
 
 
 class Int8Marian:
-    """Has the interface of Marian that decoding uses; computes on the CPU, in one thread."""
+    """A Network (models.network.interface) that computes in int8 on the CPU, in one thread."""
 
     precision = "int8"
     device = torch.device("cpu")
 
     def __init__(self, marian: Marian) -> None:
-        """Of the model in floats only the embeddings are kept. Raises UnknownModel for weights too large for sums."""
+        """Quantizes a model in floats, of which only the embeddings are kept.
+
+        Raises UnknownModel if scales or embeddings do not fit into float32.
+        """
         self.config = marian.config
         self.parameter_count = marian.parameter_count
         self._weights = weights = quantize(marian)
@@ -105,7 +111,7 @@ class Int8Marian:
             raise UnknownModel("The model's weights are too large for int8: choose another precision.")
 
     def cache(self, rows: int) -> Cache:
-        """Room for so many hypotheses at once."""
+        """A cache for `rows` hypotheses."""
         config, weights = self.config, self._weights
         cache = Cache(rows, config.decoder_layers, config.d_model, torch.uint16, self.device)
         most = max(rows, _SOURCE_TOKENS, config.max_position_embeddings)
@@ -116,7 +122,8 @@ class Int8Marian:
         return cache
 
     def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
-        """Encodes the sources, token ids with the end, and keeps in these rows what every step will look at."""
+        """Encodes the sources (token ids including the end token), and writes the keys and values that steps attend to
+        into these rows of the cache."""
         batch: list[int] = []
         for i, source in enumerate(sources):
             if batch and sum(len(sources[j]) for j in batch) + len(source) > _SOURCE_TOKENS:
@@ -134,7 +141,10 @@ class Int8Marian:
         )
 
     def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, NDArray[np.float64]]:
-        """The `count` likeliest next tokens of (n) rows, best first, and their log-probabilities: twice (n, count)."""
+        """The `count` likeliest next tokens of (n) rows, the best first, and their log-probabilities, both (n, count).
+
+        Banned tokens are left out, but counted in the log-probabilities of the others.
+        """
         found, scores = np.empty((len(rows), count), np.int32), np.empty((len(rows), count), np.float64)
         state = cache.tokens, cache.positions, cache.paths, cache.memories, cache.lengths
         _step(self._weights, cache.scratch, rows, state, cache.own.numpy(), cache.memory.numpy(), found, scores)
@@ -143,8 +153,8 @@ class Int8Marian:
 
 @entry
 def _encode(w: Weights, b: _Buffers, tokens: Ints, positions: Ints, starts: Ints, rows: Ints, memory: Halves) -> None:
-    """Encodes (n) tokens of sources, of which source i is from starts[i] to starts[i + 1]; keeps in its row of the
-    memory (layers, r, s, 2, d) what decoders will look at."""
+    """Encodes (n) tokens of concatenated sources: source i is from starts[i] to starts[i + 1]. Writes the keys and
+    values that decoder layers attend to into row rows[i] of memory (layers, r, s, 2, d)."""
     n = tokens.size
     kernels.embed(tokens, positions, w.source_embeddings, w.sinusoids, b.x[:n], b.xq, b.x_scales)
     for layer in range(w.encoder.shape[0]):
@@ -169,8 +179,9 @@ def _step(
     found: Ints,
     scores: NDArray[np.float64],
 ) -> None:
-    """A step of (n) rows: own (layers, r, t, 2, d) gets the keys and values of their last tokens; the likeliest next
-    tokens and their log-probabilities go into found and scores (n, count). `state` is what the cache holds of rows."""
+    """Runs a step of (n) rows. Writes the keys and values of their last tokens into own (layers, r, t, 2, d), the
+    likeliest next tokens into found (n, count), and their log-probabilities into scores (n, count). `state` is the
+    cache's arrays over rows."""
     tokens, positions, paths, memories, lengths = state
     n = rows.size
     kernels.embed(tokens[rows], positions[rows], w.target_embeddings, w.sinusoids, b.x[:n], b.xq, b.x_scales)
@@ -202,7 +213,7 @@ def _step(
 
 @inline
 def _product(w: Weights, b: _Buffers, at: Locations, x: Bytes, n: int) -> Any:
-    """(n, in) -> its sums (n, out), and the table that says what they mean."""
+    """x (n, in) -> the sums of the product (n, out), and the table to dequantize them with."""
     sums = b.sums[: n * at[OUTPUTS]].reshape(n, at[OUTPUTS])
     gemm.product(x, at[INPUTS], w.packed[at[WEIGHTS] :], sums, n, w.tiles)
     return sums, _table(w, at)

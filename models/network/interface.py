@@ -1,4 +1,4 @@
-"""What decoding needs of a network."""
+"""The interface of a network that decoding uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from models.network.config import MarianConfig
 
 
 class Network(Protocol):
-    """Marian computes in floats, Int8Marian in int8."""
+    """Implemented by Marian, which computes in floats, and Int8Marian, which computes in int8; their docstrings say
+    what the methods do."""
 
     @property
     def config(self) -> MarianConfig: ...

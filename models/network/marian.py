@@ -2,12 +2,11 @@
 
 An encoder and a decoder with layer norm after each residual sum, sinusoidal positions, and scaled embeddings
 (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; Junczys-Dowmunt et al. 2018, https://arxiv.org/abs/1804.00344;
-`transformers.models.marian`). Decoding comes in two parts: `prefill` encodes the sources once, `step` adds one token to
-every hypothesis. Both compute a few shapes only, whatever the sentences: sizes are rounded up, and padding
-is masked.
+`transformers.models.marian`). Decoding has two parts: `prefill` encodes the sources once, `step` computes the next
+token of every hypothesis. Sizes are rounded up and padding is masked, so that only few shapes occur.
 
-In the shapes: n sentences or hypotheses, s source tokens, t target tokens so far, d the model's width, h heads,
-v target vocabulary; r as in models.network.cache.
+Shapes: n sentences or hypotheses, s source tokens, t target tokens so far, d the model's width, h heads, v target
+vocabulary; r as in models.network.cache.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from models.network.tensor_names import checkpoint_names, rename
 
 
 class Marian(nn.Module):
-    """The model. `load` makes it; `prefill` and `step` run it, under torch.inference_mode()."""
+    """The network in floats. `load` reads it from a directory; call the other methods under torch.inference_mode()."""
 
     positions: Tensor
     final_logits_bias: Tensor
@@ -61,8 +60,8 @@ class Marian(nn.Module):
     def load(cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Marian:
         """The model of a MarianMT directory, in `dtype` on `device`, ready for inference.
 
-        Raises UnknownModel, which names the file or the tensor, for a directory that lacks something, holds something
-        unknown or of another shape, or is of another architecture.
+        Raises UnknownModel for a missing or malformed file, a missing or unknown tensor, a tensor of another shape or
+        with numbers that are not finite, or another architecture. The message names the file or the tensor.
         """
         config = MarianConfig.load(directory)
         with torch.device("meta"):
@@ -77,7 +76,7 @@ class Marian(nn.Module):
         for name, tensor in model.state_dict().items():
             if not tensor.isfinite().all():
                 theirs = ", ".join(checkpoint_names(name, config, {}))
-                raise UnknownModel(f"{path}: {theirs} holds nan, infinity, or more than {model.precision} can.")
+                raise UnknownModel(f"{path}: {theirs} contains nan, infinity, or more than {model.precision} can hold.")
         return model
 
     @property
@@ -93,18 +92,19 @@ class Marian(nn.Module):
         return sum(weights.numel() for weights in self.parameters())
 
     def cache(self, rows: int) -> Cache:
-        """Room for so many hypotheses at once."""
+        """A cache for `rows` hypotheses."""
         return Cache(rows, len(self.decoder), self.config.d_model, self.final_logits_bias.dtype, self.device)
 
     def prefill(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
-        """Encodes the sources, token ids with the end, and keeps in these rows what every step will look at."""
+        """Encodes the sources (token ids including the end token), and writes the keys and values that steps attend to
+        into these rows of the cache."""
         by_length = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-        for _, alike in groupby(by_length, key=lambda i: rounded(len(sources[i]))):  # so that little is padding
+        for _, alike in groupby(by_length, key=lambda i: rounded(len(sources[i]))):  # to keep padding short
             some = list(alike)
             self._encode(cache, [rows[i] for i in some], [sources[i] for i in some])
 
     def _encode(self, cache: Cache, rows: Sequence[int], sources: Sequence[Sequence[int]]) -> None:
-        fill = rounded(len(sources)) - len(sources)  # with the last source once more
+        fill = rounded(len(sources)) - len(sources)  # copies of the last source, as padding
         rows, sources = [*rows, *[rows[-1]] * fill], [*sources, *[sources[-1]] * fill]
         longest = min(rounded(max(map(len, sources))), self.config.max_position_embeddings)
         padded = torch.tensor([[*source, *[self.config.pad_token_id] * (longest - len(source))] for source in sources])
@@ -118,19 +118,19 @@ class Marian(nn.Module):
             memory[at, :longest] = layer.cross.kv(x).unflatten(-1, (2, -1))
 
     def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, NDArray[np.float64]]:
-        """The `count` likeliest next tokens of (n) rows, best first, and their log-probabilities: twice (n, count).
+        """The `count` likeliest next tokens of (n) rows, the best first, and their log-probabilities, both (n, count).
 
-        Tokens that the model must not say are left out; log-probabilities are those before.
+        Banned tokens are left out, but counted in the log-probabilities of the others.
         """
         inputs = StepInputs.of(cache, rows, self.device)
         scores = self.logits(cache, inputs).log_softmax(-1)
         scores[:, list(self.config.bad_token_ids)] = -torch.inf
         best = scores.topk(count)
-        n = len(rows)  # without what fills up
+        n = len(rows)  # without padding
         return best.indices[:n].int().cpu().numpy(), best.values[:n].double().cpu().numpy()
 
     def logits(self, cache: Cache, inputs: StepInputs) -> Tensor:
-        """Of the next token of every hypothesis: (n, v), in float32 where the model computes in less."""
+        """The logits of the next token of every hypothesis: (n, v), in float32 or, if the model uses it, float64."""
         x = self.target_embedding(inputs.tokens) * self.scale + self.positions[inputs.positions]  # (n, d)
         layers = cast("Iterable[DecoderLayer]", self.decoder)
         for layer, own, memory in zip(layers, cache.own, cache.memory, strict=True):
@@ -140,7 +140,8 @@ class Marian(nn.Module):
 
 
 def sinusoids(positions: int, d: int) -> Tensor:
-    """(positions, d): sines in the first half, cosines in the second, not interleaved; computed in float64."""
+    """The table of positions (positions, d): sines in the first half of each row, cosines in the second, not
+    interleaved. Computed in float64."""
     wavelength = 10_000.0 ** (torch.arange(0, d, 2, dtype=torch.float64) / d)
     angle = torch.arange(positions, dtype=torch.float64)[:, None] / wavelength
     return torch.cat((angle.sin(), angle.cos()), dim=1)[:, :d].float()

@@ -1,4 +1,4 @@
-"""Which precision a model is computed in, and the model in it."""
+"""Chooses the precision in which a model computes, and loads the model in it."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ Precision = Literal["float32", "bfloat16", "float16", "int8"]
 def load(directory: Path, *, device: str = "cpu", precision: str = "auto") -> Network:
     """The model of a MarianMT directory. `precision` is one of Precision, or auto: the fastest on this device.
 
-    All of them lose less than 0.1 BLEU (docs/performance.md). Raises UnknownModel as Marian.load does, BadInput for a
-    precision that is unknown or that the device cannot compute in, Unavailable for a device that is not there or too
-    small.
+    Every precision loses less than 0.1 BLEU (docs/performance.md). Raises UnknownModel as Marian.load does, BadInput
+    for a precision that is unknown or that the device does not support, Unavailable for a device that does not exist or
+    has too little memory.
     """
     precision = choose(precision, device)
     try:
         if precision != "int8":
             return Marian.load(directory, device=device, dtype=getattr(torch, precision))
-        from models.network.int8 import Int8Marian  # brings Numba, which nobody else needs
+        from models.network.int8 import Int8Marian  # imports Numba, which only int8 needs
 
         return Int8Marian(Marian.load(directory))
-    except (AssertionError, MemoryError, OSError, RuntimeError) as error:  # of a device that is not there or too small
+    except (AssertionError, MemoryError, OSError, RuntimeError) as error:  # no such device, or too little memory
         raise Unavailable(
             f"The model cannot be put on device {device!r}: {str(error) or 'no memory is left'}"
         ) from error
 
 
 def choose(precision: str, device: str) -> Precision:
-    """What `load` takes. Raises BadInput as it does."""
+    """The precision that `load` uses. Raises BadInput as `load` does."""
     on_cpu = device.partition(":")[0] == "cpu"
     possible = get_args(Precision) if on_cpu else ("float32", "bfloat16", "float16")
     if precision == "auto":
         precision = _fastest() if on_cpu else "float16"
     if precision not in possible or (on_cpu and precision == "float16"):
-        raise BadInput(f"precision: {precision!r} is none of auto, {', '.join(possible)}, or not for {device}.")
+        raise BadInput(f"precision: {precision!r} is not one of auto, {', '.join(possible)}, or not for {device}.")
     return cast("Precision", precision)
 
 
 def _fastest() -> Precision:
-    """Of those a CPU computes in, by its instructions and not by a clock: every worker on a host takes the same."""
+    """The fastest precision on this CPU, chosen by the CPU's instructions. Nothing is measured, so all workers on a
+    host choose the same."""
     from models.compiled.gemm import is_fast
 
     if is_fast():

@@ -1,4 +1,4 @@
-"""The weights of a Marian model in int8, laid out in the order in which a step reads them."""
+"""Quantizes the weights of a Marian model to int8, in the order in which a step reads them."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from models.network.marian import Marian
 Location = tuple[int, int, int, int]
 Locations = NDArray[np.int64]
 
-# What a location says of a product: where its packed weights and its table begin, and how many inputs and outputs it
-# has, rounded up. A table is that of models.compiled.kernels.
+# The fields of a product's location: where its packed weights and its table begin, and its numbers of inputs and
+# outputs, rounded up. Tables are those of models.compiled.kernels.
 WEIGHTS, TABLE, INPUTS, OUTPUTS = range(4)
 ROWS_OF_TABLE = 5
 QKV, OUT, UP, DOWN, CROSS_Q, CROSS_OUT, CROSS_KV = range(7)  # products of a layer; encoders have the first four
 
 _HUGE_PAGE = 1 << 21
-_AT_ONCE = 512  # rows that are quantized together: all of a vocabulary would take several times the model's memory
+_AT_ONCE = 512  # rows quantized together; a whole vocabulary at once would take several times the model's memory
 
 
 class Weights(NamedTuple):
-    """All that a model computes with. `encoder` and `decoder` (layers, products) and `projection` are locations."""
+    """All numbers that a model computes with. `encoder`, `decoder` (layers, products) and `projection` are locations of
+    products in `packed` and `tables`."""
 
     packed: Bytes
     tables: Floats
@@ -48,7 +49,7 @@ class Weights(NamedTuple):
 
 
 class _Packer:
-    """Lays products one behind the other, in the order in which they are read."""
+    """Concatenates the weights of products, in the order in which a step reads them."""
 
     def __init__(self) -> None:
         self._packed: list[Bytes] = []
@@ -63,8 +64,8 @@ class _Packer:
         queries: int = 0,
         heads: int = 1,
     ) -> Location:
-        """Its location. `norm` comes after it. The first `queries` outputs are divided by the square root of a head's
-        width (Vaswani et al. 2017)."""
+        """Adds a product; returns its location. `norm`: the layer norm that follows it. The first `queries` outputs are
+        divided by the square root of a head's width (Vaswani et al. 2017)."""
         outputs, inputs = (multiple(size, gemm.OUTPUTS) for size in weight.shape)
         n, table = len(weight), np.zeros((ROWS_OF_TABLE, outputs), np.float32)
         scales, biases, of_norm, ones = table[0, :n], table[1, :n], table[2:4, :n], table[4, :n]
@@ -73,7 +74,7 @@ class _Packer:
             weights, some = weight[i : i + _AT_ONCE].float().numpy(), scales[i : i + _AT_ONCE]
             some[:] = np.maximum(np.abs(weights).max(axis=1), 1e-30) / 127
             rounded[i : i + len(some), : weights.shape[1]] = np.rint(weights / some[:, None])
-        with np.errstate(over="ignore"):  # infinity says it
+        with np.errstate(over="ignore"):  # an overflow leaves infinity, which the caller checks for
             ones[:] = scales * rounded[:n].sum(axis=1, dtype=np.int32)
         if bias is not None:
             biases[:] = bias.float().numpy()
@@ -86,7 +87,7 @@ class _Packer:
         return location
 
     def packed(self) -> Bytes:
-        """In pages of 2 MiB where the system has some: one entry of the processor's table of pages for each."""
+        """The packed weights, in pages of 2 MiB if the system has some, which saves misses in the processor's TLB."""
         size = sum(each.size for each in self._packed)
         memory = mmap.mmap(-1, multiple(size, _HUGE_PAGE) + _HUGE_PAGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -100,7 +101,7 @@ class _Packer:
 
 
 def size(marian: Marian) -> int:
-    """Bytes of its weights once they are quantized. It may be on the device "meta", without any."""
+    """Bytes of a model's weights once they are quantized. The model may be on the device "meta", without weights."""
     linear = [layer for layer in marian.modules() if isinstance(layer, nn.Linear)]
     shapes = [tuple(multiple(size, gemm.OUTPUTS) for size in layer.weight.shape) for layer in linear]
     packed = sum(outputs * (inputs + 4) for outputs, inputs in shapes)  # gemm.packed_size
@@ -110,7 +111,7 @@ def size(marian: Marian) -> int:
 
 
 def quantize(marian: Marian) -> Weights:
-    """Of finite weights. Nothing of the model in floats is kept but the embeddings."""
+    """Quantizes a model with finite weights. The result shares only the embeddings with it."""
     config, packer = marian.config, _Packer()
     d = config.d_model
 

@@ -1,4 +1,4 @@
-"""What the tensors of a MarianMT checkpoint are called, and what we call them."""
+"""Maps the names of tensors in a MarianMT checkpoint to the names of models.network.marian."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LAYER = {  # our module in a layer -> the checkpoint's, joined along the first 
     "feed_forward_norm": ("final_layer_norm",),
 }
 _TIED = ("model.shared.weight", "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight")
-_UNUSED = {  # copies of what is tied, and tables that are computed
+_UNUSED = {  # copies of tied weights, and tables of positions, which are computed
     *_TIED,
     "lm_head.weight",
     "model.encoder.embed_positions.weight",
@@ -37,9 +37,9 @@ _UNUSED = {  # copies of what is tied, and tables that are computed
 def rename(
     weights: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], config: MarianConfig, path: Path
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors under our names, whose `shapes` are given. `path` is for errors.
+    """The checkpoint's tensors under our names. `shapes`: the expected shapes by our names. `path`: named in errors.
 
-    Raises UnknownModel where they are not just those that we need.
+    Raises UnknownModel if a tensor is missing or unknown, or has another shape or type than expected.
     """
     names = {name: checkpoint_names(name, config, weights) for name in shapes}
     if "final_logits_bias" not in weights:
@@ -48,7 +48,7 @@ def rename(
     if missing := sorted(used - weights.keys()):
         raise UnknownModel(f"{path}: lacks {_first(missing)}.")
     if unknown := sorted(weights.keys() - used - _UNUSED):
-        raise UnknownModel(f"{path}: holds {_first(unknown)}, which a Marian model has no place for.")
+        raise UnknownModel(f"{path}: contains {_first(unknown)}, which a Marian model does not have.")
     for name, expected in shapes.items():
         shape = (expected[0] // len(names[name]), *expected[1:])
         for each in names[name]:
@@ -57,10 +57,10 @@ def rename(
                 raise UnknownModel(
                     f"{path}: {each} is {tensor.dtype} {tuple(tensor.shape)}; floats of {shape} were expected."
                 )
-    own = [weights[each] for each in used - _UNUSED]  # all but embeddings, which may share their numbers
+    own = [weights[each] for each in used - _UNUSED]  # all except embeddings, which may share memory
     storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in own)}
     if sum(tensor.nbytes for tensor in own) > sum(storages.values()):
-        raise UnknownModel(f"{path}: tensors of different layers share their numbers.")
+        raise UnknownModel(f"{path}: tensors of different layers share memory.")
     return {
         name: torch.cat([weights[each] for each in theirs]) if len(theirs) > 1 else weights[theirs[0]]
         for name, theirs in names.items()
@@ -72,7 +72,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def checkpoint_names(name: str, config: MarianConfig, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The checkpoint's names of the tensors that make up ours."""
+    """The names of the checkpoint's tensors that are joined to our tensor `name`."""
     if name == "final_logits_bias":
         return (name,)
     if name == "projection.weight":

@@ -1,11 +1,11 @@
-"""Models on disk, by keys: complete or not there, in a budget of bytes, shared by all processes of a host.
+"""A cache of models on disk, with a budget of bytes, shared by all processes of a host. It holds complete models only.
 
-    models/KEY/           a model, with SHA256SUMS of its files: a process that uses it holds a shared lock on that
-    partial/KEY/          a download: the process that is at it holds the exclusive lock on `lock` in there
-    trash/                what is on its way out
+    models/KEY/           a model, with SHA256SUMS of its files; a process that uses it holds a shared lock on that file
+    partial/KEY/          a download; the process that downloads holds the exclusive lock on the file `lock` in it
+    trash/                directories that are being deleted
 
-Locks are flock(2)'s: they end with their process, however that ends. SHA256SUMS is touched when a model is taken, so
-its time says when that was last.
+Locks are those of flock(2): they end with their process, however it ends. SHA256SUMS is touched whenever a process
+takes the model, so its modification time says when the model was last used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Held:
-    """A model's directory, which stays until it is released. One of the user's own has no lock: it is not ours."""
+    """A model's directory, which is not deleted until `release`. A directory outside the cache has no lock."""
 
     def __init__(self, directory: Path, lock: IO[bytes] | None = None, checksum: Checksum | None = None) -> None:
         self.directory = directory
@@ -41,10 +41,11 @@ class Held:
 
     @cached_property
     def checksum(self) -> Checksum:
-        """Raises UnknownModel as Checksum.of does."""
+        """The checksum of the model. Raises UnknownModel as Checksum.of does."""
         return Checksum.of(self.directory)
 
     def release(self) -> None:
+        """From now on the cache may delete the directory."""
         if self._lock is not None:
             self._lock.close()
 
@@ -56,14 +57,16 @@ class Held:
 
 
 class DiskCache:
-    """Thread-safe, and safe for any number of processes. Where the disk fails, OSErrors are raised."""
+    """A cache of `budget` bytes in `directory`, for any number of threads and processes. Errors of the disk are raised
+    as OSError."""
 
     def __init__(self, directory: Path, budget: int) -> None:
         self.directory, self.budget = directory, budget
         self._models, self._partial, self._trash = (directory / name for name in ("models", "partial", "trash"))
 
     def hold(self, key: str) -> Held | None:
-        """A model that is there and is what it was, for which all of it is read."""
+        """A model in the cache, or None. All its files are read and compared with SHA256SUMS; a model that has changed
+        counts as missing."""
         path = self._models / key
         while True:
             try:
@@ -73,37 +76,38 @@ class DiskCache:
             fcntl.flock(lock, fcntl.LOCK_SH)
             if _is_at(lock, path / SUMS):
                 break
-            lock.close()  # it was put away in between
+            lock.close()  # another process has moved the model away in between
         held = Held(path, lock)
         try:
             if held.checksum != Checksum.parse(lock.read().decode(errors="replace")):
-                raise UnknownModel(f"{path}: the files are not those that were fetched.")
+                raise UnknownModel(f"{path}: the files have changed since they were fetched.")
         except UnknownModel as error:
-            logger.warning("A model in the cache is broken, and is fetched again: %s", error)
+            logger.warning("A model in the cache is broken and is fetched again: %s", error)
             held.release()
             return None
-        with suppress(OSError):  # a cache may be there to read only
+        with suppress(OSError):  # the cache may be read-only
             os.utime(path / SUMS)
         return held
 
     @contextmanager
     def claim(self, key: str) -> Iterator[Path]:
-        """The directory for the parts of a model, with what is there of them. One at a time has it; others wait."""
+        """The directory for the download of a model, with what earlier downloads left. One caller at a time has it;
+        others wait."""
         directory = self._partial / key
         with ExitStack() as stack:
             while True:
                 directory.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):  # it was put away in between, as it may be before it is locked
+                with suppress(FileNotFoundError):  # it may be moved away before it is locked
                     lock = stack.enter_context((directory / LOCK).open("ab"))
                     if not _locks(lock):
-                        logger.info("waiting for another process, which is fetching the same model")
+                        logger.info("waiting for another process that is fetching the same model")
                         fcntl.flock(lock, fcntl.LOCK_EX)
                     if _is_at(lock, directory / LOCK):
                         break
             yield directory
 
     def place(self, made: Path, key: str, checksum: Checksum) -> Held:
-        """Moves a complete model to where `hold` finds it, in one step and for good. What was there goes."""
+        """Moves a complete model, atomically and durably, to where `hold` finds it. It replaces the old one, if any."""
         (made / SUMS).write_text(checksum.lines)
         for path in (*made.iterdir(), made):
             _sync(path)
@@ -116,9 +120,9 @@ class DiskCache:
         return Held(self._models / key, lock, checksum)
 
     def make_room(self, needed: int) -> None:
-        """Room for so many bytes: what dead downloads left goes first, then models that were not used for longest.
+        """Makes room for `needed` bytes. It deletes interrupted downloads first, then the least recently used models.
 
-        Raises, before anything goes, Unavailable where models in use fill the budget, NoSpace where the disk is full.
+        Raises Unavailable if models in use fill the budget, and NoSpace if the disk is full, before it deletes any.
         """
         self._sweep()
         excess = _size(self.directory) + needed - self.budget
@@ -133,7 +137,7 @@ class DiskCache:
             if needed and freed < excess:
                 raise Unavailable(
                     f"{self.directory}: {needed / 1e6:.1f} MB do not fit into the {self.budget / 1e6:.1f} MB that "
-                    "models may have there, beside those in use. Allow more with TOLK_MODEL_CACHE_BYTES."
+                    "models may take there, beside those in use. Allow more with TOLK_MODEL_CACHE_BYTES."
                 )
             free = shutil.disk_usage(self.directory).free + freed
             if free < needed:
@@ -142,16 +146,17 @@ class DiskCache:
                     "room there, or name another directory (TOLK_MODEL_CACHE)."
                 )
             for path in chosen:
-                logger.info("%s makes room in the cache of models", path)
+                logger.info("%s is deleted to make room in the cache of models", path)
                 self.remove(path)
 
     def remove(self, path: Path) -> None:
-        """The caller holds the lock. The directory goes in one step, which those who wait for the lock see."""
-        with suppress(FileNotFoundError):  # somebody else may sweep
+        """Deletes a directory whose lock the caller holds. It is moved away first, so that a process which waits for
+        the lock sees that the directory is gone."""
+        with suppress(FileNotFoundError):  # another process may empty the trash meanwhile
             shutil.rmtree(self._put_away(path))
 
     def _put_away(self, path: Path) -> Path:
-        """Moves a directory out of the way; processes that hold it can read on."""
+        """Moves a directory to the trash; processes that have opened its files can still read them."""
         self._trash.mkdir(exist_ok=True)
         away = self._trash / f"{path.name}.{uuid4().hex}"
         with suppress(FileNotFoundError):
@@ -166,7 +171,7 @@ class DiskCache:
 
 
 def _oldest(directory: Path, lock: str) -> list[Path]:
-    """What is in there, by when it was used."""
+    """The entries of a directory, the least recently used first."""
     used = {path: _time(path / lock) for path in directory.glob("*")}
     return sorted(used, key=used.__getitem__)
 
@@ -179,7 +184,7 @@ def _time(path: Path) -> float:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of the files in there; they may go meanwhile."""
+    """Bytes of all files below a directory. Files may disappear meanwhile."""
     size = 0
     for folder, _, names in os.walk(directory):
         for name in names:
@@ -190,17 +195,17 @@ def _size(directory: Path) -> int:
 
 @contextmanager
 def _idle(directory: Path) -> Iterator[bool]:
-    """Whether nobody is at it, and then nobody can be until the end."""
+    """Whether no process uses a model or download. If so, none can begin to until the end of the `with`."""
     with ExitStack() as stack:
         idle = True
         for name in (SUMS, LOCK):
             with suppress(FileNotFoundError):
-                idle = idle and _locks(stack.enter_context((directory / name).open("r+b")))  # NFS wants to write
+                idle = idle and _locks(stack.enter_context((directory / name).open("r+b")))  # NFS needs write access
         yield idle
 
 
 def _locks(file: IO[bytes]) -> bool:
-    """Takes the exclusive lock if nobody has any."""
+    """Takes the exclusive lock, unless another process has a lock; returns whether it did."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -209,6 +214,7 @@ def _locks(file: IO[bytes]) -> bool:
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -216,7 +222,7 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """To the disk."""
+    """Writes a file or directory to the disk: fsync(2)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A file from elsewhere: a download that goes on where it stopped, be it in another process."""
+"""Downloads a file. A download continues where it stopped, even if another process began it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def patiently(what: str, call: Callable[[], _Found], pause: float = PAUSE) -> _Found:
-    """What `call` returns, which is tried again where it fails for a reason that may pass: after `pause` seconds, and
-    twice as many before each further try.
+    """Calls `call`, up to TRIES times if it fails for a reason that may pass, and returns its result. It waits `pause`
+    seconds before the second try, and twice as long before each further one. `what` names the call in messages.
 
-    Raises UnknownModel where the other side refuses, Unavailable when enough has been tried.
+    Raises UnknownModel if the server refuses, and Unavailable if the last try fails.
     """
     tried = 1
     while True:
@@ -37,21 +37,22 @@ def patiently(what: str, call: Callable[[], _Found], pause: float = PAUSE) -> _F
             return call()
         except ModelError:
             raise
-        except Exception as error:  # of any library
+        except Exception as error:  # each library has errors of its own
             if is_final(error):
-                raise UnknownModel(f"{what} is refused: {said(error)}.") from error
+                raise UnknownModel(f"{what} was refused: {said(error)}.") from error
             if tried == TRIES:
-                raise Unavailable(f"{what} failed {tried} times, at last: {said(error)}. Try again later.") from error
+                raise Unavailable(f"{what} failed {tried} times, lastly: {said(error)}. Try again later.") from error
             logger.warning("%s failed: %s. It is tried again (%d of %d).", what, said(error), tried + 1, TRIES)
         time.sleep(pause * 2 ** (tried - 1))
         tried += 1
 
 
 def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) -> None:
-    """Once, into `directory`/files, where a part of it may be; in `directory`/notes stands of which content that is.
+    """Downloads a file into `directory`/files, in one try. If a part of it is there already, the download continues;
+    `directory`/notes has the size and tag of the content that the part belongs to.
 
-    `report` is told how many bytes there are. Raises what the libraries raise where it is cut, UnknownModel where it is
-    longer than it may be, NoSpace.
+    `report` is called with the number of bytes that are there. Raises UnknownModel if the file is larger than allowed,
+    NoSpace or Unavailable as models.checkpoint.files.keeping does, and an error of the library if the connection fails.
     """
     path, note = directory / "files" / file.name, directory / "notes" / file.name
     identity = json.dumps([file.size, file.tag])
@@ -66,11 +67,11 @@ def download(origin: Origin, file: RemoteFile, directory: Path, report: Report) 
             _receive(out, origin, file, report)
     if file.sha256 is not None and digest(path) != file.sha256:
         path.unlink()
-        raise ConnectionError("it was damaged on the way")
+        raise ConnectionError("the file was damaged in transit")
 
 
 def _receive(out: FileIO, origin: Origin, file: RemoteFile, report: Report) -> None:
-    """What is missing, or all of it where the server gives no parts."""
+    """Downloads the missing part of a file, or all of it if the server does not support ranges."""
     try:
         _write(out, origin.blocks(file, out.tell()), file, report)
     except NoRanges:
@@ -80,13 +81,13 @@ def _receive(out: FileIO, origin: Origin, file: RemoteFile, report: Report) -> N
     if file.size is not None and (came := out.tell()) != file.size:
         if came > file.size:
             out.truncate(0)
-        raise ConnectionError(f"{came} bytes came of {file.size}")
+        raise ConnectionError(f"{came} bytes were received, not {file.size}")
 
 
 def _write(out: FileIO, blocks: Iterable[bytes], file: RemoteFile, report: Report) -> None:
     for block in blocks:
         if out.tell() + len(block) > file.largest:
-            raise UnknownModel(f"{file.path}: more came than the {file.largest} bytes that were expected.")
+            raise UnknownModel(f"{file.path}: more bytes were received than the {file.largest} that were expected.")
         write(out, block)
         report(out.tell())
     os.fsync(out)

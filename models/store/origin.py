@@ -1,4 +1,4 @@
-"""The place that a model comes from, through fsspec: the hub, an object store, a web server."""
+"""The place that a model is fetched from, through fsspec: the hub, an object store or a web server."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from models.errors import Unavailable, UnknownModel
 from models.store.reference import Hosts, Remote
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
-LARGEST_ARCHIVE = 12 << 30  # bytes; many hold the weights once for each framework
-REQUEST = 8 << 20  # bytes; a cut loses what it has of one
-TIMEOUTS = {"sock_connect": 10, "sock_read": 60}  # seconds without a byte
+LARGEST_ARCHIVE = 12 << 30  # bytes; many archives have the weights once for each framework
+REQUEST = 8 << 20  # bytes; if the connection fails, what has come of the current request is lost
+TIMEOUTS = {"sock_connect": 10, "sock_read": 60}  # seconds to connect, and seconds without a byte
 
 _PACKAGES = {"hf": "huggingface_hub", "https": "aiohttp", "http": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
-_TAGS = ("ETag", "etag", "blob_id", "Last-Modified")  # of web and S3, Google, the hub; in want of another
+_TAGS = ("ETag", "etag", "blob_id", "Last-Modified")  # web and S3, Google, the hub, and if there is no other
 _COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class NoRanges(Exception):
-    """The server gives a file from its beginning only."""
+    """The server does not support ranges: it sends a file from its beginning only."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file by our `name`, and by its `path` there.
+    """A remote file: our `name` for it, and its `path` at the origin.
 
-    `size` in bytes is None where the other side does not say it; it may be `largest`. `tag` changes with the content;
-    None if there is none. `sha256` is what the other side says, hexadecimal.
+    `size`: bytes, None if the server does not say. `largest`: the most bytes that it may have. `tag`: changes with the
+    content; None if the server sends none. `sha256`: in hexadecimal digits, if the server knows it.
     """
 
     name: str
@@ -43,19 +43,19 @@ class RemoteFile:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a part of it can be told to be of the same content. A weak tag (RFC 9110, 8.8.1) cannot do that."""
+        """Whether its tag tells that a part has the same content as the rest. A weak tag (RFC 9110, 8.8.1) does not."""
         return self.size is not None and self.tag is not None and not self.tag.startswith("W/")
 
 
 class Origin:
-    """The files of a remote model. The libraries raise errors of every kind; `is_final` tells them apart."""
+    """The files of a remote model. Its methods raise the errors of several libraries; see `is_final`."""
 
     def __init__(
         self, remote: Remote, hosts: Hosts, *, request: int = REQUEST, largest_weights: int = LARGEST_WEIGHTS
     ) -> None:
-        """`request`: bytes that are asked for at once. `largest_weights`: bytes that a file of weights may have.
+        """`request`: bytes per request. `largest_weights`: the most bytes that a file of weights may have.
 
-        Raises UnknownModel for a host that is not allowed, Unavailable where a package is missing.
+        Raises UnknownModel for a host that is not allowed, and Unavailable if a package is missing.
         """
         self._remote, self._request, self._largest_weights = remote, request, largest_weights
         if remote.url is not None:
@@ -69,11 +69,12 @@ class Origin:
 
     @property
     def is_archive(self) -> bool:
+        """Whether the model is one archive, not a directory of files."""
         return self._archive is not None
 
     def files(self) -> list[RemoteFile]:
-        """What is to be fetched: the files of a model, or one archive. Raises UnknownModel where something is missing
-        or too large."""
+        """The files to fetch: those of a model, or one archive. Raises UnknownModel if a file is missing or too
+        large."""
         if self._archive:
             found = {self._archive: self._find(self._archive, self._remote.path)}
         else:
@@ -93,24 +94,25 @@ class Origin:
         return files
 
     def blocks(self, file: RemoteFile, start: int) -> Iterator[bytes]:
-        """The bytes from `start` on. Raises NoRanges, too."""
+        """The bytes from `start` on, in blocks. Raises NoRanges if the server does not support ranges."""
         try:
             with self._files.open(file.path, block_size=self._request, cache_type="none") as stream:
                 stream.seek(start)
                 while block := stream.read(self._request):
                     yield block
-        except ValueError as error:  # from fsspec, of a web server that is asked for a part and sends all
+        except ValueError as error:  # fsspec raises it if a web server is asked for a range and sends all
             raise NoRanges from error
 
     def stream(self, file: RemoteFile) -> Iterator[bytes]:
-        """All bytes, in one request."""
+        """All bytes, in blocks, with one request."""
         with self._files.open(file.path, block_size=0) as stream:
             while block := stream.read(self._request):
                 yield block
 
     @cached_property
     def _base(self) -> str:
-        """For the hub with the commit that its revision is now, so that all files are of the same."""
+        """The path of the model. On the hub it includes the current commit of the revision, so that all files are of
+        the same commit."""
         if self._remote.protocol != "hf":
             return self._remote.path
         revision = self._remote.revision
@@ -124,7 +126,7 @@ class Origin:
         try:
             info = self._files.info(path)
         except FileNotFoundError as error:
-            cause = error.__cause__  # fsspec says of whatever happens on the web that there is no such file
+            cause = error.__cause__  # fsspec raises FileNotFoundError for every error of HTTP
             if cause is None or _status(cause) in (404, 410):
                 return None
             raise cause from None
@@ -136,25 +138,25 @@ class Origin:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether trying again is of no use: the other side has understood, and says no."""
+    """Whether trying again is useless, because the server has understood the request and refuses it."""
     status = _status(error)
     return isinstance(error, PermissionError) or (400 <= status < 500 and status not in (408, 425, 429))
 
 
 def said(error: BaseException) -> str:
-    """What a library says, fit for a log: without the queries of addresses, which hold signatures."""
+    """A library's error as a line for logs and messages, without the queries of URLs, which may contain signatures."""
     return quote(re.sub(r"\?[^\s'\"]*", "?…", str(error) or type(error).__name__)).rstrip(".")
 
 
 def _status(error: BaseException) -> int:
-    """Of HTTP, 0 where there is none."""
+    """The HTTP status of an error; 0 if it has none."""
     response = getattr(error, "response", None)
     found = getattr(error, "status", None) or getattr(error, "code", None) or getattr(response, "status_code", None)
     return found if isinstance(found, int) else 0
 
 
 def _filesystem(protocol: str, hosts: Hosts) -> Any:
-    """fsspec's, of its own for every fetch: those that fsspec keeps would keep their connections, too."""
+    """A new filesystem of fsspec for every fetch, because those that fsspec caches keep their connections open."""
     if protocol == "hf":
         from huggingface_hub import HfFileSystem, constants
 
@@ -167,8 +169,8 @@ def _filesystem(protocol: str, hosts: Hosts) -> Any:
 
 
 def _web(hosts: Hosts) -> dict[str, Any]:
-    """Each address is checked, also those that servers redirect to. Proxies and .netrc are taken from their usual
-    places."""
+    """The options of fsspec's filesystem for http and https. Every URL is checked, including those that servers
+    redirect to. Proxies are taken from the environment, passwords from .netrc."""
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout
 
     async def check(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

@@ -1,4 +1,4 @@
-"""How far a download is: a bar on a terminal, elsewhere a line in the log now and then."""
+"""Shows the progress of a download: a bar on a terminal, otherwise a line in the log every few seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """Of several files, which have `total` bytes together."""
+    """The progress of a download of several files, `total` bytes together. `what` names it."""
 
     def __init__(self, what: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._what, self._total, self._there, self._clock = what, total, dict[str, int](), clock
@@ -31,7 +31,7 @@ class Progress:
         return self
 
     def report(self, name: str, there: int) -> None:
-        """Of the file `name` so many bytes are there."""
+        """Reports that `there` bytes of the file `name` have been downloaded."""
         if self._bar is not None:
             self._bar.update(there - self._there.get(name, 0))
         self._there[name] = there

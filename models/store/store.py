@@ -1,4 +1,4 @@
-"""A model reference becomes a local directory: what is elsewhere is fetched once, checked, and kept on disk.
+"""Turns a model reference into a local directory. A remote model is fetched once, checked, and kept on disk.
 
 with Store().fetch("hf:Helsinki-NLP/opus-mt-fr-de") as held:
     print(held.directory, held.checksum)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Store:
-    """Where models are kept; thread-safe, and shared with every process that names the same directory."""
+    """Fetches models and keeps them. Thread-safe; all processes that name the same directory share it."""
 
     def __init__(
         self,
@@ -45,11 +45,12 @@ class Store:
         pause: float = PAUSE,
         progress: Callable[[str, int], Progress] = Progress,
     ) -> None:
-        """Makes nothing yet. `directory` is by default `tolk` in the user's cache; `budget` is in bytes; from `hosts`
-        models may be fetched (models.store.reference.Hosts). `largest_weights` is in bytes, as is a `request`; after
-        `pause` seconds what failed is tried again. `progress` is told how far a download is.
+        """Writes nothing yet. `directory`: by default `tolk` in the user's cache directory. `budget`: bytes on disk.
+        `hosts`: those that models may be fetched from (models.store.reference.Hosts). `largest_weights`: the most bytes
+        of a file of weights. `request`: bytes per request. `pause`: seconds before a failed request is tried again.
+        `progress`: shows the progress of a download.
 
-        Raises BadInput.
+        Raises BadInput for a budget that is not positive, or a malformed host.
         """
         if budget <= 0:
             raise BadInput(f"The budget of the cache of models is {budget} bytes; more than 0 were expected.")
@@ -58,11 +59,11 @@ class Store:
         self._patiently = partial(patiently, pause=pause)
 
     def fetch(self, reference: str, checksum: str | None = None) -> Held:
-        """The directory of a model, which nobody removes until it is released.
+        """The directory of a model, which is not deleted until it is released.
 
-        One that is in the cache is not asked for again. Raises UnknownModel for a reference that leads to no model, to
-        one that cannot be read, has another checksum, or is at a host that is not allowed; Unavailable where it cannot
-        be had now; BadInput for a checksum that is none.
+        A model in the cache is not fetched again. Raises UnknownModel if the reference names no model, or a model that
+        cannot be read, has another checksum, or is on a host that is not allowed; Unavailable if the model cannot be
+        fetched now; BadInput for a malformed checksum.
         """
         check_syntax(checksum)
         place = parse(reference)
@@ -72,7 +73,7 @@ class Store:
                 _compare(reference, own.checksum, checksum)
             return own
         key = _key(reference)
-        with keeping(self._cache.directory):  # errors of the origin are told apart in `patiently`
+        with keeping(self._cache.directory):  # errors of the disk; `patiently` handles those of the origin
             if held := self._held(key, checksum):
                 return held
             with self._cache.claim(key) as parts:
@@ -80,11 +81,11 @@ class Store:
 
     @cached_property
     def _cache(self) -> DiskCache:
-        """Made when it is needed, since a directory has to be found for it."""
+        """Created when it is needed, because embedded models need no cache, and there may be no home directory."""
         try:
             return DiskCache((self._directory or _user_cache()).expanduser().absolute(), self._budget)
         except RuntimeError as error:
-            raise BadInput("There is no home to keep models in: name a directory (TOLK_MODEL_CACHE).") from error
+            raise BadInput("There is no home directory for models: name a directory (TOLK_MODEL_CACHE).") from error
 
     def _held(self, key: str, checksum: str | None) -> Held | None:
         held = self._cache.hold(key)
@@ -95,7 +96,8 @@ class Store:
         return held
 
     def _fetch(self, remote: Remote, key: str, parts: Path, checksum: str | None) -> Held:
-        """What came of a download stays for the next one, unless it is to be refused, or has no room."""
+        """Downloads, checks and places a model. If a download is interrupted, its part is kept for the next one; if the
+        model is refused, or the disk fails, it is deleted."""
         try:
             made = self._download(remote, parts)
             found = Checksum.of(made)
@@ -103,7 +105,7 @@ class Store:
                 _compare(remote.reference, found, checksum)
             _check(made)
             for path in made.iterdir():
-                if path.name not in found.digests:  # the same weights in the other format
+                if path.name not in found.digests:  # weights in the other format
                     path.unlink()
             held = self._cache.place(made, key, found)
         except (UnknownModel, NoSpace, OSError):
@@ -114,7 +116,7 @@ class Store:
         return held
 
     def _download(self, remote: Remote, parts: Path) -> Path:
-        """The directory with the files of the model, all of one state of the origin."""
+        """The directory with the files of the model. If a file changes at the origin meanwhile, it starts again."""
         directory = parts / "files"
         for name in (directory, parts / "notes"):
             name.mkdir(exist_ok=True)
@@ -151,19 +153,19 @@ def _compare(reference: str, found: Checksum, wanted: str) -> None:
 
 
 def _check(directory: Path) -> None:
-    """Raises UnknownModel for files that no model can be loaded from, as far as that is seen without computing."""
+    """Raises UnknownModel if the tokenizer or the weights cannot be read."""
     from models.checkpoint.weights import read_weights
-    from models.tokenizer import Tokenizer  # these bring torch, and SentencePiece
+    from models.tokenizer import Tokenizer  # these import torch and SentencePiece
 
     Tokenizer.load(directory)
     try:
         read_weights(weights_path(directory))
     except MemoryError as error:
-        raise Unavailable("No memory is left to look at the weights.") from error
+        raise Unavailable("There is not enough memory to check the weights.") from error
 
 
 def _key(reference: str) -> str:
-    """A name for people, and made unique."""
+    """A readable and unique name for the directory of a reference."""
     return f"{re.sub('[^A-Za-z0-9.]+', '-', reference)[:80]}-{hashlib.sha256(reference.encode()).hexdigest()[:12]}"
 
 

@@ -1,4 +1,4 @@
-"""A text taken apart: its sentences, in tokens that the model takes, and the layout around them."""
+"""Splits a text into sentences, encoded as tokens for the model, and the layout around them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _WORD = regex.compile(r"\p{L}+")
 
 
 class Draft(NamedTuple):
-    """`tokens` are the source ids of each sentence of the segmentation, with their ends. `unknown` says whether the
-    model has no piece for some of the text, be it in a sentence or in what was left as layout."""
+    """A text, ready to be translated. `tokens`: the source token ids of each sentence of the segmentation, including
+    the end token. `unknown`: whether the model lacks pieces for a part of the text, in a sentence or in layout."""
 
     text: str
     segmentation: Segmentation
@@ -28,9 +28,10 @@ class Draft(NamedTuple):
 
 
 def draft(text: str, tokenizer: Tokenizer, *, source: str, target_token: str | None, longest: int) -> Draft | BadInput:
-    """The draft of a text in the language `source`, or why the text is refused.
+    """The draft of a text in the language `source`, or, if the text is refused, the error that says why.
 
-    Sentences begin with `target_token`, if there is one. Those of more than `longest` tokens are taken in parts.
+    The tokens of each sentence begin with `target_token`, if there is one. Sentences of more than `longest` tokens are
+    split into parts.
     """
     unknown, encoded = tokenizer.unknown_id, dict[str, Tokens]()
 

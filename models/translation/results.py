@@ -1,4 +1,4 @@
-"""What a call returns: translations with their scores, alternatives and flags, put together from decoded sentences."""
+"""The result of a call: translations with scores, alternatives and flags, assembled from decoded sentences."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """What the model saw of a text and made of it: two spans (start, end) of characters, here and in the translation.
-
-    `score` is the mean log-probability per target token.
+    """A sentence of a text. `source` and `target`: the spans (start, end), in characters, of the sentence in the text
+    and in the translation. `score`: the mean log-probability per target token.
     """
 
     source: tuple[int, int]
@@ -44,11 +43,11 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """A text's outcome: a text, or an error.
+    """The outcome of a text: its translation `text`, or an `error`.
 
-    `score` is the mean log-probability per target token of all its sentences, None where there was none to translate.
-    Every alternative differs in one sentence, the likeliest first. `flags` are explained in docs/models.md. What no
-    sentence covers is layout and stays as it was.
+    `score`: the mean log-probability per target token over all sentences, None if the text has no sentence.
+    `alternatives`: the likeliest first; each differs from `text` in one sentence. `flags`: see docs/models.md.
+    Characters outside the spans of `sentences` are layout, which is not translated.
     """
 
     text: str | None = None
@@ -61,9 +60,10 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """A translation per text, in order.
+    """`results`: a translation per text, in order.
 
-    `timings` are the longest of any sentence, not sums, because sentences share batches; a second try adds its own.
+    `timings`: the longest time of any sentence, not sums, because sentences share batches. The times of second tries
+    are added.
     """
 
     results: tuple[Translation, ...]
@@ -73,9 +73,10 @@ class Translated:
 def assemble(
     draft: Draft, outcomes: Iterable[Decoded | ModelError], tokenizer: Tokenizer, *, source: str, target: str
 ) -> Translation:
-    """The translation of a draft, of whose sentences the `outcomes` are, in order; the first error where there is one.
+    """The translation of a draft. `outcomes` are those of its sentences, in order; if one is an error, the translation
+    fails with the first error.
 
-    Of the languages `source` and `target` depends how sentences are parted.
+    The white space between sentences depends on the languages `source` and `target` (text.segment.fit).
     """
     decoded: list[Decoded] = []
     for outcome in outcomes:
@@ -88,7 +89,7 @@ def assemble(
     text = join(gaps, texts)
     sentences = _sentences(draft, decoded, spans(gaps, texts), tokenizer.unknown_id)
     raised = {flag for sentence in sentences for flag in sentence.flags}
-    if draft.unknown:  # in what was left as it is, too
+    if draft.unknown:  # counts unknown pieces in layout, too
         raised.add("UNKNOWN_TOKENS")
     alternatives: dict[str, float] = {}
     for score, i, hypothesis in _swaps(decoded):
@@ -122,13 +123,13 @@ def _sentences(
 
 
 def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer) -> str:
-    """What a hypothesis of the sentence `i` says, on one line, with the sentence's surface."""
+    """The text of a hypothesis for sentence `i`, on one line, with the capitals and the end mark of the sentence."""
     translation = clean(tokenizer.decode(hypothesis.tokens), draft.text)
     return restore(translation, draft.segmentation.sentences[i])
 
 
 def _score(hypotheses: Iterable[Hypothesis]) -> float:
-    """The mean log-probability per token, with the end of each, which `tokens` leave out."""
+    """The mean log-probability per token, including the end token of each hypothesis, which `tokens` leaves out."""
     total, length = 0.0, 0
     for found in hypotheses:
         total += found.score * (len(found.tokens) + 1)
@@ -137,9 +138,9 @@ def _score(hypotheses: Iterable[Hypothesis]) -> float:
 
 
 def _swaps(decoded: Sequence[Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
-    """The next best texts, each with one sentence `i` said another way: (score of the text, i, hypothesis).
+    """The next best texts, in each of which one sentence i has another hypothesis: (score of the text, i, hypothesis).
 
-    As many as a sentence has other hypotheses; those of one sentence stay in its order.
+    There are as many as a sentence has further hypotheses, nbest - 1.
     """
     best = [sentence.best for sentence in decoded]
 

@@ -1,4 +1,4 @@
-"""Runaway repetition, where the decoder says the same few tokens over and over: seen, tried again, shortened."""
+"""Runaway repetition, when the decoder repeats a few tokens over and over: it is detected, decoded again, shortened."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from models.engine.submission import Pending, SentenceTimings
 from models.errors import Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable
 from models.translation.draft import Tokens
 
-_LONGEST = 32  # tokens in a repeated phrase; bounds the search
-_NO_REPEAT = 3  # tokens; in the second try of a runaway no run of so many comes twice
+_LONGEST = 32  # the most tokens in a repeated phrase, which bounds the search for one
+_NO_REPEAT = 3  # the no_repeat_ngram of a runaway's second try
 
 
 class Decoded(NamedTuple):
-    """What the model made of a sentence, the best first. `repeated` says whether its first try ran away."""
+    """The hypotheses of a sentence, the best first. `repeated`: whether its first try was a runaway."""
 
     hypotheses: list[Hypothesis]
     repeated: bool = False
@@ -35,18 +35,18 @@ def decode(
     until: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[dict[Tokens, Decoded | ModelError], SentenceTimings]:
-    """Puts all sentences through the engine at once, equal ones once; then those that ran away again, this time without
-    repetition.
+    """Decodes all sentences at once, equal ones only once; then decodes runaways again, with repetition forbidden. If
+    the second try fails, the first one is shortened.
 
-    `submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` hand a sentence to the engine. What has no outcome at
-    `until`, on the `clock`, fails with DeadlineExceeded. Raises Overloaded, Unavailable and Cancelled for the call
-    as a whole. The timings are the longest of any sentence, those of the second try added to those of the first.
+    `submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` submit a sentence to the engine. Sentences without an
+    outcome at `until`, a time of the `clock`, fail with DeadlineExceeded. Raises Overloaded, Unavailable and Cancelled
+    for the call as a whole. The timings are the longest of any sentence in the first try, plus those of the second try.
     """
     pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
     outcomes = {tokens: _wait(pending, until, clock) for tokens, pending in pendings.items()}
     runaways = {tokens: first for tokens, first in outcomes.items() if _is_runaway(first, tokens)}
     retries: dict[Tokens, Pending] = {}
-    with suppress(Overloaded):  # then the first try is shortened, as where the deadline ends the second
+    with suppress(Overloaded):  # the first try is shortened then
         for tokens in runaways:
             retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
     for tokens, first in runaways.items():
@@ -64,7 +64,7 @@ def _is_runaway(outcome: Decoded | ModelError, source: Tokens) -> TypeGuard[Deco
 
 
 def _longest(*rounds: Collection[Pending]) -> SentenceTimings:
-    """The longest that a sentence took in each round, added up: the rounds follow one another."""
+    """The longest times of a sentence in each round, added up because the rounds follow one another."""
     timings = [[pending.timings for pending in pendings] for pendings in rounds if pendings]
     return SentenceTimings(
         wait=sum(max(timing.wait for timing in taken) for taken in timings),
@@ -74,7 +74,8 @@ def _longest(*rounds: Collection[Pending]) -> SentenceTimings:
 
 
 def _wait(pending: Pending, until: float, clock: Callable[[], float]) -> Decoded | ModelError:
-    """What became of a sentence; trouble that is the whole call's is raised. Nobody waits beyond `until`."""
+    """Waits, until the time `until` at the latest, for the outcome of a sentence. Raises the errors that concern the
+    whole call, and returns others."""
     try:
         return Decoded(pending.result(None if until == math.inf else max(0.0, until - clock())))
     except TimeoutError:
@@ -86,7 +87,7 @@ def _wait(pending: Pending, until: float, clock: Callable[[], float]) -> Decoded
 
 
 class Loop(NamedTuple):
-    """`times` (whole) repetitions of the `period` tokens at `start`, in a row."""
+    """The `period` tokens at `start` occur `times` times in a row; a last, partial repetition does not count."""
 
     start: int
     period: int
@@ -94,7 +95,7 @@ class Loop(NamedTuple):
 
 
 def longest_loop(tokens: Sequence[int]) -> Loop:
-    """The loop with the most repetitions, of those the one that covers most; `Loop(0, 1, 1)` where nothing repeats."""
+    """The loop with the most repetitions, and of these the longest; `Loop(0, 1, 1)` if nothing repeats."""
     best = Loop(0, 1, 1)
     for period in range(1, min(_LONGEST, len(tokens) // 2) + 1):
         start = 0
@@ -109,17 +110,17 @@ def longest_loop(tokens: Sequence[int]) -> Loop:
 
 
 def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> bool:
-    """Whether `target` says something three times in a row (a single token four times) without a reason.
+    """Whether `target` repeats tokens three times in a row (a single token four times) without a reason in `source`.
 
-    A source that repeats itself at least half as often is a reason, if the target `ended` by itself. Where the length
-    limit cut it off there is none.
+    It has a reason if it `ended` by itself, and the source repeats itself at least half as often. If the length limit
+    cut it off, it has none.
     """
     loop = longest_loop(target)
     return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
 
 
 def shorten(tokens: Sequence[int]) -> tuple[int, ...]:
-    """The tokens with every loop of three times or more said once."""
+    """The tokens with every loop of three or more repetitions replaced by one repetition."""
     shorter = tuple(tokens)
     while (loop := longest_loop(shorter)).times > 2:
         end = loop.start + loop.times * loop.period

@@ -221,6 +221,6 @@ def test_the_queue_is_as_it_was_after_any_document(
         check(answer.status_code, answer.data)
 
     send()
-    assert translator.router.waiting == {}
+    assert translator.replies.pending == {}
     eventually(lambda: threading.active_count() <= threads and psutil.Process().num_fds() <= files)
     translator.close()

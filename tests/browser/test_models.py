@@ -96,7 +96,7 @@ def test_languages_that_no_worker_takes_are_told(
 ) -> None:
     offer(("fr", "en"))
     page = open_page(url)
-    hint = page.get_by_text("No worker takes these languages at the moment.")
+    hint = page.get_by_text("No worker translates these languages at the moment.")
     expect(hint).to_be_hidden()
     languages = [{"source": "fr", "target": "en", "available": False}]
     page.route("**/graphql", lambda route: route.fulfill(json={"data": {"languages": languages}}), times=1)

@@ -120,7 +120,7 @@ def test_without_a_worker_a_text_waits_for_the_next_one(
 ) -> None:
     stage.worker.stop()
     page.fill("#text", "Merci.")
-    expect(status.get_by_text("No worker. Start one: celery -A tasks worker")).to_be_visible()
+    expect(status.get_by_text("There are no workers. Start one: celery -A tasks worker")).to_be_visible()
     expect(rows(status, "Models")).to_have_text("fr-enfr → en, warm, in no memory11 interactive0")
     check_access(status)
     stage.worker = start_worker(stage.broker.url)

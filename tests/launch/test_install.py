@@ -57,7 +57,7 @@ def test_what_the_tests_lack_and_who_installs_it_is_named(clone: Path, program: 
         f" shutil.which = lambda name: None if name == '{program}' else which(name) or name"
     )
     said = sentence(make(clone, "test", before=before))
-    assert said == f"There is no {package}, and only root can install it (on Debian)."
+    assert said == f"{package} is missing, and only root can install it (on Debian)."
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "80.5", "８０"])
@@ -94,7 +94,7 @@ def test_a_program_that_cannot_be_installed_is_named(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # this directory has no apt-get
     needed = {install.BROWSER: install.install_chromium, install.PROMETHEUS: install.install_prometheus}[program]
-    with pytest.raises(PackageError, match=f"There is no {program}, and only root can install it"):
+    with pytest.raises(PackageError, match=f"{program} is missing, and only root can install it"):
         needed()
     (tmp_path / program).touch(mode=0o755)
     needed()

@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 
 def test_what_runs_the_service_imports_nothing_that_only_tests_need() -> None:
-    installed = brought_by("tolk", "web", "worker")
+    installed = brought_by("tolk", "web", "worker", "train")  # training is installed by who trains
     distributions = packages_distributions()
     missing = {
         f"{path.relative_to(REPOSITORY)}: {module}"

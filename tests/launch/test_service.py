@@ -208,7 +208,7 @@ def test_a_killed_supervisor_is_cleaned_up_after(start: Callable[..., Run]) -> N
     assert any("beam" in line for line in first.remains())
 
     run = start()
-    run.until("ending what was left running")
+    run.until("ending processes that an earlier run left")
     run.until("starting the worker")
     first.ended()
     assert run.end(signal.SIGINT) == 0
@@ -278,7 +278,7 @@ def test_without_a_broker_it_waits_and_a_second_interrupt_hurries(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = start(FLOWER_PORT=str(port), CELERY_BROKER_URL=f"amqp://guest:guest@127.0.0.1:{free_port()}//")
-        run.until(f"port {port} is in use: Flower takes [0-9]+ ")
+        run.until(f"port {port} is in use: Flower uses [0-9]+ ")
     run.until("web .*/readyz status=503")
     web = next(child for child in psutil.Process(run.process.pid).children() if "gunicorn" in child.cmdline())
     web.suspend()  # so that it does not react to SIGTERM

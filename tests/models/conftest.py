@@ -1,4 +1,4 @@
-"""Tiny Marian models with seeded weights, as transformers saves them, and the sentences to try them on."""
+"""Tiny Marian models with seeded weights, as transformers saves them, and sentences to test them with."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def make_model(tmp_path_factory: pytest.TempPathFactory, sentences: list[str], o
 
 @pytest.fixture
 def directory(make_model: MakeModel, tmp_path: Path) -> Path:
-    """A tiny model of the test's own, to spoil."""
+    """A copy of a tiny model, which the test may change."""
     return shutil.copytree(make_model(), tmp_path / "model")
 
 
 @pytest.fixture(scope="session")
 def decode(one_thread: None) -> Decode:
-    """All sources as one batch."""
+    """Decodes all sources in one batch."""
 
     def run(model: Network, sources: Sequence[Sequence[int]], options: DecodingOptions) -> list[list[Hypothesis]]:
         found: dict[int, list[Hypothesis]] = {}
@@ -83,7 +83,7 @@ def decode(one_thread: None) -> Decode:
 
 @pytest.fixture(scope="session")
 def follow(one_thread: None) -> Follow:
-    """The log-probabilities (n, t, v) of what comes after each token of the targets (n, t), -inf for banned tokens."""
+    """The log-probabilities (n, t, v) of the token after each token of the targets (n, t), -inf for banned tokens."""
 
     def run(model: Network, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Tensor:
         n, t, v = len(sources), len(targets[0]), model.config.decoder_vocab_size

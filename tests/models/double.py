@@ -1,4 +1,4 @@
-"""What a test gives to the code instead of the real thing."""
+"""Test doubles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Double:
-    """Does what `original` does, but for the methods and attributes that are given `instead`."""
+    """Behaves like `original`, except for the methods and attributes that are given `instead`."""
 
     def __init__(self, original: Any, **instead: Any) -> None:
         self.original = original

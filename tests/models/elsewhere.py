@@ -1,5 +1,5 @@
-"""Places that models come from, on this machine: a web server that can be told to misbehave, and what speaks as the
-hub and as Google's storage do."""
+"""A web server on this machine that models are fetched from. It can be told to misbehave, and also implements the
+interfaces of the hub and of Google's storage."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from models.store.store import Store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = "model.safetensors"
-BLOCK = 16384  # bytes that a store of the tests asks for at once
+BLOCK = 16384  # bytes per request of the stores in tests
 
 
 def hasty(directory: Path, **how: Any) -> Store:
-    """A store that asks for little at once, and does not wait before it tries again."""
+    """A store with small requests that hardly waits before it tries again."""
     return Store(directory, request=BLOCK, pause=0.001, **how)
 
 
@@ -38,10 +38,10 @@ class Asked(NamedTuple):
 
 @dataclass
 class Server:
-    """`files` by their paths, of which some are sent `damaged`.
+    """`files`: the files by path. `damaged`: content that is sent instead of that of a file.
 
-    `cuts` are the bytes after which an answer with weights ends too soon, one after the other; `statuses` are answers
-    to whatever comes next.
+    `cuts`: each cuts one response with weights off after so many bytes. `statuses`: each is the answer to one of the
+    next requests.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -67,12 +67,12 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def put(self, directory: Path, under: str = "/model") -> str:
-        """The reference of what is offered now."""
+        """Serves the files of a directory; returns the reference to them."""
         self.files |= {f"{under}/{path.name}": path.read_bytes() for path in directory.iterdir()}
         return self.url + under
 
     def stop_at(self, start: int) -> threading.Event:
-        """Lets nobody have weights from there on, until `go_on`. The event says that somebody wants them."""
+        """Holds requests for weights from `start` on until `go_on`. The event is set when there is such a request."""
         reached = threading.Event()
 
         def stop(asked: Asked) -> None:
@@ -88,7 +88,7 @@ class Server:
         self.going.set()
 
     def downloads(self) -> list[Asked]:
-        """Of weights."""
+        """The GET requests for weights."""
         return [asked for asked in self.asked if asked.method == "GET" and asked.path.endswith(WEIGHTS)]
 
 
@@ -112,7 +112,7 @@ def serving(server: Server) -> Iterator[Server]:
 class _Handler(BaseHTTPRequestHandler):
     state: Server
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or every answer takes 40 ms
+    disable_nagle_algorithm = True  # otherwise every response takes 40 ms
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -162,11 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-_ALIASES = re.compile(r"^/(?:download/storage/v1/b/([^/]+)/o|([^/]+/[^/]+)/resolve/[^/]+)/")  # where files are got from
+_ALIASES = re.compile(r"^/(?:download/storage/v1/b/([^/]+)/o|([^/]+/[^/]+)/resolve/[^/]+)/")  # paths of files
 
 
 def _hub(files: dict[str, bytes], path: str) -> bytes | None:
-    """The interface of a hub whose models have one commit, and main leads there."""
+    """The interface of a hub whose models have one commit, which is that of main."""
     if not (found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/[^/]+|/tree/[^/]+)?", path)):
         return None
     under = f"/{found[1]}/"

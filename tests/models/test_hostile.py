@@ -1,6 +1,6 @@
-"""Directories that mean harm, as a whole: each is loaded, in a process with little memory, or refused in a sentence.
+"""Malicious directories: in a process with little memory, each is either loaded, or refused with a message.
 
-The child process is this module, too: a crash, a hang or a gigabyte would be its own.
+The child process runs this module, too, so that a crash, a hang or too much memory affects only the child.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 1 << 30  # bytes that the child may take beyond what it has when all is imported
+MEMORY = 1 << 30  # bytes that the child may take in addition to what it has after its imports
 NAMES = ["config.json", "generation_config.json", "tokenizer_config.json", "vocab.json", "source.spm", "target.spm"]
 NAMES += ["model.safetensors"]
 KEYS = "model.decoder.layers.0.encoder_attn.k_proj.weight"
@@ -43,7 +43,7 @@ Spoil = Callable[[Path], object]
 
 
 def put(path: Path, content: bytes | str) -> None:
-    """In place of the link."""
+    """Writes a file that replaces the link."""
     path.unlink(missing_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
@@ -94,7 +94,7 @@ def changes(name: str, **values: Any) -> Spoil:
 
 
 def tensors(**changed: Callable[[Tensor], Tensor]) -> Spoil:
-    """Changes tensors of model.safetensors, whose names end like this."""
+    """Changes the tensors of model.safetensors whose names have these endings."""
 
     def spoil(directory: Path) -> None:
         path = directory / "model.safetensors"
@@ -122,7 +122,7 @@ def both(first: Spoil, second: Spoil) -> Spoil:
 
 
 def rename(directory: Path, token: str) -> None:
-    """Its last token."""
+    """Renames the last token of the vocabulary."""
     ids = json.loads((directory / "vocab.json").read_text())
     _, last = ids.popitem()
     put(directory / "vocab.json", json.dumps(ids | {token: last}))
@@ -211,7 +211,7 @@ OF_ONE |= {
     "too large for int8": (tensors(fc1__weight=lambda x: x * 0 + 3e38), "too large for int8"),
     "tensors of no layer": (
         as_bin(lambda w: w | {"\x1b[31m" * 1000 + str(i): w[KEYS] for i in range(50)}),
-        "no place for",
+        "a Marian model does not have",
     ),
     "tensor that grows": (
         as_bin(lambda w: w | {"model.shared.weight": torch.zeros(1).expand(1 << 18, 8192)}),
@@ -254,14 +254,14 @@ LOADED: dict[str, Spoil] = {
 
 @pytest.fixture(scope="module")
 def valid(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a pytorch_model.bin, too, which is not looked at as long as there is model.safetensors."""
+    """A valid model. It also has a pytorch_model.bin, which is ignored as long as there is model.safetensors."""
     directory = shutil.copytree(make_model(), tmp_path_factory.mktemp("valid") / "model")
     torch.save(load_file(directory / "model.safetensors"), directory / "pytorch_model.bin")
     return directory
 
 
 def spoilt(valid: Path, directory: Path, spoil: Spoil) -> Path:
-    """Of links, as in Hugging Face's cache, but for what is spoilt."""
+    """A model of links, as in Hugging Face's cache, except for the spoilt files."""
     directory.mkdir()
     for name in NAMES:
         (directory / name).symlink_to(valid / name)
@@ -270,7 +270,8 @@ def spoilt(valid: Path, directory: Path, spoil: Spoil) -> Path:
 
 
 def load_all(directories: list[Path]) -> list[dict[str, str]]:
-    """What became of each, in a child with little memory, where nothing may write to standard output but this."""
+    """The outcome of loading each directory in a child with little memory. Only the outcomes may be printed to standard
+    output."""
     program = "import sys; from tests.models import test_hostile; test_hostile.child(sys.stdin.read().splitlines())"
     child = subprocess.run(
         [sys.executable, "-c", program],
@@ -301,7 +302,7 @@ def limit_memory() -> None:
 
 
 def outcome(directory: str, precision: str) -> tuple[str, str]:
-    """The name of the error that loading or translating ended in, and its message. Any other ends the child."""
+    """The name and message of the ModelError that loading or translating raised. Any other error ends the child."""
     try:
         with LocalTranslator.load(directory, precision=precision, settings=EngineSettings(lanes=1)) as translator:
             translator.warm_up()
@@ -340,7 +341,7 @@ def spoil_file(valid: Path, name: str, spoil: Spoil, directory: Path) -> None:
 
 
 def test_spoilt_bytes_are_refused_or_loaded(valid: Path, tmp_path: Path) -> None:
-    """Of every file, in one process: what crashes it is a failure, too."""
+    """Spoils the bytes of every file, in one process. The test fails if the process crashes."""
     program = (
         "import sys; from tests.models import test_hostile; test_hostile.fuzz(*map(test_hostile.Path, sys.argv[1:]))"
     )
@@ -370,9 +371,9 @@ def fuzz(valid: Path, scratch: Path, examples: int = 25) -> None:
 
 
 def mutations(whole: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes with a few of them changed, left out, or moved; or others altogether.
+    """The bytes with a few of them changed, left out or moved; or other bytes altogether.
 
-    Half of the changes are near the beginning or the end, where formats keep what they say about the rest.
+    Half of the changes are near the beginning or the end, where formats have their headers and tables.
     """
     places = (st.integers(0, len(whole)) | st.integers(-200, 200)).map(lambda place: place % len(whole))
     edits = st.tuples(places, st.integers(0, 8) | places, st.binary(max_size=8) | places.map(lambda p: whole[p:][:40]))

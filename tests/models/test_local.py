@@ -1,4 +1,4 @@
-"""Texts through the embedded model and through tiny ones, with a real engine."""
+"""Translates texts with the embedded model and with tiny models, in a real engine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.models.double import Double
 if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
-TIMEOUT = 30  # seconds; nothing here comes near it
+TIMEOUT = 30  # seconds; no test comes near it
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def translator(one_thread: None) -> Iterator[LocalTranslator]:
 
 @pytest.fixture
 def multilingual(make_model: MakeModel) -> Iterator[LocalTranslator]:
-    """Random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
+    """A model with random weights, 64 positions, and the target tokens >>fra<< and >>eng<<."""
     with LocalTranslator.load(str(make_model()), precision="float32") as loaded:
         yield loaded
 
@@ -65,8 +65,8 @@ def around(
     clock: Callable[[], float] = time.monotonic,
     submit: Callable[..., Any] | None = None,
 ) -> Iterator[LocalTranslator]:
-    """The same model with an engine of its own, and with what the test has instead of some of its parts; `submit` is
-    called with the engine's own first."""
+    """The same model in a new engine, with some parts replaced by those of the test. `submit` gets the engine's own
+    `submit` as its first argument."""
     model = model or translator.model
     engine = Engine(model, settings or EngineSettings(), clock=clock)
     engine.start()
@@ -109,14 +109,14 @@ def gate(translator: LocalTranslator) -> Gate:
 
 @pytest.fixture
 def gated(translator: LocalTranslator, gate: Gate) -> Iterator[LocalTranslator]:
-    """The embedded model, which waits at the gate."""
+    """The embedded model behind the gate."""
     with around(translator, model=gate) as made:
         yield made
         gate.open()
 
 
 def decoded(model: Network, tokens: list[int]) -> Hypothesis:
-    """What an engine makes of a sentence, by greedy search."""
+    """The text that an engine decodes for a sentence, by greedy search."""
     engine = Engine(model, EngineSettings(lanes=1))
     engine.start()
     try:
@@ -318,7 +318,7 @@ def test_a_runaway_is_tried_again_without_repetition(translator: LocalTranslator
 
 
 def test_a_runaway_that_does_not_stop_is_cut_and_shortened(multilingual: LocalTranslator) -> None:
-    """A model that says one token forever, and when it may not, whatever."""
+    """A model that repeats one token for ever, and any others when that is forbidden."""
     multilingual.model.final_logits_bias[0, 50] = 1e6  # type: ignore[attr-defined]
     translation = one(multilingual, "Il dort.", target="eng", options=DecodingOptions())
     assert set(translation.flags) >= {"REPETITION", "TRUNCATED"}
@@ -486,8 +486,8 @@ def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_a_closed_translator_is_gone_with_its_memory(make_model: MakeModel, precision: str) -> None:
-    """Nothing waits for the garbage collector, which may come late, and not to what is frozen."""
-    LocalTranslator.load(str(make_model()), precision=precision).close()  # importing leaves garbage
+    """No memory waits for the garbage collector, which may run late and skips frozen objects."""
+    LocalTranslator.load(str(make_model()), precision=precision).close()  # imports leave garbage
     gc.disable()
     try:
         translator = LocalTranslator.load(str(make_model()), precision=precision)
@@ -509,7 +509,7 @@ def test_warming_up_runs_the_model(multilingual: LocalTranslator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("example", "sentence"), [("", "The example '' holds no sentence"), ("a\0", "Character 2 of the text is NUL")]
+    ("example", "sentence"), [("", "The example '' has no sentence"), ("a\0", "Character 2 of the text is NUL")]
 )
 def test_an_example_that_the_model_cannot_translate_is_an_error(
     translator: LocalTranslator, example: str, sentence: str

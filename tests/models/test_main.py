@@ -1,4 +1,4 @@
-"""The command line: what it prints, and how it ends."""
+"""The command line: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, standard output, standard error."""
+    """Runs a command; returns its exit status, standard output and standard error."""
     try:
         status = main(arguments)
-    except SystemExit as exit_:  # argparse's
+    except SystemExit as exit_:  # raised by argparse
         status = int(exit_.code or 0)
     out, err = capsys.readouterr()
     return status, out, err
@@ -75,7 +75,7 @@ def test_the_target_of_a_multilingual_model(capsys: pytest.CaptureFixture[str], 
         (["translate", "--model", "nope", "x"], "Embedded: fr-en"),
         (["translate", "--target", "de", "x"], "fr-en translates into en only"),
         (["translate", "--device", "nowhere", "x"], "device 'nowhere'"),
-        (["translate", "--beam", "0", "x"], "'0' is no number from 1 to 64"),
+        (["translate", "--beam", "0", "x"], "'0' is not a number from 1 to 64"),
         (["translate", "--beam", "2", "--nbest", "3", "x"], "nbest"),
         (["translate"], "TEXT"),
         ([], "command"),
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_means_harm_is_refused_in_a_line(capsys: pytest.Captur
     for command in ("info", "translate"):
         status, out, err = run(capsys, command, "--model", str(directory), *["x"] * (command == "translate"))
         assert (status, out, "Traceback" in err) == (2, "", False)
-        assert "model.safetensors: is no checkpoint that can be read safely" in err.splitlines()[-1]
+        assert "model.safetensors: is not a checkpoint that can be read safely" in err.splitlines()[-1]
 
 
 def test_info_of_a_directory_that_holds_other_things_too(capsys: pytest.CaptureFixture[str], directory: Path) -> None:
@@ -118,7 +118,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def elsewhere(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A tiny model at `/model`, and a cache of the test's own."""
+    """A server with a tiny model at `/model`, and a new cache."""
     monkeypatch.setenv("TOLK_MODEL_CACHE", str(tmp_path / "cache"))
     with serving(Server()) as server:
         server.put(directory)

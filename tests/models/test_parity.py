@@ -1,4 +1,4 @@
-"""Token for token what transformers makes of the same model."""
+"""Compares the translations of a model, token by token, with those of transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
 
-LIMIT = 100  # target tokens; a few sentences of the 300 run away, for which 512 would only take longer
+LIMIT = 100  # target tokens; a few of the 300 translations are runaways, which would only take longer with 512
 
 Output = tuple[int, ...]
 
@@ -36,7 +36,7 @@ def ours(one_thread: None) -> Marian:
 
 @pytest.fixture(scope="module", params=[4, pytest.param(1, marks=pytest.mark.long)])
 def batches(request: pytest.FixtureRequest, sentences: list[str]) -> list[list[list[int]]]:
-    """Every fourth sentence, or all 300, shortest first, by 30."""
+    """Batches of 30 of every fourth sentence, or of all 300, the shortest first."""
     tokenizer = Tokenizer.load(FR_EN)
     sources = sorted((tokenizer.encode(sentence) for sentence in sentences), key=len)[:: request.param]
     return [sources[i : i + 30] for i in range(0, len(sources), 30)]
@@ -111,14 +111,14 @@ def test_runs_of_tokens_that_may_not_come_twice(
 
 
 def generate(model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any) -> list[list[Output]]:
-    """What transformers makes of a batch: for each source its hypotheses, the best first, without start and end."""
+    """The hypotheses of transformers for each source, the best first, without start and end tokens."""
     return [[output for output, _ in pairs] for pairs in generate_ranked(model, sources, **options)]
 
 
 def generate_ranked(
     model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any
 ) -> list[list[tuple[Output, float]]]:
-    """The same, with the numbers that the hypotheses are ranked by; nan in greedy search, which has none."""
+    """Like `generate`, with the rank of each hypothesis; nan in greedy search, which has no ranks."""
     padding, end = model.config.pad_token_id, model.config.eos_token_id
     longest = max(map(len, sources))
     generated = model.generate(
@@ -144,7 +144,7 @@ def count_ties(
     expected: Sequence[Output],
     length_penalty: float = 1.0,
 ) -> int:
-    """How many differ; each of these must rank the same, to the precision of the arithmetic."""
+    """The number of hypotheses that differ. Each must have the same rank, to the precision of the arithmetic."""
     different = [(s, f, e) for s, f, e in zip(sources, found, expected, strict=True) if f != e]
     for source, ours, theirs in different:
         ranks = [rank(model, follow, source, output, length_penalty) for output in (ours, theirs)]
@@ -153,7 +153,7 @@ def count_ties(
 
 
 def rank(model: Marian, follow: Follow, source: Sequence[int], output: Output, length_penalty: float) -> float:
-    """The sum of the log-probabilities of the tokens and the end, over their number to the power of the penalty."""
+    """The sum of the log-probabilities of the tokens and the end token, divided by (their number ** the penalty)."""
     said = (*output, model.config.eos_token_id)
     after = follow(model, [source], [[model.config.decoder_start_token_id, *output]])[0]
     return float(after[range(len(said)), said].sum()) / len(said) ** length_penalty

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FR_EN = Path(__file__).parents[2] / "models" / "embedded" / "fr-en"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")  # Tolk does without it, too
+pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")  # Tolk does not use it
 
 OURS = Tokenizer.load(FR_EN)
 THEIRS = MarianTokenizer.from_pretrained(FR_EN)
@@ -26,7 +26,7 @@ THEIRS = MarianTokenizer.from_pretrained(FR_EN)
 
 @pytest.fixture
 def directory(make_model: MakeModel, tmp_path: Path) -> Path:
-    """A tiny model of the test's own, to spoil."""
+    """A copy of a tiny model, which the test may change."""
     return shutil.copytree(make_model(separate=True), tmp_path / "model")
 
 
@@ -63,7 +63,7 @@ def test_half_a_surrogate_pair_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["</s>", "a</s> b", "<pad>", "<unk>", ">>fra<< Bonjour"])
 def test_special_tokens_in_a_text_are_text(make_model: MakeModel, text: str) -> None:
-    """Not so in transformers: there a caller could end the sentence, or choose the target."""
+    """In transformers they are not: there a text could end the sentence, or choose the target language."""
     tokenizer = Tokenizer.load(make_model())
     ids = tokenizer.encode(text, ">>eng<<")
     special = {tokenizer.eos_id, tokenizer.pad_id, *range(3, 5)}
@@ -72,7 +72,7 @@ def test_special_tokens_in_a_text_are_text(make_model: MakeModel, text: str) -> 
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_tiny_vocabularies(make_model: MakeModel, sentences: list[str], separate: bool) -> None:
-    """Which lack pieces that their SentencePiece models have, and have target tokens."""
+    """The vocabularies lack pieces that their SentencePiece models have, and have target tokens."""
     directory = make_model(separate=separate)
     theirs = MarianTokenizer.from_pretrained(directory)
     ours = Tokenizer.load(directory)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from text.segment import fit, join, spans, split
 
-# Pieces at whose edges splitting could fail, mixed with all other characters.
+# Pieces whose combinations splitting could get wrong, mixed with arbitrary characters.
 PIECES = st.sampled_from([
     "\n", "\r\n", "\r", "\u2028", "\x85", "\t", "  ", "\u00a0", "- ", "* ", "1. ", "a) ", "[ ] ", "> ", ">>", "— ",
     "« ", " »", '"', "(", ")", "M. ", "Dr. ", "Il dort. ", "Oui ! ", "été", ",", "; ", "…", "...", "A.B", "www.Ex.fr",

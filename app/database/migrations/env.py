@@ -1,4 +1,4 @@
-"""How Alembic runs a revision: in the transaction of whoever asks, `Database.upgrade` and `Database.downgrade`."""
+"""Lets Alembic run a revision in the transaction of `Database.upgrade` or `Database.downgrade`."""
 
 from alembic import context
 

@@ -21,6 +21,7 @@ const defaultQuery = `mutation {
 `;
 
 ReactDOM.createRoot(document.getElementById("graphiql")).render(
-  // Its history holds the headers of each request, an API key among them: it ends with the tab, as the pages' key does.
+  // GraphiQL's history has the headers of each request, including the API key, so it ends with the tab, as the key
+  // does.
   React.createElement(GraphiQL, { fetcher, defaultQuery, storage: sessionStorage, shouldPersistHeaders: true }),
 );

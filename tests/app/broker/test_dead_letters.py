@@ -92,7 +92,13 @@ def test_the_list_says_what_is_wrong_with_each_and_looking_changes_nothing(flask
     assert heading.split() == ["ID", "DIED", "QUEUE", "DELIVERIES", "BYTES", "REASON"]
     found = [(row.split()[0], *row.split()[3:6], row.split(maxsplit=6)[6]) for row in rows]
     assert found == [
-        ("killer", SUSPECTS, "3", str(len(body)), "ended its worker, or was with one that ended, at every delivery"),
+        (
+            "killer",
+            SUSPECTS,
+            "3",
+            str(len(body)),
+            "its worker ended at every delivery, due to this or another message",
+        ),
         ("half\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}", QUEUE, "1", "11", "its body is not JSON"),
         ("empty", QUEUE, "1", "0", "content type 'text/plain' is not application/json"),
         (rows[3].split()[0], QUEUE, "1", "1500", "content encoding 'latin-1' is not utf-8"),

@@ -118,7 +118,7 @@ def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, ev
 
     with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
         waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
-        eventually(lambda: len(translator.router.waiting) == IN_FLIGHT and translator.router.ready.is_set())
+        eventually(lambda: len(translator.replies.pending) == IN_FLIGHT and translator.replies.ready.is_set())
         try:
             error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
         finally:

@@ -15,7 +15,7 @@ from kombu import Connection, Queue
 from app.broker.celery import configured
 from app.broker.connections import Connections
 from app.broker.publishing import Publisher
-from app.broker.replies import Waiting
+from app.broker.replies import PendingRequest
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
@@ -33,14 +33,14 @@ def test_a_queue_that_is_known_is_declared_again_when_it_may_have_expired(
     monkeypatch.setattr(Queue, "declare", lambda self, *a, **k: (declared.append(self.name), declare(self, *a, **k)))
     queue = topology.translation_queue(model := f"once-{times}", "interactive")
     request = TranslateRequest(texts=("un",), source="fr", target="en", model=model, deadline=time.time() + 30)
-    router: Any = SimpleNamespace(ready=threading.Event(), queue="nobody")
-    router.ready.set()
+    replies: Any = SimpleNamespace(ready=threading.Event(), queue="nobody")
+    replies.ready.set()
     connections = Connections(configured(broker.url).connection_for_write())
-    publisher = Publisher(connections, router, stands)
-    publisher.publish(queue, request, Waiting("r1", None, "r1.0"))
+    publisher = Publisher(connections, replies, stands)
+    publisher.publish(queue, request, PendingRequest("r1", None, "r1.0"))
     declared.clear()
     for number in range(1, 6):
-        publisher.publish(queue, request, Waiting("r1", None, f"r1.{number}"))
+        publisher.publish(queue, request, PendingRequest("r1", None, f"r1.{number}"))
     assert declared.count(queue.name) == times
     assert publisher.length(queue, time.time() + 30) == 6
     connections.close(listens=True)

@@ -37,10 +37,10 @@ def test_late_and_unknown_replies_are_dropped_and_counted(broker, connect, event
 
     with Worker(broker.url, "late", answer):
         assert failure(lambda: ask(translator, "un", model="late", timeout=1)).code is Code.TIMEOUT
-        router = translator.router
-        assert router.waiting == {}
+        replies = translator.replies
+        assert replies.pending == {}
         released.set()
-        eventually(lambda: router.dropped == 1)
+        eventually(lambda: replies.dropped == 1)
         assert ask(translator, "deux", model="late").results[0].text == "deux"
 
 
@@ -49,7 +49,7 @@ def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
     with Worker(broker.url, "silent"):
         ask(translator, "un", model="silent")
         with Connection(broker.url) as connection:  # as the broker does when it has not seen its process for long
-            Queue(translator.router.queue)(connection.default_channel).delete()
+            Queue(translator.replies.queue)(connection.default_channel).delete()
         with suppress(TolkError):  # the reply may come while nobody listens
             ask(translator, "deux", model="silent", timeout=1)
         assert ask(translator, "trois", model="silent", timeout=10).results[0].text == "trois"
@@ -72,15 +72,15 @@ def test_a_reply_queue_that_cannot_be_used_is_left_and_its_requests_are_sent_aga
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(ask, translator, str(number), model="moved") for number in range(2)]
         eventually(lambda: length(broker.url, "moved") == 2)
-        lost = translator.router.queue
+        lost = translator.replies.queue
         with take_away(broker.url, lost):
             eventually(lambda: length(broker.url, "moved") == 4)
-        assert translator.router.queue != lost
+        assert translator.replies.queue != lost
         with Worker(broker.url, "moved"):
             assert [each.result().results[0].text for each in asked] == ["0", "1"]
             assert ask(translator, "deux", model="moved").results[0].text == "deux"
             assert translator.status().broker
-    assert translator.router.waiting == {}
+    assert translator.replies.pending == {}
 
 
 def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
@@ -109,7 +109,7 @@ def in_flight(
     request = TranslateRequest(texts=("un",), target="en", model="slow", deadline=time.time() + 60, principal="me")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(ask_models, translator, "r1", [request])
-        eventually(lambda: ("r1", "me") in translator.router.waiting)
+        eventually(lambda: ("r1", "me") in translator.replies.pending)
         yield translator, request, waiting
         translator.abandon("r1", "me")
 
@@ -130,9 +130,9 @@ def test_another_process_cancels_and_nobody_else_does(broker, connect, in_flight
         assert process.cancel("r1", None) is False
         assert process.cancel("r2", "me") is False
     assert not waiting.done()
-    assert translator.router.ready.is_set()
-    with translator.router.question():
-        assert translator.router.tell().in_flight == 1
+    assert translator.replies.ready.is_set()
+    with translator.replies.question():
+        assert translator.replies.tell().in_flight == 1
     assert other.cancel("r1", "me") is True
     assert failure(lambda: waiting.result(30)).code is Code.CANCELLED
     assert other.cancel("r1", "me") is False
@@ -153,19 +153,19 @@ def test_closing_fails_what_is_in_flight_and_ends_the_thread(broker, connect, ev
     translator = connect(broker.url, "slow")
     with ThreadPoolExecutor(8) as threads:
         waiting = [threads.submit(ask, translator, "un", model="slow") for _ in range(8)]
-        eventually(lambda: len(translator.router.waiting) == 8)
-        router = translator.router
+        eventually(lambda: len(translator.replies.pending) == 8)
+        replies = translator.replies
         translator.close()
         assert {failure(each.result).code for each in waiting} == {Code.UNAVAILABLE}
-    assert not router.thread.is_alive()
-    assert router.waiting == {}
+    assert not replies.thread.is_alive()
+    assert replies.pending == {}
 
 
 def test_a_lost_connection_that_still_consumes_takes_no_replies(broker, connect) -> None:
     translator = connect(broker.url, "ghost")
     with Worker(broker.url, "ghost"), Connection(broker.url) as ghost:
         ask(translator, "un", model="ghost")
-        queue = Queue(translator.router.queue, durable=True, expires=120)
+        queue = Queue(translator.replies.queue, durable=True, expires=120)
         with Consumer(ghost, [queue], no_ack=True):
             texts = [str(number) for number in range(20)]
             assert [ask(translator, text, model="ghost").results[0].text for text in texts] == texts
@@ -176,11 +176,11 @@ def test_what_waits_at_a_node_that_is_lost_is_sent_again_to_another(fragile, bro
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(ask, translator, "un", model="elsewhere")
         eventually(lambda: length(fragile.url, "elsewhere") == 1)
-        lost = translator.router.queue
+        lost = translator.replies.queue
         fragile.kill()
         try:
             with Worker(broker.url, "elsewhere"):
                 assert asked.result().results[0].text == "un"
         finally:
             fragile.start()
-    assert translator.router.queue != lost
+    assert translator.replies.queue != lost

@@ -26,7 +26,7 @@ def test_without_a_worker_the_deadline_ends_the_wait(broker, connect, eventually
         translator.check()
 
 
-def test_a_fork_has_a_router_of_its_own(broker, connect) -> None:
+def test_a_fork_has_a_reply_consumer_of_its_own(broker, connect) -> None:
     translator = connect(broker.url, "fork")
     with Worker(broker.url, "fork"):
         ask(translator, "un", model="fork")
@@ -46,7 +46,7 @@ def test_a_killed_broker_comes_back_and_the_request_in_flight_is_answered(fragil
         waiting = [threads.submit(ask, translator, str(n), model="phoenix", timeout=60) for n in range(4)]
         eventually(lambda: length(fragile.url, "phoenix") == 4 and on_disk(fragile, "phoenix"))
         fragile.kill()
-        eventually(lambda: not translator.router.ready.is_set())
+        eventually(lambda: not translator.replies.ready.is_set())
         assert not any(each.done() for each in waiting)
         fragile.start()
         with Worker(fragile.url, "phoenix"):

@@ -104,9 +104,12 @@ def test_fragments_are_counted_where_they_are_spread(client: FlaskClient, docume
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        ("{ a: status { broker } b: status { broker } }", "status: a request asks for it once"),
+        ("{ a: status { broker } b: status { broker } }", "status: a request asks for it only once"),
         ("{ status { broker } ...F } fragment F on Query { ... { b: status { broker } } }", "status: a request"),
-        ('{ __type(name: "Query") { name } b: __type(name: "Query") { name } }', "__type: a request asks for it once"),
+        (
+            '{ __type(name: "Query") { name } b: __type(name: "Query") { name } }',
+            "__type: a request asks for it only once",
+        ),
         ("{ " + " ".join(f"s{i}: status {{ broker }}" for i in range(50)) + " }", f"{MAX_ALIASES} aliases"),
     ],
 )

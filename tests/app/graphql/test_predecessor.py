@@ -150,5 +150,5 @@ def test_a_request_holds_one_sentence(document: str) -> None:
     translator = Answering(TextResult("One."))
     answer = post(create_app(Settings(), translator).test_client(), query=document, variables={})
     assert answer.status_code == 400
-    assert answer.json["errors"][0]["message"].startswith("translate: a request asks for it once.")
+    assert answer.json["errors"][0]["message"].startswith("translate: a request asks for it only once.")
     assert translator.requests == []

@@ -206,7 +206,7 @@ def connect() -> Any:
     def make(url: str, models: Path = REGISTRY, errors: RecentErrors | None = None, **options: Any) -> CeleryTranslator:
         counts = (errors or RecentErrors()).counts
         made.append(CeleryTranslator.from_config(RegistryFile(models), url, errors=counts, **options))
-        assert made[-1].router.ready.wait(10)
+        assert made[-1].replies.ready.wait(10)
         return made[-1]
 
     yield make

@@ -137,5 +137,5 @@ def test_the_command_says_who_may_read_traces(app: Flask, tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "read_bytes", refuse)  # root may read everything
     result = app.test_cli_runner().invoke(args=["trace", ID])
-    said = f"Error: {file}: only the user as whom the web tier runs may read it.\n"
+    said = f"Error: {file}: only the user who runs the web tier may read it.\n"
     assert (result.exit_code, result.output) == (1, said)

@@ -240,7 +240,7 @@ def connect(broker: PrivateRabbitMQ, models: Path) -> Iterator[Callable[[], Cele
         def make() -> CeleryTranslator:
             translator = CeleryTranslator.from_config(RegistryFile(models), broker.url)
             stack.callback(translator.close)
-            assert translator.router.ready.wait(30)
+            assert translator.replies.ready.wait(30)
             return translator
 
         yield make
@@ -313,7 +313,7 @@ def test_between_the_legs_an_id_is_in_flight(workers, translator) -> None:
     reply = fly(translator, "taken", [request, onward(request)], BETWEEN, send_again)
     assert (reply.model, reply.results[0].text) == (MODEL, "un")
     assert refused == [Code.BAD_INPUT]
-    assert translator.router.waiting == {}
+    assert translator.replies.pending == {}
     assert ask_models(translator, "taken", [request]).results[0].text == "un"
 
 

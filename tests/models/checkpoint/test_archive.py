@@ -1,4 +1,4 @@
-"""Archives as people make them, and as nobody should."""
+"""Archives of models, valid and malicious."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_an_archive_made_by_the_programs(tmp_path: Path, into: Path, directory: 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["../config.json", "a/../../config.json", "/config.json", "a\\..\\config.json", ".."])
 def test_names_that_lead_elsewhere(tmp_path: Path, into: Path, kind: str, name: str) -> None:
-    with pytest.raises(UnknownModel, match=rf"a\{kind}: is no archive of a model: .* leads out of the archive"):
+    message = rf"a\{kind}: is not a valid archive of a model: .* leads out of the archive"
+    with pytest.raises(UnknownModel, match=message):
         unpack(pack(tmp_path / f"a{kind}", [*MODEL, (name, b"x")]), into)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"a{kind}", "into"])
 
@@ -75,7 +76,7 @@ def test_names_that_lead_elsewhere(tmp_path: Path, into: Path, kind: str, name: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_models_or_a_file_twice(tmp_path: Path, into: Path, kind: str) -> None:
     for more in (("b/config.json", b"x"), ("./config.json", b"x")):
-        with pytest.raises(UnknownModel, match="there are two of it"):
+        with pytest.raises(UnknownModel, match="the archive has it twice"):
             unpack(pack(tmp_path / f"a{kind}", [MODEL[0], more]), into)
         (into / "config.json").unlink()
 
@@ -118,14 +119,14 @@ def test_more_entries_than_any_model_has(tmp_path: Path, into: Path, kind: str) 
     ],
 )
 def test_sizes_that_no_model_has(tmp_path: Path, into: Path, name: str, size: int, said: str) -> None:
-    """Of a tar the size is believed before anything is read; a zip says its sizes in its table."""
+    """The size of a tar's entry is checked before it is read; a zip has the sizes in its table."""
     (tmp_path / "a.tar").write_bytes(member(name, size).tobuf())
     with pytest.raises(UnknownModel, match=said):
         unpack(tmp_path / "a.tar", into)
 
 
 def bomb_of_zip(path: Path) -> None:
-    """20 MB in 20 kB, of which the table says that it is a byte."""
+    """20 MB in 20 kB; the table says that it is one byte."""
     pack(path, [("vocab.json", bytes(LARGEST_OTHER + 1))])
     content = bytearray(path.read_bytes())
     table = content.index(b"PK\x01\x02")
@@ -135,7 +136,7 @@ def bomb_of_zip(path: Path) -> None:
 
 def test_a_zip_that_lies_about_a_size(tmp_path: Path, into: Path) -> None:
     bomb_of_zip(tmp_path / "a.zip")
-    with pytest.raises(UnknownModel, match="is no archive"):
+    with pytest.raises(UnknownModel, match="is not a valid archive"):
         unpack(tmp_path / "a.zip", into)
     assert sum(path.stat().st_size for path in into.iterdir()) <= 1
 
@@ -143,16 +144,16 @@ def test_a_zip_that_lies_about_a_size(tmp_path: Path, into: Path) -> None:
 def test_a_zip_of_another_kind(tmp_path: Path, into: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as made:
         made.writestr("config.json", "x")
-    with pytest.raises(UnknownModel, match="compressed in a way"):
+    with pytest.raises(UnknownModel, match="has an unsupported compression"):
         unpack(tmp_path / "a.zip", into)
 
 
 def long_name(path: Path) -> None:
-    """A tar's name of 2 GiB, in 2 MB."""
+    """A tar with a name of 2 GiB, in 2 MB."""
     with gzip.open(path, "wb", compresslevel=1) as made:
         made.write(member("././@LongLink", 2 << 30, tarfile.GNUTYPE_LONGNAME).tobuf(tarfile.GNU_FORMAT))
         for _ in range(64):
-            made.write(bytes(1 << 20))  # the rest is not missed
+            made.write(bytes(1 << 20))  # the rest of the name is missing, but is not read either
 
 
 def long_table(path: Path) -> None:
@@ -174,7 +175,7 @@ def test_archives_that_are_cut_or_are_none(tmp_path: Path, into: Path, kind: str
     whole = pack(path := tmp_path / f"a{kind}", [("vocab.json", os.urandom(100_000))]).read_bytes()
     for content in (b"", b"x" * 1000, whole[: len(whole) // 2], whole[:-20_000]):
         path.write_bytes(content)
-        with pytest.raises(UnknownModel, match="is no archive of a model"):
+        with pytest.raises(UnknownModel, match="is not a valid archive of a model"):
             unpack(path, into)
         for found in into.iterdir():
             found.unlink()

@@ -37,7 +37,7 @@ def test_every_file_counts(directory: Path, name: str) -> None:
     path.write_bytes(path.read_bytes() + b" ")
     assert str(Checksum.of(directory)) != str(before)
     path.unlink()
-    if name == "tokenizer_config.json":  # which a model need not have
+    if name == "tokenizer_config.json":  # this file is optional
         assert str(Checksum.of(directory)) != str(before)
     else:
         with pytest.raises(UnknownModel, match=name):

@@ -11,7 +11,7 @@ from models.errors import UnknownModel
 
 
 def test_links_to_regular_files_are_followed(tmp_path: Path) -> None:
-    """As in Hugging Face's cache: snapshots/REVISION/config.json -> ../../blobs/HASH."""
+    """Hugging Face's cache has such links: snapshots/REVISION/config.json -> ../../blobs/HASH."""
     blob, snapshot = tmp_path / "blobs" / "0a1b", tmp_path / "snapshots" / "main"
     blob.parent.mkdir()
     snapshot.mkdir(parents=True)
@@ -83,7 +83,7 @@ def test_trouble_while_reading_is_the_files(tmp_path: Path) -> None:
 )
 def test_what_is_no_json_object_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(UnknownModel, match=r"config\.json: (is no JSON|a JSON object was expected)"):
+    with pytest.raises(UnknownModel, match=r"config\.json: (is not valid JSON|a JSON object was expected)"):
         read_json(tmp_path / "config.json", required=False)
 
 
@@ -91,7 +91,7 @@ def test_what_is_no_json_object_is_named(tmp_path: Path, content: bytes) -> None
 def test_a_name_that_is_twice_among_a_million_is_found_at_once(tmp_path: Path) -> None:
     path = tmp_path / "vocab.json"
     path.write_text("{" + ",".join(f'"{i}":0' for i in [*range(1_000_000), 999_999]) + "}")
-    with pytest.raises(UnknownModel, match=r"vocab\.json: is no JSON: '999999' is there twice"):
+    with pytest.raises(UnknownModel, match=r"vocab\.json: is not valid JSON: '999999' occurs twice"):
         read_json(path)
 
 

@@ -1,4 +1,4 @@
-"""Files of torch.save, as it writes them and as it never would."""
+"""Files of torch.save, valid and malicious."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOUR = struct.pack("<4f", 1, 2, 3, 4)
 
 
 class Call:
-    """Pickled, it makes whoever reads it call a function."""
+    """An object whose pickle makes the reader call a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -37,7 +37,7 @@ class Call:
 
 
 class Stored:
-    """Pickled, it names a storage."""
+    """An object whose pickle names a storage."""
 
     def __init__(self, *identity: Any) -> None:
         self.identity = identity
@@ -64,7 +64,7 @@ def tensor(of: Any = None, offset: Any = 0, shape: Any = (4,), strides: Any = (1
 
 @contextmanager
 def bounded(most: int) -> Iterator[None]:
-    """At most so many bytes of memory are taken at once."""
+    """Checks that at most so many bytes of memory are taken at once."""
     tracemalloc.start()
     try:
         yield
@@ -108,7 +108,7 @@ def test_it_reads_what_torch_reads(path: Path, is_zip: bool) -> None:
         again=flat,
         scalar=torch.tensor(7.0),
     )
-    for content in (tensors, dict(tensors), module.state_dict()):  # the last has attributes
+    for content in (tensors, dict(tensors), module.state_dict()):  # a state_dict has attributes
         torch.save(content, path, _use_new_zipfile_serialization=is_zip)
         expected = torch.load(path, weights_only=True)
         found = read_state_dict(path)
@@ -146,14 +146,14 @@ def test_nothing_in_it_is_called_or_imported(
 
 
 def nested(depth: int) -> tuple[Any, ...]:
-    """2 ** depth ones to whoever goes through it, and few bytes in a pickle."""
+    """A nested tuple of 2 ** depth ones that takes few bytes in a pickle."""
     found: tuple[Any, ...] = (1,)
     for _ in range(depth):
         found = (found, found)
     return found
 
 
-# Python would hash it, too: put together of instructions, then.
+# pickle.dumps would hash the key, too, so the pickle is composed of instructions.
 NESTED_KEY = b"\x80\x02}" + pickled(nested(64))[2:-1] + b"K\x01s."
 
 
@@ -165,9 +165,9 @@ NESTED_KEY = b"\x80\x02}" + pickled(nested(64))[2:-1] + b"K\x01s."
         (pickled(tensor()), "a table of tensors was expected"),
         (pickled({"a": "text"}), "a table of tensors was expected"),
         (pickled({"a": {"b": tensor()}}), "a table of tensors was expected"),
-        (pickled({3: tensor()}), "a name is no string"),
-        (b"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x01u.", "there twice"),
-        (NESTED_KEY, "a name is no string"),
+        (pickled({3: tensor()}), "a name is not a string"),
+        (b"\x80\x02}(X\x01\x00\x00\x00aK\x01X\x01\x00\x00\x00aK\x01u.", "occurs twice"),
+        (NESTED_KEY, "a name is not a string"),
         (pickled({"a": tensor(shape=nested(64))}), "shape"),
         (pickled({"a": tensor(storage(key=nested(64)))}), "a storage was expected"),
         (pickled({"a": tensor(storage(kind=torch.LongStorage))}), "floats were expected, not torch LongStorage"),
@@ -236,7 +236,7 @@ def test_a_bomb_is_not_unpacked(path: Path) -> None:
 
 
 def test_parts_that_lie_one_over_the_other(path: Path) -> None:
-    """A hundred names for the same megabyte."""
+    """A hundred names refer to the same megabyte."""
     as_zip(path, pickled({"a": tensor()}), {"data/1": bytes(1 << 20)} | {f"data/{i}": b"" for i in range(2, 100)})
     content, size = path.read_bytes(), struct.pack("<LL", 1 << 20, 1 << 20)
     begin = content.index(b"PK\x01\x02")
@@ -249,7 +249,7 @@ def test_parts_that_lie_one_over_the_other(path: Path) -> None:
             directory = directory[: at + 20] + size + directory[at + 28 : at + 42] + offset + directory[at + 46 :]
         at += 46
     path.write_bytes(content[:begin] + directory)
-    with bounded(10 << 20), pytest.raises(UnknownModel, match="one over the other"):
+    with bounded(10 << 20), pytest.raises(UnknownModel, match="its parts overlap"):
         read_weights(path)
 
 

@@ -1,4 +1,4 @@
-"""Files of safetensors as the library writes them and as it never would."""
+"""Files of safetensors, valid and malicious."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ TWICE = (
 )
 def test_a_header_that_does_not_fit_the_file(path: Path, header: Any, length: int | None) -> None:
     write(path, header, length)
-    with pytest.raises(UnknownModel, match=r"model\.safetensors: is no checkpoint") as caught:
+    with pytest.raises(UnknownModel, match=r"model\.safetensors: is not a checkpoint") as caught:
         read_weights(path)
     assert str(caught.value).isprintable()
 

@@ -1,4 +1,4 @@
-"""Products of random numbers, as kernels get them, and what is expected of a quantized row."""
+"""Products of random numbers as inputs of kernels, and a check of quantized rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 N, D, HEADS, POSITIONS = 5, 24, 3, 7
-WIDTHS = (D, 6 * D)  # heads of 8, and of 48, which are taken 16 numbers at a time
+WIDTHS = (D, 6 * D)  # heads of width 8, and of width 48, which are computed 16 numbers at a time
 Floats = NDArray[np.float32]
 
 
 class Case:
-    """A product's sums (n, width), the scales of rows and columns, the biases, and the numbers that they mean."""
+    """A product: its sums (n, width), the scales of rows and columns, the biases, and the dequantized numbers."""
 
     def __init__(self, chance: np.random.Generator, width: int, n: int = N, extra: int = 0) -> None:
         self.sums = chance.integers(-9_000, 9_000, (n, width)).astype(np.int32)
@@ -27,7 +27,7 @@ def buffers(n: int, width: int) -> tuple[NDArray[np.int8], Floats]:
 
 
 def assert_quantized(found: NDArray[np.int8], scales: Floats, expected: torch.Tensor) -> None:
-    """To half a step, and the largest of a row is 127."""
+    """Each number is within half a step, and the largest absolute value of a row is 127."""
     largest = expected.abs().amax(1).numpy()
     np.testing.assert_allclose(scales, largest / 127, rtol=1e-3)
     assert np.abs(found.astype(np.int32)).max(1).tolist() == [127] * len(found)

@@ -1,4 +1,4 @@
-"""Attention beside the formula that it computes."""
+"""Attention kernels, compared with the formula of attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.models.compiled.products import HEADS, POSITIONS, WIDTHS, Case, D, N,
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """One query (d) to keys and values (t, d); queries come scaled."""
+    """Attention of one query (d), which is scaled already, to keys and values (t, d)."""
     split = (HEADS, len(q) // HEADS)
     weights = torch.einsum("hw,thw->ht", q.view(split), k.view(-1, *split)).softmax(-1)
     return torch.einsum("ht,thw->hw", weights, v.view(-1, *split)).flatten()
@@ -27,7 +27,7 @@ def test_attend_source(chance: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("d", WIDTHS)
 def test_attend_own(chance: np.random.Generator, d: int) -> None:
-    """Row 4 goes on from row 1, which is where its first two positions lie; both have their own third."""
+    """Row 4 continues row 1, which holds its first two positions; each of them has its own third position."""
     own_before = torch.from_numpy(chance.normal(size=(N, POSITIONS, 2, d)).astype(np.float32)).bfloat16()
     own, rows = halves(own_before).copy(), np.array([4, 1], np.int32)
     positions, paths = np.full(N, 2, np.int32), np.repeat(np.arange(N, dtype=np.int32)[:, None], POSITIONS, 1)

@@ -1,4 +1,4 @@
-"""Products in our own machine code, against NumPy's, with the instructions of several processors."""
+"""Products with the instructions of several processors, compared with NumPy's products."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from models.compiled import gemm
 
 FLAGS = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-PROCESSORS = {  # LLVM's names, and what this processor must have to run what is compiled for them
+PROCESSORS = {  # LLVM's names, and the features that this processor needs to run code compiled for them
     "AVX2": ("haswell", "+avx,+avx2,+fma", {"avx2", "fma"}),
     "AVX-VNNI": ("alderlake", "+avx,+avx2,+fma,+avxvnni", {"avx2", "fma", "avx_vnni"}),
     "none of them": ("x86-64", "+sse2", set[str]()),
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 def check(rows: int, outputs: int, inputs: int, *, tiles: bool) -> None:
     chance = np.random.default_rng(rows)
     room = -(-rows // gemm.ROWS) * gemm.ROWS
-    x = chance.integers(-128, 128, (room, inputs + 64), dtype=np.int8)  # rows lie apart
+    x = chance.integers(-128, 128, (room, inputs + 64), dtype=np.int8)  # there are gaps between rows
     weights = chance.integers(-128, 128, (outputs, inputs), dtype=np.int8)
     sums = np.full((room + 1, outputs), -1, np.int32)
 
@@ -30,7 +30,7 @@ def check(rows: int, outputs: int, inputs: int, *, tiles: bool) -> None:
 
     expected = x[:, :inputs].astype(np.int32) @ weights.T.astype(np.int32)
     np.testing.assert_array_equal(sums[:rows], expected[:rows])
-    assert (sums[room] == -1).all()  # nothing is written behind the last row that there is memory for
+    assert (sums[room] == -1).all()  # nothing is written after the last row of the memory
 
 
 @pytest.mark.parametrize("tiles", [False, gemm.tiles_allowed()])

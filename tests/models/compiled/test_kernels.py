@@ -1,4 +1,4 @@
-"""Each kernel beside the formula that it computes."""
+"""Each kernel, compared with its formula."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_activate(chance: np.random.Generator, name: str, function: torch.nn.Mod
 @pytest.mark.parametrize("block", [1, 64, 70, 200])
 @pytest.mark.parametrize("width", [3, 64, 65, 200])
 def test_rank(chance: np.random.Generator, width: int, block: int) -> None:
-    """A block of columns after the other."""
+    """Ranks one block of columns after the other."""
     case, banned = Case(chance, width), np.array([0, 2], np.int32)
     count = 9 if width > 3 else 1
     tokens, logits = np.zeros((N, count), np.int32), np.full((N, count), float(kernels.LOWEST))

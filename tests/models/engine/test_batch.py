@@ -33,7 +33,7 @@ def model(make_model: MakeModel) -> Marian:
 
 @pytest.fixture(scope="module")
 def sources(make_model: MakeModel, sentences: list[str]) -> list[list[int]]:
-    """15 sentences of every length."""
+    """15 sources of different lengths."""
     tokenizer = Tokenizer.load(make_model())
     return [tokenizer.encode(sentence) for sentence in sentences[::20]]
 
@@ -58,7 +58,7 @@ def test_sentences_come_and_go_and_change_nothing_for_the_others(
         for place, source in enumerate(sources):
             batch.enter({place: (source, options)})
             found |= batch.step()
-            if place % 3 == 2:  # before it is done
+            if place % 3 == 2:  # before it has finished
                 batch.leave([place, place])
             while len(batch) == 5:
                 found |= batch.step()
@@ -100,7 +100,7 @@ def test_nobody_has_entered_where_the_encoder_fails(model: Marian, sources: list
         with pytest.raises(RuntimeError, match="out of memory"):
             batch.enter({0: (sources[0], DecodingOptions(beam=4))})
         assert len(batch) == 0
-        batch.enter({0: (sources[0], DecodingOptions(beam=4, max_length=2))})  # there is room still
+        batch.enter({0: (sources[0], DecodingOptions(beam=4, max_length=2))})  # there is still room
         assert batch.step().keys() <= {0}
 
 
@@ -169,7 +169,7 @@ def test_padding_and_banned_tokens_are_never_said(
     model.final_logits_bias[0, [model.config.pad_token_id, 7]] = 50.0
     for hypotheses in decode(model, sources, DecodingOptions(beam=beam, max_length=6)):
         assert not {model.config.pad_token_id, 7} & set(hypotheses[0].tokens)
-        assert hypotheses[0].score < -4  # scores stay the model's own, for which these were likely
+        assert hypotheses[0].score < -4  # scores are the model's, which finds the banned tokens likely
 
 
 @pytest.mark.parametrize("beam", [1, 4])

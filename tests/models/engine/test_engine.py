@@ -28,15 +28,15 @@ from tests.models.double import Double
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, MakeModel
 
-LONG = DecodingOptions(max_length=40)  # with a source that does not end before
+LONG = DecodingOptions(max_length=40)  # for a source whose translation does not end earlier
 POISON = 4  # a token that makes the model compute nan
-TIMEOUT = 30.0  # seconds in which whatever is waited for must have happened
+TIMEOUT = 30.0  # seconds that a test waits for an event
 
 Start = Callable[..., Engine]
 
 
 class Gate(Double):
-    """A model that can be held before each step: the test decides when it goes on, and knows when it has got there."""
+    """Stops a model before each step. The test decides when the model goes on, and can wait until it has stopped."""
 
     def __init__(self, model: Marian) -> None:
         super().__init__(model)
@@ -53,7 +53,7 @@ class Gate(Double):
         self._is_open = False
 
     def reached(self) -> None:
-        """Returns when the model is about to make its next step."""
+        """Waits until the model has stopped before its next step."""
         assert self._arrived.acquire(timeout=TIMEOUT)
 
     def let_one_pass(self) -> None:
@@ -66,7 +66,7 @@ class Gate(Double):
 
 @pytest.fixture
 def model(make_model: MakeModel) -> Gate:
-    """It goes on by itself, unless the test has the gate."""
+    """A model that runs freely, unless the test uses the gate."""
     model = Marian.load(make_model(), dtype=torch.float64)
     model.source_embedding = torch.nn.Embedding.from_pretrained(model.source_embedding.weight.clone())
     model.source_embedding.weight[POISON] = math.nan
@@ -121,7 +121,7 @@ def submit(
 
 
 def until_it_refuses(engine: Engine) -> None:
-    """Returns when the engine has begun to close."""
+    """Waits until the engine refuses sentences, because it has begun to close."""
     with suppress(Unavailable):
         while True:
             submit(engine, [0], deadline=0.0)
@@ -148,7 +148,7 @@ def test_sentences_of_many_threads_get_what_the_search_alone_finds(
         assert min(pending.timings.wait, pending.timings.prefill, pending.timings.decode) > 0
     stats = engine.stats()
     assert (stats.waiting, stats.running, stats.finished, stats.failed) == (0, 0, len(work), 0)
-    assert stats.steps < sum(len(hypotheses[0].tokens) for hypotheses in found)  # which share them
+    assert stats.steps < sum(len(hypotheses[0].tokens) for hypotheses in found)  # sentences share steps
 
 
 def test_timings_are_there_before_the_result(start: Start, sources: list[list[int]]) -> None:
@@ -191,7 +191,7 @@ def test_a_step_that_fails_is_tried_in_halves_which_can_be_cancelled_meanwhile(
     failing = submit(engine, [8, 0])
     gate.let_one_pass()
     gate.reached()
-    gate.let_one_pass()  # in which all five fail
+    gate.let_one_pass()  # a step in which all five fail
     gate.reached()
     assert engine.stats().running == 5
     assert engine.cancel("a") == 2
@@ -211,7 +211,7 @@ def test_sentences_enter_while_others_are_half_way_and_leave_before_them(
         gate.let_one_pass()
     gate.reached()
     second = submit(engine, sources[0], short)
-    for _ in range(3):  # it enters after the step that is under way, and says two tokens
+    for _ in range(3):  # it enters after the running step, and has two tokens
         gate.let_one_pass()
         gate.reached()
     assert second.done()
@@ -256,13 +256,13 @@ def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
     start: Start, long: list[int], gate: Gate
 ) -> None:
     engine = start(token_budget=1000)
-    pendings = [submit(engine, long)]  # a step for every token; the first four of them alone
+    pendings = [submit(engine, long)]  # one step per token; it is alone in the first four
     gate.reached()
     pendings += [
         submit(engine, long, DecodingOptions(beam=2, max_length=3)),
         submit(engine, long, DecodingOptions(max_length=2)),
     ]
-    pendings.append(submit(engine, [POISON, 0]))  # its first step is its last
+    pendings.append(submit(engine, [POISON, 0]))  # it fails at its first step
     gate.open()
     best = [pending.result(TIMEOUT)[0] for pending in pendings[:3]]
     assert isinstance(pendings[3].exception(TIMEOUT), ModelError)
@@ -310,7 +310,7 @@ def test_a_deadline_that_passes_in_the_middle_of_decoding(start: Start, long: li
         gate.let_one_pass()
         gate.reached()
     assert engine.stats().running == 4
-    assert time.monotonic() < deadline  # else this machine is too slow for what this test wants to see
+    assert time.monotonic() < deadline  # otherwise this machine is too slow for this test
     threading.Event().wait(deadline - time.monotonic())
     gate.let_one_pass()
     assert isinstance(pendings[1].exception(TIMEOUT), DeadlineExceeded)
@@ -391,7 +391,7 @@ def test_closing_leaves_a_lane_behind_that_does_not_come_back(start: Start, long
     engine.close(grace=0.1)
     assert time.monotonic() - began < TIMEOUT / 2
     assert {type(pending.exception(0)) for pending in pendings} == {Unavailable}
-    gate.open()  # now it does
+    gate.open()  # now the step ends
     [lane] = engine._lanes
     lane.thread.join(TIMEOUT)
     assert not lane.thread.is_alive()
@@ -450,7 +450,7 @@ def test_what_the_model_cannot_take_is_refused(start: Start, tokens: list[int]) 
 
 
 def test_every_sentence_has_an_outcome_whatever_happens(start: Start, sources: list[list[int]]) -> None:
-    """Random work, deadlines, bad sentences and cancellations from eight threads, and an engine that closes amid it."""
+    """Eight threads submit random work with deadlines, bad sentences and cancellations while the engine is closed."""
     engine = start(lanes=2, max_waiting=50, token_budget=200)
     pendings: list[Pending] = []
 
@@ -492,7 +492,7 @@ def chaos(
     calls: int,
     after_each: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Eight threads with so many calls each, of which some fail, come too late or are cancelled."""
+    """Eight threads make so many calls each, of which some fail, miss their deadline or are cancelled."""
 
     def caller(seed: int) -> None:
         chance = random.Random(seed)

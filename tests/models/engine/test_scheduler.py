@@ -1,4 +1,4 @@
-"""Who enters a batch: whatever is queued, the rules hold."""
+"""Which sentences enter a batch: the scheduler's rules hold for any queue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def scheduler_of(sentences: Sequence[Queued], token_budget: int = BUDGET, lanes:
 
 
 def one_by_one(scheduler: Scheduler[Queued], now: float = 0.0) -> list[Queued]:
-    """All who wait, in the order in which they would enter a lane that takes one at a time."""
+    """All waiting sentences, in the order in which they enter a lane that takes one at a time."""
     order: list[Queued] = []
     while admitted := scheduler.admit(0, now):
         order += admitted
@@ -76,8 +76,8 @@ class Service(RuleBasedStateMachine):
         held = list(self.running[lane])
         aged = [sentence for sentence in self.waiting if self.now - sentence.submitted > AGED_AFTER]
         entering = self.scheduler.admit(lane, self.now)
-        assert entering[: len(aged)] == aged[: len(entering)]  # who has waited too long goes first, the oldest first
-        for sentence in entering:  # each left the queue once, and was in it
+        assert entering[: len(aged)] == aged[: len(entering)]  # aged sentences enter first, the oldest first
+        for sentence in entering:  # each was in the queue, and has left it once
             if sentence.priority == "bulk" and sentence not in aged and held:
                 bulk = sum(cost(each) for each in [*held, sentence] if each.priority == "bulk")
                 assert bulk <= BULK_SHARE * BUDGET
@@ -115,7 +115,7 @@ class Service(RuleBasedStateMachine):
             assert sum(map(cost, held)) <= BUDGET or len(held) == 1
 
     def teardown(self) -> None:
-        """When all have left, all room is there again."""
+        """When all sentences have left, the whole budget is free again."""
         for lane, held in enumerate(self.running):
             for sentence in held:
                 self.scheduler.leave(lane, sentence)
@@ -145,7 +145,7 @@ def test_interactive_before_bulk_and_each_group_in_its_order(sentences: list[Que
 
 @given(st.lists(queued, max_size=30))
 def test_groups_take_turns(sentences: list[Queued]) -> None:
-    """Between two sentences of a group, every group that has waited through both has had a turn."""
+    """Between two sentences of one group, every group that waits all the while has a turn."""
     order = one_by_one(scheduler_of(sentences, SHORTEST))
     for first, sentence in enumerate(order):
         later = [i for i in range(first + 1, len(order)) if same_group(order[i], sentence)]
@@ -154,7 +154,7 @@ def test_groups_take_turns(sentences: list[Queued]) -> None:
         between = order[first + 1 : later[0]]
         for other in order[later[0] + 1 :]:
             if other.priority == sentence.priority and not same_group(other, sentence):
-                assert other.group is not None  # or it would have gone before, being a group that waited
+                assert other.group is not None  # without a group, it would have had its turn before
                 assert any(same_group(other, each) for each in between)
 
 

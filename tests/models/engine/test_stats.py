@@ -7,7 +7,7 @@ from models.engine.stats import BATCH_SIZES, EngineCounts, EngineStats
 
 
 def numbered(step: int) -> EngineStats:
-    """Every field another number."""
+    """Stats whose fields are all different numbers."""
     names = [field.name for field in fields(EngineStats) if field.name != "batches"]
     counts = {name: step * place for place, name in enumerate(names, start=1)}
     return EngineStats(batches=tuple(step * 100 * size for size in (*BATCH_SIZES, 1)), **counts)

@@ -18,7 +18,7 @@ def shelf() -> Shelf:
 
 @pytest.fixture
 def make(shelf: Shelf) -> Iterator[Make]:
-    """Makes one with memory for three models."""
+    """Makes LoadedModels with memory for three models."""
     with ExitStack() as stack:
 
         def make(budget: int = 3 * SIZE, *, waiting: int = 100, **options: Any) -> Models:
@@ -38,7 +38,7 @@ def models(make: Make) -> Models:
 
 @pytest.fixture
 def begin(make: Make, eventually: Eventually) -> Iterator[Begin]:
-    """Calls in a thread of its own; returns when that waits for a model, or has returned."""
+    """Calls a function in a new thread. Returns when the call waits for a model, or has returned."""
     with ThreadPoolExecutor(32) as pool:
 
         def begin(call: Callable[..., Any], models: Models, *arguments: Any) -> Future[Any]:

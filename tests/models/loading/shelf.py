@@ -1,4 +1,4 @@
-"""Models that are none, and where they come from."""
+"""Fake models, and a fake place that they are fetched from."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 from models.engine.stats import EngineStats
 from models.loading.loaded import LoadedModels
 
-LONG = 60.0  # seconds, to a deadline that shall not come
-SHORT = 0.01  # to one that shall
+LONG = 60.0  # seconds to a deadline that no test reaches
+SHORT = 0.01  # seconds to a deadline that passes during the test
 SIZE = 10  # bytes of a model
 
 
 @dataclass(eq=False)
 class Fake:
-    """A model, and what was fetched for it."""
+    """A fake model, and its fake directory."""
 
     name: str
     bytes: int
     version: str
     device: str = "cpu"
     is_loaded: bool = False
-    grace: float | None = None  # that it was closed with
+    grace: float | None = None  # the grace that it was closed with
     is_released: bool = False
-    finished: int = 0  # sentences
-    at_the_end: Callable[[], object] = tuple  # what else happens when it is closed
+    finished: int = 0  # number of sentences
+    at_the_end: Callable[[], object] = tuple  # called when it is closed
 
     @property
     def is_closed(self) -> bool:
@@ -58,7 +58,7 @@ class Fake:
 
 @dataclass
 class Shelf:
-    """Where models come from. A stage is "fetch NAME" or "load NAME"; those that have a gate wait there."""
+    """The place that fake models come from. A stage is "fetch NAME" or "load NAME"; a stage with a gate waits at it."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     estimates: dict[str, int] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Shelf:
         return [stage.removeprefix("load ") for stage in self.begun if stage.startswith("load ")]
 
     def gone(self) -> list[str]:
-        """What was fetched and is released."""
+        """The names of models that were fetched and are released."""
         return [fake.name for fake in self.made if fake.is_released]
 
     def taken(self) -> int:
@@ -119,7 +119,7 @@ Eventually = Callable[..., None]
 
 
 def touch(models: Models, *names: str, seconds: float = LONG) -> Fake:
-    """Uses one after the other, for no time; returns the last."""
+    """Uses the models one after the other, for no time; returns the last one."""
     for name in names:
         with models.use(name, time.monotonic() + seconds) as model:
             assert (model.name, model.is_closed) == (name, False)

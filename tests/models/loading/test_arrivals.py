@@ -1,4 +1,4 @@
-"""Who waits for models that are no models, and which of them is loaded next."""
+"""Callers that wait for fake models, and the order in which these are loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_one_load_for_all_who_wait(models: Models, shelf: Shelf, begin: Begin) -
 
 
 def test_all_who_waited_are_served_before_it_goes(models: Models, shelf: Shelf, begin: Begin) -> None:
-    shelf.sizes |= dict.fromkeys("ab", 3 * SIZE)  # room for one of them
+    shelf.sizes |= dict.fromkeys("ab", 3 * SIZE)  # there is room for one of them
     gate = shelf.shut("load a")
     waiting = [begin(touch, models, name) for name in "ababab"]
     gate.set()
@@ -52,7 +52,7 @@ def test_nobody_is_overtaken(models: Models, shelf: Shelf, begin: Begin) -> None
     with models.use("a", math.inf):
         large = begin(touch, models, "large")
         with pytest.raises(Overloaded):
-            touch(models, "b", seconds=SHORT)  # for which there is room
+            touch(models, "b", seconds=SHORT)  # there is room for b
         small = begin(touch, models, "b")
     assert [large.result(LONG).name, small.result(LONG).name] == ["large", "b"]
     assert shelf.loads() == ["a", "large", "b"]
@@ -66,7 +66,7 @@ def test_who_came_first_is_loaded_first_though_fetched_last(
     waiting = [begin(touch, models, name) for name in "xabcd"]
     eventually(lambda: "estimate b" in shelf.begun)
     fetching.set()
-    eventually(lambda: "fetch d" in shelf.begun)  # by the thread that has done with a
+    eventually(lambda: "fetch d" in shelf.begun)  # the thread that has fetched a does it
     loading.set()
     eventually(waiting[2].done)
     assert shelf.loads()[:3] == ["x", "a", "b"]

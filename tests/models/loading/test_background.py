@@ -1,4 +1,4 @@
-"""Work that has time, and those for whom it makes way."""
+"""Work in the background has a lower priority than other threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who stays and who goes, of models that are no more than a name and a size."""
+"""Which models stay and which are evicted, with models that are only a name and a size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Memory = Residents[Resident]
 
 @pytest.fixture
 def memory() -> Memory:
-    """Room for three, which are there: a, b, c, the least recently used first."""
+    """Room for three models, filled with a, b and c, of which a is the least recently used."""
     memory: Memory = Residents(3 * SIZE)
     for name in "abc":
         memory.serve(Resident(name))
@@ -79,7 +79,7 @@ def test_what_exceeds_the_budget_goes_though_nobody_comes(memory: Memory) -> Non
     assert memory.has_to_shrink
     memory.make_room(0)
     assert serving(memory) == "bc"
-    assert memory.has_to_shrink  # until that one is closed
+    assert memory.has_to_shrink  # until the leaving model is closed
     assert memory.pop_idle() is not None
     assert not memory.has_to_shrink
 
@@ -128,7 +128,7 @@ def test_the_end_is_of_all(memory: Memory) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_whoever_comes_and_goes(seed: int) -> None:
-    """Whatever is kept or at work stays, and where room can be made, it is."""
+    """Models that are kept or in use stay; if room can be made, it is made."""
     chance = random.Random(seed)
     memory: Memory = Residents(10 * SIZE)
     memory.keep("0")

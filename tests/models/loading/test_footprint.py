@@ -1,4 +1,4 @@
-"""The memory that models are said to take, and that they take."""
+"""The computed footprint of models, compared with the memory that they take."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def taken():
     heap.trim()
     return psutil.Process().memory_full_info().uss
 
-for _ in range(2):  # of what the first one brings some stays: compiled functions, modules
+for _ in range(2):  # the first one leaves compiled functions and modules in memory
     begin().close()
 empty = taken()
-translators = [begin(), begin()]  # may lie where those before them were
+translators = [begin(), begin()]  # these may use memory that the earlier ones have freed
 some = taken()
 translators += [begin() for _ in range(5)]
 print((taken() - some) // 5, translators[0].bytes)

@@ -1,4 +1,4 @@
-"""The models in memory, with models that are none: what is there, what stays, and what goes."""
+"""The models in memory, tested with fake models: which are loaded, kept and evicted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.models.conftest import MakeModel
 
 
-# What is in memory, and what goes
+# Models in memory, and eviction
 
 
 def test_is_found_again(models: Models, shelf: Shelf) -> None:
@@ -79,9 +79,9 @@ def test_larger_than_estimated(models: Models, shelf: Shelf, eventually: Eventua
     touch(models, "c", "d")
     assert names(models) == ["c", "d"]
     with models.use("c", math.inf), models.use("d", math.inf), pytest.raises(Overloaded):
-        touch(models, "liar", seconds=SHORT)  # whose size is known by now
+        touch(models, "liar", seconds=SHORT)  # its size is known by now
     assert shelf.begun.count("estimate liar") == 1
-    models.drop("liar")  # and may be another
+    models.drop("liar")  # from now on its size may be another
     with models.use("c", math.inf), models.use("d", math.inf):
         touch(models, "liar")
 
@@ -103,7 +103,7 @@ def test_larger_than_the_budget(models: Models, shelf: Shelf, eventually: Eventu
     eventually(lambda: shelf.gone() == ["huge"])
 
 
-# What is kept, refreshed, dropped
+# keep, refresh, drop
 
 
 def test_kept_stays(models: Models, shelf: Shelf) -> None:
@@ -134,7 +134,7 @@ def test_kept_have_to_fit(make: Make, shelf: Shelf) -> None:
 
 def test_failed_keep_keeps_nothing(models: Models, shelf: Shelf) -> None:
     shelf.errors["load a"] = UnknownModel("broken")
-    for _ in range(2):  # at once: whoever keeps a model says when
+    for _ in range(2):  # `keep` tries at once, because its caller decides when to try again
         with pytest.raises(UnknownModel, match="broken"):
             models.keep("a")
     shelf.errors.clear()
@@ -224,7 +224,7 @@ def test_refresh_tries_again_what_has_failed(models: Models, shelf: Shelf) -> No
     assert touch(models, "a").name == "a"
 
 
-# The end, and what is said of all
+# Closing, and statistics
 
 
 def test_close_ends_everything(models: Models, shelf: Shelf, begin: Begin, eventually: Eventually) -> None:
@@ -257,12 +257,12 @@ def test_asked_of_all(models: Models) -> None:
         assert names(models) == ["a"]
 
 
-# Whatever happens
+# Random schedules
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
-    """Many threads do what they like: what the fakes assert holds, and nobody waits for ever."""
+    """Many threads make random calls: the assertions of the fakes hold, and no call waits for ever."""
     budget, names = 4 * SIZE, [f"model-{i}" for i in range(12)]
     chance = random.Random(seed)
     shelf.sizes = {name: chance.choice((SIZE, SIZE, 2 * SIZE)) for name in names}
@@ -309,7 +309,7 @@ def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
 
 
 def test_real_models(make_model: MakeModel) -> None:
-    """Three tiny ones, and memory for two of them: everybody gets the translation of the model that was asked for."""
+    """Three tiny models, and memory for two: every caller gets the translation of the model that it asked for."""
     directories = {str(inner): make_model(encoder_ffn_dim=inner) for inner in (20, 24, 28)}
     texts = ["Il pleut.", "Je vais dormir.", "Où est la gare ?"]
 
@@ -349,6 +349,6 @@ def test_real_models(make_model: MakeModel) -> None:
     assert all(each.version and each.device == "cpu" for each in models.loaded())
     finished = {name: stats.finished for name, stats in models.work_done().items()}
     assert finished.keys() == directories.keys()
-    assert sum(finished.values()) >= 20 * len(texts) + stats.loads  # with those that warm up
+    assert sum(finished.values()) >= 20 * len(texts) + stats.loads  # each load decodes a sentence to warm up
     models.close()
     assert {name: stats.finished for name, stats in models.work_done().items()} == finished

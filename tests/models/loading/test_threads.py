@@ -1,4 +1,4 @@
-"""Models that are none, loaded and closed, and what becomes of those that fail."""
+"""Fake models are loaded and closed, and some fail to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_model_that_does_not_close_does_not_stop_the_others(models: Models, ca
 
     touch(models, "a").at_the_end = fail
     touch(models, "b", "c", "d")
-    assert "a did not close" in caplog.text
+    assert "a could not be closed" in caplog.text
     assert names(models) == ["b", "c", "d"]
 
 
@@ -56,7 +56,7 @@ def test_close_waits_for_what_is_being_loaded(
     gate = shelf.shut("load a")
     waits = begin(touch, models, "a")
     eventually(lambda: shelf.loads() == ["a"])
-    waits.add_done_callback(lambda _: gate.set())  # as soon as it has been told that all is closing
+    waits.add_done_callback(lambda _: gate.set())  # when it has got the error of closing
     models.close(LONG)
     assert shelf.gone() == ["a"]
 

@@ -25,11 +25,11 @@ def test_is_kept_when_a_model_goes_and_added_to_when_it_comes_again() -> None:
     work.begin("a", first)
     first.finished = 5
     assert finished(work) == {"a": 5}
-    work.begin("a", second)  # while the first is there still
+    work.begin("a", second)  # while the first still runs
     second.finished = 2
     assert finished(work) == {"a": 7}
     work.end(first)
-    first.finished = 0  # nobody looks at it any more
+    first.finished = 0  # the closed model is not asked any more
     assert finished(work) == {"a": 7}
     work.end(second)
     assert finished(work) == {"a": 7}
@@ -49,7 +49,7 @@ def test_what_engines_did_is_kept_when_they_go_and_come_again(models: Models) ->
     closing: list[int] = []
 
     def end() -> None:
-        first.finished += 1  # what it still brings to its end
+        first.finished += 1  # it finishes one more while it closes
         closing.append(models.work_done()["a"].finished)
 
     first.at_the_end = end

@@ -1,4 +1,4 @@
-"""Marian in int8 beside Marian in floats."""
+"""Marian in int8, compared with Marian in floats."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_probabilities_are_close_to_those_in_floats(
         said = [model.config.decoder_start_token_id, *best.tokens]
         ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
         differences.append(float((ours - theirs).abs().sum(-1).mean()))
-    assert sum(differences) / len(differences) < 0.06  # of 2, were they different altogether
+    assert sum(differences) / len(differences) < 0.06  # 2 would be two distributions without overlap
 
 
 @pytest.mark.parametrize("options", [DecodingOptions(max_length=50), DecodingOptions(beam=4, nbest=4, max_length=50)])
@@ -57,7 +57,7 @@ def test_neighbours_change_nothing_at_all(
 
 @pytest.mark.timeout(600)  # two processes compile, whatever else the machine does
 def test_workers_that_start_together_compute_the_same_as_one_that_finds_everything_compiled(tmp_path: Path) -> None:
-    """Of what is compiled the encoder is the least that sums in kernels of its own."""
+    """The encoder is the smallest compiled entry whose sums are in other kernels."""
     program = (
         "import pathlib, sys\n"
         "from models.network.int8 import Int8Marian\n"
@@ -109,7 +109,7 @@ def test_tiny_models_of_other_configurations(changes: dict[str, Any], make_model
 
 
 def test_weights_that_are_too_large_are_refused(make_model: MakeModel) -> None:
-    """Finite by themselves; their sums are not."""
+    """The weights are finite, but their sums are not."""
     floats = Marian.load(make_model())
     floats.decoder[0].feed_forward.up.weight = torch.nn.Parameter(torch.full((20, 16), 3e38), requires_grad=False)
     with pytest.raises(UnknownModel, match="too large for int8"):

@@ -50,7 +50,7 @@ def test_hypotheses_share_a_memory_and_find_their_past_in_the_rows_of_others(
         cache.paths[:, 0] = 1
         cache.tokens[1], cache.positions[1] = 5, 0
         model.step(cache, np.array([1], np.int32), v)
-        cache.tokens[:2], cache.positions[:], cache.paths[:, 1] = [6, 7], 1, [0, 1, 2]  # both come after row 1
+        cache.tokens[:2], cache.positions[:], cache.paths[:, 1] = [6, 7], 1, [0, 1, 2]  # both continue row 1
         tokens, scores = model.step(cache, np.array([0, 1], np.int32), v)
     expected = follow(model, [SOURCES[1]] * 2, [[5, 6], [5, 7]])[:, 1]
     found = torch.full_like(expected, -torch.inf).scatter_(1, torch.from_numpy(tokens).long(), torch.from_numpy(scores))

@@ -1,4 +1,4 @@
-"""The hub, S3 and Google's storage, by their own libraries."""
+"""The hub, S3 and Google's storage, accessed with their own libraries."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_model_of_the_hub_is_that_of_one_commit(hub: Server, store: Store, dir
 
 
 def test_weights_lie_in_the_hubs_storage(hub: Server, store: Store, directory: Path) -> None:
-    """Where the hub redirects to, and where its token is not for."""
+    """The hub redirects to its storage, which must not get the hub's token."""
     with serving(Server()) as storage:
         storage.put(directory, "/blobs")
         hub.redirects[f"/org/name/resolve/{COMMIT}/{WEIGHTS}"] = f"{storage.url}/blobs/{WEIGHTS}?signature=x"
@@ -67,7 +67,7 @@ def test_weights_lie_in_the_hubs_storage(hub: Server, store: Store, directory: P
 def test_a_cut_download_from_the_hub_goes_on(
     hub: Server, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits for half a minute between its own tries
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits half a minute between tries
     hub.cuts[:] = [BLOCK, BLOCK, *[0] * 100]
     with pytest.raises(Unavailable, match=f"Fetching {WEIGHTS} of hf:org/name failed 5 times"):
         store.fetch("hf:org/name")
@@ -80,12 +80,12 @@ def test_a_cut_download_from_the_hub_goes_on(
 
 def test_what_the_hub_has_not(hub: Server, store: Store) -> None:
     for reference in ("hf:org/none", "hf:org/name@none"):
-        with pytest.raises(UnknownModel, match=f"Looking at {reference} is refused: .*404"):
+        with pytest.raises(UnknownModel, match=f"Looking at {reference} was refused: .*404"):
             store.fetch(reference)
 
 
 def test_damage_on_the_way_is_seen_and_repaired(hub: Server, store: Store, directory: Path) -> None:
-    """The hub says the SHA-256 of weights."""
+    """The hub sends the SHA-256 of weights."""
     right = hub.files[f"/org/name/{WEIGHTS}"]
     hub.damaged[f"/org/name/{WEIGHTS}"] = right[:BLOCK] + bytes(len(right) - BLOCK)
     hub.before = lambda asked: hub.damaged.clear() if hub.sent == len(right) else None
@@ -95,7 +95,7 @@ def test_damage_on_the_way_is_seen_and_repaired(hub: Server, store: Store, direc
 
 
 def test_damage_is_seen_by_the_next_process_too(hub: Server, store: Store, directory: Path, tmp_path: Path) -> None:
-    """Where the first ended with all bytes there, before it looked at them."""
+    """The first process ended when it had all bytes, before it checked them."""
 
     class Interrupting(Progress):
         def report(self, name: str, there: int) -> None:
@@ -130,7 +130,7 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch, directory: Path) -> s3fs.S3FileSystem:
-    """A bucket `bucket`, with a model under `models/tiny`, for who is told by the environment as usual."""
+    """A bucket `bucket` with a model under `models/tiny`; environment variables say where it is, as usual."""
     for name, value in {
         "AWS_ENDPOINT_URL": s3,
         "AWS_ACCESS_KEY_ID": "me",
@@ -159,7 +159,7 @@ def test_a_model_in_a_bucket_of_s3(bucket: s3fs.S3FileSystem, tmp_path: Path, di
 def test_a_part_from_s3_goes_on_where_it_is_still_of_the_same(
     bucket: s3fs.S3FileSystem, tmp_path: Path, directory: Path, changed: bool
 ) -> None:
-    there: list[int] = []  # bytes of the weights: at the beginning, and after each block
+    there: list[int] = []  # bytes of the weights that are there at the beginning, and after each block
 
     class Noting(Progress):
         def report(self, name: str, size: int) -> None:
@@ -197,7 +197,7 @@ def test_a_package_that_is_missing_is_named(
     protocol: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)  # imported already
+    monkeypatch.delitem(import_module("fsspec.registry")._registry, protocol, raising=False)  # may be imported
     with pytest.raises(Unavailable, match=f"{protocol}://b/c needs the package {package}: pip install {package}"):
         hasty(tmp_path, hosts=[f"{protocol}://b"]).fetch(f"{protocol}://b/c")
 

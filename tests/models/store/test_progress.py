@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     with Progress("hf:a/b", 4_000_000) as progress:
-        for done in (1_000_000, 500_000, 4_000_000):  # a download that starts anew goes back
+        for done in (1_000_000, 500_000, 4_000_000):  # a download that starts again goes back
             progress.report("a", done)
     assert "hf:a/b: 100%" in sys.stderr.getvalue()
     assert "4.00M/4.00M" in sys.stderr.getvalue()

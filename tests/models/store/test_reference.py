@@ -1,4 +1,4 @@
-"""References: what leads where, and what is refused before anybody is asked."""
+"""References: what they refer to, and which are refused before any request is made."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_places_elsewhere(reference: str, found: tuple[str, str, str | None, str
     ],
 )
 def test_what_is_no_reference(reference: str) -> None:
-    with pytest.raises(UnknownModel, match=r"is no reference to a model\. Write hf:ORG/NAME"):
+    with pytest.raises(UnknownModel, match=r"is not a reference to a model\. Write hf:ORG/NAME"):
         parse(reference)
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_reference(reference: str) -> None:
 def test_what_may_hold_a_secret_is_not_shown(reference: str) -> None:
     with pytest.raises(UnknownModel, match="without user, password, query") as caught:
         parse(reference)
-    assert "secret" not in str(caught.value).partition(" is no ")[0]
+    assert "secret" not in str(caught.value).partition(" is not ")[0]
 
 
 HOSTS = Hosts(["huggingface.co", "A.example:8443", "s3://bucket", "127.0.0.1:80", "localhost:8000", "b.example:80"])
@@ -135,5 +135,5 @@ def test_what_is_not_encrypted_comes_from_this_machine_alone(url: str) -> None:
     "host", ["", "https://a.example", "a.example/b", "*.example", "s3://", "s3://a/b", "a:b", "a b"]
 )
 def test_what_is_no_host(host: str) -> None:
-    with pytest.raises(BadInput, match="is no host"):
+    with pytest.raises(BadInput, match="is not a host"):
         Hosts([host])

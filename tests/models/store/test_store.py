@@ -1,4 +1,4 @@
-"""The store beside a web server that cuts, changes, redirects and lies; and beside other processes."""
+"""The store with a web server that cuts, changes, redirects and lies; and with other processes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def child() -> Iterator[Child]:
 
 @pytest.fixture
 def mounted() -> Callable[[str], list[str]]:
-    """A command before another one, which then sees what `mount` was told to mount; nobody else does."""
+    """The prefix of a command that then sees what `mount` mounts; other processes do not."""
 
     def make(*arguments: str) -> list[str]:
         own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
@@ -89,7 +89,7 @@ def mounted() -> Callable[[str], list[str]]:
 
 
 def files(directory: Path) -> set[str]:
-    """All of them below, without locks, by their paths."""
+    """All files below a directory by path, except locks."""
     found = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
     return {path for path in found if not path.endswith("/lock")}
 
@@ -151,7 +151,7 @@ def test_a_translator_that_cannot_be_loaded_holds_nothing(
     with pytest.raises(BadInput) as caught:
         LocalTranslator.load(reference, store=store, target_tokens={"xx": ">>xx<<"})
     store.fetch(server.put(directory, "/other")).release()
-    assert caught  # and so all that its traceback holds on to
+    assert caught  # keeps the error, and so all that its traceback refers to
 
 
 def test_the_default_store_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -195,16 +195,16 @@ def test_trouble_that_passes(store: Store, server: Server, reference: str, caplo
 
 def test_trouble_that_stays(store: Store, server: Server, reference: str) -> None:
     server.statuses[:] = [503] * 100
-    with pytest.raises(Unavailable, match=r"Looking at .* failed 5 times, at last: 503.*Try again later"):
+    with pytest.raises(Unavailable, match=r"Looking at .* failed 5 times, lastly: 503.*Try again later"):
         store.fetch(reference)
 
 
 @pytest.mark.parametrize("status", [401, 403, 451])
 def test_a_refusal_is_final(store: Store, server: Server, reference: str, status: int) -> None:
     server.statuses[:] = [status] * 100
-    with pytest.raises(UnknownModel, match=f"is refused: {status}"):
+    with pytest.raises(UnknownModel, match=f"was refused: {status}"):
         store.fetch(reference)
-    assert len(server.asked) == 2  # HEAD, and GET as some servers know no HEAD
+    assert len(server.asked) == 2  # HEAD, then GET, because some servers do not support HEAD
 
 
 @pytest.mark.parametrize("name", ["config.json", "source.spm", WEIGHTS])
@@ -237,7 +237,7 @@ def test_a_cut_download_goes_on_where_it_stopped(store: Store, server: Server, r
 def test_and_does_so_in_another_process(
     store: Store, server: Server, reference: str, directory: Path, tmp_path: Path, child: Child
 ) -> None:
-    """One that is killed in the middle leaves what it has, and its lock to the next."""
+    """A process that is killed during a download leaves its part and its lock to the next one."""
     reached = server.stop_at(4 * BLOCK)
     process = child(tmp_path / "cache", server.host, reference)
     assert reached.wait(30)
@@ -248,7 +248,7 @@ def test_and_does_so_in_another_process(
     with store.fetch(reference) as held:
         assert held.checksum == Checksum.of(directory)
     assert [asked.start for asked in server.downloads()][5] == 4 * BLOCK
-    assert server.sent <= weigh(directory) - 3 * BLOCK  # one block was on its way
+    assert server.sent <= weigh(directory) - 3 * BLOCK  # one block was in transit
 
 
 def test_a_file_that_changed_after_the_cut_starts_anew(
@@ -304,7 +304,7 @@ def test_without_a_tag_no_part_is_trusted(store: Store, server: Server, referenc
 def test_larger_than_any_model(server: Server, reference: str, has_sizes: bool, tmp_path: Path) -> None:
     store = hasty(tmp_path / "cache", hosts=[server.host], largest_weights=2 * BLOCK)
     server.has_sizes = has_sizes
-    with pytest.raises(UnknownModel, match=rf"at most {2 * BLOCK} were|more came than the {2 * BLOCK} bytes"):
+    with pytest.raises(UnknownModel, match=rf"at most {2 * BLOCK} were|were received than the {2 * BLOCK} that"):
         store.fetch(reference)
     assert not files(tmp_path / "cache")
 
@@ -320,7 +320,7 @@ def test_a_wrong_checksum_never_comes_into_place(
         store.fetch(reference, wrong)
     assert not files(tmp_path / "cache")
     store.fetch(reference, right).release()
-    with pytest.raises(UnknownModel, match=wrong):  # and the one that is there stays
+    with pytest.raises(UnknownModel, match=wrong):  # the cached one stays
         store.fetch(reference, wrong)
     server.files.clear()
     store.fetch(reference, right).release()
@@ -390,7 +390,7 @@ def test_a_pickle_that_would_run_does_not_come_into_place(
 ) -> None:
     del server.files[f"/model/{WEIGHTS}"]
     server.files["/model/pytorch_model.bin"] = b"cos\nsystem\n(S'touch run'\ntR."
-    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin: is no checkpoint that can be read safely"):
+    with pytest.raises(UnknownModel, match=r"pytorch_model\.bin: is not a checkpoint that can be read safely"):
         store.fetch(reference)
     assert not files(tmp_path / "cache")
 
@@ -458,7 +458,7 @@ def test_a_broken_model_stays_while_no_other_can_be_had(
         server.statuses[:] = [503] * 100
         with pytest.raises(Unavailable):
             store.fetch(reference)
-        assert "is broken, and is fetched again" in caplog.text
+        assert "is broken and is fetched again" in caplog.text
         assert (held.directory / WEIGHTS).exists()
 
 
@@ -476,7 +476,7 @@ def test_the_least_recently_used_goes(server: Server, directory: Path, tmp_path:
     assert (a.directory.exists(), b.directory.exists()) == (True, False)
     moment = a.directory.stat().st_mtime - 100
     os.utime(a.directory / "SHA256SUMS", (moment, moment))
-    store.fetch(references[0]).release()  # it is used, so that it is c that goes
+    store.fetch(references[0]).release()  # it was used last, so that c is deleted
     store.fetch(references[1]).release()
     assert (a.directory.exists(), b.directory.exists()) == (True, True)
     assert weigh_all(tmp_path / "cache") <= 2.5 * size
@@ -505,7 +505,7 @@ def test_a_model_larger_than_the_budget(server: Server, reference: str, director
 
 
 def test_a_model_that_others_hold_is_not_removed(server: Server, directory: Path, tmp_path: Path, child: Child) -> None:
-    """Nor when the budget is overdrawn; but when they are dead, however they died."""
+    """It is not removed even if the budget is exceeded. It is removed when the others have ended, in any way."""
     size = weigh_all(directory)
     store = hasty(tmp_path / "cache", budget=int(1.5 * size), hosts=[server.host])
     first, second = server.put(directory, "/a"), server.put(directory, "/b")
@@ -546,7 +546,7 @@ def test_threads_and_processes_that_want_the_same_model_download_it_once(
 def test_a_full_disk_is_an_error_and_leaves_all_as_it_was(
     server: Server, directory: Path, tmp_path: Path, child: Child, mounted: Callable[..., list[str]]
 ) -> None:
-    """Seen beforehand where the size is known, else when it happens; what is cached stays, and nothing half-made."""
+    """It is noticed before the download if the size is known, else during it. Cached models stay; parts do not."""
     size = weigh_all(directory)
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -569,7 +569,7 @@ def test_a_full_disk_is_an_error_and_leaves_all_as_it_was(
 def test_a_cache_that_is_there_to_read_only(
     store: Store, server: Server, directory: Path, tmp_path: Path, child: Child, mounted: Callable[..., list[str]]
 ) -> None:
-    """As an image may bring it: what is there works, and the rest is an error that says why."""
+    """An image may contain such a cache: its models can be used; fetching others is an error that says why."""
     references = [server.put(directory, "/a"), server.put(directory, "/b")]
     with store.fetch(references[0]) as held:
         cache = tmp_path / "cache"

@@ -1,4 +1,4 @@
-"""Texts taken apart with a tokenizer that knows no more than some words."""
+"""Drafts of texts, with a tokenizer that knows only a few words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translations put together from what a decoder is said to have found."""
+"""Translations that are assembled from made-up hypotheses."""
 
 from __future__ import annotations
 

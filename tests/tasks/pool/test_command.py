@@ -142,7 +142,7 @@ def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_reque
     assert not all(each.done() for each in asked)
     successor = start_pool("--processes", "1", ready=1)
     assert [each.result().results[0].text for each in asked] == [f"#sleep 0.5{number:02}" for number in range(40)]
-    assert translator.router.dropped == 0
+    assert translator.replies.dropped == 0
     successor.stop()
 
 

@@ -57,7 +57,7 @@ def test_a_worker_loads_the_models_whose_queues_it_consumes(broker, start_worker
         (["--queues", QUEUE], {"TOLK_CONCURRENCY": "0"}, "TOLK_CONCURRENCY: a whole number from 1"),
         (["--queues", QUEUE], {"TOLK_MEMORY": "4XB"}, "TOLK_MEMORY: a number of bytes, such as 4000000000, 4GB"),
         (["--queues", QUEUE], {"TOLK_MODEL_CACHE_BYTES": "0"}, "TOLK_MODEL_CACHE_BYTES: a whole number from 1"),
-        (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is no host"),
+        (["--queues", QUEUE], {"TOLK_MODEL_HOSTS": "ftp://host"}, "'ftp://host' is not a host"),
         (["--queues", QUEUE], {"TOLK_MODELS": "/nowhere/m.toml"}, "/nowhere/m.toml: cannot be read"),
     ],
 )
@@ -107,7 +107,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
         ended.set()
     for each in clients:
         each.result()
-    assert translator.router.dropped == 0
+    assert translator.replies.dropped == 0
     first.stop()
 
 
@@ -129,7 +129,7 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
         if how is not None:
             assert worker.stop(how) == 0
     assert [each.result().results[0].text for each in [*begun, *prefetched]] == ["#sleep 5"] * 2 + ["un"] * 2
-    assert translator.router.dropped == 0
+    assert translator.replies.dropped == 0
     worker.stop()
 
 

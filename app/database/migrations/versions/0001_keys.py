@@ -1,4 +1,4 @@
-"""API keys, what was used under them, and answers that are given again."""
+"""API keys, their usage, and the answers of requests with an idempotency key."""
 
 from __future__ import annotations
 
