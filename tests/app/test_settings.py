@@ -137,7 +137,7 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name}: .* expected"):
+    with pytest.raises(SettingsError, match=f"^{name}: .*expected"):
         Settings.from_env({name: value})
 
 
