@@ -93,6 +93,7 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
     with Connection(broker.url) as connection:
         for _ in range(others):
             connection.Producer().publish({}, routing_key=queue.name)
+        eventually(lambda: length(broker.url, "long") == others)  # or the queue would be measured while it fills
         with ThreadPoolExecutor(1) as threads:
             patient = threads.submit(ask, translator, "deux", model="long", timeout=60)
 
