@@ -19,9 +19,10 @@ def load() -> Settings:
     """Reads the settings and, like a worker, models.toml and celeryconfig.py, so that gunicorn reports an error in them
     before it starts a worker."""
     settings = Settings.from_env(os.environ)
-    load_registry(settings.models)
     if settings.translator == "celery":
-        runpy.run_path(str(Path(__file__).with_name("celeryconfig.py")))
+        runpy.run_path(str(Path(__file__).with_name("celeryconfig.py")))  # reads models.toml, too
+    else:
+        load_registry(settings.models)
     return settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentencepiece import SentencePieceProcessor
@@ -27,7 +28,7 @@ def begin(config: settings.Config, vocabulary: Vocabulary, start: Path | None) -
         return build(_shape(config, vocabulary))
     model = Marian.load(start)
     reuses = config.vocabulary.reuse
-    shape = model.config if reuses else _with_vocabulary(model.config, vocabulary)
+    shape = model.config if reuses else replace(model.config, **_of_vocabulary(vocabulary))
     shape = replace(shape, num_beams=config.landed.beam)
     if config.network.grow:
         shape = replace(
@@ -50,11 +51,9 @@ def begin(config: settings.Config, vocabulary: Vocabulary, start: Path | None) -
 
 
 def _shape(config: settings.Config, vocabulary: Vocabulary) -> MarianConfig:
-    network, size = config.network, 1 + max(vocabulary.ids[0].values())
+    network = config.network
     return MarianConfig(
         d_model=network.d_model,
-        vocab_size=size,
-        decoder_vocab_size=size,
         encoder_layers=network.encoder_layers,
         decoder_layers=network.decoder_layers,
         encoder_attention_heads=network.heads,
@@ -64,32 +63,26 @@ def _shape(config: settings.Config, vocabulary: Vocabulary) -> MarianConfig:
         max_position_embeddings=network.longest,
         activation_function=network.activation,
         scale_embedding=True,
-        share_encoder_decoder_embeddings=True,
-        tie_word_embeddings=True,
-        eos_token_id=vocabulary.end,
-        pad_token_id=vocabulary.pad,
-        decoder_start_token_id=vocabulary.pad,
-        forced_eos_token_id=vocabulary.end,
-        bad_token_ids=(vocabulary.pad,),
         max_length=network.longest,
         num_beams=config.landed.beam,
+        **_of_vocabulary(vocabulary),
     )
 
 
-def _with_vocabulary(shape: MarianConfig, vocabulary: Vocabulary) -> MarianConfig:
+def _of_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The fields of a MarianConfig that a joint vocabulary decides."""
     size = 1 + max(vocabulary.ids[0].values())
-    return replace(
-        shape,
-        vocab_size=size,
-        decoder_vocab_size=size,
-        share_encoder_decoder_embeddings=True,
-        tie_word_embeddings=True,
-        eos_token_id=vocabulary.end,
-        pad_token_id=vocabulary.pad,
-        decoder_start_token_id=vocabulary.pad,
-        forced_eos_token_id=vocabulary.end,
-        bad_token_ids=(vocabulary.pad,),
-    )
+    return {
+        "vocab_size": size,
+        "decoder_vocab_size": size,
+        "share_encoder_decoder_embeddings": True,
+        "tie_word_embeddings": True,
+        "eos_token_id": vocabulary.end,
+        "pad_token_id": vocabulary.pad,
+        "decoder_start_token_id": vocabulary.pad,
+        "forced_eos_token_id": vocabulary.end,
+        "bad_token_ids": (vocabulary.pad,),
+    }
 
 
 def _is_of_vocabulary(name: str) -> bool:
