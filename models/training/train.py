@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.engine.settings import cores
 from models.errors import BadInput, ModelError
 from models.network.config import MarianConfig
 from models.network.marian import Marian
@@ -66,7 +66,7 @@ def train(
 
 def _train(config: Config, data: Path, run: Run, output: Path, start: Path | None, update: Update) -> None:
     training, watching = config.training, config.watching
-    torch.set_num_threads(_threads(training))
+    torch.set_num_threads(training.threads or cores())
     prepared = prepare(config, data, run.directory, start)
     state = run.resume(training.steps, prepared.fingerprint)
     network = _network(state, config, prepared, start).to(training.device)
@@ -173,10 +173,6 @@ def step(
     if not math.isfinite(said):
         raise BadInput(f"The loss is {said} at step {number}: lower training.learning_rate, or clip more.")
     return said, tokens
-
-
-def _threads(training: Training) -> int:
-    return training.threads or len(os.sched_getaffinity(0))
 
 
 def autocasts(training: Training) -> bool:
