@@ -19,7 +19,8 @@ from models.network.config import MarianConfig
 from models.training.batches import padded
 from models.training.config import Training
 from models.training.network import build
-from models.training.train import autocasts, optimizer_of, step
+from models.training.optimizer import optimizer_of
+from models.training.train import autocasts, step
 
 LENGTH = 20  # tokens of a sentence
 

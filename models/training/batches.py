@@ -41,11 +41,12 @@ class Pools(Dataset[list[Batch]]):
         sources: Sequence[Sequence[Pair]],
         weights: Sequence[float],
         vocabulary: Vocabulary,
-        augmenter: Augmenter,
+        augmenters: Sequence[Augmenter],
         training: Training,
     ) -> None:
+        """Each of the `augmenters` changes a part of every pool's pairs; the second one's are turned round."""
         self._sources, self._vocabulary = sources, vocabulary
-        self._augmenter, self._training = augmenter, training
+        self._augmenters, self._training = augmenters, training
         sizes = [weight * len(pairs) for weight, pairs in zip(weights, sources, strict=True)]
         self.shares = [size / sum(sizes) for size in sizes]
         self._order = lru_cache(maxsize=2 * len(sources))(self._shuffled)
@@ -54,7 +55,11 @@ class Pools(Dataset[list[Batch]]):
         random = Random(f"{self._training.seed} {number}")  # noqa: S311 - no secret
         drawn = self.draw(number)
         random.shuffle(drawn)
-        pairs = [self._augmenter(pair, drawn, random) for pair in drawn]
+        pairs = []
+        for way, augmenter in enumerate(self._augmenters):
+            some = drawn[way :: len(self._augmenters)]
+            turned = [Pair(pair.target, pair.source) for pair in some] if way else some
+            pairs += [augmenter(pair, turned, random) for pair in turned]
         encoded = self._vocabulary.encode_pairs(pairs)
         is_short = number * self._training.pool < self._training.short_pairs
         longest = self._training.short_length if is_short else self._training.longest

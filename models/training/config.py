@@ -130,6 +130,7 @@ class Training:
     guided_steps: int = 5_000
     dropout: float = 0.1
     label_smoothing: float = 0.1
+    optimizer: str = "adamw"
     beta1: float = 0.9
     beta2: float = 0.98
     weight_decay: float = 0.01
@@ -166,8 +167,10 @@ class Landed:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A training. `reverse`: TSV files have the source language in their second column. `target_token`: what a
-    multilingual model that is fine-tuned is told the target by, if it is not `>>target<<`."""
+    """A training. `reverse`: TSV files have the source language in their second column. `both_ways`: half of the pairs
+    are turned round, so that the model translates either language into the other; models of one direction begin with
+    it. `target_token`: what a multilingual model that is fine-tuned is told the target by, if it is not `>>target<<`.
+    """
 
     name: str
     source: str
@@ -175,6 +178,7 @@ class Config:
     sources: tuple[Source, ...]
     held_out: tuple[HeldOut, ...] = ()
     reverse: bool = False
+    both_ways: bool = False
     target_token: str = ""
     cleaning: Cleaning = field(default_factory=Cleaning)
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
@@ -255,5 +259,7 @@ def _check(config: Config) -> None:
         raise BadInput("sources.weight is more than 0: leave a source out instead.")
     if len({each.title for each in config.held_out}) < len(config.held_out):
         raise BadInput("held_out: two sets have the same name.")
+    if config.training.optimizer not in ("adamw", "muon"):
+        raise BadInput(f"training.optimizer is {config.training.optimizer!r}, none of adamw, muon.")
     if config.training.precision not in ("auto", "bfloat16", "float32"):
         raise BadInput(f"training.precision is {config.training.precision!r}, none of auto, bfloat16, float32.")

@@ -41,6 +41,8 @@ def prepare(config: Config, data: Path, run: Path, start: Path | None) -> Prepar
         each.title: list(read_pairs(data / each.path, config.source, config.target, reverse=config.reverse))
         for each in config.held_out
     }
+    if config.both_ways:
+        held_out |= {f"{name}, turned round": [Pair(*pair[::-1]) for pair in pairs] for name, pairs in held_out.items()}
     cleaner = Cleaner(config.cleaning, keys(pair for pairs in held_out.values() for pair in pairs))
     sources, counts = [], []
     for source in config.sources:
@@ -95,6 +97,8 @@ def _lexicon(config: Config, sources: Sequence[Sequence[Pair]], vocabulary: Voca
         pairs = [pair for some in sources for pair in some]
         Random(config.training.seed).shuffle(pairs)  # noqa: S311 - no secret
         some = pairs[:_LEXICON_PAIRS]
+        if config.both_ways:
+            some = [Pair(*pair[::-1]) if i % 2 else pair for i, pair in enumerate(some)]
         short = [(s, t) for s, t in vocabulary.encode_pairs(some) if max(len(s), len(t)) <= _LEXICON_LONGEST]
         size = 1 + max(max(ids.values()) for ids in vocabulary.ids)
         partial = path.with_name("part.npz")

@@ -35,6 +35,7 @@ from models.training.export import export
 from models.training.lexicon import Lexicon
 from models.training.measure import measure
 from models.training.network import clear_pad_gradients, cross_entropy, forward, guided, trainable
+from models.training.optimizer import Optimizer, optimizer_of
 from models.training.prepare import Prepared, prepare
 from models.training.report import write_card, write_report
 from models.training.run import Run
@@ -79,8 +80,9 @@ def _train(config: Config, data: Path, run: Run, output: Path, start: Path | Non
     weights = [source.weight for source in config.sources]
     aligner = Aligner(prepared.vocabulary, prepared.lexicon) if prepared.lexicon else None
     languages = (config.source, config.target)
-    augmenter = Augmenter(config.augmentation, prepared.vocabulary.symbols, languages, aligner)
-    pools = Pools(prepared.sources, weights, prepared.vocabulary, augmenter, training)
+    ways = [languages, languages[::-1]] if config.both_ways else [languages]
+    augmenters = [Augmenter(config.augmentation, prepared.vocabulary.symbols, way, aligner) for way in ways]
+    pools = Pools(prepared.sources, weights, prepared.vocabulary, augmenters, training)
     logger.info(
         "%s: %s parameters, %d threads, %s; from step %d",
         *(config.name, f"{sum(p.numel() for p in network.parameters()):,}", torch.get_num_threads()),
@@ -140,7 +142,7 @@ def learning_rate(training: Training, step: int, landing_from: int | None) -> fl
 
 def step(
     network: Marian,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batch: Batch,
     training: Training,
     number: int,
@@ -182,16 +184,6 @@ def autocasts(training: Training) -> bool:
     if torch.device(training.device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return torch.cpu._is_avx512_bf16_supported()
-
-
-def optimizer_of(network: Marian, training: Training) -> torch.optim.AdamW:
-    """AdamW, in which biases and norms do not decay."""
-    matrices = [p for p in network.parameters() if p.dim() > 1 and p is not network.final_logits_bias]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in network.parameters() if id(p) not in chosen]
-    groups = [{"params": matrices, "weight_decay": training.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    betas = (training.beta1, training.beta2)
-    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=betas, eps=1e-9, fused=True)
 
 
 def _average(average: dict[str, Tensor], network: Marian, decay: float, step: int) -> None:

@@ -31,7 +31,7 @@ def pools(
     **settings: int,
 ) -> Pools:
     training = Training(**{"pool": 100, "batch_tokens": 200, **settings})  # type: ignore[arg-type]
-    return Pools(sources, weights, vocabulary, Augmenter(rates, vocabulary.symbols, ("fr", "en")), training)
+    return Pools(sources, weights, vocabulary, [Augmenter(rates, vocabulary.symbols, ("fr", "en"))], training)
 
 
 def equal(one: Batch, other: Batch) -> bool:
