@@ -17,6 +17,7 @@ from models.translation.runaways import Decoded
 from text.characters import clean
 from text.segment import fit, join, spans
 from text.surface import restore
+from text.typography import typeset
 
 Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
 
@@ -84,7 +85,7 @@ def assemble(
             return Translation(error=outcome)
         decoded.append(outcome)
     best = [sentence.best for sentence in decoded]
-    texts = [_text(draft, i, hypothesis, tokenizer) for i, hypothesis in enumerate(best)]
+    texts = [_text(draft, i, hypothesis, tokenizer, target) for i, hypothesis in enumerate(best)]
     gaps = fit(draft.segmentation.gaps, source, target)
     text = join(gaps, texts)
     sentences = _sentences(draft, decoded, spans(gaps, texts), tokenizer.unknown_id)
@@ -93,7 +94,7 @@ def assemble(
         raised.add("UNKNOWN_TOKENS")
     alternatives: dict[str, float] = {}
     for score, i, hypothesis in _swaps(decoded):
-        swapped = [*texts[:i], _text(draft, i, hypothesis, tokenizer), *texts[i + 1 :]]
+        swapped = [*texts[:i], _text(draft, i, hypothesis, tokenizer, target), *texts[i + 1 :]]
         alternatives.setdefault(join(gaps, swapped), score)
     alternatives.pop(text, None)
     return Translation(
@@ -122,10 +123,11 @@ def _sentences(
     return tuple(found)
 
 
-def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer) -> str:
-    """The text of a hypothesis for sentence `i`, on one line, with the capitals and the end mark of the sentence."""
+def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer, target: str) -> str:
+    """The text of a hypothesis for sentence `i`, on one line, with the capitals and the end mark of the sentence, and
+    the spaces of the language `target`."""
     translation = clean(tokenizer.decode(hypothesis.tokens), draft.text)
-    return restore(translation, draft.segmentation.sentences[i])
+    return typeset(restore(translation, draft.segmentation.sentences[i]), target)
 
 
 def _score(hypotheses: Iterable[Hypothesis]) -> float:
