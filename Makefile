@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability
+.PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -45,6 +45,10 @@ imports: dev ## run import-linter: the rules of which package may import which
 
 schema: environment ## regenerate schema.graphql
 	@$(ENV) flask --app app schema export
+
+bench-service: dev ## compare the whole service with FastAPI, LibreTranslate and Ray Serve (30 minutes, 2 GB of packages)
+	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
+	@$(ENV) benchmarks.service $(DATA)
 
 bench-quality: dev ## compare translations with those of transformers; DATA=pairs.tsv.gz also scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)

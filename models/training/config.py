@@ -1,5 +1,7 @@
 """What a training is: every setting with its default, and the TOML file that changes some of them.
 
+`extends` names another file, beside it, whose settings hold where this one does not say otherwise.
+
 A file has the tables of `Config` by their names: [vocabulary], [network], …, and [[sources]] and [[held_out]], one for
 each file of sentence pairs. Paths in it are relative to the directory of data that the command line names.
 """
@@ -192,15 +194,28 @@ class Config:
 def load(path: Path) -> Config:
     """Raises BadInput, which names the setting, for a file that cannot be read or says what no setting is."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: {error}") from error
-    try:
-        config: Config = read(Config, data, "")
+        config: Config = read(Config, _read_file(path), "")
         _check(config)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
     return config
+
+
+def _read_file(path: Path, *, may_extend: bool = True) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(str(error)) from error
+    base = data.pop("extends", None) if may_extend else None
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise BadInput(f"extends is {base!r}; the name of a file was expected.")
+    settings = _read_file(path.parent / base, may_extend=False)
+    for name, value in data.items():
+        extended = settings.get(name)
+        settings[name] = extended | value if isinstance(extended, dict) and isinstance(value, dict) else value
+    return settings
 
 
 def read(kind: Any, data: object, place: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
         written(tmp_path, 'name = "x"\nsource = "fr"\ntarget = "en"\nsources = [{path = "a.tsv", weight = 2}]')
     )
     assert (config.training, config.held_out, config.sources[0].weight) == (Training(), (), 2.0)
+
+
+def test_a_file_extends_another_table_by_table(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(SETTINGS, encoding="utf-8")
+    config = load(written(tmp_path, 'extends = "base.toml"\nname = "more"\n[training]\nsteps = 31'))
+    base = load(tmp_path / "base.toml")
+    assert config == replace(base, name="more", training=replace(base.training, steps=31))
+    with pytest.raises(BadInput, match=r"config\.toml: .*gone\.toml"):
+        load(written(tmp_path, 'extends = "gone.toml"'))
 
 
 @pytest.mark.parametrize(
