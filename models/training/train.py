@@ -168,7 +168,7 @@ def step(
     clear_pad_gradients(network)
     torch.nn.utils.clip_grad_norm_(network.parameters(), training.clip)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     said = plain.item()

@@ -76,6 +76,20 @@ def test_a_stream_goes_on_anywhere(vocabulary: Vocabulary, pairs: list[Pair], wo
         assert all(equal(one[2], other[2]) for one, other in zip(rest, whole[done:], strict=True))
 
 
+def test_the_second_way_gets_half_of_the_pairs_turned_round(vocabulary: Vocabulary, pairs: list[Pair]) -> None:
+    augmenters = [Augmenter(NOTHING, vocabulary.symbols, way) for way in (("fr", "en"), ("en", "fr"))]
+    made = Pools([pairs], [1.0], vocabulary, augmenters, Training(pool=100, batch_tokens=200))
+    rows = {
+        tuple(tuple(token for token in side if token != vocabulary.pad) for side in row)
+        for batch in made[0]
+        for row in zip(batch.sources.tolist(), batch.targets.tolist(), strict=True)
+    }
+    drawn = [tuple(map(tuple, each)) for each in vocabulary.encode_pairs(made.draw(0))]
+    assert len(rows) == 100
+    assert len(rows.intersection(drawn)) == 50
+    assert {row[::-1] for row in rows.difference(drawn)} < set(drawn)
+
+
 def test_another_seed_is_another_order(vocabulary: Vocabulary, pairs: list[Pair]) -> None:
     one, other = (pools(vocabulary, [pairs], [1.0], seed=seed).draw(0) for seed in (1, 2))
     assert one != other

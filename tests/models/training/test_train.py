@@ -155,6 +155,20 @@ def test_a_signal_stops_it_after_a_step_and_it_goes_on(
     assert losses(tmp_path) == losses(trained)
 
 
+def test_both_ways_at_once_by_muon(corpus: Path, configure: Configure, tmp_path: Path) -> None:
+    """One run, and one that is stopped and goes on: the same figures for both directions."""
+    ways = ('target = "en"', 'target = "en"\nboth_ways = true', "steps = 30", 'steps = 30\noptimizer = "muon"')
+    train(configure(*ways), corpus, tmp_path / "whole", tmp_path / "model")
+    notes = losses(tmp_path / "whole")
+    said = [note["loss"] for note in notes if "loss" in note]
+    assert said[-1] < 0.7 * said[0]
+    assert [set(note["sets"]) for note in notes if "sets" in note] == [{"dev", "dev, turned round"}] * 2
+    train(configure(*ways, "steps = 30", "steps = 10", "landing = 10", "landing = 1"), corpus, tmp_path / "r", tmp_path)
+    train(configure(*ways), corpus, tmp_path / "r", tmp_path / "again")
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "again"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_it_goes_on_from_the_trunk_after_it_has_landed(
     trained: Path, corpus: Path, configure: Configure, tmp_path: Path
 ) -> None:
