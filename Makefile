@@ -47,14 +47,12 @@ schema: environment ## regenerate schema.graphql
 	@$(ENV) flask --app app schema export
 
 bench-service: dev ## compare the whole service with FastAPI, LibreTranslate and Ray Serve (30 minutes, 2 GB of packages)
-	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.service $(DATA)
 
 bench-quality: dev ## compare translations with those of transformers; DATA=pairs.tsv.gz also scores them
 	@.venv/bin/python benchmarks/quality.py $(DATA)
 
 bench-engine: dev ## compare the engine with CTranslate2 and transformers; DATA=pairs.tsv.gz also scores (7 minutes)
-	@$(ENV) pip install --quiet --disable-pip-version-check --constraint constraints.txt ctranslate2
 	@$(ENV) benchmarks.engine $(DATA)
 
 bench-training: dev ## measure the cost of a training step, and of its products alone (half a minute)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ctranslate2
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -86,7 +87,6 @@ def test_others_make_the_same_of_it(trained: Path, pairs: list[Pair], decode: De
 def test_ctranslate2_makes_the_same_of_it(
     trained: Path, pairs: list[Pair], decode: Decode, follow: Follow, tmp_path: Path
 ) -> None:
-    ctranslate2 = pytest.importorskip("ctranslate2")
     directory = trained / "model"
     ours, tokenizer = Marian.load(directory), Tokenizer.load(directory)
     ctranslate2.converters.TransformersConverter(str(directory)).convert(str(tmp_path / "converted"))
