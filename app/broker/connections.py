@@ -17,6 +17,7 @@ from tasks.queues.errors import BROKER_ERRORS
 PUBLISHERS = 10  # connections to publish on, at most
 CONNECT_TIMEOUT = 2.0  # seconds until the broker has taken a connection
 ANSWER_TIMEOUT = 5.0  # seconds until the broker has answered, or confirmed a message
+READ_AHEAD = 64 * 1024  # bytes to read at once, at most
 LEAST = 0.01  # seconds: a timeout of 0 would make a socket non-blocking
 BACKOFF = (0.05, 1.0)  # seconds between attempts, at most: after the first failure, and after many
 
@@ -75,6 +76,20 @@ def connect(connection: Any, timeout: float) -> None:
             if not others:
                 raise
     connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
+
+
+@contextmanager
+def listening(connection: Any, tick: float) -> Iterator[None]:
+    """Until the context is left, `drain_events` on the connected connection costs few system calls, after each of
+    which a thread waits for the interpreter: it reads all that has arrived at once, and raises TimeoutError if nothing
+    arrives within `tick` seconds."""
+    transport, sock = connection.connection.transport, connection.connection.sock
+    receive, timeout = transport._quick_recv, sock.gettimeout()
+    # py-amqp reads a frame field by field, for which it has no other name; it keeps what is left over for the next one.
+    transport._quick_recv = lambda _wanted: receive(READ_AHEAD)
+    sock.settimeout(tick)
+    yield
+    sock.settimeout(timeout)
 
 
 def no_broker() -> TolkError:

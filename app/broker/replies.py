@@ -16,7 +16,7 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 
 from app.broker import commands, messages
 from app.broker.cancels import Cancels
-from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, reason
+from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, listening, reason
 from app.broker.pending import CANCELLED, Inbox, PendingRequest, Question, RepliesLost
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import WebStatus
@@ -24,6 +24,7 @@ from tasks.contract.errors import Code, TolkError
 from tasks.queues.errors import BROKER_ERRORS
 
 HEARTBEAT = 10  # seconds; a connection that is silent for two heartbeats is lost
+TICK = 0.5  # seconds between two looks whether the consumer is to end
 REPLY_QUEUE_EXPIRES = 120.0  # seconds that a reply queue outlives its connection; no request lives so long
 
 logger = logging.getLogger(__name__)
@@ -183,6 +184,7 @@ class ReplyConsumer:
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
             commands.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
+            listening(connection, TICK),
         ):
             self.ready.set()
             beat = 0.0
@@ -191,7 +193,7 @@ class ReplyConsumer:
                     connection.heartbeat_check()
                     beat = time.monotonic() + HEARTBEAT / 4
                 with suppress(TimeoutError):
-                    connection.drain_events(timeout=0.5)
+                    connection.drain_events()
         queue.delete()
 
     def _move(self) -> None:
