@@ -25,6 +25,7 @@ from tasks.contract.request import TranslateRequest
 from tasks.queues.errors import BROKER_ERRORS
 
 GATE_TIMEOUT = 1.0  # seconds between two checks whether the leader still waits for its reply
+HURRY = 0.5  # seconds: a leader with less time left sends its request alone, because it gives up so soon
 LEAD = object()  # tells a request that it leads
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Gathering:
         """The requests of the next message: the leader's, and of those that wait the ones that may travel with it."""
         with self._lock:
             waiting = [each for each in self.waiting if each.unsent and each.request.version == leader.request.version]
-        if not waiting:
+        if not waiting or leader.remaining < HURRY:
             return [leader]
         items, size = [leader], FRAME + len(leader.encoded())
         for each in waiting:

@@ -127,7 +127,7 @@ class Publisher:
 
 def _message(items: Sequence[Outgoing], now: float) -> dict[str, Any]:
     """The arguments with which kombu publishes the requests in one message. Each notes when, and in which bundle."""
-    bundle_id = str(uuid4()) if len(items) > 1 else ""
+    bundle_id = str(uuid4()) if len(items) > 1 else None
     for each in items:
         each.published, each.pending.bundle = now, bundle_id
     if bundle_id:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.broker.gathering import Full, Gathering, Outgoing
+from app.broker.gathering import HURRY, Full, Gathering, Outgoing
 from app.broker.pending import CANCELLED, PendingRequest
 from tasks.contract.bundle import BUNDLE_BYTES, BUNDLE_REQUESTS, Bundled
 from tasks.contract.errors import Code, TolkError
@@ -171,6 +171,27 @@ def test_a_leader_that_gives_up_is_followed_by_another(end: TolkError | None) ->
         assert isinstance(asked[0].exception(PATIENCE), RuntimeError)
         outcome.set_result(None)
         assert answered(followers[1:], asked[1:])
+
+
+def test_a_leader_with_little_time_left_sends_its_request_alone() -> None:
+    with opened() as desk:
+        first = desk.ask(alone := outgoing("first"))
+        _, outcome = desk.message()
+        items = [outgoing("hurried", timeout=HURRY), outgoing("patient")]
+        asked = desk.gather(items)
+        outcome.set_result(None)
+        message, outcome = desk.message()
+        assert message == items[:1]
+        outcome.set_exception(TimeoutError())
+        until(lambda: items[0].remaining == 0)
+        message, outcome = desk.message()
+        while message == items[:1]:  # it may have had the time for more attempts
+            outcome.set_exception(TimeoutError())
+            message, outcome = desk.message()
+        assert message == items[1:]
+        outcome.set_result(None)
+        assert isinstance(asked[0].exception(PATIENCE), Empty)
+        assert answered([alone, items[1]], [first, asked[1]])
 
 
 def test_what_ended_is_left_out_of_the_next_attempt() -> None:
