@@ -65,6 +65,20 @@ def connect(connection: Any, timeout: float) -> None:
     node's.
     """
     until = time.monotonic() + timeout
+    if not connection.connected:
+        _establish(connection, until)
+        _hasten(connection.connection)
+    patience(connection, max(until - time.monotonic(), LEAST))
+
+
+def patience(connection: Any, timeout: float) -> None:
+    """From now on an answer on the connected connection may take `timeout` seconds, but not over ANSWER_TIMEOUT."""
+    sock, timeout = connection.connection.sock, min(ANSWER_TIMEOUT, timeout)
+    if sock.gettimeout() != timeout:
+        sock.settimeout(timeout)
+
+
+def _establish(connection: Any, until: float) -> None:
     for others in reversed(range(len(connection.alt) or 1)):
         # Each node has its share of the time. It is set for each, because kombu forgets it when it switches nodes.
         connection.connect_timeout = min(CONNECT_TIMEOUT, max((until - time.monotonic()) / (others + 1), LEAST))
@@ -75,21 +89,18 @@ def connect(connection: Any, timeout: float) -> None:
             connection.maybe_switch_next()
             if not others:
                 raise
-    connection.connection.sock.settimeout(min(ANSWER_TIMEOUT, max(until - time.monotonic(), LEAST)))
 
 
-@contextmanager
-def listening(connection: Any, tick: float) -> Iterator[None]:
-    """Until the context is left, `drain_events` on the connected connection costs few system calls, after each of
-    which a thread waits for the interpreter: it reads all that has arrived at once, and raises TimeoutError if nothing
-    arrives within `tick` seconds."""
-    transport, sock = connection.connection.transport, connection.connection.sock
-    receive, timeout = transport._quick_recv, sock.gettimeout()
-    # py-amqp reads a frame field by field, for which it has no other name; it keeps what is left over for the next one.
+def _hasten(established: Any) -> None:
+    """Saves system calls, after each of which a thread waits for the interpreter: ten for each message.
+
+    py-amqp reads each field of a frame by itself, and keeps what it read too much. Before it publishes it looks whether
+    the broker has said that it takes no messages; that it also sees while it waits for the confirm.
+    """
+    transport = established.transport
+    receive = transport._quick_recv
     transport._quick_recv = lambda _wanted: receive(READ_AHEAD)
-    sock.settimeout(tick)
-    yield
-    sock.settimeout(timeout)
+    established.client_properties["capabilities"]["connection.blocked"] = False
 
 
 def no_broker() -> TolkError:

@@ -16,7 +16,7 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 
 from app.broker import commands, messages
 from app.broker.cancels import Cancels
-from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, listening, reason
+from app.broker.connections import ANSWER_TIMEOUT, CONNECT_TIMEOUT, backoff, connect, patience, reason
 from app.broker.pending import CANCELLED, Inbox, PendingRequest, Question, RepliesLost
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import WebStatus
@@ -184,8 +184,8 @@ class ReplyConsumer:
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
             commands.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
-            listening(connection, TICK),
         ):
+            patience(connection, TICK)
             self.ready.set()
             beat = 0.0
             while not self._closing.is_set():
@@ -194,6 +194,7 @@ class ReplyConsumer:
                     beat = time.monotonic() + HEARTBEAT / 4
                 with suppress(TimeoutError):
                     connection.drain_events()
+            patience(connection, ANSWER_TIMEOUT)
         queue.delete()
 
     def _move(self) -> None:
