@@ -100,7 +100,7 @@ def _hasten(established: Any) -> None:
     transport = established.transport
     receive = transport._quick_recv
     transport._quick_recv = lambda _wanted: receive(READ_AHEAD)
-    established.client_properties["capabilities"]["connection.blocked"] = False
+    established.client_properties.get("capabilities", {})["connection.blocked"] = False
 
 
 def no_broker() -> TolkError:
