@@ -90,7 +90,7 @@ def annotate_first(**attributes: Attribute) -> None:
 
 @contextmanager
 def span(name: str, **attributes: Attribute) -> Iterator[Span]:
-    """A span below the current one, until the context is left."""
+    """A span below the current one, until the context is left, or as long as the context has set its `duration` to."""
     made, parent = Span(name, time.time(), attributes=attributes), _current.get()
     if parent is not None:
         parent.children.append(made)
@@ -101,13 +101,16 @@ def span(name: str, **attributes: Attribute) -> Iterator[Span]:
             yield made
         else:
             # Exceptions are not recorded, because their messages may quote a text, and many are the caller's errors.
-            with _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as exported:
+            with _tracer.start_as_current_span(
+                name, record_exception=False, set_status_on_exception=False, end_on_exit=False
+            ) as exported:
                 try:
                     yield made
                 finally:
                     exported.set_attributes(made.attributes)
+                    exported.end(int((made.start + made.duration) * 1e9) if made.duration else None)
     finally:
-        made.duration = time.perf_counter() - began
+        made.duration = made.duration or time.perf_counter() - began
         _current.reset(token)
 
 

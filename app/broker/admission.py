@@ -1,8 +1,9 @@
 """Admission control: whether a request may enter a queue, by the time that it would wait there.
 
 The expected wait is the number of requests ahead, divided by the pace at which workers take requests. The number ahead
-is the larger of two: the messages in the queue, which other processes fill too, and this process's own requests in
-flight, some of which workers already hold. The pace is learnt from replies: how many requests were ahead, and how long
+is the larger of two: the requests in the queue, which other processes fill too, and this process's own requests in
+flight, some of which workers already hold. The broker counts messages only; they are taken to hold as many requests as
+this process's latest messages did. The pace is learnt from replies: how many requests were ahead, and how long
 the request waited. The number of workers is not used, because workers come and go.
 """
 
@@ -22,6 +23,7 @@ from tasks.contract.names import Priority
 # The longest expected wait, in seconds: a longer queue adds latency and keeps no worker busier. Bulk work may wait.
 LONGEST: dict[Priority, float] = {"interactive": 2.0, "bulk": math.inf}
 DEPTH_AGE = 0.25  # seconds after which a queue's length is measured again
+RECENT = 0.1  # the weight of the latest message in the mean number of requests in a message
 FADES = 1.0  # seconds in which the weight of a reply fades to about a third
 LEAP = 0.15  # seconds that a reply after a silence counts for, at most
 FORGOTTEN = 60.0  # seconds without a reply after which the pace is unknown
@@ -34,7 +36,7 @@ class Admitted:
     """When a request entered, in seconds of the clock, and how many requests were ahead of it."""
 
     entered: float
-    ahead: int
+    ahead: float
 
 
 class Admission:
@@ -55,7 +57,8 @@ class Admission:
         self._chance = chance
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._depth = 0
+        self._depth = 0.0
+        self._bundled = 1.0  # the mean number of requests in this process's latest messages
         self._since = 0  # requests that entered since the depth was measured
         self._outdated = -math.inf
         # The logarithm of requests per second, so that one odd sample does not outweigh the others.
@@ -72,10 +75,16 @@ class Admission:
             self._outdated = now + DEPTH_AGE
             return True
 
-    def measured(self, depth: int) -> None:
-        """Notes that `depth` messages are in the queue, which no worker has taken."""
+    def sent(self, requests: int) -> None:
+        """Notes that this process has published a message with so many requests."""
         with self._lock:
-            self._depth, self._since = depth, 0
+            self._bundled += RECENT * (requests - self._bundled)
+
+    def measured(self, depth: int) -> None:
+        """Notes that `depth` messages are in the queue, which no worker has taken. Each counts as many requests as a
+        message of this process holds in the mean."""
+        with self._lock:
+            self._depth, self._since = depth * self._bundled, 0
 
     def enter(self, remaining: float) -> Admitted:
         """Lets a request in that has `remaining` seconds left. The caller must call `leave` afterwards, whatever comes
@@ -118,11 +127,11 @@ class Admission:
         with self._lock:
             return self._refusal(self._wait(self._ahead(), self._clock()))
 
-    def _ahead(self) -> int:
-        queued = self._depth + self._since if self._depth else 0  # workers have emptied the queue and keep up
+    def _ahead(self) -> float:
+        queued = self._depth + self._since if self._depth else 0.0  # workers have emptied the queue and keep up
         return max(queued, self._in_flight)
 
-    def _wait(self, ahead: int, now: float) -> float:
+    def _wait(self, ahead: float, now: float) -> float:
         """Seconds that a request would wait with `ahead` requests before it; 0 if the pace is unknown."""
         while self._replies and self._replies[0] < now - 1:
             self._replies.popleft()

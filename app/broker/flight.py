@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty
+from typing import Any
 
-from celery.states import REVOKED, SUCCESS
-from kombu import Message, Queue
-from kombu.exceptions import KombuError
+from kombu import Queue
 
+from app.broker import messages
 from app.broker.admission import Admission, Admitted
 from app.broker.connections import no_broker
+from app.broker.gathering import Full, Outgoing
 from app.broker.link import Link
-from app.broker.publishing import Full
+from app.broker.pending import BundleRefused, PendingRequest, RepliesLost
 from app.broker.queues import RequestQueues
-from app.broker.replies import CANCELLED, PendingRequest, RepliesLost
+from tasks.contract.bundle import Bundled
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.reply import Failure, TranslateReply
+from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from telemetry import tracing
 from telemetry.tracing import Span
 
 LATE = "No translation came in time. Allow more time, or try again."
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +57,8 @@ class CeleryFlight:
         admitted = self._enter(admission, queue, request.deadline)
         work = None
         try:
-            message, published = self._exchange(pending, request, queue, admission)
-            reply = _decode(message, request)
+            published, body = self._exchange(pending, request, queue, admission)
+            reply = messages.reply(body, request, pending.task_id)
             _add_stages(span, published, reply)
             # Loading does not count: while a worker loads a model, it goes on taking other requests from the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
@@ -78,43 +76,22 @@ class CeleryFlight:
 
     def _exchange(
         self, pending: PendingRequest, request: TranslateRequest, queue: Queue, admission: Admission
-    ) -> tuple[Message, float]:
-        """The message with the reply, and when the request was published, in Unix seconds. The request is published
-        again if its reply queue was lost."""
+    ) -> tuple[float, Any]:
+        """When the request was published, in Unix seconds, and the body of the reply. The request is published again
+        if its reply queue was lost, or if a worker could not read its bundle."""
         while True:
             self.link.replies.expect(pending, queue.name)
-            try:
-                with tracing.span("publish"):
-                    published = self.link.publisher.publish(queue, request, pending)
-            except Full:
-                raise admission.refusal() from None
-            with suppress(RepliesLost):
-                return _result(pending.reply, request.deadline), published
-
-
-def _result(future: Future[Message], deadline: float) -> Message:
-    try:
-        return future.result(max(0.0, deadline - time.time()))
-    except TimeoutError:
-        raise TolkError(Code.TIMEOUT, LATE) from None
-
-
-def _decode(message: Message, request: TranslateRequest) -> TranslateReply:
-    """The reply in Celery's message. Raises TolkError(INTERNAL) if it cannot be read."""
-    try:
-        meta = message.payload
-        if meta["status"] == REVOKED:
-            reply = TranslateReply(request.model, error=Failure(Code.CANCELLED, CANCELLED))
-        elif meta["status"] == SUCCESS:
-            reply = TranslateReply.decode(meta["result"])
-        else:
-            raise ValueError(f"the task ended as {meta['status']}")
-        if reply.error is None and len(reply.results) != len(request.texts):
-            raise ValueError(f"{len(reply.results)} results for {len(request.texts)} texts")
-    except (TolkError, KombuError, LookupError, TypeError, ValueError) as error:
-        logger.error("could not read the reply to task %s: %s", message.properties.get("correlation_id"), error)
-        raise TolkError(Code.INTERNAL, "The service cannot read its worker's reply. Its log says why.") from error
-    return reply
+            with suppress(RepliesLost, BundleRefused), tracing.span("publish") as span:
+                item = Outgoing(pending, Bundled(pending.task_id, request, tracing.headers()))
+                try:
+                    body = self.link.publisher.exchange(queue, item, admission)
+                except Full:
+                    raise admission.refusal() from None
+                except Empty:
+                    raise TolkError(Code.TIMEOUT, LATE) if item.confirmed else no_broker() from None
+                finally:  # the thread waits for both at once
+                    span.duration = max(0.0, item.confirmed - span.start)
+                return item.published, body
 
 
 def _add_stages(span: Span, published: float, reply: TranslateReply) -> None:

@@ -47,7 +47,8 @@ class Link:
 
     def admission(self, queue: Queue, priority: Priority) -> Admission:
         """The admission to a queue."""
-        return self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
+        known = self.admissions.get(queue.name)
+        return known or self.admissions.setdefault(queue.name, Admission(LONGEST[priority]))
 
     def close(self) -> None:
         """Ends flights with UNAVAILABLE. When this returns, the threads have ended and the connections are closed."""

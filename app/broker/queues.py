@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kombu import Queue
 
 from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import Priority
 from tasks.contract.request import TranslateRequest
 from tasks.queues.topology import suspects_queue, translation_queue, translation_queues
 from tasks.registry.file import RegistryFile
@@ -17,13 +18,17 @@ class RequestQueues:
 
     def __init__(self, models: RegistryFile) -> None:
         self._models = models
+        self._made: dict[tuple[str, Priority], Queue] = {}  # by route; to make one takes as long as to find ten
 
     def of(self, request: TranslateRequest) -> Queue:
         """The queue for a request. Raises TolkError(UNKNOWN_MODEL) if its model is not offered any more."""
         model = self._models.current().models.get(request.model)
         if model is None:
             raise TolkError(Code.UNKNOWN_MODEL, f"There is no model {request.model!r} any more. Ask for another one.")
-        return translation_queue(model.route, request.priority)
+        key = model.route, request.priority
+        if key not in self._made:
+            self._made[key] = translation_queue(*key)
+        return self._made[key]
 
     def for_translation(self) -> Iterator[Queue]:
         """The queues for interactive and for bulk work, of each route."""

@@ -1,4 +1,4 @@
-"""Receives replies: one queue and one thread for each process, and one Future for each request in flight."""
+"""Receives replies: one queue and one thread for each process, and one inbox for each request in flight."""
 
 from __future__ import annotations
 
@@ -6,65 +6,32 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
 from kombu import Connection, Consumer, Message, Producer, Queue
 
-from app.broker import commands
+from app.broker import commands, messages
 from app.broker.cancels import Cancels
-from app.broker.connections import CONNECT_TIMEOUT, backoff, connect, reason
+from app.broker.connections import ANSWER_TIMEOUT, CONNECT_TIMEOUT, backoff, connect, patience, reason
+from app.broker.pending import CANCELLED, Inbox, PendingRequest, Question, RepliesLost
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
 from tasks.queues.errors import BROKER_ERRORS
 
 HEARTBEAT = 10  # seconds; a connection that is silent for two heartbeats is lost
+TICK = 0.5  # seconds between two looks whether the consumer is to end
 REPLY_QUEUE_EXPIRES = 120.0  # seconds that a reply queue outlives its connection; no request lives so long
-
-CANCELLED = "The request was cancelled."
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class PendingRequest:
-    """A request in flight, its current task, and the error that ended it early, or None.
-
-    Each task has an id of its own, because workers refuse for good an id that was once cancelled. `since` is when the
-    request began to wait for a reply from `queue`, in Unix seconds.
-    """
-
-    request_id: str
-    principal: str | None
-    task_id: str = ""
-    reply: Future[Message] = field(default_factory=Future)
-    ended: TolkError | None = None
-    queue: str = ""
-    since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question to other processes. Its answer is a message to the reply queue whose correlation id is the ticket."""
-
-    ticket: str = field(default_factory=lambda: str(uuid4()))
-    answer: Future[Message] = field(default_factory=Future)
-
-
-class RepliesLost(TolkError):
-    """The reply queue was lost, and the reply with it. The task may be expected, and published, once more."""
-
-    def __init__(self) -> None:
-        super().__init__(Code.UNAVAILABLE, "The message broker lost the answer. Try again in a moment.", 1.0)
-
-
 class ReplyConsumer:
-    """Consumes this process's reply queue and hands each reply to the Future of its request or question.
+    """Consumes this process's reply queue and puts each reply into the inbox of its request or question.
 
     It reconnects by itself when the broker comes back, and takes another `queue` if the old one is lost. `ready` is set
     while replies can arrive. `pending` holds the requests in flight. `dropped` counts the replies that nobody waited
@@ -82,7 +49,7 @@ class ReplyConsumer:
         self._node: str | None = None  # the broker's node of the latest connection
         self._lock = threading.Lock()
         self.pending: dict[tuple[str, str | None], PendingRequest] = {}
-        self._awaited: dict[str, Future[Message]] = {}  # by correlation id: a task's id, or a question's ticket
+        self._awaited: dict[str, Inbox] = {}  # by correlation id: a task's id, or a question's ticket
         self._closing = threading.Event()
         self.thread = threading.Thread(target=self._run, name="replies", daemon=True)
         self.thread.start()
@@ -118,7 +85,7 @@ class ReplyConsumer:
         with self._lock:
             if self._closing.is_set():
                 raise closing()
-            self._awaited[question.ticket] = question.answer
+            self._awaited[question.ticket] = question.inbox
         try:
             yield question
         finally:
@@ -130,9 +97,9 @@ class ReplyConsumer:
         with self._lock:
             if pending.ended is not None:
                 raise pending.ended
-            pending.task_id, pending.reply = f"{pending.request_id}.{uuid4().hex[:8]}", Future()
+            pending.task_id, pending.inbox = f"{pending.request_id}.{uuid4().hex[:8]}", SimpleQueue()
             pending.queue, pending.since = queue, time.time()
-            self._awaited[pending.task_id] = pending.reply
+            self._awaited[pending.task_id] = pending.inbox
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         """Ends a request with CANCELLED, and the workers' work for it. Returns whether it was in flight."""
@@ -147,7 +114,7 @@ class ReplyConsumer:
         oldest: dict[str, float] = {}
         with self._lock:
             for pending in self.pending.values():
-                if pending.queue and not pending.reply.done():
+                if pending.queue and pending.task_id in self._awaited:
                     oldest[pending.queue] = min(pending.since, oldest.get(pending.queue, pending.since))
             return WebStatus(tuple(self._errors()), len(self.pending), oldest)
 
@@ -158,8 +125,7 @@ class ReplyConsumer:
             self._closing.set()
         for pending in list(self.pending.values()):
             self._end(pending, closing())
-        with self._lock:
-            self._give_up(closing)
+        self._give_up(closing)
         self.thread.join()
 
     def _end(self, pending: PendingRequest, error: TolkError) -> bool:
@@ -168,9 +134,10 @@ class ReplyConsumer:
             if self.pending.get((pending.request_id, pending.principal)) is not pending:
                 return False
             pending.ended = error
-            if self._forget(pending):
-                pending.reply.set_exception(error)
-            return True
+            awaited = self._forget(pending)
+        if awaited:
+            pending.inbox.put(error)
+        return True
 
     def _forget(self, pending: PendingRequest) -> bool:
         """Forgets a request. Returns whether the reply to its task was still awaited. The caller holds the lock."""
@@ -218,6 +185,7 @@ class ReplyConsumer:
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
             commands.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
         ):
+            patience(connection, TICK)
             self.ready.set()
             beat = 0.0
             while not self._closing.is_set():
@@ -225,28 +193,41 @@ class ReplyConsumer:
                     connection.heartbeat_check()
                     beat = time.monotonic() + HEARTBEAT / 4
                 with suppress(TimeoutError):
-                    connection.drain_events(timeout=0.5)
+                    connection.drain_events()
+            patience(connection, ANSWER_TIMEOUT)
         queue.delete()
 
     def _move(self) -> None:
         """Takes another reply queue. The old one, with the replies in it, is unusable or on a node that is down."""
-        with self._lock:
-            self.queue = _queue_name()
-            self._give_up(RepliesLost)
+        self.queue = _queue_name()
+        self._give_up(RepliesLost)
 
     def _give_up(self, error: Callable[[], TolkError]) -> None:
-        """Ends the wait for all replies and answers with this error. The caller holds the lock."""
-        lost, self._awaited = list(self._awaited.values()), {}
-        for awaited in lost:
-            awaited.set_exception(error())
+        """Ends the wait for all replies with this error."""
+        with self._lock:
+            lost, self._awaited = list(self._awaited.values()), {}
+        for inbox in lost:
+            inbox.put(error())
 
     def _deliver(self, message: Message) -> None:
+        """Puts the replies of a message into the inboxes. This wakes threads, so it is done without the lock."""
+        found: list[tuple[Inbox, object]] = []
+        replies = messages.replies(message)
         with self._lock:
-            awaited = self._awaited.pop(str(message.properties.get("correlation_id")), None)
-        if awaited is None:
-            self.dropped += 1
-        else:
-            awaited.set_result(message)
+            for correlation_id, reply in replies:
+                if (inbox := self._awaited.pop(correlation_id, None)) is not None:
+                    found.append((inbox, reply))
+                elif inboxes := self._bundle(correlation_id):
+                    found += [(inbox, messages.of_bundle(reply)) for inbox in inboxes]
+                else:
+                    self.dropped += 1
+        for inbox, reply in found:
+            inbox.put(reply)
+
+    def _bundle(self, bundle_id: str) -> list[Inbox]:
+        """The inboxes of a bundle's requests that still wait. The caller holds the lock."""
+        waiting = [each.task_id for each in self.pending.values() if each.bundle == bundle_id]
+        return [self._awaited.pop(task_id) for task_id in waiting if task_id in self._awaited]
 
     def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
         """Cancels a request for another web process, and answers that process if the request was in flight here."""

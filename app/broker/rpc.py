@@ -2,7 +2,7 @@
 
 Celery's own client keeps a reply queue and a connection for each thread, named after the thread's identity. Identities
 are reused, and a restart of the broker leaves the thread waiting for ever. So each process here has one reply queue,
-one thread that consumes it, and one Future for each request in flight.
+one thread that consumes it, and one inbox for each request in flight.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any
 
 from celery import Celery
@@ -152,4 +152,6 @@ def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> boo
         except BROKER_ERRORS as error:
             logger.warning("could not ask other web processes to cancel %s: %s", request_id, reason(error))
             raise no_broker() from error
-        return bool(wait([question.answer], ANSWERED_WITHIN).done) and question.answer.result() is not None
+        with suppress(Empty):
+            return question.inbox.get(timeout=ANSWERED_WITHIN) is True
+    return False

@@ -115,7 +115,7 @@ class _QueueCollector(Collector):
             yield _gauge("tolk_dead_letters", "Messages that no worker could process.", status.dead_letters)
         yield _by_queue(
             "tolk_queue_messages",
-            "Messages that wait for a worker.",
+            "Messages that wait for a worker, each with one request or several.",
             {name: queue.depth for name, queue in status.queues.items()},
         )
         yield _by_queue(

@@ -28,7 +28,8 @@ class Readiness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """A queue: the number of messages that wait in it, and of workers that take them."""
+    """A queue: the number of messages that wait in it, which hold one request or several, and of workers that take
+    them."""
 
     name: str
     depth: int
@@ -95,7 +96,7 @@ class Status:
         return Readiness.READY if model.warm or model.name in self.holders else Readiness.ON_DEMAND
 
     def depth(self, model: Entry) -> int | None:
-        """Requests that wait for a model; None if it shares its queues with other models, or if nothing is known."""
+        """Messages that wait for a model; None if it shares its queues with other models, or if nothing is known."""
         queues = self.own_queues(model)[: len(get_args(Priority))]
         return sum(queue.depth for queue in queues) if queues else None
 

@@ -95,7 +95,7 @@ function modelRows({ broker, models, onDemand, workers }) {
   return [...warm, [["On demand", `${counts}; they share their queues`], ...loads(onDemand.queues)], ...loaded];
 }
 
-// The number of waiting requests, and of workers that take them, with details if the queues differ.
+// The number of waiting messages, and of workers that take them, with details if the queues differ.
 function loads(queues) {
   if (queues.length === 0) return [["–"], ["–"]];
   const kinds = ["interactive", "bulk", "suspect"];

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from sys import float_info
 from types import UnionType
-from typing import Any, get_args
+from typing import Any
 
 from tasks.contract.errors import Code, TolkError
 
@@ -54,7 +54,7 @@ def value(data: Mapping[str, Any], name: str, kind: type | UnionType) -> Any:
     An int is accepted as a float. A bool is never accepted as a number, and neither is infinity or NaN.
     """
     found: Any = data.get(name)
-    kinds = get_args(kind) or (kind,)
+    kinds = kind.__args__ if isinstance(kind, UnionType) else (kind,)
     if float in kinds and type(found) in (int, float):
         if abs(found) <= float_info.max:
             return float(found)

@@ -162,5 +162,7 @@ def _code(value: str) -> Code:
 
 def _flags(data: Mapping[str, Any]) -> tuple[Flag, ...]:
     """The flags that this release knows; a newer release may send others."""
+    if not (flags := strings(data, "flags")):  # as nearly always
+        return ()
     known = set(Flag)
-    return tuple(Flag(flag) for flag in strings(data, "flags") if flag in known)
+    return tuple(Flag(flag) for flag in flags if flag in known)

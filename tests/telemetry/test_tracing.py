@@ -35,6 +35,12 @@ def test_spans_make_a_tree() -> None:
     assert root.start <= outer.start <= inner.start
 
 
+def test_a_span_lasts_as_long_as_its_context_says() -> None:
+    with tracing.span("publish") as span:
+        span.duration = 60.0
+    assert span.duration == 60.0
+
+
 def test_what_another_process_tells_of_comes_in_its_order() -> None:
     span = Span("translate", 10.0)
     span.add("decode", 12.0, 0.5)

@@ -6,7 +6,7 @@ import json
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,9 @@ from kombu import Connection, Consumer, Message
 from app.broker.rpc import CeleryTranslator
 from app.translation.translate import ask_models
 from launch.rabbitmq import PrivateRabbitMQ
-from tasks.contract.errors import TolkError
-from tasks.contract.reply import TextResult, TranslateReply
+from tasks.contract.bundle import encode_replies
+from tasks.contract.errors import Code, TolkError
+from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
 from tasks.registry.entry import Entry, Pair
@@ -29,7 +30,7 @@ from tasks.registry.ways import Registry
 PICKLED = pickle.dumps({"status": "SUCCESS", "result": TranslateReply("odd", results=(TextResult("un"),)).encode()})
 
 
-Answer = Callable[[dict[str, Any]], Any]
+Answer = Callable[[Any], Any]
 
 
 def offering(*names: str) -> SimpleNamespace:
@@ -47,6 +48,12 @@ def failure(call: Callable[[], object]) -> TolkError:
     with pytest.raises(TolkError) as caught:
         call()
     return caught.value
+
+
+def refuse(_: object) -> dict[str, Any]:
+    """What a worker that knows no bundles answers to one."""
+    failed = Failure(Code.BAD_INPUT, "request: an object was expected.")
+    return {"status": "SUCCESS", "result": TranslateReply(model="", error=failed).encode()}
 
 
 def succeed(payload: dict[str, Any]) -> dict[str, Any]:
@@ -79,10 +86,12 @@ def on_disk(broker: PrivateRabbitMQ, model: str) -> bool:
 
 
 class Worker:
-    """Consumes a model's queue as a worker would, and answers what it is told to."""
+    """Consumes a model's queue as a worker would, and answers what it is told to: `answer` makes the body of the reply
+    to a request, `to_bundle` that to a bundle as a whole, if there is to be one."""
 
-    def __init__(self, url: str, model: str, answer: Answer = succeed) -> None:
+    def __init__(self, url: str, model: str, answer: Answer = succeed, to_bundle: Answer | None = None) -> None:
         self.answer = answer
+        self._to_bundle = to_bundle
         self.messages: list[Message] = []
         self._queue = topology.translation_queue(model, "interactive")
         self._connection = Connection(url)
@@ -115,17 +124,27 @@ class Worker:
 
     def _on_message(self, message: Message) -> None:
         self.messages.append(message)
-        args, _, _ = message.payload
-        body = self.answer(args[0])
-        content_type = "application/x-python-serialize" if body is PICKLED else "application/json"
-        encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self._connection.default_channel.basic_publish(
-            self._connection.default_channel.prepare_message(
-                encoded,
-                content_type=content_type,
-                content_encoding="utf-8",
-                properties={"correlation_id": message.properties["correlation_id"], "delivery_mode": 1},
-            ),
-            routing_key=message.properties["reply_to"],
-        )
+        for task_id, body in self._replies(message):
+            content_type = "application/x-python-serialize" if body is PICKLED else "application/json"
+            encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self._connection.default_channel.basic_publish(
+                self._connection.default_channel.prepare_message(
+                    encoded,
+                    content_type=content_type,
+                    content_encoding="utf-8",
+                    properties={"correlation_id": task_id, "delivery_mode": 1},
+                ),
+                routing_key=message.properties["reply_to"],
+            )
         message.ack()
+
+    def _replies(self, message: Message) -> Iterator[tuple[str, Any]]:
+        """The bodies of the replies to a message, with their correlation ids: a bundle's in messages of up to three."""
+        (payload,), _, _ = message.payload
+        answer = self._to_bundle if isinstance(payload, list) else self.answer
+        if answer is not None:
+            yield message.properties["correlation_id"], answer(payload)
+            return
+        for start in range(0, len(payload), 3):
+            replies = [{"task_id": each["id"], **self.answer(each)} for each in payload[start : start + 3]]
+            yield replies[0]["task_id"], encode_replies(replies) if len(replies) > 1 else replies[0]

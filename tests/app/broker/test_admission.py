@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Iterable
@@ -229,3 +230,17 @@ def test_a_request_without_a_reply_teaches_nothing() -> None:
     made.measured(15)
     made.enter(60)
     made.enter(60)
+
+
+def test_a_message_counts_as_many_requests_as_messages_held_lately() -> None:
+    admission = Admission(longest=math.inf, clock=lambda: 0.0)
+    admission.measured(10)
+    assert admission.enter(60.0).ahead == 10
+    for _ in range(100):
+        admission.sent(16)
+    admission.measured(10)
+    assert admission.enter(60.0).ahead == pytest.approx(160, abs=1)
+    for _ in range(100):
+        admission.sent(1)
+    admission.measured(10)
+    assert admission.enter(60.0).ahead == pytest.approx(10, abs=1)

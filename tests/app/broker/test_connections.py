@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from kombu import Connection
+from kombu import Connection, Consumer, Message, Queue
 
-from app.broker.connections import BACKOFF, backoff, connect
+from app.broker.connections import BACKOFF, READ_AHEAD, backoff, connect, patience
 from launch.rabbitmq import PrivateRabbitMQ
 from tasks.queues.errors import BROKER_ERRORS
 
@@ -72,3 +72,23 @@ def test_a_node_that_sends_us_away_is_passed_over(broker: PrivateRabbitMQ) -> No
     with Connection(f"{stranger};{broker.url}") as connection:
         connect(connection, 5)
         assert connection.connected
+
+
+@pytest.mark.broker
+def test_a_connection_loses_nothing_of_what_it_reads_ahead(broker) -> None:
+    sent = [str(number) * size for number, size in enumerate([1, 10, READ_AHEAD, 3, 2 * READ_AHEAD + 1, 0, 5] * 10)]
+    queue = Queue("tolk.ahead", durable=False, auto_delete=True)
+    with Connection(broker.url, transport_options={"confirm_publish": True}) as connection:
+        connect(connection, 30)
+        producer = connection.Producer(serializer="json")
+        for text in sent:
+            producer.publish(text, routing_key=queue.name, declare=[queue])
+        found: list[Message] = []
+        with Consumer(connection, [queue], on_message=found.append, no_ack=True):
+            while len(found) < len(sent):
+                connection.drain_events()
+            assert [message.payload for message in found] == sent
+            patience(connection, 0.01)
+            with pytest.raises(TimeoutError):
+                connection.drain_events()
+            patience(connection, 30)

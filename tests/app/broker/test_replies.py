@@ -19,6 +19,7 @@ from kombu import Connection, Consumer, Queue
 from app.broker.connections import CONNECT_TIMEOUT
 from app.broker.rpc import CeleryTranslator
 from app.translation.translate import ask_models
+from tasks.contract.bundle import encode_replies
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
@@ -42,6 +43,22 @@ def test_late_and_unknown_replies_are_dropped_and_counted(broker, connect, event
         released.set()
         eventually(lambda: replies.dropped == 1)
         assert ask(translator, "deux", model="late").results[0].text == "deux"
+
+
+def test_several_replies_in_a_message_are_found_and_dropped_one_by_one(broker, connect, eventually) -> None:
+    translator = connect(broker.url, "several")
+    replies = translator.replies
+    assert replies.ready.wait(30)
+    with replies.in_flight("r1", None) as first, replies.in_flight("r2", None) as second:
+        replies.expect(first, "several")
+        replies.expect(second, "several")
+        with Connection(broker.url) as connection:
+            bodies = [{"task_id": each} for each in (second.task_id, "unknown", first.task_id, first.task_id)]
+            connection.Producer().publish(encode_replies(bodies), routing_key=replies.queue, serializer="json")
+            assert first.inbox.get(timeout=30) == {"task_id": first.task_id}
+            assert second.inbox.get(timeout=30) == {"task_id": second.task_id}
+            eventually(lambda: replies.dropped == 2)
+    assert first.inbox.empty()
 
 
 def test_a_reply_queue_that_expired_is_made_anew(broker, connect) -> None:
@@ -70,11 +87,13 @@ def take_away(url: str, name: str) -> Connection:
 def test_a_reply_queue_that_cannot_be_used_is_left_and_its_requests_are_sent_again(broker, connect, eventually) -> None:
     translator = connect(broker.url, "moved")
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(ask, translator, str(number), model="moved") for number in range(2)]
-        eventually(lambda: length(broker.url, "moved") == 2)
+        asked = []
+        for number in range(2):
+            asked.append(threads.submit(ask, translator, str(number), model="moved"))
+            eventually(lambda sent=number + 1: length(broker.url, "moved") == sent)
         lost = translator.replies.queue
         with take_away(broker.url, lost):
-            eventually(lambda: length(broker.url, "moved") == 4)
+            eventually(lambda: length(broker.url, "moved") > 2)  # again, one by one or both together
         assert translator.replies.queue != lost
         with Worker(broker.url, "moved"):
             assert [each.result().results[0].text for each in asked] == ["0", "1"]
@@ -88,7 +107,7 @@ def test_hang_ups_wait_for_no_broker(fragile, connect, eventually) -> None:
     with ThreadPoolExecutor(8) as threads:
         request = TranslateRequest(texts=("un",), target="en", model="hung", deadline=time.time() + 60)
         waiting = [threads.submit(ask_models, translator, str(number), [request]) for number in range(8)]
-        eventually(lambda: length(fragile.url, "hung") == 8)
+        eventually(lambda: len(translator.replies.pending) == 8 and length(fragile.url, "hung"))
         os.kill(fragile.process.pid, signal.SIGSTOP)
         try:
             began = time.monotonic()

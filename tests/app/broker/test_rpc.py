@@ -43,8 +43,11 @@ def test_a_fork_has_a_reply_consumer_of_its_own(broker, connect) -> None:
 def test_a_killed_broker_comes_back_and_the_request_in_flight_is_answered(fragile, connect, eventually) -> None:
     translator = connect(fragile.url, "phoenix")
     with ThreadPoolExecutor(4) as threads:
-        waiting = [threads.submit(ask, translator, str(n), model="phoenix", timeout=60) for n in range(4)]
-        eventually(lambda: length(fragile.url, "phoenix") == 4 and on_disk(fragile, "phoenix"))
+        waiting = []
+        for number in range(4):
+            waiting.append(threads.submit(ask, translator, str(number), model="phoenix", timeout=60))
+            eventually(lambda sent=number + 1: length(fragile.url, "phoenix") == sent)
+        eventually(lambda: on_disk(fragile, "phoenix"))
         fragile.kill()
         eventually(lambda: not translator.replies.ready.is_set())
         assert not any(each.done() for each in waiting)
