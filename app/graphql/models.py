@@ -54,7 +54,7 @@ class ModelType(graphene.ObjectType):
     version = graphene.String(description="The version of its weights in most workers; null if it is in none.")
     status = graphene.Field(ReadinessType, required=True, description="Whether workers can serve it now.")
     queue_depth = graphene.Int(
-        description="Requests that wait for it, in all of its pairs; null if it shares its queue with other models."
+        description="Messages that wait for it, each with up to 16 requests; null if other models share its queue."
     )
     workers = graphene.Int(required=True, description="The number of workers that have it in memory.")
 

@@ -19,13 +19,13 @@ from tasks.registry.ways import Registry, Way
 
 
 class QueueStatusType(graphene.ObjectType):
-    """A queue of a model: the requests that wait in it, and the workers that take them."""
+    """A queue of a model: the messages that wait in it, and the workers that take them."""
 
     class Meta:
         name = "QueueStatus"
 
     name = graphene.String(required=True, description="Its name in RabbitMQ.")
-    depth = graphene.Int(required=True, description="Requests that wait in it.")
+    depth = graphene.Int(required=True, description="Messages that wait in it, each with up to 16 requests.")
     workers = graphene.Int(required=True, description="Workers that take its requests.")
 
 

@@ -62,11 +62,12 @@ def encode_replies(replies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def decode_replies(payload: object) -> list[Mapping[str, Any]] | None:
-    """The bodies of the replies in a message; None for a message that is a single reply."""
+    """The bodies of the replies in a message, without those that are no objects; None for a message that is a single
+    reply."""
     if not isinstance(payload, Mapping) or "replies" not in payload:
         return None
     replies: list[Any] = value(payload, "replies", list)
-    return [mapping(each, "reply") for each in replies]
+    return [each for each in replies if isinstance(each, Mapping)]
 
 
 def _trace(data: Mapping[str, Any]) -> dict[str, str]:
