@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Never
 
 from flask import Request, Response, abort, make_response, render_template, request
@@ -25,6 +25,7 @@ from graphql_server.exceptions import GraphQLValidationError, InvalidOperationTy
 from graphql_server.flask.views import FlaskHTTPRequestAdapter, GraphQLView
 from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
 from graphql_server.http.exceptions import HTTPException
+from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
@@ -52,7 +53,7 @@ MAX_TOKENS = 1_000  # of a document without its texts; GraphiQL sends 180, and 1
 class RequestAdapter(FlaskHTTPRequestAdapter):
     """Treats HEAD as GET, and returns the body as bytes, so that a wrong encoding is found when the JSON is parsed."""
 
-    @property
+    @cached_property
     @override
     def method(self) -> HTTPMethod:
         return "GET" if self.request.method == "HEAD" else super().method
@@ -114,12 +115,14 @@ class GraphQL(GraphQLView[Context, None]):
             raise
 
     def _answer(self) -> ResponseReturnValue:
-        if request.method == "POST" and request.mimetype not in self.content_types:
+        proxy: Any = request
+        served: Request = proxy._get_current_object()  # the proxy looks it up for every attribute
+        if served.method == "POST" and served.mimetype not in self.content_types:
             abort(415, description="Send JSON, with the header Content-Type: application/json.")
-        if request.content_encoding not in (None, "", "identity"):
+        if served.content_encoding not in (None, "", "identity"):
             abort(415, description="Send the body uncompressed, without the header Content-Encoding.")
         try:
-            return self.run(request)
+            return self.run(served)
         except HTTPException as error:
             if isinstance(error.__cause__, InvalidOperationTypeError):
                 raise MethodNotAllowed(["POST"], "GET is for queries. Send a mutation by POST.") from error
@@ -146,6 +149,15 @@ class GraphQL(GraphQLView[Context, None]):
     def _asks_for_graphiql(self, request: Request) -> bool:
         adapter = self.request_adapter_class(request)
         return adapter.method == "GET" and bool(self.graphql_ide) and self.should_render_graphql_ide(adapter)
+
+    @override
+    def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
+        if request.method != "POST":
+            return super().parse_http_body(request, context)
+        # It is JSON, as `_answer` has made sure. graphql-server would parse the content type as e-mail is parsed.
+        is_strict = "application/graphql-response+json" in request.headers.get("Accept", "")
+        data = self.parse_json(request.body)
+        return self.get_graphql_request_data(request, context, data, "http-strict" if is_strict else "http")
 
     @override
     def decode_json(self, data: str | bytes) -> object:
