@@ -67,12 +67,13 @@ class Hangups:
         while True:
             self._needed.wait()
             self._needed.clear()
+            time.sleep(PAUSE)
             while self._watched:
-                time.sleep(PAUSE)
                 try:
                     self._look()
                 except TolkError:  # the service is shutting down, and ends every request itself
                     return
+                time.sleep(PAUSE)
 
     def _look(self) -> None:
         """Abandons the requests of all clients that have hung up."""
