@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,16 +191,44 @@ def test_only_a_hash_is_stored_and_the_secret_is_shown_once(
     assert secret not in command("list").output
 
 
-def test_a_key_that_was_looked_up_is_good_for_two_seconds(database: Database) -> None:
+def test_a_key_that_was_looked_up_is_good_for_two_seconds_at_most(database: Database) -> None:
     now = 0.0
     ring = keys.KeyRing(database, lambda: now)
     secret = database.run(lambda connection: keys.create(connection, "ops", [Scope.TRANSLATE]))
     assert ring.find(secret) is ring.find(secret)
     database.run(lambda connection: keys.revoke(connection, "ops"))
-    now = 1.9
+    now = 1.4
     assert ring.find(secret) is not None
     now = 2.1
     assert ring.find(secret) is None
+
+
+def test_one_thread_looks_a_key_up_again_while_the_others_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, run, looking, go_on = 0.0, database.run, threading.Event(), threading.Event()
+    ring = keys.KeyRing(database, lambda: now)
+    assert not ring.exist()
+    secret = database.run(lambda connection: keys.create(connection, "ops", [Scope.TRANSLATE]))
+    key = ring.find(secret)
+
+    def slow(work: Callable[..., Any]) -> Any:
+        looking.set()
+        assert go_on.wait(10)
+        return run(work)
+
+    monkeypatch.setattr(database, "run", slow)
+    now = 1.9
+    for look, before, after in ((ring.exist, False, True), (lambda: ring.find(secret), key, key)):
+        looking.clear()
+        go_on.clear()
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(look)
+            assert looking.wait(10)
+            assert look() == before
+            go_on.set()
+            assert first.result(10) == after
+        assert look() == after
 
 
 @pytest.mark.parametrize("name", ["", " ", "a" * 101, "a\nb", "a\x00", " a", "<b>"])
