@@ -60,8 +60,6 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
     app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to GraphiQL
-    # This logger writes every error of a caller with a traceback, texts included. errors.py logs them instead.
-    logging.getLogger("graphql_server.execution").disabled = True
     recent_errors = recent_errors or RecentErrors()
     if translator is None:
         translator = _build_translator(settings, models, recent_errors)

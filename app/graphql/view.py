@@ -9,18 +9,15 @@ from typing import Any, Never
 from flask import Request, Response, abort, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from graphql import (
-    DocumentNode,
     ExecutionResult,
     GraphQLError,
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationType,
-    get_operation_ast,
     parse,
     specified_rules,
     validate,
 )
-from graphql_server import execute_sync
 from graphql_server.exceptions import GraphQLValidationError, InvalidOperationTypeError
 from graphql_server.flask.views import FlaskHTTPRequestAdapter, GraphQLView
 from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
@@ -36,6 +33,7 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
+from app.graphql.execution import Document, execute
 from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
@@ -194,27 +192,23 @@ class GraphQL(GraphQLView[Context, None]):
         root_value: None,
         allowed_operation_types: set[OperationType],
     ) -> ExecutionResult:
-        query, operation = request_data.query, request_data.operation_name
-        if not isinstance(query, str) or not isinstance(operation, str | None):
+        query, name = request_data.query, request_data.operation_name
+        if not isinstance(query, str) or not isinstance(name, str | None):
             raise HTTPException(
                 400, 'A GraphQL document in "query", and a name or nothing in "operationName", were expected.'
             )
         document = (self._parse_cached if len(query) <= CACHED_CHARACTERS else self._parse)(query)
-        if get_operation_ast(document, operation) is None:
+        operation = document.operation(name)
+        if operation is None:
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must be the name of one of the document's operations.")]
             )
+        if operation.operation not in allowed_operation_types:
+            raise InvalidOperationTypeError(operation.operation, allowed_operation_types)
         with self.hangups.watched(request.environ, context.request_id, context.principal):
-            return execute_sync(
-                self.schema,
-                document,
-                variable_values=request_data.variables,
-                context_value=context,
-                operation_name=operation,
-                allowed_operation_types=allowed_operation_types,
-            )
+            return execute(self.schema, document, operation, request_data.variables, context)
 
-    def _parse(self, query: str) -> DocumentNode:
+    def _parse(self, query: str) -> Document:
         """Parses a document. Raises GraphQLValidationError if it exceeds a limit or is invalid against the schema."""
         tokens = MAX_TOKENS + self.settings.max_texts
         # To find the line of each of a hundred errors in a megabyte would take seconds.
@@ -228,7 +222,7 @@ class GraphQL(GraphQLView[Context, None]):
         )
         if problems:
             raise GraphQLValidationError(problems)
-        return document
+        return Document.of(document, query)
 
     @override
     def process_result(self, request: Request, result: ExecutionResult, strict: bool = False) -> GraphQLHTTPResponse:
