@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -115,14 +116,15 @@ def listed(connection: Connection) -> list[Key]:
 class KeyRing:
     """Looks keys up in the database, and caches what it found for LOOKUP_LASTS seconds of its clock. Thread-safe.
 
-    In the last quarter of that time one thread looks it up again, and the others need not wait.
+    One thread at a time looks a key up. Others use what is cached, which is renewed in the last quarter of its time, or
+    wait for that thread.
     """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
         self._found: dict[str, tuple[float, Any]] = {}  # when it was looked up, and what was found
-        self._renewing: dict[str, object] = {}  # the thread's own token, by what it looks up
+        self._running: dict[str, Future[Any]] = {}  # look-ups
 
     def find(self, secret: str) -> Key | None:
         """The key with this secret, or None if there is none or it is revoked. Raises TolkError(UNAVAILABLE)."""
@@ -141,15 +143,19 @@ class KeyRing:
         since, value = self._found.get(name, (-math.inf, None))
         if now < since + 0.75 * LOOKUP_LASTS:
             return cast(T, value)
-        token = object()
-        is_first = self._renewing.setdefault(name, token) is token
-        if now < since + LOOKUP_LASTS and not is_first:
-            return cast(T, value)
+        mine: Future[T] = Future()
+        running = self._running.setdefault(name, mine)
+        if running is not mine:
+            return cast(T, value) if now < since + LOOKUP_LASTS else running.result()
         try:
             value = self._database.run(query)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(value)
         finally:
-            if is_first:
-                del self._renewing[name]
+            del self._running[name]
         if value is None:  # a wrong secret is not cached, because anybody can make up any number
             self._found.pop(name, None)
         else:

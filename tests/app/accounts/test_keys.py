@@ -231,6 +231,35 @@ def test_one_thread_looks_a_key_up_again_while_the_others_go_on(
         assert look() == after
 
 
+def test_who_finds_nothing_cached_waits_for_the_look_up_that_is_running(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls, go_on, entered = database.run, list[object](), threading.Event(), threading.Semaphore(0)
+
+    def clock() -> float:
+        entered.release()
+        return time.monotonic()
+
+    def slow(work: Callable[..., Any]) -> Any:
+        calls.append(work)
+        assert go_on.wait(10)
+        if len(calls) == 1:
+            raise TolkError(Code.UNAVAILABLE, "The database does not answer.")
+        return run(work)
+
+    monkeypatch.setattr(database, "run", slow)
+    ring = keys.KeyRing(database, clock)
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ring.exist) for _ in range(2)]
+        assert all(entered.acquire(timeout=10) for _ in asked)
+        go_on.set()
+        for each in asked:
+            with pytest.raises(TolkError, match="does not answer"):
+                each.result(10)
+    assert len(calls) == 1
+    assert not ring.exist()
+
+
 @pytest.mark.parametrize("name", ["", " ", "a" * 101, "a\nb", "a\x00", " a", "<b>"])
 def test_a_name_that_is_none_is_refused(command: Callable[..., Result], name: str) -> None:
     refused = command("create", "--", name)
