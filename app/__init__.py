@@ -7,10 +7,12 @@ import logging
 import logging.config
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, request
+from typing_extensions import override
 
 from app import cli, routes
 from app.database.transactions import Database
@@ -31,6 +33,14 @@ UNTRACED = "^[^/?#]*//[^/?#]*/(?:(?:healthz|readyz|metrics)(?=[?]|$)|static/)"
 log = logging.getLogger(__name__)
 
 
+class WebApplication(Flask):
+    """A Flask application of ordinary functions only."""
+
+    @override
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func  # Flask would look six times a request whether one is a coroutine
+
+
 def create_app(
     settings: Settings | None = None, translator: Translator | None = None, recent_errors: RecentErrors | None = None
 ) -> Flask:
@@ -46,12 +56,10 @@ def create_app(
     if settings is None:
         return _create_from_environment(translator, recent_errors)
     models = RegistryFile(settings.models)
-    app = Flask(__name__)
+    app = WebApplication(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
     app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to GraphiQL
-    # This logger writes every error of a caller with a traceback, texts included. errors.py logs them instead.
-    logging.getLogger("graphql_server.execution").disabled = True
     recent_errors = recent_errors or RecentErrors()
     if translator is None:
         translator = _build_translator(settings, models, recent_errors)

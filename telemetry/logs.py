@@ -6,11 +6,13 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from typing_extensions import override
+
+from telemetry.combining import Combining
 
 Form = Literal["json", "text"]
 FORMS: tuple[Form, ...] = ("json", "text")
@@ -28,7 +30,7 @@ def default_form() -> Form:
 def config(form: Form, level: str, loggers: Mapping[str, str], file: str | None = None) -> dict[str, Any]:
     """A configuration for logging.config.dictConfig: messages from `level` on, or for the loggers in `loggers` from
     their own level on, go to standard error, or to a file if one is given."""
-    stderr = {"class": "logging.StreamHandler"}
+    stderr = {"class": "telemetry.logs.StderrHandler"}
     output = stderr if file is None else {"class": "logging.handlers.WatchedFileHandler", "filename": file}
     formatter = {"json": JsonFormatter, "text": TextFormatter}[form]
     return {
@@ -41,6 +43,30 @@ def config(form: Form, level: str, loggers: Mapping[str, str], file: str | None 
             name: {"level": least.upper(), "handlers": [], "propagate": True} for name, least in loggers.items()
         },
     }
+
+
+class StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error. No thread waits while another one writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._combining = Combining(self._write)
+
+    @override
+    def handle(self, record: logging.LogRecord) -> bool:  # logging's own holds a lock for as long as `emit` takes
+        self.emit(record)
+        return True
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._combining.add(self.format(record) + self.terminator)
+        except Exception:  # noqa: BLE001 - as in logging.StreamHandler: who logs must not fail for it
+            self.handleError(record)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        self.stream.write("".join(lines))
+        self.stream.flush()
 
 
 class JsonFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from flask import Request
@@ -44,6 +45,7 @@ def _is_local(request: Request) -> bool:
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 
 
+@lru_cache
 def is_loopback(host: str) -> bool:
     """Whether a host name or address stands for the machine itself."""
     try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, and_, exists, insert, or_, select, update
 
@@ -18,10 +19,12 @@ from app.database.tables import api_key, usage
 from app.database.transactions import Database
 from tasks.contract.errors import Code, TolkError
 
-LOOKUP_LASTS = 2.0  # seconds that a found key is cached: a revoked key is refused at the latest after them
+LOOKUP_LASTS = 2.0  # seconds that a found key is cached, at most: a revoked key is refused at the latest after them
 REMEMBERED = 10_000  # cached keys, at most
 NAME = re.compile(r"[\w.@+-]([\w .@+-]{0,98}[\w.@+-])?")
 SECRET = re.compile(r"tolk_[A-Za-z0-9_-]{43}")
+
+T = TypeVar("T")
 
 
 class Scope(StrEnum):
@@ -111,44 +114,59 @@ def listed(connection: Connection) -> list[Key]:
 
 
 class KeyRing:
-    """Looks keys up in the database, and caches them for LOOKUP_LASTS seconds of its clock. Thread-safe."""
+    """Looks keys up in the database, and caches what it found for LOOKUP_LASTS seconds of its clock. Thread-safe.
+
+    One thread at a time looks a key up. Others use what is cached, which is renewed in the last quarter of its time, or
+    wait for that thread.
+    """
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._clock = clock
-        self._lock = threading.Lock()
-        self._found: dict[str, tuple[float, Key]] = {}
-        self._any: tuple[float, bool] = (0.0, False)
+        self._found: dict[str, tuple[float, Any]] = {}  # when it was looked up, and what was found
+        self._running: dict[str, Future[Any]] = {}  # look-ups
 
     def find(self, secret: str) -> Key | None:
         """The key with this secret, or None if there is none or it is revoked. Raises TolkError(UNAVAILABLE)."""
         if not SECRET.fullmatch(secret):
             return None
         digest = _hash(secret)
-        now = self._clock()
-        with self._lock:
-            outdated, key = self._found.get(digest, (0.0, None))
-        if key is not None and now < outdated:
-            return key
-        key = self._database.run(lambda connection: _find(connection, digest))
-        with self._lock:
-            self._found.pop(digest, None)
-            if key is not None:  # a wrong secret is not cached, because anybody can make up any number
-                if len(self._found) >= REMEMBERED:
-                    self._found.clear()
-                self._found[digest] = (now + LOOKUP_LASTS, key)
-        return key
+        return self._look_up(digest, lambda connection: _find(connection, digest))
 
     def exist(self) -> bool:
         """Whether a key was ever made, so that revoking the last key does not open the service to everybody. Raises
         TolkError(UNAVAILABLE)."""
+        return self._look_up("", _exist)
+
+    def _look_up(self, name: str, query: Callable[[Connection], T]) -> T:
         now = self._clock()
-        outdated, any_key = self._any
-        if now >= outdated:
-            any_row = select(exists(select(api_key.c.id)))
-            any_key = bool(self._database.run(lambda connection: connection.scalar(any_row)))
-            self._any = (now + LOOKUP_LASTS, any_key)
-        return any_key
+        since, value = self._found.get(name, (-math.inf, None))
+        if now < since + 0.75 * LOOKUP_LASTS:
+            return cast(T, value)
+        mine: Future[T] = Future()
+        running = self._running.setdefault(name, mine)
+        if running is not mine:
+            return cast(T, value) if now < since + LOOKUP_LASTS else running.result()
+        try:
+            value = self._database.run(query)
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(value)
+        finally:
+            del self._running[name]
+        if value is None:  # a wrong secret is not cached, because anybody can make up any number
+            self._found.pop(name, None)
+        else:
+            if len(self._found) >= REMEMBERED:
+                self._found.clear()
+            self._found[name] = (now, value)
+        return value
+
+
+def _exist(connection: Connection) -> bool:
+    return bool(connection.scalar(select(exists(select(api_key.c.id)))))
 
 
 def _find(connection: Connection, digest: str) -> Key | None:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Never
 
 from flask import Request, Response, abort, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from graphql import (
-    DocumentNode,
     ExecutionResult,
     GraphQLError,
     GraphQLSchema,
     NoSchemaIntrospectionCustomRule,
     OperationType,
-    get_operation_ast,
     parse,
     specified_rules,
     validate,
 )
-from graphql_server import execute_sync
 from graphql_server.exceptions import GraphQLValidationError, InvalidOperationTypeError
 from graphql_server.flask.views import FlaskHTTPRequestAdapter, GraphQLView
 from graphql_server.http import GraphQLHTTPResponse, GraphQLRequestData
 from graphql_server.http.exceptions import HTTPException
+from graphql_server.http.sync_base_view import SyncHTTPRequestAdapter
 from graphql_server.http.types import HTTPMethod
 from typing_extensions import override
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, RequestTimeout
@@ -35,6 +33,7 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
+from app.graphql.execution import Document, execute
 from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
@@ -52,7 +51,7 @@ MAX_TOKENS = 1_000  # of a document without its texts; GraphiQL sends 180, and 1
 class RequestAdapter(FlaskHTTPRequestAdapter):
     """Treats HEAD as GET, and returns the body as bytes, so that a wrong encoding is found when the JSON is parsed."""
 
-    @property
+    @cached_property
     @override
     def method(self) -> HTTPMethod:
         return "GET" if self.request.method == "HEAD" else super().method
@@ -114,12 +113,14 @@ class GraphQL(GraphQLView[Context, None]):
             raise
 
     def _answer(self) -> ResponseReturnValue:
-        if request.method == "POST" and request.mimetype not in self.content_types:
+        proxy: Any = request
+        served: Request = proxy._get_current_object()  # the proxy looks it up for every attribute
+        if served.method == "POST" and served.mimetype not in self.content_types:
             abort(415, description="Send JSON, with the header Content-Type: application/json.")
-        if request.content_encoding not in (None, "", "identity"):
+        if served.content_encoding not in (None, "", "identity"):
             abort(415, description="Send the body uncompressed, without the header Content-Encoding.")
         try:
-            return self.run(request)
+            return self.run(served)
         except HTTPException as error:
             if isinstance(error.__cause__, InvalidOperationTypeError):
                 raise MethodNotAllowed(["POST"], "GET is for queries. Send a mutation by POST.") from error
@@ -146,6 +147,15 @@ class GraphQL(GraphQLView[Context, None]):
     def _asks_for_graphiql(self, request: Request) -> bool:
         adapter = self.request_adapter_class(request)
         return adapter.method == "GET" and bool(self.graphql_ide) and self.should_render_graphql_ide(adapter)
+
+    @override
+    def parse_http_body(self, request: SyncHTTPRequestAdapter, context: Context) -> GraphQLRequestData:
+        if request.method != "POST":
+            return super().parse_http_body(request, context)
+        # It is JSON, as `_answer` has made sure. graphql-server would parse the content type as e-mail is parsed.
+        is_strict = "application/graphql-response+json" in request.headers.get("Accept", "")
+        data = self.parse_json(request.body)
+        return self.get_graphql_request_data(request, context, data, "http-strict" if is_strict else "http")
 
     @override
     def decode_json(self, data: str | bytes) -> object:
@@ -182,27 +192,23 @@ class GraphQL(GraphQLView[Context, None]):
         root_value: None,
         allowed_operation_types: set[OperationType],
     ) -> ExecutionResult:
-        query, operation = request_data.query, request_data.operation_name
-        if not isinstance(query, str) or not isinstance(operation, str | None):
+        query, name = request_data.query, request_data.operation_name
+        if not isinstance(query, str) or not isinstance(name, str | None):
             raise HTTPException(
                 400, 'A GraphQL document in "query", and a name or nothing in "operationName", were expected.'
             )
         document = (self._parse_cached if len(query) <= CACHED_CHARACTERS else self._parse)(query)
-        if get_operation_ast(document, operation) is None:
+        operation = document.operation(name)
+        if operation is None:
             raise GraphQLValidationError(
                 [GraphQLError("operationName: it must be the name of one of the document's operations.")]
             )
+        if operation.operation not in allowed_operation_types:
+            raise InvalidOperationTypeError(operation.operation, allowed_operation_types)
         with self.hangups.watched(request.environ, context.request_id, context.principal):
-            return execute_sync(
-                self.schema,
-                document,
-                variable_values=request_data.variables,
-                context_value=context,
-                operation_name=operation,
-                allowed_operation_types=allowed_operation_types,
-            )
+            return execute(self.schema, document, operation, request_data.variables, context)
 
-    def _parse(self, query: str) -> DocumentNode:
+    def _parse(self, query: str) -> Document:
         """Parses a document. Raises GraphQLValidationError if it exceeds a limit or is invalid against the schema."""
         tokens = MAX_TOKENS + self.settings.max_texts
         # To find the line of each of a hundred errors in a megabyte would take seconds.
@@ -216,7 +222,7 @@ class GraphQL(GraphQLView[Context, None]):
         )
         if problems:
             raise GraphQLValidationError(problems)
-        return document
+        return Document.of(document, query)
 
     @override
     def process_result(self, request: Request, result: ExecutionResult, strict: bool = False) -> GraphQLHTTPResponse:

@@ -8,11 +8,12 @@ import logging
 import math
 import os
 import socket
-import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from telemetry.combining import Combining
 from telemetry.tracing import Span
 
 FILE_BYTES = 4 * 2**20  # about: after them a process begins another file
@@ -30,27 +31,29 @@ class Traces:
         together about `all_bytes`."""
         self._directory = directory
         self._file_bytes, self._all_bytes = file_bytes, all_bytes
-        self._lock = threading.Lock()
+        self._combining = Combining(self._write)
         self._file: int | None = None  # a descriptor
         self._room = 0  # bytes left in the file
         self._paused = -math.inf
 
     def keep(self, request_id: str, trace: Span) -> None:
         """Stores a trace. If that fails, the reason is logged, and no traces are stored for the next minute."""
-        line = json.dumps([request_id, trace.encode()]).encode() + b"\n"
-        with self._lock:
-            if time.monotonic() < self._paused:
-                return
-            try:
-                file = self._file
-                # Another process may have deleted the file as the oldest of all.
-                if file is None or self._room < len(line) or not os.fstat(file).st_nlink:
-                    file = self._begin()
-                whole = os.write(file, line) == len(line)
-                self._room = self._room - len(line) if whole else 0  # nothing is written after half a line
-            except OSError as error:
-                self._paused = time.monotonic() + PAUSE
-                logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
+        self._combining.add(json.dumps([request_id, trace.encode()]) + "\n")
+
+    def _write(self, lines: Sequence[str]) -> None:
+        if time.monotonic() < self._paused:
+            return
+        data = "".join(lines).encode()
+        try:
+            file = self._file
+            # Another process may have deleted the file as the oldest of all.
+            if file is None or self._room < len(data) or not os.fstat(file).st_nlink:
+                file = self._begin()
+            whole = os.write(file, data) == len(data)
+            self._room = self._room - len(data) if whole else 0  # nothing is written after half a line
+        except OSError as error:
+            self._paused = time.monotonic() + PAUSE
+            logger.error("No traces are kept for %.0f s: %s", PAUSE, error)
 
     def find(self, request_id: str) -> list[Span]:
         """The traces with a request id, the latest last: several if a client sent the id again. Raises OSError."""

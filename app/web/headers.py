@@ -16,6 +16,7 @@ SECURITY_POLICY = {
     "form-action": "'none'",
     "frame-ancestors": "'none'",
 }
+POLICY = ContentSecurityPolicy(SECURITY_POLICY).to_header()
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",  # for browsers that do not know frame-ancestors
@@ -32,10 +33,16 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def add(response: Response) -> Response:
-        response.headers.update(HEADERS)
-        response.content_security_policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy)
+        given = response.headers
+        policy = POLICY
+        if "Content-Security-Policy" in given:
+            policy = ContentSecurityPolicy(SECURITY_POLICY | response.content_security_policy).to_header()
+            del given["Content-Security-Policy"]
+        given.extend(HEADERS)
+        given.add("Content-Security-Policy", policy)
         # Answers hold people's texts, so no cache may store them. Pages hold none. Static files have their own header.
-        response.headers.setdefault("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
+        if "Cache-Control" not in given:
+            given.add("Cache-Control", "no-cache" if response.mimetype == "text/html" else "no-store")
         if request.is_secure:
-            response.headers["Strict-Transport-Security"] = TRANSPORT_SECURITY
+            given.add("Strict-Transport-Security", TRANSPORT_SECURITY)
         return response

@@ -3,7 +3,8 @@ log.
 
 In gunicorn's own thread worker, a thread waits for the first byte of every connection, for the rest of the request, and
 until the client has read the answer, however long each takes. And after the worker has closed its half of a connection,
-it waits two seconds for the client to close the other half, on the thread that accepts all connections.
+it waits two seconds for the client to close the other half, on the thread that accepts all connections. It also hands
+every request from that thread to another one and back, where a client that stays connected could keep its thread.
 
 The overridden methods are internal to gunicorn. Therefore setup.cfg allows only the minor version that this module was
 written for, and tests/app/web/test_gunicorn.py fails if one of the methods has changed.
@@ -11,7 +12,6 @@ written for, and tests/app/web/test_gunicorn.py fails if one of the methods has 
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import time
@@ -20,74 +20,18 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
-from gunicorn.http.errors import NoMoreData
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from typing_extensions import override
 
-RECEIVE_TIMEOUT = 10.0  # seconds from the first byte of a request to the last of its body
-SEND_TIMEOUT = 60.0  # seconds from the first byte of an answer to its last
+from app.web.connection import RECEIVE_TIMEOUT, SEND_TIMEOUT, Connection
+
 LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connection after we closed ours
 
 
-class TooSlow(NoMoreData, TimeoutError):
-    """A request did not arrive in time. gunicorn treats its client as disconnected."""
-
-
-class Connection(socket.socket):
-    """A client's connection, on which each request must arrive, and each answer be read, within a timeout."""
-
-    def __init__(
-        self, client: socket.socket, receive_timeout: float = RECEIVE_TIMEOUT, send_timeout: float = SEND_TIMEOUT
-    ) -> None:
-        """Takes over the socket of `client`, which is detached. Both timeouts are in seconds."""
-        super().__init__(fileno=client.detach())
-        self._receive_timeout, self._send_timeout = receive_timeout, send_timeout
-        self.begin()
-
-    def begin(self) -> None:
-        """Forgets the previous request: the next byte belongs to another one."""
-        self.request: Any = None  # gunicorn's request, once its headers have arrived
-        self._received_by: float | None = None
-        self._sent_by: float | None = None
-
-    @override
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Raises TooSlow if the request has not arrived within the timeout."""
-        if self.gettimeout() is not None:  # gunicorn has set a timeout of its own
-            return super().recv(size, flags)
-        now = time.monotonic()
-        self._received_by = self._received_by or now + self._receive_timeout
-        try:
-            if now >= self._received_by:
-                raise TimeoutError
-            self.settimeout(self._received_by - now)
-            return super().recv(size, flags)
-        except TimeoutError as error:
-            if self.request is not None:
-                self.request.force_close()
-            raise TooSlow from error
-        finally:
-            self.settimeout(None)
-
-    @override
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Raises BrokenPipeError if the client does not read its answer within the timeout."""
-        if self.gettimeout() is not None:
-            return super().sendall(data, flags)
-        now = time.monotonic()
-        self._sent_by = self._sent_by or now + self._send_timeout
-        try:
-            self.settimeout(max(self._sent_by - now, 0.001))
-            return super().sendall(data, flags)  # the timeout is for all of the data together
-        except TimeoutError as error:
-            raise BrokenPipeError(errno.EPIPE, "The client did not read its answer in time.") from error
-        finally:
-            self.settimeout(None)
-
-
 class Worker(ThreadWorker):
-    """gunicorn's thread worker, with such connections. A connection gets a thread only when data has arrived, and is
-    closed without one. If gunicorn itself terminates TLS, the connections stay gunicorn's own."""
+    """gunicorn's thread worker, with such connections. A connection gets a thread only when data has arrived, keeps it
+    while one request follows another and no other connection waits for a thread, and is closed without one. If gunicorn
+    itself terminates TLS, the connections stay gunicorn's own."""
 
     receive_timeout = RECEIVE_TIMEOUT
     send_timeout = SEND_TIMEOUT
@@ -95,6 +39,7 @@ class Worker(ThreadWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lingering: deque[TConn] = deque()
+        self.serving = 0  # connections that have a thread, or wait for one
 
     @override
     def init_process(self) -> None:
@@ -121,18 +66,46 @@ class Worker(ThreadWorker):
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     @override
+    def enqueue_req(self, conn: TConn) -> None:
+        self.serving += 1
+        super().enqueue_req(conn)
+
+    @override
     def handle(self, conn: TConn) -> Any:
-        if isinstance(conn.sock, Connection):
+        """Answers a request and, while other threads are free, those that come right after it."""
+        if not isinstance(conn.sock, Connection):
+            return super().handle(conn)
+        while True:
             conn.sock.begin()
-        return super().handle(conn)
+            is_open = super().handle(conn)
+            if not is_open or not self.has_next(conn):
+                return is_open
+
+    def has_next(self, conn: TConn) -> bool:
+        """Whether this thread shall go on with a connection, because another request is there, or comes at once."""
+        if not self.alive or self.serving >= self.cfg.threads:
+            return False
+        unreader = conn.parser.unreader
+        if unreader.buf.getvalue():
+            return True
+        received = conn.sock.next_bytes()
+        if received is not None:
+            unreader.unread(received)
+        return received is not None
 
     @override
     def handle_request(self, req: Any, conn: TConn) -> Any:
-        conn.sock.request = req
-        return super().handle_request(req, conn)
+        if not isinstance(conn.sock, Connection):
+            return super().handle_request(req, conn)
+        conn.sock.answer(req)
+        try:
+            return super().handle_request(req, conn)
+        finally:
+            conn.sock.flush()
 
     @override
     def finish_request(self, conn: TConn, fs: Any) -> None:
+        self.serving -= 1
         if isinstance(conn.sock, Connection) and (fs.cancelled() or fs.exception() or not fs.result()):
             self.linger(conn)
         else:

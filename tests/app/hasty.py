@@ -1,6 +1,7 @@
 """Our worker, with a tenth of its patience with slow clients: `--worker-class tests.app.hasty.HastyWorker`."""
 
-from app.web.server import RECEIVE_TIMEOUT, SEND_TIMEOUT, Worker
+from app.web.connection import RECEIVE_TIMEOUT, SEND_TIMEOUT
+from app.web.server import Worker
 
 
 class HastyWorker(Worker):

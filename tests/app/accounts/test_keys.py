@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,16 +191,73 @@ def test_only_a_hash_is_stored_and_the_secret_is_shown_once(
     assert secret not in command("list").output
 
 
-def test_a_key_that_was_looked_up_is_good_for_two_seconds(database: Database) -> None:
+def test_a_key_that_was_looked_up_is_good_for_two_seconds_at_most(database: Database) -> None:
     now = 0.0
     ring = keys.KeyRing(database, lambda: now)
     secret = database.run(lambda connection: keys.create(connection, "ops", [Scope.TRANSLATE]))
     assert ring.find(secret) is ring.find(secret)
     database.run(lambda connection: keys.revoke(connection, "ops"))
-    now = 1.9
+    now = 1.4
     assert ring.find(secret) is not None
     now = 2.1
     assert ring.find(secret) is None
+
+
+def test_one_thread_looks_a_key_up_again_while_the_others_go_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, run, looking, go_on = 0.0, database.run, threading.Event(), threading.Event()
+    ring = keys.KeyRing(database, lambda: now)
+    assert not ring.exist()
+    secret = database.run(lambda connection: keys.create(connection, "ops", [Scope.TRANSLATE]))
+    key = ring.find(secret)
+
+    def slow(work: Callable[..., Any]) -> Any:
+        looking.set()
+        assert go_on.wait(10)
+        return run(work)
+
+    monkeypatch.setattr(database, "run", slow)
+    now = 1.9
+    for look, before, after in ((ring.exist, False, True), (lambda: ring.find(secret), key, key)):
+        looking.clear()
+        go_on.clear()
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(look)
+            assert looking.wait(10)
+            assert look() == before
+            go_on.set()
+            assert first.result(10) == after
+        assert look() == after
+
+
+def test_who_finds_nothing_cached_waits_for_the_look_up_that_is_running(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls, go_on, entered = database.run, list[object](), threading.Event(), threading.Semaphore(0)
+
+    def clock() -> float:
+        entered.release()
+        return time.monotonic()
+
+    def slow(work: Callable[..., Any]) -> Any:
+        calls.append(work)
+        assert go_on.wait(10)
+        if len(calls) == 1:
+            raise TolkError(Code.UNAVAILABLE, "The database does not answer.")
+        return run(work)
+
+    monkeypatch.setattr(database, "run", slow)
+    ring = keys.KeyRing(database, clock)
+    with ThreadPoolExecutor() as threads:
+        asked = [threads.submit(ring.exist) for _ in range(2)]
+        assert all(entered.acquire(timeout=10) for _ in asked)
+        go_on.set()
+        for each in asked:
+            with pytest.raises(TolkError, match="does not answer"):
+                each.result(10)
+    assert len(calls) == 1
+    assert not ring.exist()
 
 
 @pytest.mark.parametrize("name", ["", " ", "a" * 101, "a\nb", "a\x00", " a", "<b>"])

@@ -14,7 +14,9 @@ from importlib.metadata import version
 
 import pytest
 from gunicorn import util
-from gunicorn.http.unreader import SocketUnreader
+from gunicorn.http.parser import Parser
+from gunicorn.http.unreader import SocketUnreader, Unreader
+from gunicorn.http.wsgi import Response
 from gunicorn.workers.base import Worker as BaseWorker
 from gunicorn.workers.gthread import TConn, ThreadWorker
 from packaging.requirements import Requirement
@@ -32,8 +34,8 @@ GROUND = {
     ThreadWorker.handle_request: "6d0de5b91910",
     ThreadWorker.finish_request: "616e7bb15a00",
     ThreadWorker.murder_pending: "7bf11f464542",
-    # what it calls, and what calls it
     ThreadWorker.enqueue_req: "c9f428953d24",
+    # what it calls, and what calls it
     ThreadWorker.on_pending_socket_readable: "2475f7087832",
     ThreadWorker.on_client_socket_readable: "aead1a3ea7b7",
     ThreadWorker.wait_for_and_dispatch_events: "ea969b352482",
@@ -45,6 +47,12 @@ GROUND = {
     TConn.close: "6d1c334ed197",
     # how a connection is read, written and, after an error, answered
     SocketUnreader.chunk: "9f62532259f8",
+    Unreader.read: "cbfeead6687f",
+    Unreader.unread: "8e325744dfca",
+    Parser.__next__: "b8536520e958",
+    Parser.finish_body: "54c5d0d28c26",
+    Response.write: "a13659ff072c",
+    Response.close: "1e78fc7777ff",
     BaseWorker.handle_error: "75426448389b",
     util.write: "cd995031295f",
     util.write_error: "bd0143a03c15",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
 from typing import Any
@@ -15,7 +18,8 @@ from typing import Any
 import pytest
 import requests
 
-from app.web.server import RECEIVE_TIMEOUT, SEND_TIMEOUT, Connection, TooSlow, conceal
+from app.web.connection import RECEIVE_TIMEOUT
+from app.web.server import conceal
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -128,29 +132,69 @@ def test_who_does_not_read_its_answer_loses_it(web: Any) -> None:
     assert not web.service.says("Traceback")
 
 
-def test_a_deadline_binds_many_small_pieces() -> None:
-    ours, theirs = socket.socketpair()
-    with Connection(ours, receive_timeout=0.2, send_timeout=0.2) as connection, theirs:
-        connection.begin()
-        with pytest.raises(TooSlow):  # noqa: PT012 - it is the last that raises
-            while True:
-                theirs.send(b"x")
-                assert connection.recv(1) == b"x"
-                time.sleep(0.01)
-        with pytest.raises(TooSlow):
-            connection.recv(10)
-        connection.begin()
-        assert connection.recv(10) == b"x"
-        with pytest.raises(BrokenPipeError):  # noqa: PT012
-            while True:
-                connection.sendall(b"x" * 1000)
-                theirs.recv(10)
-        assert connection.gettimeout() is None
+@pytest.fixture(scope="module")
+def single(start_gunicorn: Callable[..., Any]) -> Any:
+    """It has one thread, and keeps idle connections for a second."""
+    return start_gunicorn(GUNICORN_CMD_ARGS="--workers 1 --threads 1 --keep-alive 1")
 
 
-def test_the_constants_fit_what_may_be_sent() -> None:
-    assert 5 <= RECEIVE_TIMEOUT <= 30
-    assert RECEIVE_TIMEOUT <= SEND_TIMEOUT <= 120
+def get(path: str = "/healthz") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def test_who_asks_without_a_pause_leaves_the_thread_to_others(single: Any) -> None:
+    done, counts = threading.Event(), [0, 0, 0]
+
+    def ask(number: int) -> None:
+        with single.connect() as client:
+            while not done.is_set():
+                client.sendall(get())
+                assert read(client)[0].status == 200
+                counts[number] += 1
+                if min(counts) >= 20:
+                    done.set()
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(ask, range(len(counts))))
+
+
+def test_who_was_answered_and_says_no_more_holds_no_thread(single: Any) -> None:
+    with ExitStack() as stack:
+        for start in (b"", b"GET /"):
+            client = stack.enter_context(single.connect())
+            client.sendall(get())
+            assert read(client)[0].status == 200
+            began = time.monotonic()
+            assert single.answers()
+            assert time.monotonic() - began < 1
+            client.sendall(start)
+
+
+def test_requests_in_one_piece_are_answered_in_order(web: Any, single: Any) -> None:
+    last = get("/nothing").replace(b"Host", b"Connection: close\r\nHost")
+    for service in (web, single):
+        with service.connect() as client:
+            client.sendall(get() + service.head(len(BODY)) + BODY + last)
+            answers = b"".join(iter(lambda: client.recv(65_536), b""))
+        assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200", b"200", b"404"]
+
+
+def test_an_answer_without_a_body_arrives(web: Any) -> None:
+    with web.connect() as client:
+        for _ in range(2):
+            client.sendall(get().replace(b"GET", b"HEAD"))
+            answer = HTTPResponse(client, method="HEAD")
+            answer.begin()
+            assert answer.status == 200
+
+
+def test_an_idle_connection_is_closed_in_time(single: Any) -> None:
+    with single.connect() as client:
+        client.sendall(get())
+        assert read(client)[0].status == 200
+        began = time.monotonic()
+        assert is_closed(client)
+        assert time.monotonic() - began > 0.9
 
 
 @pytest.mark.parametrize(
