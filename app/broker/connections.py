@@ -95,7 +95,8 @@ def _hasten(established: Any) -> None:
     """Saves system calls, after each of which a thread waits for the interpreter: ten for each message.
 
     py-amqp reads each field of a frame by itself, and keeps what it read too much. Before it publishes it looks whether
-    the broker has said that it takes no messages; that it also sees while it waits for the confirm.
+    the broker has said that it takes no messages; that it also sees while it waits for the confirm. Its transport is
+    nobody's promise: setup.cfg allows only the minor version that this was written for.
     """
     transport = established.transport
     receive = transport._quick_recv
