@@ -1,6 +1,7 @@
 """What a training is: every setting with its default, and the TOML file that changes some of them.
 
-`extends` names another file, beside it, whose settings hold where this one does not say otherwise.
+`extends` names another file, beside it, whose settings hold where this one does not say otherwise; a file of pairs that
+both name has the settings of both.
 
 A file has the tables of `Config` by their names: [vocabulary], [network], …, and [[sources]] and [[held_out]], one for
 each file of sentence pairs. Paths in it are relative to the directory of data that the command line names.
@@ -213,9 +214,19 @@ def _read_file(path: Path, *, may_extend: bool = True) -> dict[str, Any]:
         raise BadInput(f"extends is {base!r}; the name of a file was expected.")
     settings = _read_file(path.parent / base, may_extend=False)
     for name, value in data.items():
-        extended = settings.get(name)
-        settings[name] = extended | value if isinstance(extended, dict) and isinstance(value, dict) else value
+        settings[name] = _merged(settings[name], value) if name in settings else value
     return settings
+
+
+def _merged(base: Any, value: Any) -> Any:
+    """A table with the settings of both, or a list of files with those of both, by path; `value` takes precedence."""
+    match base, value:
+        case {}, {}:
+            return base | value
+        case [{"path": _}, *_], [{"path": _}, *_]:
+            files = {each.get("path"): each for each in base}
+            return list((files | {each.get("path"): files.get(each.get("path"), {}) | each for each in value}).values())
+    return value
 
 
 def read(kind: Any, data: object, place: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import BadInput
-from models.training.config import Config, Training, load
+from models.training.config import Config, Source, Training, load
 from tests.models.training.conftest import SETTINGS
 
 CONFIGURATIONS = sorted((Path(__file__).parents[3] / "models" / "training" / "configurations").glob("*.toml"))
@@ -32,6 +32,9 @@ def test_a_file_extends_another_table_by_table(tmp_path: Path) -> None:
     config = load(written(tmp_path, 'extends = "base.toml"\nname = "more"\n[training]\nsteps = 31'))
     base = load(tmp_path / "base.toml")
     assert config == replace(base, name="more", training=replace(base.training, steps=31))
+    files = '[[sources]]\npath = "train.tsv.gz"\nweight = 3\n[[sources]]\npath = "more.tsv"'
+    sources = load(written(tmp_path, f'extends = "base.toml"\n{files}')).sources
+    assert sources == (replace(base.sources[0], weight=3.0), Source("more.tsv"))
     with pytest.raises(BadInput, match=r"config\.toml: .*gone\.toml"):
         load(written(tmp_path, 'extends = "gone.toml"'))
 
