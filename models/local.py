@@ -35,8 +35,9 @@ from models.network.precision import load
 from models.store.diskcache import Held
 from models.store.store import Store
 from models.tokenizer import Tokenizer
-from models.translation.call import Call, Ongoing, finished
+from models.translation.call import Call
 from models.translation.draft import Draft, Tokens, draft
+from models.translation.ongoing import Ongoing, finished
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from celery import bootsteps
 from celery.platforms import EX_FAILURE
-from celery.states import SUCCESS
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from tasks.contract.bundle import named
 from tasks.contract.delivery import defect
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, TranslateReply
 from tasks.queues.topology import dead_letter_queue
+from tasks.worker.replies import Reply
 
 EVENTS_PERIOD = 0.1  # seconds between two messages with events for monitors
 EVENTS_LIMIT = 1_000  # the largest number of events in one message
@@ -76,17 +77,22 @@ class Consumer(CeleryConsumer):
     def put_aside(self, message: Any, reason: str) -> None:
         """Dead-letters a message that no worker can take, and sends the web tier a reply with an error.
 
-        Celery would acknowledge some of these messages, and would log the bodies of all.
+        Celery would acknowledge some of these messages, and would log the bodies of all. A bundle does not become a
+        dead letter, because each of its requests is answered.
         """
         queue = message.delivery_info.get("routing_key")
-        logger.error("a message of %s becomes a dead letter: %s", queue, reason)
-        message.reject_log_error(logger, self.connection_errors)
-        reply_to, task_id = message.properties.get("reply_to"), message.properties.get("correlation_id")
-        if reply_to and task_id:
-            failure = Failure(Code.INTERNAL, "No worker can read the request. The worker's log says why.")
-            reply = TranslateReply(model="", worker=self.hostname, error=failure).encode()
-            request = SimpleNamespace(reply_to=reply_to, correlation_id=task_id, group=None)
-            self.app.backend.store_result(task_id, reply, SUCCESS, request=request)
+        bundled = _bundled(message)
+        if bundled:
+            logger.error("a bundle of %d requests of %s is refused: %s", len(bundled), queue, reason)
+            message.ack_log_error(logger, self.connection_errors)
+        else:
+            logger.error("a message of %s becomes a dead letter: %s", queue, reason)
+            message.reject_log_error(logger, self.connection_errors)
+        failure = Failure(Code.INTERNAL, "No worker can read the request. The worker's log says why.")
+        reply = TranslateReply(model="", worker=self.hostname, error=failure)
+        for task_id in bundled or [message.properties.get("correlation_id")]:
+            if message.properties.get("reply_to") and task_id:
+                self.app.replies.send(Reply.to(message, task_id, reply))
 
     def register_with_event_loop(self, hub: Any) -> None:
         super().register_with_event_loop(hub)
@@ -108,6 +114,15 @@ class Consumer(CeleryConsumer):
         """Cancels all requests in flight, for a cold shutdown. Celery's own method cannot stop threads and fails."""
         state.should_terminate = EX_FAILURE  # type: ignore[assignment]  # declared as None
         self.app.models.memory.close()
+
+
+def _bundled(message: Any) -> dict[str, Any]:
+    """The requests of a bundle that no worker can take, as far as they can be read; empty for any other message."""
+    with suppress(Exception):  # a body can cause kombu's DecodeError, a RecursionError, and others
+        match message.payload:
+            case [[list() as bundle], *_]:
+                return dict(named(bundle))
+    return {}
 
 
 class DeclareDeadLetters(bootsteps.StartStopStep):
