@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.contract.bundle import named
-from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK
+from tasks.contract.bundle import RETURNED, named
+from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK, suspects_of
 
 
 def defect(message: Any) -> str | None:
@@ -69,6 +69,23 @@ def again_alone(message: Any, now: float) -> dict[str, dict[str, Any]]:
     """
     whole = again(message, now)
     return {task_id: _alone(task_id, each, whole, now) for task_id, each in named(message.payload[0][0]).items()}
+
+
+def returned(message: Any, now: float) -> list[dict[str, Any]]:
+    """If a worker lost a received message before: the arguments with which kombu publishes it again in smaller parts;
+    else an empty list. A bundle becomes single requests, which are marked as RETURNED. A request with this mark goes to
+    the suspects' queue. A request that was never in a bundle stays: the broker counts its deliveries.
+    """
+    queue, was_lost = message.delivery_info["routing_key"], was_delivered(message)
+    way = {"exchange": message.delivery_info["exchange"], "routing_key": queue}
+    # A bundle whose worker also ended before it had published the parts comes from the suspects' queue.
+    if (was_lost or "x-death" in message.headers) and (parts := again_alone(message, now)):
+        return [each | way | {"headers": each["headers"] | {RETURNED: 1}} for each in parts.values()]
+    if was_lost and RETURNED in message.headers:
+        # In the suspects' queue it must not expire: it would become a dead letter.
+        suspects = {"exchange": "", "routing_key": suspects_of(queue), "expiration": None}
+        return [again(message, now) | suspects]
+    return []
 
 
 def was_delivered(message: Any) -> bool:

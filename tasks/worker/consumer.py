@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -14,10 +15,12 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from tasks.contract.bundle import named
-from tasks.contract.delivery import defect
+from tasks.contract.delivery import defect, returned
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, TranslateReply
+from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
+from tasks.worker.publisher import Publication, Publisher
 from tasks.worker.replies import Reply
 
 EVENTS_PERIOD = 0.1  # seconds between two messages with events for monitors
@@ -39,6 +42,10 @@ class Consumer(CeleryConsumer):
             "celery.worker.consumer.delayed_delivery:DelayedDelivery"
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.publisher = Publisher(self.app)
+
     def ensure_connected(self, conn: Any) -> Any:
         """Tries to connect once a second. Celery waits longer each time, up to half a minute."""
         conn.ensure_connection = partial(conn.ensure_connection, interval_start=1, interval_step=0, interval_max=1)
@@ -58,6 +65,9 @@ class Consumer(CeleryConsumer):
             if (reason := defect(message)) is not None:
                 self.put_aside(message, reason)
                 return
+            if parts := returned(message, time.time()):
+                self.take_apart(message, parts)
+                return
             try:
                 take(message)
             except self.connection_errors:
@@ -73,6 +83,19 @@ class Consumer(CeleryConsumer):
 
     def on_invalid_task(self, _body: Any, message: Any, exc: Exception) -> None:
         self.put_aside(message, f"Celery cannot take it ({type(exc).__name__})")
+
+    def take_apart(self, message: Any, parts: list[dict[str, Any]]) -> None:
+        """Publishes a message again in parts, and acknowledges it before this worker can receive any of them.
+
+        Otherwise a part could end this process before that: the message would come back once more, with that part.
+        """
+        logger.warning("a message of %s that came back is taken apart", message.delivery_info["routing_key"])
+        try:
+            self.publisher.publish([Publication(part) for part in parts])
+            message.ack_log_error(logger, self.connection_errors)
+        except BROKER_ERRORS as error:
+            logger.warning("a message cannot be published again: %s", error or type(error).__name__)
+            message.reject_log_error(logger, self.connection_errors, requeue=True)
 
     def put_aside(self, message: Any, reason: str) -> None:
         """Dead-letters a message that no worker can take, and sends the web tier a reply with an error.
@@ -109,6 +132,7 @@ class Consumer(CeleryConsumer):
         super().stop()
         for request in {*held, *state.requests.values()}:  # so that another worker can take them now
             request.hand_back()
+        self.publisher.close()
 
     def cancel_active_requests(self) -> None:
         """Cancels all requests in flight, for a cold shutdown. Celery's own method cannot stop threads and fails."""

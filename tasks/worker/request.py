@@ -21,7 +21,7 @@ from typing_extensions import override
 from tasks.contract.bundle import RETURNED, named
 from tasks.contract.delivery import again, again_alone, was_delivered
 from tasks.contract.errors import Code
-from tasks.contract.names import request_of, suspects_of
+from tasks.contract.names import request_of
 from tasks.contract.reply import Failure, TranslateReply
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.worker.replies import Reply
@@ -66,14 +66,6 @@ class Request(CeleryRequest):
     def info(self, safe: bool = False) -> Any:
         """What monitors such as Flower see of the request: a description of its arguments, never people's texts."""
         return super().info(safe=True)
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether it has to be published again in smaller parts, because a worker lost it: a bundle as single requests,
-        and a single request that once was in such a bundle to the suspects."""
-        if self.bundled:
-            return was_delivered(self.message) or "x-death" in self.message.headers
-        return was_delivered(self.message) and RETURNED in self.message.headers
 
     def on_accepted(self, pid: str, time_accepted: float) -> None:
         with _changing:
@@ -149,17 +141,14 @@ class Request(CeleryRequest):
 
     def _unanswered_messages(self) -> list[dict[str, Any]]:
         """The arguments with which kombu publishes what has no reply, to the queue that it came from."""
-        now, comes_back = time.time(), self.comes_back
-        if self.bundled and (self.begun or comes_back):
+        now = time.time()
+        if self.bundled and self.begun:
             alone = again_alone(self.message, now)
             made = [alone[task_id] for task_id in self.bundled if task_id in self.unanswered]
         else:
             made = [again(self.message, now)]
         way = {name: self.message.delivery_info[name] for name in ("exchange", "routing_key")}
-        if comes_back and not self.bundled:
-            # There it must not expire: it would become a dead letter.
-            way = {"exchange": "", "routing_key": suspects_of(way["routing_key"]), "expiration": None}
-        marks = {RETURNED: 1} if comes_back or was_delivered(self.message) else {}
+        marks = {RETURNED: 1} if was_delivered(self.message) else {}
         return [each | way | {"headers": each["headers"] | marks} for each in made]
 
     def _confirm(self, task_id: str) -> None:

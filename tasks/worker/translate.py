@@ -52,13 +52,11 @@ def answered() -> int:
 def translate(payload: object) -> None:
     """Translates an encoded TranslateRequest, or a list of encoded Bundled, and sends each reply when it is ready.
 
-    What comes back after its worker ended is rejected, and so is what a worker that stops cannot finish:
-    tasks.worker.request publishes it again.
+    A worker that stops rejects the message if it cannot finish all of them: tasks.worker.request publishes the others
+    again.
     """
     received, began = time.time(), time.monotonic()
     held = current.get()
-    if held.comes_back:
-        raise Reject("its worker ended, so its requests are tried apart from others", requeue=True)
     headers = held.message.headers
     queued = max(0.0, received - headers.get(PUBLISHED, received))
     blank = TranslateReply(model="", worker=held.hostname or "", timings=RequestTimings(queue=queued))

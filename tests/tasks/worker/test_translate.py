@@ -26,7 +26,6 @@ class Held:
 
     id = "m"
     hostname = "w"
-    comes_back = False
 
     def __init__(self, payload: Any) -> None:
         self.payload = payload
@@ -82,12 +81,3 @@ def test_a_worker_that_stops_hands_back_what_it_cannot_finish(models: Models, mo
         held.run()
     assert caught.value.requeue
     assert list(held.replies) == ["bad"]
-
-
-def test_what_comes_back_is_not_translated(models: Models) -> None:
-    held = Held(request())
-    held.comes_back = True
-    with pytest.raises(Reject) as caught:
-        held.run()
-    assert caught.value.requeue
-    assert models.asked == []
