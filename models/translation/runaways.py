@@ -134,6 +134,8 @@ def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> b
     It has a reason if it `ended` by itself, and the source repeats itself at least half as often. If the length limit
     cut it off, it has none.
     """
+    if len(target) - len(set(target)) < 2:  # no token occurs three times, as is the rule
+        return False
     loop = longest_loop(target)
     return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
 

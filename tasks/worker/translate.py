@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from celery.exceptions import Reject
@@ -18,6 +17,7 @@ from prometheus_client import Counter, Histogram
 from tasks.celery import app
 from tasks.contract.bundle import Bundled, Unreadable, decode_bundle
 from tasks.contract.errors import Code, TolkError
+from tasks.contract.fields import plain
 from tasks.contract.names import PUBLISHED, TASK
 from tasks.contract.reply import RequestTimings, TranslateReply
 from tasks.contract.request import TranslateRequest
@@ -99,7 +99,7 @@ def _tell(each: Bundled | Unreadable, reply: TranslateReply, seconds: float) -> 
     if not logger.isEnabledFor(logging.INFO):
         return
     fields: dict[str, Any] = {"ms": round(1000 * seconds, 1)}
-    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in asdict(reply.timings).items()}
+    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in plain(reply.timings).items()}
     if isinstance(each, Bundled):
         fields |= {name: getattr(each.request, name) for name in ("model", "source", "target", "priority")}
         fields |= {"texts": len(each.request.texts), "characters": sum(map(len, each.request.texts))}
