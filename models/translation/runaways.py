@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -134,7 +135,7 @@ def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> b
     It has a reason if it `ended` by itself, and the source repeats itself at least half as often. If the length limit
     cut it off, it has none.
     """
-    if len(target) - len(set(target)) < 2:  # no token occurs three times, as is the rule
+    if max(Counter(target).values(), default=0) < 3:  # most translations end here, quickly
         return False
     loop = longest_loop(target)
     return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
