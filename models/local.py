@@ -198,8 +198,12 @@ class LocalTranslator:
                 ongoing[key] = self._begin(call, partial(ready.put, key))
             except Exception as error:  # noqa: BLE001 - one call's error must not end the others
                 refused[key] = error
-        yield from refused.items()
-        yield from finished(ongoing, ready, self._engine.clock)
+        try:
+            yield from refused.items()
+            yield from finished(ongoing, ready, self._engine.clock)
+        finally:  # who stops listening ends the calls that are left
+            for each in ongoing.values():
+                each.cancel()
 
     def _begin(self, call: Call, ready: Callable[[], object]) -> Ongoing:
         """Submits the sentences of a call; `ready` is called when they are decoded (models.translation.runaways)."""

@@ -58,28 +58,23 @@ def finished(
 ) -> Iterator[tuple[K, Translated | Exception]]:
     """Takes each call out of `calls` as soon as it has an outcome, and yields its key and the outcome.
 
-    `ready` receives a call's key when its sentences are decoded, from a thread of the engine. Who stops iterating ends
-    the calls that are left.
+    `ready` receives a call's key when its sentences are decoded, from a thread of the engine.
     """
-    try:
-        while calls:
-            first = min(calls, key=lambda key: calls[key].until)
-            until = calls[first].until
-            try:
-                key, late = ready.get(timeout=None if until == math.inf else max(0.0, until - clock())), False
-            except Empty:
-                key, late = first, True
-            if (call := calls.get(key)) is None:  # it was late, so that nobody waits for it any more
-                continue
-            outcome: Translated | Exception | None
-            try:
-                outcome = call.finish(late=late)
-            except Exception as error:  # noqa: BLE001 - one call's error must not end the others
-                outcome = error
-                call.cancel()
-            if outcome is not None:
-                del calls[key]
-                yield key, outcome
-    finally:
-        for call in calls.values():
+    while calls:
+        first = min(calls, key=lambda key: calls[key].until)
+        until = calls[first].until
+        try:
+            key, late = ready.get(timeout=None if until == math.inf else max(0.0, until - clock())), False
+        except Empty:
+            key, late = first, True
+        if (call := calls.get(key)) is None:  # it was late, so that nobody waits for it any more
+            continue
+        outcome: Translated | Exception | None
+        try:
+            outcome = call.finish(late=late)
+        except Exception as error:  # noqa: BLE001 - one call's error must not end the others
+            outcome = error
             call.cancel()
+        if outcome is not None:
+            del calls[key]
+            yield key, outcome
