@@ -21,6 +21,7 @@ from tasks.contract.names import PUBLISHED, TASK, suspects_name
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.queues import topology
+from tests.telemetry.collector import Collector
 
 pytestmark = pytest.mark.broker
 
@@ -266,3 +267,28 @@ def test_the_worker_counts_requests(worker, sender: Sender, translator, eventual
     eventually(lambda: counts() == (16, 0))
     sender.has(16)
     eventually(lambda: counts() == (0, 16))
+
+
+def test_the_stages_of_each_request_are_in_its_own_trace(
+    broker, start_worker, sender: Sender, eventually, models: Path
+) -> None:
+    traces = [bytes([number] * 16) for number in (1, 2)]
+    with Collector() as collector:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        worker = start_worker(broker.url, *QUICKLY, app="echo", TOLK_MODELS=str(models), **environ)
+        items = [
+            Bundled(trace.hex(), request("un"), {"traceparent": f"00-{trace.hex()}-{'3' * 16}-01"}).encode()
+            for trace in traces
+        ]
+        sender.publish(items, str(uuid4()), traceparent=f"00-{'4' * 32}-{'5' * 16}-01")
+        sender.has(2)
+
+        def names(trace: bytes) -> list[str]:
+            return sorted(span.name for span in collector.spans if span.trace == trace)
+
+        for trace in traces:
+            eventually(lambda trace=trace: names(trace) == ["decode", "load", "prefill", "queue", "wait"])
+        eventually(lambda: names(b"\x44" * 16) == ["run/tolk.translate"])
+        [task] = [span for span in collector.spans if span.name == "run/tolk.translate"]
+        assert task.links == set(traces)
+        worker.stop()
