@@ -70,5 +70,4 @@ worker_consumer = "tasks.worker.consumer:Consumer"
 worker_pool = "tasks.worker.thread:TaskPool"
 worker_concurrency = environment.whole_number(os.environ, "TOLK_CONCURRENCY", 64, most=9999)
 worker_prefetch_multiplier = 1
-broker_pool_limit = 10  # connections for messages that are published again; without one, a thread waits
 worker_send_task_events = True

@@ -131,7 +131,7 @@ class Consumer(CeleryConsumer):
         held = list(state.requests.values())  # super().stop() forgets the requests that have not begun
         super().stop()
         for request in {*held, *state.requests.values()}:  # so that another worker can take them now
-            request.hand_back()
+            request.hand_back(self.publisher)
         self.publisher.close()
 
     def cancel_active_requests(self) -> None:

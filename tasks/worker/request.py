@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -24,10 +25,9 @@ from tasks.contract.errors import Code
 from tasks.contract.names import request_of
 from tasks.contract.reply import Failure, TranslateReply
 from tasks.queues.errors import BROKER_ERRORS
+from tasks.worker.publisher import Publication, Publisher
 from tasks.worker.replies import Reply
 from telemetry import logs
-
-CONFIRM_TIMEOUT = 5.0  # seconds to wait for the broker's confirm of a message that is published again
 
 logger = get_logger(__name__)
 
@@ -104,7 +104,9 @@ class Request(CeleryRequest):
 
     def reject(self, requeue: bool = False) -> None:
         """With `requeue`, hands back what has no reply, so that another worker can take it."""
-        if requeue and not self.acknowledged and self._publish_again():
+        with closing(Publisher(self.app)) as publisher:
+            is_back = requeue and not self.acknowledged and self._publish_again(publisher)
+        if is_back:
             self.acknowledge()
         else:
             super().reject(requeue)
@@ -114,26 +116,24 @@ class Request(CeleryRequest):
             self.refuse(Code.CANCELLED, "The request was cancelled.")
         return bool(super().revoked())
 
-    def hand_back(self) -> None:
+    def hand_back(self, publisher: Publisher) -> None:
         """Hands the request back unless it has begun. Only the consumer's thread may call this and use the channel."""
         with _changing:
             if self.begun or self.acknowledged:
                 return
             self.acknowledged = True
         state.task_ready(self)
-        if self._publish_again():
+        if self._publish_again(publisher):
             self.message.ack_log_error(logger, self.connection_errors)
         else:
             self.message.reject_log_error(logger, self.connection_errors, requeue=True)
 
-    def _publish_again(self) -> bool:
+    def _publish_again(self, publisher: Publisher) -> bool:
         """Publishes what has no reply, as new messages. Whether the broker has confirmed them."""
         if self.message.channel.connection is None:  # it is lost, so the broker has the message back already
             return False
         try:
-            with self.app.amqp.producer_pool.acquire(block=True) as producer:
-                for each in self._unanswered_messages():
-                    producer.publish(**each, timeout=CONFIRM_TIMEOUT, confirm_timeout=CONFIRM_TIMEOUT)
+            publisher.publish([Publication(each) for each in self._unanswered_messages()])
         except BROKER_ERRORS as error:
             logger.warning("a message cannot be published again: %s", error or type(error).__name__)
             return False
