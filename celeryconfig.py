@@ -14,7 +14,8 @@ for the queue tier, when a Celery application first asks for its configuration. 
     OTEL_EXPORTER_OTLP_ENDPOINT  where a worker sends its spans (default: nowhere); OpenTelemetry's other variables
                         apply, too
     TOLK_METRICS        as a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: neither is served)
-    TOLK_CONCURRENCY    requests that a worker holds at once, so that its engines can batch them (default 64)
+    TOLK_CONCURRENCY    messages that a worker holds at once, so that its engines can batch them (default 64); a message
+                        has up to 16 requests
     TOLK_MEMORY         bytes that a worker's models may take, also as 4GB or 512MiB (default: see
                         tasks.host.memory.for_models)
     TOLK_MODEL_CACHE    the directory for fetched models (default: tolk in the user's cache directory)
@@ -56,9 +57,6 @@ broker_heartbeat = 30
 
 accept_content = ["json"]
 task_serializer = "json"
-result_serializer = "json"
-result_backend = "tasks.worker.replies:Replies"
-result_persistent = False
 
 imports = ("tasks.worker.translate", "tasks.worker.control")
 task_queues = [queue for route in tolk_models.current().routes for queue in translation_queues(route)]
@@ -66,12 +64,10 @@ task_default_queue = task_queues[0].name
 task_create_missing_queues = False
 task_acks_late = True
 task_reject_on_worker_lost = True
-task_ignore_result = False
+task_ignore_result = True  # the task sends its replies itself
 
 worker_consumer = "tasks.worker.consumer:Consumer"
 worker_pool = "tasks.worker.thread:TaskPool"
 worker_concurrency = environment.whole_number(os.environ, "TOLK_CONCURRENCY", 64, most=9999)
 worker_prefetch_multiplier = 1
-# Each thread may hold a connection to send its reply, and the worker needs some for itself: without one it would end.
-broker_pool_limit = worker_concurrency + 10
 worker_send_task_events = True

@@ -8,11 +8,13 @@ with LocalTranslator.load("fr-en") as translator:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from queue import SimpleQueue
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 import regex
@@ -33,9 +35,13 @@ from models.network.precision import load
 from models.store.diskcache import Held
 from models.store.store import Store
 from models.tokenizer import Tokenizer
+from models.translation.call import Call
 from models.translation.draft import Draft, Tokens, draft
-from models.translation.results import Translated, Translation, assemble
-from models.translation.runaways import decode
+from models.translation.ongoing import Ongoing, finished
+from models.translation.results import Translated
+from models.translation.runaways import Decoding
+
+K = TypeVar("K", bound=Hashable)
 
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _SMALLEST_LIMIT = 8  # tokens of a sentence; with fewer, some words would not fit
@@ -175,34 +181,55 @@ class LocalTranslator:
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
-        token = self._target_token(target)
-        source, target = source or self.source, target or self.target
-        options, group = options or self.decoding, group or uuid4().hex
+        call = Call(texts, source, target, options, deadline, priority, group, unwanted)
+        [(_, outcome)] = self.translate_each({None: call})
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def translate_each(self, calls: Mapping[K, Call]) -> Iterator[tuple[K, Translated | Exception]]:
+        """Begins all calls at once, and yields the key and the outcome of each as soon as that is there: what
+        `translate` returns or raises."""
+        ready: SimpleQueue[K] = SimpleQueue()
+        ongoing: dict[K, Ongoing] = {}
+        refused: dict[K, Exception] = {}
+        for key, call in calls.items():
+            try:
+                ongoing[key] = self._begin(call, partial(ready.put, key))
+            except Exception as error:  # noqa: BLE001 - one call's error must not end the others
+                refused[key] = error
+        try:
+            yield from refused.items()
+            yield from finished(ongoing, ready, self._engine.clock)
+        finally:  # who stops listening ends the calls that are left
+            for each in ongoing.values():
+                each.cancel()
+
+    def _begin(self, call: Call, ready: Callable[[], object]) -> Ongoing:
+        """Submits the sentences of a call; `ready` is called when they are decoded (models.translation.runaways)."""
+        token = self._target_token(call.target)
+        source, target = call.source or self.source, call.target or self.target
+        options, group = call.options or self.decoding, call.group or uuid4().hex
 
         def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
             bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
-            pending = self._engine.submit(tokens, bounded, deadline=deadline, priority=priority, group=group)
-            if unwanted():  # the group was cancelled before its sentences were in the engine
+            pending = self._engine.submit(tokens, bounded, deadline=call.deadline, priority=call.priority, group=group)
+            if call.unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")
             return pending
 
         drafts = [
-            draft(text, self.tokenizer, source=source, target_token=token, longest=self.longest) for text in texts
+            draft(text, self.tokenizer, source=source, target_token=token, longest=self.longest) for text in call.texts
         ]
+        cancel = partial(self._engine.cancel, group)
         try:
             sentences = [tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens]
-            outcomes, timings = decode(sentences, submit, deadline + _LATE, self._engine.clock)
+            decoding = Decoding(sentences, submit, ready)
         except BaseException:
-            self._engine.cancel(group)
+            cancel()
             raise
-        results = (
-            assemble(each, [outcomes[tokens] for tokens in each.tokens], self.tokenizer, source=source, target=target)
-            if isinstance(each, Draft)
-            else Translation(error=each)
-            for each in drafts
-        )
-        return Translated(tuple(results), timings)
+        return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel)
 
     @property
     def device(self) -> str:

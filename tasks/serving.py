@@ -5,33 +5,33 @@ The task must not import the package `models`: Flower imports the task and has n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tasks.contract.names import Priority
+from tasks.contract.request import TranslateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to a model, which has to be answered by `deadline` (a time.monotonic()).
+
+    `unwanted` says whether it has been cancelled.
+    """
+
+    request: TranslateRequest
+    deadline: float
+    unwanted: Callable[[], bool]
 
 
 class TranslatingModel(Protocol):
     @property
     def version(self) -> str: ...
 
-    def translate(
-        self,
-        texts: Sequence[str],
-        *,
-        source: str | None,
-        target: str | None,
-        beam: int,
-        nbest: int,
-        length_penalty: float,
-        deadline: float,
-        priority: Priority,
-        group: str | None,
-        unwanted: Callable[[], bool],
-    ) -> Any:
-        """Returns a `models.translation.results.Translated`; for the arguments see
-        `models.local.LocalTranslator.translate`."""
+    def translate(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Any]]:
+        """Translates requests, by the ids with which they can be cancelled. Yields the id and the outcome of each as
+        soon as it is there: a `models.translation.results.Translated`, or the error for the whole request."""
 
 
 class ModelsInMemory(Protocol):

@@ -124,6 +124,15 @@ def export(name: str, start: float, duration: float, parent: Mapping[str, Any] |
         _tracer.start_span(name, context, start_time=begun).end(begun + int(duration * 1e9))
 
 
+def link(headers: Mapping[str, Any]) -> None:
+    """Links the exported span that is open to the span in a message's headers."""
+    if _tracer is not None:
+        from opentelemetry import propagate, trace
+
+        linked = trace.get_current_span(propagate.extract(headers)).get_span_context()
+        trace.get_current_span().add_link(linked)
+
+
 def export_attributes(attributes: Mapping[str, Attribute]) -> None:
     """Sets attributes of the exported span that a framework's instrumentation has open."""
     if _tracer is not None:

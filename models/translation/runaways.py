@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeGuard
@@ -29,32 +28,53 @@ class Decoded(NamedTuple):
         return self.hypotheses[0]
 
 
-def decode(
-    sentences: Iterable[Tokens],
-    submit: Callable[..., Pending],
-    until: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> tuple[dict[Tokens, Decoded | ModelError], SentenceTimings]:
-    """Decodes all sentences at once, equal ones only once; then decodes runaways again, with repetition forbidden. If
-    the second try fails, the first one is shortened.
+class Decoding:
+    """Decodes sentences at once, equal ones only once; then decodes runaways again, with repetition forbidden. If the
+    second try fails, the first one is shortened. Nothing here waits."""
 
-    `submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` submit a sentence to the engine. Sentences without an
-    outcome at `until`, a time of the `clock`, fail with DeadlineExceeded. Raises Overloaded, Unavailable and Cancelled
-    for the call as a whole. The timings are the longest of any sentence in the first try, plus those of the second try.
-    """
-    pendings = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
-    outcomes = {tokens: _wait(pending, until, clock) for tokens, pending in pendings.items()}
-    runaways = {tokens: first for tokens, first in outcomes.items() if _is_runaway(first, tokens)}
-    retries: dict[Tokens, Pending] = {}
-    with suppress(Overloaded):  # the first try is shortened then
-        for tokens in runaways:
-            retries[tokens] = submit(tokens, no_repeat_ngram=_NO_REPEAT)
-    for tokens, first in runaways.items():
-        second = _wait(retries[tokens], until, clock) if tokens in retries else first
-        if isinstance(second, ModelError) or second.best.finish_reason == "length" or _is_runaway(second, tokens):
-            second = Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
-        outcomes[tokens] = second._replace(repeated=True)
-    return outcomes, _longest(pendings.values(), retries.values())
+    def __init__(
+        self, sentences: Iterable[Tokens], submit: Callable[..., Pending], ready: Callable[[], object]
+    ) -> None:
+        """`submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` submit a sentence to the engine. `ready` is called
+        in a thread of the engine when all first tries have ended, and again when all second tries have. Raises what
+        `submit` raises."""
+        self._submit, self._ready = submit, ready
+        self._first = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
+        self._second: dict[Tokens, Pending] | None = None  # None before the second tries
+        _when_ended(iter(self._first.values()), ready)
+
+    def finish(self, *, late: bool) -> tuple[dict[Tokens, Decoded | ModelError], SentenceTimings] | None:
+        """The outcome of each sentence; None if second tries have begun, after which `ready` is called again.
+
+        If it is `late`, sentences without an outcome fail with DeadlineExceeded. Raises Overloaded, Unavailable and
+        Cancelled for the call as a whole. The timings are the longest of any sentence in the first try, plus those of
+        the second try.
+        """
+        outcomes = {tokens: _outcome(pending) for tokens, pending in self._first.items()}
+        runaways = {tokens: first for tokens, first in outcomes.items() if _is_runaway(first, tokens)}
+        if self._second is None:
+            self._second = {}
+            if runaways and not late:
+                with suppress(Overloaded):  # the first try is shortened then
+                    for tokens in runaways:
+                        self._second[tokens] = self._submit(tokens, no_repeat_ngram=_NO_REPEAT)
+                _when_ended(iter(self._second.values()), self._ready)
+                return None
+        for tokens, first in runaways.items():
+            second = _outcome(self._second[tokens]) if tokens in self._second else first
+            if isinstance(second, ModelError) or second.best.finish_reason == "length" or _is_runaway(second, tokens):
+                second = Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
+            outcomes[tokens] = second._replace(repeated=True)
+        return outcomes, _longest(self._first.values(), self._second.values())
+
+
+def _when_ended(pendings: Iterator[Pending], then: Callable[[], object]) -> None:
+    """Calls `then` when all have ended: it waits for one at a time, so that no lock is needed."""
+    pending = next((each for each in pendings if not each.done()), None)
+    if pending is None:
+        then()
+    else:
+        pending.add_done_callback(lambda _: _when_ended(pendings, then))
 
 
 def _is_runaway(outcome: Decoded | ModelError, source: Tokens) -> TypeGuard[Decoded]:
@@ -73,13 +93,13 @@ def _longest(*rounds: Collection[Pending]) -> SentenceTimings:
     )
 
 
-def _wait(pending: Pending, until: float, clock: Callable[[], float]) -> Decoded | ModelError:
-    """Waits, until the time `until` at the latest, for the outcome of a sentence. Raises the errors that concern the
-    whole call, and returns others."""
-    try:
-        return Decoded(pending.result(None if until == math.inf else max(0.0, until - clock())))
-    except TimeoutError:
+def _outcome(pending: Pending) -> Decoded | ModelError:
+    """The outcome of a sentence; DeadlineExceeded if it has none yet. Raises the errors that concern the whole call,
+    and returns others."""
+    if not pending.done():
         return DeadlineExceeded("The deadline passed before the translation was complete.")
+    try:
+        return Decoded(pending.result())
     except (Overloaded, Unavailable, Cancelled):
         raise
     except ModelError as error:
@@ -115,6 +135,8 @@ def runs_away(target: Sequence[int], source: Sequence[int], *, ended: bool) -> b
     It has a reason if it `ended` by itself, and the source repeats itself at least half as often. If the length limit
     cut it off, it has none.
     """
+    if max(Counter(target).values(), default=0) < 3:  # most translations end here, quickly
+        return False
     loop = longest_loop(target)
     return loop.times > (2 if loop.period > 1 else 3) and (not ended or loop.times > 2 * longest_loop(source).times)
 

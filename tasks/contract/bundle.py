@@ -42,13 +42,19 @@ class Unreadable:
     error: TolkError
 
 
-def decode_bundle(payload: Sequence[object]) -> list[Bundled | Unreadable]:
-    """The requests of a bundle, in order. One without an id is left out, because nobody could be answered."""
+def named(payload: object) -> dict[str, Mapping[str, Any]]:
+    """The requests of a bundle by their ids, as they came, in order; empty if `payload` is no bundle.
+
+    One without an id is left out, because nobody could be answered.
+    """
+    bundled = payload if isinstance(payload, list) else []
+    return {each["id"]: each for each in bundled if isinstance(each, Mapping) and isinstance(each.get("id"), str)}
+
+
+def decode_bundle(payload: object) -> list[Bundled | Unreadable]:
+    """The requests of a bundle that have an id, in order."""
     found: list[Bundled | Unreadable] = []
-    for each in payload:
-        task_id = each.get("id") if isinstance(each, Mapping) else None
-        if not isinstance(each, Mapping) or not isinstance(task_id, str):
-            continue
+    for task_id, each in named(payload).items():
         try:
             found.append(Bundled(task_id, TranslateRequest.decode(each), _trace(each)))
         except TolkError as error:

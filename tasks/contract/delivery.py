@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK
+from tasks.contract.bundle import RETURNED, named
+from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK, suspects_of
 
 
 def defect(message: Any) -> str | None:
@@ -56,6 +59,51 @@ def again(message: Any, now: float) -> dict[str, Any]:
         "correlation_id": message.properties.get("correlation_id"),
         "reply_to": message.properties.get("reply_to"),
         "expiration": left,
+    }
+
+
+def again_alone(message: Any, now: float) -> dict[str, dict[str, Any]]:
+    """The arguments with which kombu publishes each request of a received bundle as a message of its own, by its id.
+
+    A message whose bundle expires does so at the deadline of its request.
+    """
+    whole = again(message, now)
+    return {task_id: _alone(task_id, each, whole, now) for task_id, each in named(message.payload[0][0]).items()}
+
+
+def returned(message: Any, now: float) -> list[dict[str, Any]]:
+    """If a worker lost a received message before: the arguments with which kombu publishes it again in smaller parts;
+    else an empty list. A bundle becomes single requests, which are marked as RETURNED. A request with this mark goes to
+    the suspects' queue. A request that was never in a bundle stays: the broker counts its deliveries.
+    """
+    queue, was_lost = message.delivery_info["routing_key"], was_delivered(message)
+    way = {"exchange": message.delivery_info["exchange"], "routing_key": queue}
+    # A bundle whose worker also ended before it had published the parts comes from the suspects' queue.
+    if (was_lost or "x-death" in message.headers) and (parts := again_alone(message, now)):
+        return [each | way | {"headers": each["headers"] | {RETURNED: 1}} for each in parts.values()]
+    if was_lost and RETURNED in message.headers:
+        # In the suspects' queue it must not expire: it would become a dead letter.
+        suspects = {"exchange": "", "routing_key": suspects_of(queue), "expiration": None}
+        return [again(message, now) | suspects]
+    return []
+
+
+def was_delivered(message: Any) -> bool:
+    """Whether the broker had delivered a received message before, to a worker that then lost it."""
+    return bool(message.delivery_info.get("redelivered") or message.headers.get("x-delivery-count"))
+
+
+def _alone(task_id: str, request: Mapping[str, Any], whole: dict[str, Any], now: float) -> dict[str, Any]:
+    trace, deadline, expiration = request.get("trace"), request.get("deadline"), whole["expiration"]
+    if expiration is not None and isinstance(deadline, int | float):
+        expiration = max(0.0, deadline - now)
+    own = {"id": task_id, "root_id": task_id, "argsrepr": "<a request of a bundle>"}
+    body = {name: value for name, value in request.items() if name not in ("id", "trace")}
+    return whole | {
+        "body": json.dumps([[body], {}, {}]).encode(),
+        "headers": whole["headers"] | (dict(trace) if isinstance(trace, Mapping) else {}) | own,
+        "correlation_id": task_id,
+        "expiration": expiration,
     }
 
 

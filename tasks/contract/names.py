@@ -45,3 +45,13 @@ def queue_names(route: str) -> list[str]:
 def suspects_name(route: str) -> str:
     """The queue of requests that failed two deliveries: `tolk.suspects.fr-en`, or one for all models on demand."""
     return f"tolk.suspects.{route.partition('.')[0]}"
+
+
+def suspects_of(queue: str) -> str:
+    """The suspects' queue for the requests of the queue `tolk.translate.ROUTE.PRIORITY`."""
+    return suspects_name(queue.removeprefix(f"{EXCHANGE}.").rpartition(".")[0])
+
+
+def request_of(task_id: str) -> str:
+    """The id of the request that a task was made for."""
+    return task_id.partition(".")[0]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.fields import VERSION, array, mapping, span, strings, value, versioned
+from tasks.contract.fields import VERSION, array, mapping, plain, span, strings, value, versioned
 
 
 class Flag(StrEnum):
@@ -137,7 +137,7 @@ class TranslateReply:
     error: Failure | None = None
 
     def encode(self) -> dict[str, Any]:
-        return {"v": VERSION, **asdict(self)}
+        return {"v": VERSION, **plain(self)}
 
     @classmethod
     def decode(cls, payload: object) -> TranslateReply:

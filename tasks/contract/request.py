@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.fields import VERSION, mapping, strings, value, versioned
+from tasks.contract.fields import VERSION, mapping, plain, strings, value, versioned
 from tasks.contract.names import Priority
 
 
@@ -50,7 +50,7 @@ class TranslateRequest:
     principal: str | None = None
 
     def encode(self) -> dict[str, Any]:
-        return {"v": VERSION, **asdict(self), "texts": list(self.texts)}
+        return {"v": VERSION, **plain(self)}
 
     @classmethod
     def decode(cls, payload: object) -> TranslateRequest:

@@ -10,6 +10,7 @@ from celery.worker.state import active_requests, revoked
 from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import WorkerStatus
 from tasks.host import memory
+from tasks.worker.translate import answered
 
 if TYPE_CHECKING:
     from tasks.worker.models import Models
@@ -26,15 +27,13 @@ def cancel(state: Any, task_id: str) -> dict[str, int]:
 @inspect_command(name=STATUS_COMMAND)
 def status(state: Any) -> dict[str, Any]:
     """Returns an encoded WorkerStatus, for the web tier's status page."""
-    celery = state.consumer.controller.info()
-    active = len(active_requests)
     models: Models = state.app.models
     stats = models.memory.stats()
     return WorkerStatus(
         models=models.loaded(),
-        active=active,
-        processed=sum(celery["total"].values()) - active,
-        uptime=celery["uptime"],
+        active=sum(len(message.unanswered) for message in list(active_requests)),
+        processed=answered(),
+        uptime=state.consumer.controller.info()["uptime"],
         hits=stats.hits,
         loads=stats.loads,
         evictions=stats.evictions,

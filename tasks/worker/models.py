@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery.utils.log import get_logger
 
 from models.engine.options import DecodingOptions
 from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import LoadedModels
+from models.translation.call import Call
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.worker import LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
+from tasks.serving import Asked
 
 if TYPE_CHECKING:  # these modules import torch
     from models.local import LocalTranslator
@@ -41,11 +43,8 @@ class ServedModel:
     def version(self) -> str:
         return self.translator.version
 
-    def translate(
-        self, texts: Sequence[str], *, beam: int, nbest: int, length_penalty: float, **others: Any
-    ) -> Translated:
-        options = DecodingOptions(beam=beam, nbest=nbest, length_penalty=length_penalty)
-        return self.translator.translate(texts, options=options, **others)
+    def translate(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Translated | Exception]]:
+        return self.translator.translate_each({task_id: _call(task_id, each) for task_id, each in asked.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +197,17 @@ class Models:
 def _recipe(entry: Entry) -> object:
     """The fields of an entry that the model in memory depends on: if one of them changes, it is loaded again."""
     return entry.reference, entry.checksum, entry.precision, entry.decoding, entry.target_tokens
+
+
+def _call(task_id: str, asked: Asked) -> Call:
+    request, wanted = asked.request, asked.request.options
+    return Call(
+        request.texts,
+        source=request.source,
+        target=request.target,
+        options=DecodingOptions(beam=wanted.beam, nbest=wanted.nbest, length_penalty=wanted.length_penalty),
+        deadline=asked.deadline,
+        priority=request.priority,
+        group=task_id,
+        unwanted=asked.unwanted,
+    )

@@ -1,14 +1,17 @@
-"""Hands messages back to the broker: a worker publishes a message again, and then acknowledges it.
+"""A message in a worker, with one request or several: when it is acknowledged, and when it is published again.
 
-RabbitMQ counts every other return of a message to a quorum queue as a failed delivery, whether the message is rejected
-or its channel closes (measured on 3.10), and a message has only three deliveries. A worker that is told to stop must
-not use them up.
+RabbitMQ counts every return of a message to a quorum queue as a failed delivery, whether the message is rejected or its
+channel closes (measured on 3.10), and a message has only three deliveries. A worker that is told to stop must not use
+them up: it publishes what it has not answered again, and then acknowledges the message.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -16,15 +19,21 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from typing_extensions import override
 
-from tasks.contract.delivery import again
+from tasks.contract.bundle import RETURNED, named
+from tasks.contract.delivery import again, again_alone, was_delivered
+from tasks.contract.errors import Code
+from tasks.contract.names import request_of
+from tasks.contract.reply import Failure, TranslateReply
 from tasks.queues.errors import BROKER_ERRORS
+from tasks.worker.publisher import Publication, Publisher
+from tasks.worker.replies import Reply
 from telemetry import logs
-
-CONFIRM_TIMEOUT = 5.0  # seconds to wait for the broker's confirm of a message that is published again
 
 logger = get_logger(__name__)
 
-_beginning = threading.Lock()
+current: ContextVar[Request] = ContextVar("request")  # the one whose task runs in this thread
+
+_changing = threading.Lock()  # guards what several threads change of a request
 
 
 class HandedBack(Exception):
@@ -32,13 +41,26 @@ class HandedBack(Exception):
 
 
 class Request(CeleryRequest):
-    """A request that the consumer's thread may hand back until a thread of the pool begins it."""
+    """Celery's request: a message, with one request of ours or several, in a worker.
+
+    The consumer's thread may hand it back until a thread of the pool begins it. It is acknowledged when the task has
+    ended and the broker has confirmed all replies.
+    """
 
     app: Any  # this attribute and the next ones are missing in celery-types
+    args: Any
     message: Any
+    reply_to: str | None
     connection_errors: tuple[type[Exception], ...]
     acknowledged: bool
     begun = False
+    ended = False  # whether it is to be acknowledged once its replies are confirmed
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bundled = named(self.args[0])
+        self.unanswered = set(self.bundled) or {self.id}  # the ids of requests
+        self.unconfirmed: set[str] = set()  # the ids of requests whose replies are on their way
 
     @override
     def info(self, safe: bool = False) -> Any:
@@ -46,43 +68,91 @@ class Request(CeleryRequest):
         return super().info(safe=True)
 
     def on_accepted(self, pid: str, time_accepted: float) -> None:
-        with _beginning:
+        with _changing:
             if self.acknowledged:
                 raise HandedBack
             self.begun = True
-        # It holds until the end of the task, when its context is discarded (tasks.worker.thread).
-        logs.request_id.set(self.id.partition(".")[0] or None)
+        # Both hold until the end of the task, when its context is discarded (tasks.worker.thread).
+        current.set(self)
+        logs.request_id.set(request_of(self.id) or None)
         super().on_accepted(pid, time_accepted)
 
+    def is_unwanted(self, task_id: str) -> bool:
+        """Whether one of its requests has been cancelled, or all of them with their message."""
+        return task_id in state.revoked or self.id in state.revoked
+
+    def reply(self, task_id: str, reply: TranslateReply) -> None:
+        """Sends the reply to one of its requests. Returns at once."""
+        with _changing:
+            self.unanswered.discard(task_id)
+            if not self.reply_to:
+                return
+            self.unconfirmed.add(task_id)
+        self.app.replies.send(Reply.to(self.message, task_id, reply, partial(self._confirm, task_id)))
+
+    def refuse(self, code: Code, reason: str) -> None:
+        """Sends replies with an error to the requests that have none yet."""
+        for task_id in sorted(self.unanswered):
+            self.reply(task_id, TranslateReply(model="", worker=self.hostname or "", error=Failure(code, reason)))
+
+    def acknowledge(self) -> None:
+        """Acknowledges the message, now or when all replies are confirmed."""
+        with _changing:
+            self.ended = True
+            if not self.unconfirmed:
+                super().acknowledge()
+
     def reject(self, requeue: bool = False) -> None:
-        if requeue and not self.acknowledged and publish_again(self.app, self.message):
+        """With `requeue`, hands back what has no reply, so that another worker can take it."""
+        with closing(Publisher(self.app)) as publisher:
+            is_back = requeue and not self.acknowledged and self._publish_again(publisher)
+        if is_back:
             self.acknowledge()
         else:
             super().reject(requeue)
 
-    def hand_back(self) -> None:
+    def revoked(self) -> bool:
+        if self.id in state.revoked:
+            self.refuse(Code.CANCELLED, "The request was cancelled.")
+        return bool(super().revoked())
+
+    def hand_back(self, publisher: Publisher) -> None:
         """Hands the request back unless it has begun. Only the consumer's thread may call this and use the channel."""
-        with _beginning:
+        with _changing:
             if self.begun or self.acknowledged:
                 return
             self.acknowledged = True
         state.task_ready(self)
-        if publish_again(self.app, self.message):
+        if self._publish_again(publisher):
             self.message.ack_log_error(logger, self.connection_errors)
         else:
             self.message.reject_log_error(logger, self.connection_errors, requeue=True)
 
+    def _publish_again(self, publisher: Publisher) -> bool:
+        """Publishes what has no reply, as new messages. Whether the broker has confirmed them."""
+        if self.message.channel.connection is None:  # it is lost, so the broker has the message back already
+            return False
+        try:
+            publisher.publish([Publication(each) for each in self._unanswered_messages()])
+        except BROKER_ERRORS as error:
+            logger.warning("a message cannot be published again: %s", error or type(error).__name__)
+            return False
+        return True
 
-def publish_again(app: Any, message: Any) -> bool:
-    """Publishes a message again, as a new one, to the queue that it came from. Whether the broker has confirmed it."""
-    if message.channel.connection is None:  # the connection is lost, so the broker has the message back already
-        return False
-    origin = {name: message.delivery_info[name] for name in ("exchange", "routing_key")}
-    try:
-        with app.amqp.producer_pool.acquire(block=True) as producer:
-            patience = {"timeout": CONFIRM_TIMEOUT, "confirm_timeout": CONFIRM_TIMEOUT}
-            producer.publish(**origin, **again(message, time.time()), **patience)
-    except BROKER_ERRORS as error:
-        logger.warning("a message cannot be published again: %s", error or type(error).__name__)
-        return False
-    return True
+    def _unanswered_messages(self) -> list[dict[str, Any]]:
+        """The arguments with which kombu publishes what has no reply, to the queue that it came from."""
+        now = time.time()
+        if self.bundled and self.begun:
+            alone = again_alone(self.message, now)
+            made = [alone[task_id] for task_id in self.bundled if task_id in self.unanswered]
+        else:
+            made = [again(self.message, now)]
+        way = {name: self.message.delivery_info[name] for name in ("exchange", "routing_key")}
+        marks = {RETURNED: 1} if was_delivered(self.message) else {}
+        return [each | way | {"headers": each["headers"] | marks} for each in made]
+
+    def _confirm(self, task_id: str) -> None:
+        with _changing:
+            self.unconfirmed.discard(task_id)
+            if self.ended and not self.unconfirmed:
+                super().acknowledge()

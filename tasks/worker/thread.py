@@ -1,4 +1,4 @@
-"""The thread pool of a worker."""
+"""The threads of a worker: a pool of threads for its tasks, and the thread that sends their replies."""
 
 from __future__ import annotations
 
@@ -10,11 +10,30 @@ from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult  # type: ignore[attr-defined]  # missing in celery-types
 from typing_extensions import override
 
+from tasks.worker.replies import Replies
+
 
 class TaskPool(thread.TaskPool):
-    """Celery's thread pool, except that each task runs in its own context: context variables end with the task."""
+    """Celery's thread pool, except that each task runs in its own context: context variables end with the task.
 
-    executor: Any  # missing in celery-types
+    The application's `replies` are open as long as the pool is.
+    """
+
+    app: Any  # this attribute and the next one are missing in celery-types
+    executor: Any
+
+    def on_start(self) -> None:
+        self.app.replies = Replies(self.app)
+        self.app.replies.start()
+
+    @override
+    def on_stop(self) -> None:
+        super().on_stop()
+        self.app.replies.close()
+
+    def on_terminate(self) -> None:
+        """Waits as `on_stop` does: the models are closed, so tasks only have to hand their messages back."""
+        self.on_stop()
 
     @override
     def on_apply(

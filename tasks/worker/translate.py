@@ -1,43 +1,37 @@
-"""The task: it takes an encoded request and returns an encoded reply, also for errors. It imports no `models`."""
+"""The task: it takes an encoded request, or a bundle of them, and sends an encoded reply to each, also for errors.
+
+It imports no `models`.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, replace
 from typing import Any
 
-from celery import Task
 from celery.exceptions import Reject
 from celery.worker import state
 from prometheus_client import Counter, Histogram
 
 from tasks.celery import app
+from tasks.contract.bundle import Bundled, Unreadable, decode_bundle
 from tasks.contract.errors import Code, TolkError
+from tasks.contract.fields import plain
 from tasks.contract.names import PUBLISHED, TASK
-from tasks.contract.reply import (
-    AlternativeResult,
-    Failure,
-    Flag,
-    RequestTimings,
-    SentenceResult,
-    TextResult,
-    TranslateReply,
-)
+from tasks.contract.reply import RequestTimings, TranslateReply
 from tasks.contract.request import TranslateRequest
+from tasks.worker.answers import answers
+from tasks.worker.request import current
 from telemetry import tracing
 
-WAY_BACK = 0.25  # seconds before the deadline that are kept for sending the reply
-OK = "OK"  # the outcome of a task whose reply has no error
+OK = "OK"  # the outcome of a request whose reply has no error
 
 # tasks.worker.metrics registers these in workers. Other processes that import this module have metrics of their own.
-TASKS = Counter("tolk_tasks", "Tasks by outcome: OK or an error code.", ["code"], registry=None)
+TASKS = Counter("tolk_tasks", "Requests by outcome: OK or an error code.", ["code"], registry=None)
 TASK_SECONDS = Histogram(
     "tolk_task_seconds",
-    "Seconds from the start of a task to its reply.",
+    "Seconds from the start of a request's task to its reply.",
     buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
     registry=None,
 )
@@ -47,116 +41,81 @@ for outcome in (OK, *Code):
 logger = logging.getLogger(__name__)
 
 
-# Celery logs the repr of a task's result and shows it to monitors. It has people's texts, so it is cut to 0 characters.
-@app.task(name=TASK, bind=True, resultrepr_maxsize=0, Request="tasks.worker.request:Request")
-def translate(self: Task[Any, Any], payload: object) -> dict[str, Any]:
-    """Translates an encoded TranslateRequest and returns an encoded TranslateReply, shortly before the deadline."""
+def answered() -> int:
+    """The number of requests that this process has answered."""
+    [counted] = TASKS.collect()
+    return int(sum(sample.value for sample in counted.samples if sample.name.endswith("_total")))
+
+
+# Celery logs the repr of a task's result and shows it to monitors, but this task sends its replies itself.
+@app.task(name=TASK, ignore_result=True, Request="tasks.worker.request:Request")
+def translate(payload: object) -> None:
+    """Translates an encoded TranslateRequest, or a list of encoded Bundled, and sends each reply when it is ready.
+
+    A worker that stops rejects the message if it cannot finish all of them: tasks.worker.request publishes the others
+    again.
+    """
     received, began = time.time(), time.monotonic()
-    reply = TranslateReply(model="", worker=self.request.hostname or "")
-    took: dict[str, float] = {}
-    task_id = self.request.id or ""
-    request = None
+    held = current.get()
+    headers = held.message.headers
+    queued = max(0.0, received - headers.get(PUBLISHED, received))
+    blank = TranslateReply(model="", worker=held.hostname or "", timings=RequestTimings(queue=queued))
+    is_finished = True
     try:
-        request = TranslateRequest.decode(payload)
-        reply = replace(reply, model=request.model)
-        published = (self.request.headers or {}).get(PUBLISHED, received)
-        took["queue"] = max(0.0, received - published)
-        reply = _translated(request, task_id, reply, took)
-    except Exception as error:  # noqa: BLE001 - the boundary of this tier: every error becomes a reply
-        failure = _failure(error)
-        if failure.code is Code.UNAVAILABLE and (state.should_stop, state.should_terminate) != (None, None):
-            raise Reject("this worker is stopping", requeue=True) from None  # another worker will take the request
-        reply = replace(reply, error=failure)
-    reply = replace(reply, timings=RequestTimings(**took))
-    _tell(task_id, request, reply, time.monotonic() - began)
-    _export_spans(reply.timings, received, self.request.headers or {})
-    return reply.encode()
+        for each, reply in answers(_requests(held.id, payload), app.models, blank, held.is_unwanted):
+            if reply.error is not None and reply.error.code is Code.UNAVAILABLE and _is_stopping():
+                is_finished = False
+                continue
+            held.reply(each.task_id, reply)
+            _tell(each, reply, time.monotonic() - began)
+            trace = each.trace if held.bundled and isinstance(each, Bundled) else None
+            _export_spans(reply.timings, received, headers, trace)
+    except Exception:
+        held.refuse(Code.INTERNAL, "The translation failed inside the service. Its log says why.")
+        raise
+    if not is_finished:  # another worker will take these requests
+        raise Reject("this worker is stopping", requeue=True)
 
 
-def _translated(
-    request: TranslateRequest, task_id: str, reply: TranslateReply, took: dict[str, float]
-) -> TranslateReply:
-    """`reply` completed with the translations. Adds the seconds of each stage to `took`, as far as the request came."""
-    remaining = request.deadline - time.time()
-    if remaining <= 0:
-        raise TolkError(
-            Code.TIMEOUT, "The deadline passed before the translation began. Allow more time, or try again."
-        )
-    began = time.monotonic()
-    deadline = began + remaining - min(WAY_BACK, remaining / 10)
-    with ExitStack() as stack:
-        try:
-            model = stack.enter_context(app.models.use(request.model, deadline))
-        finally:
-            took["load"] = time.monotonic() - began
-        if request.version not in (None, model.version):
-            raise TolkError(Code.UNKNOWN_MODEL, f"{request.model} has version {model.version}, not {request.version}.")
-        translated = model.translate(
-            request.texts,
-            source=request.source,
-            target=request.target,
-            beam=request.options.beam,
-            nbest=request.options.nbest,
-            length_penalty=request.options.length_penalty,
-            deadline=deadline,
-            priority=request.priority,
-            group=task_id,
-            unwanted=lambda: task_id in state.revoked,
-        )
-    timings = translated.timings
-    took.update(wait=timings.wait, prefill=timings.prefill, decode=timings.decode)
-    return replace(reply, version=model.version, results=tuple(_result(each) for each in translated.results))
+def _requests(task_id: str, payload: object) -> list[Bundled | Unreadable]:
+    """The requests of a message, of which one that is no bundle has the message's id."""
+    if found := decode_bundle(payload):
+        return found
+    try:
+        return [Bundled(task_id, TranslateRequest.decode(payload))]
+    except TolkError as error:
+        return [Unreadable(task_id, error)]
 
 
-def _tell(task_id: str, request: TranslateRequest | None, reply: TranslateReply, seconds: float) -> None:
-    """Counts and logs a task that took `seconds`, without its texts."""
+def _is_stopping() -> bool:
+    return (state.should_stop, state.should_terminate) != (None, None)
+
+
+def _tell(each: Bundled | Unreadable, reply: TranslateReply, seconds: float) -> None:
+    """Counts and logs a request that took `seconds`, without its texts."""
     outcome = OK if reply.error is None else reply.error.code.value
     TASKS.labels(outcome).inc()
     TASK_SECONDS.observe(seconds)
     if not logger.isEnabledFor(logging.INFO):
         return
     fields: dict[str, Any] = {"ms": round(1000 * seconds, 1)}
-    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in asdict(reply.timings).items()}
-    if request is not None:
-        fields |= {each: getattr(request, each) for each in ("model", "source", "target", "priority")}
-        fields |= {"texts": len(request.texts), "characters": sum(map(len, request.texts))}
-    logger.info("%s[%s] %s", TASK, task_id, outcome, extra={"fields": fields})
+    fields |= {f"{stage}_ms": round(1000 * spent, 1) for stage, spent in plain(reply.timings).items()}
+    if isinstance(each, Bundled):
+        fields |= {name: getattr(each.request, name) for name in ("model", "source", "target", "priority")}
+        fields |= {"texts": len(each.request.texts), "characters": sum(map(len, each.request.texts))}
+    logger.info("%s[%s] %s", TASK, each.task_id, outcome, extra={"fields": fields})
 
 
-def _export_spans(timings: RequestTimings, received: float, headers: Mapping[str, Any]) -> None:
-    """Exports the wait in the queue as a sibling of the task's span, and the task's stages as its children."""
-    tracing.export("queue", received - timings.queue, timings.queue, headers)
+def _export_spans(
+    timings: RequestTimings, received: float, headers: Mapping[str, Any], trace: Mapping[str, str] | None
+) -> None:
+    """Exports the wait in the queue as a sibling of the task's span, and the task's stages as its children.
+
+    A request of a bundle has headers of its own, its `trace`. Its stages belong there, and the task's span links to it.
+    """
+    if trace is not None:
+        tracing.link(trace)
+    tracing.export("queue", received - timings.queue, timings.queue, headers if trace is None else trace)
     for stage in ("load", "wait", "prefill", "decode"):
-        tracing.export(stage, received, getattr(timings, stage))
+        tracing.export(stage, received, getattr(timings, stage), trace)
         received += getattr(timings, stage)
-
-
-def _result(translation: Any) -> TextResult:
-    if translation.error is not None:
-        return TextResult(error=_failure(translation.error))
-    return TextResult(
-        text=translation.text,
-        score=translation.score,
-        alternatives=tuple(AlternativeResult(each.text, each.score) for each in translation.alternatives),
-        flags=_flags(translation),
-        sentences=tuple(
-            SentenceResult(each.source, each.target, each.score, _flags(each)) for each in translation.sentences
-        ),
-    )
-
-
-def _flags(flagged: Any) -> tuple[Flag, ...]:
-    return tuple(Flag(flag) for flag in flagged.flags)
-
-
-def _failure(error: Exception) -> Failure:
-    """The Failure of an error: as it is if it has a code, else INTERNAL without its message, which may quote a text."""
-    if isinstance(error, TolkError):
-        return Failure(error.code, error.message, error.retry_after)
-    code = Code(getattr(error, "code", Code.INTERNAL))
-    if code is Code.INTERNAL:
-        # The log has the place of the error without its message, which may quote a text.
-        where = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("translation failed with %s:\n%s", type(error).__name__, where)
-        return Failure(Code.INTERNAL, "The translation failed inside the service. Its log says why.")
-    return Failure(code, str(error))

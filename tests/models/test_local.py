@@ -26,13 +26,15 @@ from models.engine.batch import Hypothesis
 from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
 from models.engine.settings import EngineSettings
+from models.engine.submission import Pending
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Overloaded, Unavailable, UnknownModel
 from models.local import LocalTranslator
 from models.network.cache import Cache, Doubles, Ints
 from models.network.interface import Network
 from models.store.diskcache import Held
 from models.store.reference import locate
-from models.translation.results import Translation
+from models.translation.call import Call
+from models.translation.results import Translated, Translation
 from models.translation.runaways import runs_away
 from tests.models.double import Double
 
@@ -475,6 +477,58 @@ def test_an_overloaded_call_leaves_no_work_behind(translator: LocalTranslator, g
         assert gated.stats().waiting == 0
         gate.open()
         assert running.result(TIMEOUT).results[0].text == "It's raining."
+
+
+def test_of_several_calls_each_has_its_outcome_as_soon_as_it_is_there(translator: LocalTranslator) -> None:
+    runaway = "Ouvrez le dossier C:\\Utilisateurs\\Paul\\Bureau."
+
+    def held(submit: Callable[..., Any], tokens: Any, options: DecodingOptions, **how: Any) -> Any:
+        return second if options.no_repeat_ngram else submit(tokens, options, **how)
+
+    second = Pending()  # a second try that does not end yet
+    with around(translator, submit=held) as made:
+        calls = {"runaway": Call([runaway]), "good": Call(["Il pleut."]), "bad": Call(["a\0"]), "blank": Call([" "])}
+        outcomes = made.translate_each(calls)
+        others = dict(next(outcomes) for _ in range(3))
+        assert others.keys() == {"good", "bad", "blank"}
+        assert isinstance(good := others["good"], Translated)
+        assert good.results[0].text == "It's raining."
+        second.set_exception(DeadlineExceeded("late"))
+        [(key, shortened)] = outcomes
+        assert key == "runaway"
+        assert isinstance(shortened, Translated)
+        assert shortened.results[0].text == "Open the US."
+
+
+def test_a_call_that_fails_leaves_the_others_alone(gated: LocalTranslator, gate: Gate) -> None:
+    calls = {
+        "unwanted": Call(["Je dors."], unwanted=lambda: True),
+        "late": Call(["Tu viens ?"], deadline=time.monotonic() + 0.2),
+        "cancelled": Call(["Il dort."], group="cancelled"),
+        "good": Call(["Il pleut."]),
+    }
+    coming = gated.translate_each(calls)
+    outcomes = dict([next(coming), next(coming)])
+    assert list(outcomes) == ["unwanted", "late"]
+    gated.cancel("cancelled")
+    gate.open()
+    outcomes |= coming
+    assert isinstance(outcomes["unwanted"], Cancelled)
+    assert isinstance(outcomes["cancelled"], Cancelled)
+    late, good = outcomes["late"], outcomes["good"]
+    assert isinstance(late, Translated)
+    assert isinstance(late.results[0].error, DeadlineExceeded)
+    assert isinstance(good, Translated)
+    assert good.results[0].text == "It's raining."
+
+
+def test_who_stops_listening_leaves_no_work_behind(gated: LocalTranslator, gate: Gate) -> None:
+    outcomes = gated.translate_each({number: Call([f"Il pleut {number} fois."]) for number in range(3)} | {3: Call([])})
+    assert next(outcomes)[0] == 3
+    outcomes.close()
+    gate.open()
+    assert one(gated, "Il pleut.").text == "It's raining."
+    assert gated.stats().finished == 1
 
 
 def test_a_closed_translator_is_unavailable(make_model: MakeModel) -> None:

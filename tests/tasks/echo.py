@@ -19,7 +19,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,9 +29,11 @@ from typing import Any
 from celery.signals import celeryd_after_setup
 from celery.utils.log import get_logger
 
+from models.engine.options import DecodingOptions
 from models.engine.stats import EngineStats
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable, UnknownModel
 from models.store.diskcache import Held
+from models.translation.call import Call
 from tasks.celery import app
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
@@ -61,55 +64,64 @@ class Echo:
     step: float = 0.0
     slots: threading.Semaphore = field(default_factory=threading.Semaphore)
 
-    def translate(
-        self, texts: Sequence[str], *, deadline: float, options: Any, group: str | None, **_: Any
-    ) -> SimpleNamespace:
-        if self.step:
-            return self.translate_in_steps(texts, deadline, options, group)
-        if "#fail" in texts:
-            raise RuntimeError(f"a bug that quotes {texts}")
-        if "#die" in texts:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if "#hang" in texts or "#seize" in texts:
-            self.hung = time.monotonic()
-            sleep = time.sleep if "#hang" in texts else ctypes.PyDLL(None).sleep
-            sleep(600)
-        results = [self.translate_one(text, deadline, options, group) for text in texts]
-        timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
-        return SimpleNamespace(results=results, timings=timings)
+    def translate_each(self, calls: Mapping[str, Call]) -> Iterator[tuple[str, Any]]:
+        if len(calls) == 1:  # without another thread, so that the time of a message can be measured
+            yield from ((key, self.outcome(call)) for key, call in calls.items())
+            return
+        with ThreadPoolExecutor(len(calls) or 1) as threads:
+            begun = {threads.submit(self.outcome, call): key for key, call in calls.items()}
+            for each in as_completed(begun):
+                yield begun[each], each.result()
 
-    def translate_in_steps(
-        self, texts: Sequence[str], deadline: float, options: Any, group: str | None
-    ) -> SimpleNamespace:
+    def outcome(self, call: Call) -> SimpleNamespace | Exception:
+        try:
+            return self.translate_in_steps(call) if self.step else self.translate(call)
+        except Exception as error:  # noqa: BLE001 - as LocalTranslator does
+            return error
+
+    def translate(self, call: Call) -> SimpleNamespace:
+        if "#fail" in call.texts:
+            raise RuntimeError(f"a bug that quotes {call.texts}")
+        if "#die" in call.texts:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "#hang" in call.texts or "#seize" in call.texts:
+            self.hung = time.monotonic()
+            sleep = time.sleep if "#hang" in call.texts else ctypes.PyDLL(None).sleep
+            sleep(600)
+        results = [self.translate_one(text, call) for text in call.texts]
+        return SimpleNamespace(results=results, timings=SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75))
+
+    def translate_in_steps(self, call: Call) -> SimpleNamespace:
         came = time.monotonic()
-        if not self.slots.acquire(timeout=max(0.0, deadline - came)):
+        if not self.slots.acquire(timeout=max(0.0, call.deadline - came)):
             raise DeadlineExceeded("too slow")
         began = time.monotonic()
         time.sleep(self.step)
         self.slots.release()
-        results = [self.translate_one(text, deadline, options, group) for text in texts]
+        results = [self.translate_one(text, call) for text in call.texts]
         timings = SimpleNamespace(wait=began - came, prefill=0.0, decode=time.monotonic() - began)
         return SimpleNamespace(results=results, timings=timings)
 
-    def translate_one(self, text: str, deadline: float, options: Any, group: str | None) -> SimpleNamespace:
+    def translate_one(self, text: str, call: Call) -> SimpleNamespace:
         error: ModelError | None = BadInput("a bad text") if text == "#bad" else None
         if text.startswith("#sleep"):
             until = time.monotonic() + float(text.split()[1])
             with self.changed:
                 self.changed.wait_for(
-                    lambda: group in self.cancelled or self.closed.is_set(), min(until, deadline) - time.monotonic()
+                    lambda: call.group in self.cancelled or self.closed.is_set(),
+                    min(until, call.deadline) - time.monotonic(),
                 )
-            if group in self.cancelled:
+            if call.group in self.cancelled:
                 raise Cancelled("cancelled")
             if self.closed.is_set():
                 raise Unavailable("closing")
-            if deadline < until:
+            if call.deadline < until:
                 error = DeadlineExceeded("too slow")
         if error is not None:
             return SimpleNamespace(error=error)
         flags = ("REPETITION",) if text == "#flag" else ()
         score = -3.0 if text == "#unsure" else 0.0
-        alternatives = [SimpleNamespace(text=text, score=0.0)] * (options.nbest - 1)
+        alternatives = [SimpleNamespace(text=text, score=0.0)] * ((call.options or DecodingOptions()).nbest - 1)
         whole = (0, len(text))
         sentence = SimpleNamespace(source=whole, target=whole, score=score, flags=flags)
         return SimpleNamespace(

@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 class Span(NamedTuple):
-    """A received span; `start` and `end` are Unix seconds."""
+    """A received span; `start` and `end` are Unix seconds, `links` the ids of the traces that it links to."""
 
     service: str
     name: str
@@ -24,6 +24,7 @@ class Span(NamedTuple):
     start: float
     end: float
     attributes: dict[str, Any]
+    links: set[bytes]
 
 
 class Collector:
@@ -53,7 +54,8 @@ class Collector:
             for span in [span for scope in resource.scope_spans for span in scope.spans]:
                 start, end = span.start_time_unix_nano / 1e9, span.end_time_unix_nano / 1e9
                 ids = span.trace_id, span.span_id, span.parent_span_id
-                self.spans.append(Span(service, span.name, *ids, start, end, _attributes(span.attributes)))
+                links = {link.trace_id for link in span.links}
+                self.spans.append(Span(service, span.name, *ids, start, end, _attributes(span.attributes), links))
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

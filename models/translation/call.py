@@ -1,0 +1,24 @@
+"""A call of a translator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from models.engine.options import DecodingOptions
+from models.engine.scheduler import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The texts of a call, and how to translate them. `models.local.LocalTranslator.translate` explains the fields."""
+
+    texts: Sequence[str]
+    source: str | None = None
+    target: str | None = None
+    options: DecodingOptions | None = None
+    deadline: float = math.inf
+    priority: Priority = "interactive"
+    group: str | None = None
+    unwanted: Callable[[], bool] = lambda: False
