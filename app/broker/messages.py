@@ -74,6 +74,8 @@ def replies(message: Message) -> list[tuple[str, object]]:
     correlation_id = str(message.properties.get("correlation_id"))
     try:
         bodies = decode_replies(message.payload)
+        if bodies == []:
+            raise ValueError("it has no reply")
     except (TolkError, KombuError, LookupError, TypeError, ValueError) as error:
         return [(correlation_id, _unreadable(correlation_id, error))]
     if bodies is None:
