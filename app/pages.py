@@ -10,11 +10,13 @@ from tasks.registry.file import RegistryFile
 
 
 def translate(settings: Settings, models: RegistryFile, translator: Translator) -> str:
-    """`/`: translates while its reader types. It offers the registry's pairs, and marks those that no worker serves."""
+    """`/`: translates while its reader types. It offers the registry's pairs, marks those that no worker serves, and
+    says what its models are good for."""
     registry, status = models.current(), translator.known_status()
     return render_template(
         "index.html",
         pairs=[(way.source, way.target, status.can_translate(way, registry)) for way in registry.ways],
+        notes=[each for each in registry.models.values() if each.note],
         limit=min(settings.max_text_characters, settings.max_request_characters),
         max_timeout=settings.max_timeout,
     )

@@ -167,3 +167,26 @@ def test_a_killed_broker_costs_errors_at_most(
     outcomes = load(url, expected, 1, Client.ask)
     assert set(outcomes) <= FULL, outcomes
     assert outcomes[OK]
+
+
+def test_a_text_goes_there_and_back_through_both_models(
+    stage: PrivateRabbitMQ, tmp_path: Path, start_worker, start_web: Callable[..., str]
+) -> None:
+    models = tmp_path / "models.toml"
+    models.write_text(
+        """
+        models.there = { reference = "fr-en", pairs = [{ source = "fr", target = "en" }] }
+        models.back = { reference = "en-fr", pairs = [{ source = "en", target = "fr-CA" }] }
+        """,
+        encoding="utf-8",
+    )
+    start_worker(stage.url, TOLK_MODELS=str(models))
+    url = start_web(stage.url, TOLK_MODELS=str(models))
+    document = """mutation { translate(input: {texts: ["Il pleut. Je vais dormir."], source: "fr", target: "fr-CA"}) {
+      model via translations { text sentences { source } } } }"""
+    answer = requests.post(f"{url}/graphql", json={"query": document}, timeout=90).json()["data"]["translate"]
+    [translation] = answer["translations"]
+    assert (answer["model"], answer["via"]) == ("there+back", ["en"])
+    assert "pleut" in translation["text"]
+    assert "dormir" in translation["text"]
+    assert [each["source"] for each in translation["sentences"]] == ["Il pleut.", "Je vais dormir."]

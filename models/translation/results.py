@@ -125,9 +125,18 @@ def _sentences(
 
 def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer, target: str) -> str:
     """The text of a hypothesis for sentence `i`, on one line, with the capitals and the end mark of the sentence, and
-    the spaces of the language `target`."""
-    translation = clean(tokenizer.decode(hypothesis.tokens), draft.text)
-    return typeset(restore(translation, draft.segmentation.sentences[i]), target)
+    the spaces of the language `target`. A sentence of which the model makes nothing stays as it is."""
+    sentence = draft.segmentation.sentences[i]
+    translation = clean(_without_strays(tokenizer.decode(hypothesis.tokens), draft.text, tokenizer), draft.text)
+    return typeset(restore(translation, sentence), target) if translation else sentence
+
+
+def _without_strays(translation: str, text: str, tokenizer: Tokenizer) -> str:
+    """The translation without copy symbols that the text does not have."""
+    for symbol in tokenizer.symbols.all:
+        if symbol in translation and symbol not in text:
+            translation = translation.replace(symbol, "")
+    return translation
 
 
 def _score(hypotheses: Iterable[Hypothesis]) -> float:

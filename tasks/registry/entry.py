@@ -30,6 +30,7 @@ class Entry:
     `reference` is an embedded model's name, an absolute directory, `hf:ORG/NAME`, or an address. A `warm` model is
     loaded before its worker takes work; other models are loaded on demand. Without `precision`, the worker's applies.
     `checksum` is `sha256:` and 64 hexadecimal digits. `example` is a text that warms the model up.
+    `note` says to the people who use it what it is good for.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Entry:
     warm: bool = True
     checksum: str | None = None
     example: str | None = None
+    note: str | None = None
 
     @property
     def route(self) -> str:

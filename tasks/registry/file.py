@@ -20,7 +20,8 @@ LOOK = 1.0  # seconds between two checks of whether the file has changed
 _EMBEDDED = r"[A-Za-z0-9_-]+"
 _HUB = r"hf:[\w.-]+/[\w.-]+(@[\w./-]+)?"
 _ADDRESS = r"(https?|s3|gs)://[^\s/@?#%]+/[^\s?#%]+"  # without user and query, which may contain secrets
-_KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example"}
+LONGEST_NOTE = 300  # characters
+_KEYS = {"reference", "pairs", "decoding", "precision", "warm", "checksum", "example", "note"}
 logger = logging.getLogger(__name__)
 
 
@@ -103,7 +104,7 @@ def _model(name: str, entry: Any, path: Path) -> Entry:
         raise RegistryError(
             f"{where}: reference has to be an embedded model's name, a directory, hf:ORG/NAME, or an address."
         )
-    precision, checksum, example = entry.get("precision"), entry.get("checksum"), entry.get("example")
+    precision, checksum, example, note = map(entry.get, ("precision", "checksum", "example", "note"))
     if precision not in (None, *PRECISIONS):
         raise RegistryError(f"{where}: precision has to be one of {', '.join(PRECISIONS)}.")
     if type(entry.get("warm", True)) is not bool:
@@ -114,6 +115,8 @@ def _model(name: str, entry: Any, path: Path) -> Entry:
         )
     if example is not None and not (isinstance(example, str) and example.strip()):
         raise RegistryError(f"{where}: example has to be a text that the model can translate.")
+    if note is not None and not (isinstance(note, str) and 0 < len(note.strip()) <= LONGEST_NOTE):
+        raise RegistryError(f"{where}: note has to be a sentence of at most {LONGEST_NOTE} characters.")
     pairs = entry["pairs"]
     if not isinstance(pairs, list) or not pairs:
         raise RegistryError(f'{where}: pairs has to be a list such as [{{ source = "fr", target = "en" }}].')
@@ -126,6 +129,7 @@ def _model(name: str, entry: Any, path: Path) -> Entry:
         warm=entry.get("warm", True),
         checksum=checksum,
         example=example,
+        note=note,
     )
 
 

@@ -106,7 +106,7 @@ class Gunicorn:
 
     def answers(self) -> bool:
         answer = requests.post(f"{self.url}/graphql", json={"query": "{ languages { source } }"}, timeout=20)
-        return answer.json() == {"data": {"languages": [{"source": "fr"}]}}
+        return answer.json() == {"data": {"languages": [{"source": "fr"}, {"source": "en"}]}}
 
 
 @pytest.fixture(scope="module")

@@ -32,3 +32,9 @@ def test_pages_load_only_what_is_served_here(client: FlaskClient, path: str) -> 
 def test_each_asset_has_its_licence_beside_it(client: FlaskClient) -> None:
     for name in ("LICENSE.graphiql", "LICENSE.react", "LICENSES.txt"):
         assert "Permission is hereby granted" in client.get(f"/static/graphiql/{name}").text
+
+
+def test_the_page_says_what_each_model_is_good_for(client: FlaskClient) -> None:
+    page = client.get("/", headers=HTML).text
+    assert "fr → en: Good at" in page
+    assert "en → fr: Good at" in page

@@ -156,8 +156,9 @@ def test_no_request_fails_while_the_server_is_replaced(gunicorn: Gunicorn, event
         loads = [threads.submit(load, keep, pause) for keep in (True, False) for pause in (0.002, 0.02, 0.2)]
         try:
             good = gunicorn.models.read_text()
-            gunicorn.models.write_text(good + good.replace("models.fr-en", "models.fr-de").replace('"en"', '"de"'))
-            eventually(lambda: len(gunicorn.logged("has changed: it has 2 models now")) == 2)  # in either process
+            more = '[models.fr-de]\nreference = "fr-en"\npairs = [{ source = "fr", target = "de" }]\n'
+            gunicorn.models.write_text(good + more)
+            eventually(lambda: len(gunicorn.logged("has changed: it has 3 models now")) == 2)  # in either process
 
             gunicorn.models.write_text("nonsense")
             gunicorn.process.send_signal(signal.SIGHUP)

@@ -51,7 +51,7 @@ def span(collector: Collector, eventually: Callable[..., None]) -> Callable[[req
 
 def test_a_query_string_is_told_nobody(web: str, collector: Collector, span: Callable[..., Any]) -> None:
     answer = requests.get(f"{web}/graphql", params={"query": DOCUMENT}, timeout=20)
-    assert answer.json() == {"data": {"languages": [{"source": "fr"}]}}
+    assert answer.json() == {"data": {"languages": [{"source": "fr"}, {"source": "en"}]}}
     found = span(answer)
     assert found.name == "GET /graphql"
     assert (found.attributes["http.target"], found.attributes["url.path"]) == ("/graphql", "/graphql")

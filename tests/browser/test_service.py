@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.broker]
 
 RECOVERY = 60_000  # milliseconds, in which a request may fail and be sent again
 
+WAYS = {"fr-en": "fr → en", "en-fr": "en → fr"}
+WAITS = ("11 interactive", "0")  # a model's requests in flight, and in its queues
+
 Open = Callable[..., Page]
 
 
@@ -59,10 +62,20 @@ def test_a_sentence_is_translated_and_the_doubtful_one_marked(page: Page) -> Non
     assert page.inner_text("#output").count("\n\n") == 1
 
 
+def test_languages_and_texts_are_swapped(page: Page) -> None:
+    page.fill("#text", "Je vais dormir.")
+    expect(page.locator("#output")).to_contain_text("sleep")
+    page.get_by_role("button", name="Swap the languages").click()
+    expect(page.locator("#text")).to_have_value(re.compile("sleep"))
+    expect(page.locator("#output")).to_contain_text("dormir")
+
+
 def test_the_status_is_there_and_everybody_can_read_it(
     stage: Stage, status: Page, check_access: Callable[[Page], None]
 ) -> None:
-    expect(rows(status, "Models")).to_have_text(re.compile(r"^fr-enfr → en, warm, in memory of \d+@\S+01$"))
+    expect(rows(status, "Models")).to_have_text(
+        [re.compile(rf"^{name}{way}, warm, in memory of \d+@\S+01$") for name, way in WAYS.items()]
+    )
     expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu.* MB"))
     expect(status.get_by_text("No error in the last hour.")).to_be_visible()
     expect(status.locator("#letters")).to_have_text("0")
@@ -121,7 +134,9 @@ def test_without_a_worker_a_text_waits_for_the_next_one(
     stage.worker.stop()
     page.fill("#text", "Merci.")
     expect(status.get_by_text("There are no workers. Start one: celery -A tasks worker")).to_be_visible()
-    expect(rows(status, "Models")).to_have_text("fr-enfr → en, warm, in no memory11 interactive0")
+    expect(rows(status, "Models")).to_have_text(
+        [f"{name}{way}, warm, in no memory{waits}0" for (name, way), waits in zip(WAYS.items(), WAITS, strict=True)]
+    )
     check_access(status)
     stage.worker = start_worker(stage.broker.url)
     expect(page.locator("#output")).to_have_text("Thank you.", timeout=RECOVERY)

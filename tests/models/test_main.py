@@ -72,7 +72,7 @@ def test_the_target_of_a_multilingual_model(capsys: pytest.CaptureFixture[str], 
     ("arguments", "message"),
     [
         (["translate", "--model", "../fr-en", "x"], "There is no model '../fr-en'."),
-        (["translate", "--model", "nope", "x"], "Embedded: fr-en"),
+        (["translate", "--model", "nope", "x"], "Embedded: en-fr, fr-en"),
         (["translate", "--target", "de", "x"], "fr-en translates into en only"),
         (["translate", "--device", "nowhere", "x"], "device 'nowhere'"),
         (["translate", "--beam", "0", "x"], "'0' is not a number from 1 to 64"),
@@ -111,9 +111,9 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     facts = dict(line.split(":", 1) for line in out.splitlines())
     assert status == 0
     assert facts["languages"].strip() == "fr → en"
-    assert facts["parameters"].strip() == "7,314,176"
+    assert facts["parameters"].strip() == "9,917,696"
     assert facts["precision"].strip() in get_args(Precision)
-    assert facts["longest sentence"].strip() == "32 tokens"
+    assert facts["longest sentence"].strip() == "128 tokens"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 def test_a_query_may_come_by_get(client: FlaskClient) -> None:
     answer = client.get("/graphql", query_string={"query": "{ languages { source } }"})
-    assert answer.json == {"data": {"languages": [{"source": "fr"}]}}
+    assert answer.json == {"data": {"languages": [{"source": "fr"}, {"source": "en"}]}}
 
 
 @pytest.mark.parametrize(("headers", "status"), [(HTML, 200), ({}, 400)])

@@ -83,7 +83,10 @@ def test_without_a_broker_there_are_models_and_errors_only(client: FlaskClient) 
     assert ask(client) == {
         "broker": None,
         "deadLetters": None,
-        "models": [{"name": "fr-en", "warm": True, "pairs": [{"source": "fr", "target": "en"}], "queues": []}],
+        "models": [
+            {"name": f"{one}-{other}", "warm": True, "pairs": [{"source": one, "target": other}], "queues": []}
+            for one, other in (("fr", "en"), ("en", "fr"))
+        ],
         "onDemand": None,
         "workers": [],
         "errors": [],
@@ -242,10 +245,10 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         def available() -> list[bool]:
             return [pair["available"] for pair in ask(client, "{ languages { available } }")]
 
-        assert available() == [True, True]  # as far as is known
+        assert available() == [True] * 4  # as far as is known
         assert status()["workers"] == []
         assert {model["status"] for model in models().values()} == {"UNSERVED"}
-        assert available() == [False, False]
+        assert available() == [False] * 4
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(path))
         ask_models(one, str(uuid4()), [request("un")])
         ask_models(other, str(uuid4()), [request("deux", "cold")])
@@ -266,10 +269,11 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         [found] = seen["workers"]
         places = {"version": "echo", "device": "cpu", "bytes": 1_000}
         assert found["models"] == [
+            {"name": "en-fr", "warm": True, **places},
             {"name": "fr-en", "warm": True, **places},
             {"name": "cold", "warm": False, **places},
         ]
-        assert (found["hits"], found["loads"], found["evictions"]) == (1, 2, 0)
+        assert (found["hits"], found["loads"], found["evictions"]) == (1, 3, 0)
         assert (found["active"], found["uptime"] < 600) == (0, True)
         assert found["memory"] == pytest.approx(psutil.Process(worker.process.pid).memory_info().rss, rel=0.2)
         assert found["gpuMemory"] is None
@@ -281,7 +285,7 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
         assert models()["fr-en"] == {"version": "echo", "status": "READY", "workers": 1}
         path.write_text(path.read_text() + ON_DEMAND.format("colder"))
         eventually(lambda: models().get("colder") == {"version": None, "status": "ON_DEMAND", "workers": 0})
-        eventually(lambda: available() == [True, True])
+        eventually(lambda: available() == [True] * 4)
 
         worker.stop()
         eventually(lambda: not status()["workers"])
@@ -295,7 +299,7 @@ def test_workers_queues_models_and_the_errors_of_every_web_process(
             one.cancel("waits", None)
             with pytest.raises(TolkError):
                 waiting.result()
-        assert available() == [False, False]
+        assert available() == [False] * 4
         eventually(lambda: (other.status().in_flight, other.status().oldest) == (0, {}))
 
         broker.kill()

@@ -337,7 +337,7 @@ def test_cancelling_reaches_the_second_model(workers, translator, eventually) ->
 
 
 @pytest.mark.broker
-def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, translator) -> None:
+def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, translator, eventually) -> None:
     request = ask("un")
     with pytest.raises(TolkError) as caught:
         ask_models(translator, "late", [request, replace(onward(request), deadline=time.time())])
@@ -348,10 +348,12 @@ def test_the_second_leg_has_a_deadline_and_a_queue_of_its_own(broker, workers, t
         producer.publish({}, routing_key=queue.name, declare=[queue])
         for _ in range(topology.MAX_LENGTH["interactive"] + 50):
             producer.publish({}, routing_key=queue.name)
+        bound = queue(connection.default_channel)
+        eventually(lambda: bound.queue_declare(passive=True).message_count >= topology.MAX_LENGTH["interactive"])
         with pytest.raises(TolkError) as caught:
             ask_models(translator, "full", [request, replace(onward(request), target="fi", model="pivot-en-fi")])
         assert caught.value.code is Code.OVERLOADED
-        queue(connection.default_channel).purge()
+        bound.purge()
 
 
 @pytest.mark.broker

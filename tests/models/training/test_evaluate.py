@@ -48,7 +48,7 @@ def test_scores_are_sacrebleus(translator: LocalTranslator) -> None:
     assert figures.bleu.score == pytest.approx(sacrebleu.corpus_bleu(texts, references).score)
     assert figures.chrf.score == pytest.approx(sacrebleu.corpus_chrf(texts, references).score)
     assert figures.bleu.low < figures.bleu.high
-    assert (figures.pairs, figures.holds, figures.runaways) == (5, None, Share(0, 5))
+    assert (figures.pairs, figures.holds, figures.runaways) == (5, Share(6, 6), Share(0, 5))
     assert figures.numbers.of == 1
     assert figures.sentences_per_second > 0
     assert json.loads(json.dumps(in_json(figures)))["numbers"]["of"] == 1

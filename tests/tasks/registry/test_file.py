@@ -89,6 +89,10 @@ def test_the_models_of_the_repository_can_be_read() -> None:
         ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = " "', "example has to be a"),
         ('[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nexample = 1', "example has to be a"),
         (
+            '[models.x]\nreference = "x"\npairs = [{ source = "a", target = "b" }]\nnote = ""',
+            "note has to be a sentence",
+        ),
+        (
             '[models.x]\nreference = "ftp://host/model"\npairs = [{ source = "a", target = "b" }]',
             "neither an embedded model",
         ),
