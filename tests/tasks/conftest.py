@@ -16,6 +16,7 @@ import pytest
 
 from app.broker.rpc import CeleryTranslator
 from app.translation.translate import ask_models
+from tasks.contract.names import Priority
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.registry.file import RegistryFile
@@ -63,8 +64,11 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 def ask(translator: CeleryTranslator) -> Callable[..., TranslateReply]:
     """Lets the workers of model `a` translate texts."""
 
-    def call(*texts: str, timeout: float = 60, request_id: str | None = None) -> TranslateReply:
-        request = TranslateRequest(texts=texts, source="fr", target="en", model="a", deadline=time.time() + timeout)
+    def call(
+        *texts: str, timeout: float = 60, request_id: str | None = None, priority: Priority = "interactive"
+    ) -> TranslateReply:
+        deadline = time.time() + timeout
+        request = TranslateRequest(texts, source="fr", target="en", model="a", deadline=deadline, priority=priority)
         return ask_models(translator, request_id or str(uuid4()), [request])
 
     return call

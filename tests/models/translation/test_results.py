@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from models.checkpoint.metadata import Symbols
 from models.engine.batch import Hypothesis
 from models.errors import ModelError
 from models.translation.draft import Draft
@@ -18,6 +19,7 @@ WORDS = ("", "It", "rains", "pours", "Sleep", "Go")
 
 class Words:
     unknown_id = 9
+    symbols = Symbols()
 
     def decode(self, tokens: tuple[int, ...]) -> str:
         return " ".join(WORDS[token] for token in tokens)

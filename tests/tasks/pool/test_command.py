@@ -135,7 +135,10 @@ def test_a_worker_that_dies_is_started_again_and_all_stop_without_losing_a_reque
     assert again[f"cpu0@{HOST}"] == workers[f"cpu0@{HOST}"]
     assert again[f"cpu1@{HOST}"].cpu_affinity() == cores[f"cpu1@{HOST}"]
 
-    asked = [threads.submit(ask, f"#sleep 0.5{number:02}", request_id=f"drained-{number}") for number in range(40)]
+    asked = [
+        threads.submit(ask, f"#sleep 0.5{number:02}", request_id=f"drained-{number}", priority="bulk")  # each alone
+        for number in range(40)
+    ]
     eventually(lambda: count(pool, "drained") > 8)
     assert pool.stop() == 0
     assert gone(pool)

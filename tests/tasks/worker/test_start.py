@@ -74,8 +74,10 @@ def test_a_worker_that_cannot_work_ends_and_says_why(
 @pytest.mark.broker
 def test_kill_minus_nine_loses_nothing(broker, start_worker, ask, threads, eventually, models: Path) -> None:
     first = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
-    asked = [threads.submit(ask, "#sleep 3", request_id=f"kill-{number}") for number in range(8)]
-    eventually(lambda: all(first.logged(f"kill-{number}", "received") for number in range(8)))
+    asked = []
+    for number in range(8):  # one by one, or they would travel together
+        asked.append(threads.submit(ask, "#sleep 6", request_id=f"kill-{number}"))
+        eventually(partial(first.logged, f"kill-{number}", "received"))
     first.stop(signal.SIGKILL)
     second = start_worker(broker.url, "--hostname=second@%h", app="echo", TOLK_MODELS=str(models))
     assert {each.result().worker.partition("@")[0] for each in asked} == {"second"}
@@ -119,8 +121,10 @@ def test_one_restart_after_the_other_makes_no_dead_letters(
         request = TranslateRequest(("un",), "en", "a", deadline=time.time() + 60, priority="bulk")
         return ask_models(translator, name, [request])
 
-    begun = [threads.submit(ask, "#sleep 5", request_id=f"begun-{number}") for number in range(2)]
-    eventually(lambda: waiting(broker) == 2)
+    begun = []
+    for number in range(2):  # one by one, or they would travel together
+        begun.append(threads.submit(ask, "#sleep 5", request_id=f"begun-{number}"))
+        eventually(lambda: waiting(broker) == len(begun))
     prefetched = [threads.submit(ask_bulk, f"prefetched-{number}") for number in range(2)]
     for how in (signal.SIGTERM, signal.SIGQUIT, signal.SIGTERM, None):
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="2")
@@ -145,7 +149,10 @@ def test_a_message_that_kills_workers_is_put_aside_and_takes_no_other_along(
     broker, spawn, start_worker, translator, ask, threads, eventually, models: Path
 ) -> None:
     environ = {"CELERY_BROKER_URL": broker.url, "TOLK_MODELS": str(models)}
-    innocents = [threads.submit(ask, f"#sleep 0.{number}") for number in range(20)]
+    innocents = []
+    for number in range(20):  # one by one, or they would travel together
+        innocents.append(threads.submit(ask, f"#sleep 0.{number}"))
+        eventually(lambda: waiting(broker) == len(innocents))
     fatal = threads.submit(ask, "#die", request_id="fatal")
     eventually(lambda: waiting(broker) == 21)
     for _ in range(3):  # two deliveries together with other requests, and the last one alone

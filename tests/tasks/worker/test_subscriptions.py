@@ -36,13 +36,15 @@ def test_a_worker_follows_its_registry(offer: Offer, start, eventually, consumer
     eventually(partial(worker.says, "model new is not updated, and is tried again"))
     assert client.ask("new").results[0].text == "un"
 
-    begun = [client.begin("new", "#sleep 1.5", request_id=f"begun-{number}") for number in range(8)]
-    eventually(lambda: all(worker.logged(f"begun-{number}", "received") for number in range(8)))
+    begun = []
+    for number in range(8):  # one by one, or they would travel together
+        begun.append(client.begin("new", "#sleep 6", request_id=f"begun-{number}"))
+        eventually(partial(worker.logged, f"begun-{number}", "received"))
     held = client.begin("new", request_id="held", priority="bulk")  # no thread is free for it yet
     eventually(lambda: worker.logged("held", "received"))
     offer.say(new=None)
     assert held.result().results[0].text == "un"
-    assert [each.result().results[0].text for each in begun] == ["#sleep 1.5"] * 8
+    assert [each.result().results[0].text for each in begun] == ["#sleep 6"] * 8
     eventually(lambda: client.memory() == {"hot": True})
     eventually(lambda: consumers("tolk.translate.new.interactive") == 0)
     assert consumers("tolk.suspects.new") == 0
