@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -237,8 +237,11 @@ def cpu(process: psutil.Process | None) -> float:
     """Seconds of CPU that a process and its children have used. This process counts alone: its children are stages."""
     if process is None:
         return 0.0
-    children = [] if process.pid == os.getpid() else process.children(recursive=True)
-    return sum(sum(each.cpu_times()[:2]) for each in [process, *children])
+    spent = 0.0
+    for each in [process, *([] if process.pid == os.getpid() else process.children(recursive=True))]:
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            spent += sum(each.cpu_times()[:2])
+    return spent
 
 
 def table(stages: Sequence[Stage], rounds: Sequence[dict[Any, Sample]]) -> str:
@@ -285,16 +288,20 @@ def verdict(met: bool) -> str:
 
 
 def describe(url: str) -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    processor = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     with connection(url) as link:
         rabbitmq = link.connection.server_properties["version"]
     packages = ("celery", "kombu", "amqp", "flask", "graphql-server", "gunicorn")
     return (
-        f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before;"
+        f"{processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} before;"
         f" Python {platform.python_version()}, RabbitMQ {rabbitmq},"
         f" {', '.join(f'{name} {version(name)}' for name in packages)}.\n"
     )
+
+
+def processor() -> str:
+    """The name of the machine's processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
 
 
 def wait(condition: Callable[[], bool], timeout: float = 60) -> None:

@@ -30,7 +30,7 @@ from statistics import median, quantiles
 import psutil
 from ctranslate2.converters import TransformersConverter
 
-from benchmarks.path import free_port
+from benchmarks.path import cpu, free_port, processor
 from benchmarks.quality import HOUSE, MODEL, TESTS, read
 from benchmarks.service.judge import Judge, Verdict
 from benchmarks.service.load import Answer, closed_loop, post
@@ -183,17 +183,6 @@ def _judged(peer: Peer, judge: Judge, answer: Answer, group: Sequence[int]) -> l
     return [judge(i, text) for i, text in zip(group, texts, strict=True)]
 
 
-def cpu(process: psutil.Process) -> float:
-    """Seconds of CPU that a process and its children have used."""
-    spent = 0.0
-    for each in [process, *process.children(recursive=True)]:
-        try:
-            spent += sum(each.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            continue
-    return spent
-
-
 def table(rows: dict[tuple[str, int, int], list[Row]], names: Sequence[str], clients: Sequence[int], size: int) -> str:
     title = "one sentence a request" if size == 1 else f"{size} sentences a request"
     heads = "".join(f" c = {count}: requests/s, p50, p99 ms |" for count in clients)
@@ -215,10 +204,8 @@ def _valid(rows: Sequence[Row]) -> str:
 
 
 def machine(rounds: int) -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    processor = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     load = os.getloadavg()[0]
-    return f"{processor}, {os.cpu_count()} cores, load average {load:.1f} after; medians of {rounds} rounds."
+    return f"{processor()}, {os.cpu_count()} cores, load average {load:.1f} after; medians of {rounds} rounds."
 
 
 if __name__ == "__main__":
