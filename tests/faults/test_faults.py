@@ -38,6 +38,17 @@ def test_a_web_process_is_killed(house: House, trial: Trial) -> None:
     trial("kill -9 of a gunicorn worker", fault)
 
 
+def test_a_web_process_has_no_descriptors(house: House, trial: Trial) -> None:
+    pids = {child.pid for child in house.web_workers()}
+
+    def fault(_: Load) -> None:
+        with house.without_descriptors():
+            time.sleep(2)
+
+    trial("no descriptors left for gunicorn, for 2 s", fault)
+    assert {child.pid for child in house.web_workers()} == pids
+
+
 def test_the_broker_is_killed(house: House, trial: Trial) -> None:
     def fault(_: Load) -> None:
         house.broker.kill()
