@@ -87,16 +87,19 @@ def translate(
 
 
 def cancel(context: Context, request_id: str) -> bool:
-    """Cancels a translation of the same caller. Returns whether it was in flight. Raises TolkError."""
+    """Cancels a translation of the same caller, whether it waits for models or for a request that it repeats. Returns
+    whether there was one. Raises TolkError."""
     auth.demand(context.key, Scope.TRANSLATE)
     if not REQUEST_ID.fullmatch(request_id):  # no request has such an id
         return False
-    return context.translator.cancel(request_id.lower(), context.principal)
+    request_id = request_id.lower()
+    waited = context.repeats.cancel(request_id, context.principal)
+    return waited or context.translator.cancel(request_id, context.principal)
 
 
 def abandon(translator: Translator, repeats: Repeats, request_id: str, principal: str | None) -> None:
     """Ends a translation whose client has hung up, whether it waits for models or for a request that it repeats."""
-    if not repeats.abandon(request_id, principal):
+    if not repeats.cancel(request_id, principal):
         translator.abandon(request_id, principal)
 
 

@@ -100,6 +100,9 @@ class House:
         document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
         threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
 
+    def is_ready(self) -> bool:
+        return requests.get(f"{self.url}/readyz", timeout=90).ok
+
     def status(self) -> Any:
         document = "{ status { broker deadLetters models { queues { depth workers } } workers { name active } } }"
         return self._post(document, {})["data"]["status"]

@@ -130,6 +130,18 @@ def test_the_broker_answers_nothing_for_half_a_minute(house: House, trial: Trial
 
 
 @pytest.mark.long
+def test_the_brokers_disk_is_full(house: House, trial: Trial, alarm: Callable[..., Any]) -> None:
+    def fault(load: Load) -> None:
+        with alarm(house.broker):
+            began = time.monotonic()
+            house.eventually(lambda: not house.is_ready())
+            house.eventually(lambda: any(each.fate == "failed" and each.sent > began for each in list(load.outcomes)))
+
+    trial("the broker's disk alarm", fault)
+    house.eventually(house.is_ready)
+
+
+@pytest.mark.long
 def test_the_broker_is_away_for_half_a_minute(house: House, trial: Trial) -> None:
     def fault(_: Load) -> None:
         house.broker.kill()

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +185,31 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually
         joined = pool.submit(send, "second")
         eventually(lambda: abandon(translator, repeats, "second", None) or joined.done())
         translator.go.set()
-        with pytest.raises(TolkError, match="hung up"):
+        with pytest.raises(TolkError, match="cancelled"):
             joined.result()
         assert first.result().results[0].text == "Un. (1)"
+
+
+def test_a_repeat_that_is_cancelled_as_it_takes_over_leaves_the_request_to_others(service: Service) -> None:
+    """The first gives up between two looks of the repeat; the cancel comes before the next one."""
+    ledger, found = Ledger(service.database), []
+    wanted = idempotency.Claim("", "a", "hash", "second", time.time() + 60, 0, 0)
+    ledger.claim(replace(wanted, request_id="first"), None)
+    repeats = Repeats(ledger)
+    claim_again = ledger.claim_again
+
+    def cancelled_meanwhile(*arguments: Any) -> Any:
+        assert repeats.cancel("second", None)
+        ledger.release(replace(wanted, request_id="first"))
+        found.append(claim_again(*arguments))
+        return found[-1]
+
+    ledger.claim_again = cancelled_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(TolkError, match="cancelled"):
+        repeats.claim(wanted, None)
+    assert found == [wanted]
+    assert service.rows() == 0
+    assert not repeats.cancel("second", None)
 
 
 @pytest.mark.parametrize("code", [Code.TIMEOUT, Code.OVERLOADED, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL])
