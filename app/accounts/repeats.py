@@ -66,7 +66,7 @@ class Repeats:
                 raise TolkError(Code.TIMEOUT, "Another request with this idempotencyKey still runs. Send it again.")
             if cancelled.wait(pause):
                 raise _cancelled()
-            found = self._ledger.claim_again(wanted, key)
+            found = self._ledger.claim(wanted, key, again=True)
             if not isinstance(found, Running):
                 return found
             pause = min(2 * pause, longest)

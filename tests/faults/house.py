@@ -7,7 +7,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,12 @@ class House:
     def send(self, text: str) -> None:
         """Begins a translation whose answer nobody waits for."""
         document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
-        threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
+
+        def post() -> None:
+            with suppress(requests.RequestException):  # its web process may be killed
+                self._post(document, {"text": text})
+
+        threading.Thread(target=post, daemon=True).start()
 
     def is_ready(self) -> bool:
         return requests.get(f"{self.url}/readyz", timeout=90).ok

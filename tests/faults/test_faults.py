@@ -38,6 +38,20 @@ def test_a_web_process_is_killed(house: House, trial: Trial) -> None:
     trial("kill -9 of a gunicorn worker", fault)
 
 
+def test_all_web_processes_are_killed_with_requests_that_nobody_repeats(house: House, trial: Trial) -> None:
+    """What was charged for them is given back: otherwise it would count as seen twice."""
+    charged, _ = house.counted()
+
+    def fault(_: Load) -> None:
+        for _ in range(10):
+            house.send("#sleep 3" + " un" * 1000)
+        house.eventually(lambda: house.counted()[0] > charged + 10 * 3000)
+        for each in house.web_workers():
+            each.kill()
+
+    trial("kill -9 of all gunicorn workers, with requests without a key", fault)
+
+
 def test_a_web_process_has_no_descriptors(house: House, trial: Trial) -> None:
     pids = {child.pid for child in house.web_workers()}
 

@@ -26,7 +26,7 @@ def worker(broker: PrivateRabbitMQ, start_worker: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def webs(broker: PrivateRabbitMQ, worker: Any, start_web: Callable[..., str]) -> tuple[str, str]:  # noqa: ARG001
+def webs(broker: PrivateRabbitMQ, worker: Any, start_web: Callable[..., str]) -> tuple[str, str]:
     """Two web tiers, as on two hosts, of two processes each, before the worker."""
     return start_web(broker.url), start_web(broker.url)
 
