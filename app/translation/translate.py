@@ -7,7 +7,7 @@ asked, and their replies become the answer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from app.accounts import auth, idempotency, quotas
@@ -58,7 +58,7 @@ def translate(
     Raises TolkError if the request as a whole is refused, fails, or has no answer within `timeout` seconds of its
     arrival.
     """
-    tracing.annotate(texts=len(texts), characters=sum(map(len, texts)), principal=context.principal)
+    tracing.annotate(texts=len(texts), characters=_characters(texts), principal=context.principal)
     auth.demand(context.key, Scope.TRANSLATE)
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
@@ -74,11 +74,12 @@ def translate(
     request_id = context.request_id
     if not accepted:
         reply = pivot.translate(legs, lambda leg: TranslateReply(leg.model))
-    elif idempotency_key is None:
-        reply = _charge_and_ask(context, legs)
+    elif idempotency_key is None and context.key is None:
+        reply = ask_models(context.translator, request_id, legs)
     else:
-        input_hash = idempotency.hash_input(accepted, source, target, model)
-        request_id, reply = _ask_once(context, legs, idempotency_key, input_hash)
+        hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
+        input_hash = idempotency.hash_input(hashed, source, target, model)
+        request_id, reply = _charge_and_ask(context, legs, idempotency_key, input_hash)
     translated = iter(reply.results)
     results = tuple(next(translated) if failure is None else TextResult(error=failure) for failure in failures)
     tracing.annotate(failed=sum(result.error is not None for result in results) or None)
@@ -87,16 +88,19 @@ def translate(
 
 
 def cancel(context: Context, request_id: str) -> bool:
-    """Cancels a translation of the same caller. Returns whether it was in flight. Raises TolkError."""
+    """Cancels a translation of the same caller, whether it waits for models or for a request that it repeats. Returns
+    whether there was one. Raises TolkError."""
     auth.demand(context.key, Scope.TRANSLATE)
     if not REQUEST_ID.fullmatch(request_id):  # no request has such an id
         return False
-    return context.translator.cancel(request_id.lower(), context.principal)
+    request_id = request_id.lower()
+    waited = context.repeats.cancel(request_id, context.principal)
+    return waited or context.translator.cancel(request_id, context.principal)
 
 
 def abandon(translator: Translator, repeats: Repeats, request_id: str, principal: str | None) -> None:
     """Ends a translation whose client has hung up, whether it waits for models or for a request that it repeats."""
-    if not repeats.abandon(request_id, principal):
+    if not repeats.cancel(request_id, principal):
         translator.abandon(request_id, principal)
 
 
@@ -119,55 +123,54 @@ def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> 
     )
 
 
-def _charge_and_ask(context: Context, legs: Sequence[TranslateRequest]) -> TranslateReply:
-    """Asks the models and charges the caller's key, if there is one. Texts that fail are refunded."""
-    if context.key is None:
-        return ask_models(context.translator, context.request_id, legs)
-    texts = legs[0].texts
-    charge = context.ledger.charge(context.key, sum(map(len, texts)), legs[0].deadline)
-    try:
-        reply = ask_models(context.translator, context.request_id, legs)
-    except BaseException:
-        context.ledger.give_back(charge)
-        raise
-    if failed := _failed_characters(texts, reply):
-        context.ledger.give_back(replace(charge, characters=failed))
-    return reply
-
-
-def _ask_once(
-    context: Context, legs: Sequence[TranslateRequest], idempotency_key: str, input_hash: str
+def _charge_and_ask(
+    context: Context, legs: Sequence[TranslateRequest], idempotency_key: str | None, input_hash: str
 ) -> tuple[str, TranslateReply]:
-    """The reply to the first request with this idempotency key, and the id of that request. Only the first is charged
-    for its characters."""
-    request_id, texts = context.request_id, legs[0].texts
+    """Asks the models, and charges the caller's key, if there is one, for the texts that are translated. If the request
+    repeats another one by its idempotency key, returns the reply to that one, and its id; texts that failed then for a
+    reason that may pass are translated, and charged, now."""
     claim = Claim(
         principal=context.principal or "",
-        key=idempotency_key,
+        key=idempotency_key or idempotency.lease(),
         input_hash=input_hash,
-        request_id=request_id,
+        request_id=context.request_id,
         deadline=legs[0].deadline,
-        charged=sum(map(len, texts)),
+        charged=_characters(legs[0].texts),
         charged_day=quotas.today(),
     )
     found = context.repeats.claim(claim, context.key)
     if isinstance(found, Answered):
         return found.request_id, TranslateReply.decode(found.answer)
+    delivered = None if found.delivered is None else TranslateReply.decode(found.delivered)
+    texts = legs[0].texts if delivered is None else _with(PASSING, legs[0].texts, delivered)
     try:
-        reply = ask_models(context.translator, context.request_id, legs)
+        reply = ask_models(context.translator, context.request_id, [replace(leg, texts=texts) for leg in legs])
     except BaseException:
         context.ledger.release(found)
         raise
-    if any(result.error is not None and result.error.code in PASSING for result in reply.results):
-        context.ledger.release(found)
+    failed, outstanding = (_characters(_with(codes, texts, reply)) for codes in (set(Code), PASSING))
+    if delivered is not None:
+        renewed = iter(reply.results)
+        results = tuple(next(renewed) if _failed(result, PASSING) else result for result in delivered.results)
+        reply = replace(delivered, results=results, worker=reply.worker, timings=reply.timings)
+    if idempotency_key is None:
+        context.ledger.release(found, failed)
     else:
-        context.ledger.settle(found, reply.encode(), _failed_characters(texts, reply))
-    return request_id, reply
+        context.ledger.settle(found, reply.encode(), failed, outstanding)
+    return context.request_id, reply
 
 
-def _failed_characters(texts: Sequence[str], reply: TranslateReply) -> int:
-    """The number of characters of the texts that were not translated."""
-    return sum(len(text) for text, result in zip(texts, reply.results, strict=True) if result.error is not None)
+def _failed(result: TextResult, codes: Collection[Code]) -> bool:
+    return result.error is not None and result.error.code in codes
+
+
+def _with(codes: Collection[Code], texts: Sequence[str], reply: TranslateReply) -> tuple[str, ...]:
+    """The texts that failed with one of the codes."""
+    return tuple(text for text, result in zip(texts, reply.results, strict=True) if _failed(result, codes))
+
+
+def _characters(texts: Sequence[str]) -> int:
+    return sum(map(len, texts))
 
 
 def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:
