@@ -211,9 +211,13 @@ class LocalTranslator:
         source, target = call.source or self.source, call.target or self.target
         options, group = call.options or self.decoding, call.group or uuid4().hex
 
-        def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
+        size = self.model.config.generation.no_repeat_ngram_size
+        size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
+
+        def submit(tokens: Tokens, no_repeat_ngram: int = size) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
-            bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
+            stricter = min(no_repeat_ngram, size) or no_repeat_ngram
+            bounded = replace(options, max_length=int(limit), no_repeat_ngram=stricter)
             pending = self._engine.submit(tokens, bounded, deadline=call.deadline, priority=call.priority, group=group)
             if call.unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")

@@ -159,7 +159,8 @@ def _pair(pair: Any, where: str) -> Pair:
 def _decoding(decoding: Any, where: str) -> RequestOptions:
     _check_keys(decoding, set(), {"beam", "length_penalty"}, f"{where}: decoding")
     try:
-        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
+        unset = [name for name in ("beam", "length_penalty") if name not in decoding]
+        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding, "unset": unset})
     except TolkError as error:
         raise RegistryError(f"{where}: decoding: {error.message}") from error
 

@@ -44,7 +44,8 @@ class ServedModel:
         return self.translator.version
 
     def translate(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Translated | Exception]]:
-        return self.translator.translate_each({task_id: _call(task_id, each) for task_id, each in asked.items()})
+        own = self.translator.decoding
+        return self.translator.translate_each({task_id: _call(task_id, each, own) for task_id, each in asked.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,13 +200,16 @@ def _recipe(entry: Entry) -> object:
     return entry.reference, entry.checksum, entry.precision, entry.decoding, entry.target_tokens
 
 
-def _call(task_id: str, asked: Asked) -> Call:
+def _call(task_id: str, asked: Asked, own: DecodingOptions) -> Call:
+    """`own`: the model's own options, for those that nobody has chosen."""
     request, wanted = asked.request, asked.request.options
+    beam = max(own.beam, wanted.nbest) if "beam" in wanted.unset else wanted.beam
+    penalty = None if "length_penalty" in wanted.unset else wanted.length_penalty
     return Call(
         request.texts,
         source=request.source,
         target=request.target,
-        options=DecodingOptions(beam=wanted.beam, nbest=wanted.nbest, length_penalty=wanted.length_penalty),
+        options=DecodingOptions(beam=beam, nbest=wanted.nbest, length_penalty=penalty),
         deadline=asked.deadline,
         priority=request.priority,
         group=task_id,

@@ -20,11 +20,11 @@ from tests.tasks.registry.conftest import MODELS
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
     assert list(registry.models) == ["fr-en", "en-roa", "de-en", "customer-1", "customer-2"]
     assert registry.models["fr-en"].reference == "fr-en"
-    assert registry.models["fr-en"].decoding == RequestOptions(beam=4)
+    assert registry.models["fr-en"].decoding == RequestOptions(beam=4, unset=("length_penalty",))
     assert registry.models["en-roa"].reference == str(path.parent / "roa")
     assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
     assert registry.models["de-en"].reference == "/srv/de-en"
-    assert registry.models["de-en"].decoding == RequestOptions()
+    assert registry.models["de-en"].decoding == RequestOptions(unset=("beam", "length_penalty"))
     fr_en, de_en = registry.models["fr-en"], registry.models["de-en"]
     assert (fr_en.precision, fr_en.checksum, fr_en.example) == ("float32", "sha256:" + "0a" * 32, "Bonjour.")
     assert (de_en.precision, de_en.checksum, de_en.example, de_en.warm) == (None, None, None, True)
