@@ -40,6 +40,7 @@ from models.translation.draft import Draft, Tokens, draft
 from models.translation.ongoing import Ongoing, finished
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
+from text.languages import nearest
 
 K = TypeVar("K", bound=Hashable)
 
@@ -173,7 +174,7 @@ class LocalTranslator:
     ) -> Translated:
         """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
-        `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
+        `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model needs `target`.
         `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, even if the
         model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group has been
         cancelled already.
@@ -283,9 +284,12 @@ class LocalTranslator:
         self.close()
 
     def _target_token(self, target: str | None) -> str | None:
-        if self.target_tokens and target not in self.target_tokens:
-            raise BadInput(f"target: {target!r} is not one of this model's languages: {_list(self.target_tokens)}.")
-        return self.target_tokens.get(target or "")
+        tokens = self.target_tokens
+        if not tokens or target in tokens:
+            return tokens.get(target or "")
+        if not (near := nearest(target or "", tokens)):
+            raise BadInput(f"target: {target!r} is not one of this model's languages: {_list(tokens)}.")
+        return tokens[near[0]]
 
 
 def _language(config: Mapping[str, Any], name: str, path: Path) -> str:

@@ -15,6 +15,7 @@ from tasks.contract.names import ON_DEMAND
 from tasks.contract.request import RequestOptions
 from tasks.registry.entry import PRECISIONS, Entry, Pair, RegistryError
 from tasks.registry.ways import Registry
+from text.languages import canonical
 
 LOOK = 1.0  # seconds between two checks of whether the file has changed
 _EMBEDDED = r"[A-Za-z0-9_-]+"
@@ -153,7 +154,7 @@ def _pair(pair: Any, where: str) -> Pair:
     _check_keys(pair, {"source", "target"}, {"source", "target", "token"}, f"{where}: pairs")
     if not all(isinstance(value, str) and value for value in pair.values()):
         raise RegistryError(f"{where}: source, target and token of a pair have to be strings that are not empty.")
-    return Pair(**pair)
+    return Pair(**{**pair, "source": canonical(pair["source"]), "target": canonical(pair["target"])})
 
 
 def _decoding(decoding: Any, where: str) -> RequestOptions:

@@ -411,11 +411,13 @@ def test_alternatives_of_a_text_differ_in_one_sentence_the_likeliest_first(trans
 def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTranslator, make_model: MakeModel) -> None:
     assert multilingual.target_tokens == {"fra": ">>fra<<", "eng": ">>eng<<"}
     assert one(multilingual, "Il dort.", target="eng").text != one(multilingual, "Il dort.", target="fra").text
-    for target in (None, "en", ">>eng<<"):
+    for target in (None, "de", ">>eng<<"):
         with pytest.raises(BadInput, match="eng, fra"):
             one(multilingual, "Il dort.", target=target)
     with LocalTranslator.load(str(make_model()), precision="float32", target_tokens={"en": ">>eng<<"}) as translator:
         assert one(translator, "Il dort.", target="en") == one(multilingual, "Il dort.", target="eng")
+    for target in ("en", "en-US", "EN_gb"):
+        assert one(multilingual, "Il dort.", target=target) == one(multilingual, "Il dort.", target="eng")
     with pytest.raises(BadInput, match=r">>deu<<.*>>eng<<, >>fra<<"):
         LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
 

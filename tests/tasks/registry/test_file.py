@@ -32,6 +32,13 @@ def test_what_the_file_says(registry: Registry, path: Path) -> None:
     assert registry.models["customer-2"].reference == "s3://models/sv-en.tar.gz"
 
 
+def test_languages_have_one_spelling_whichever_the_file_has(path: Path) -> None:
+    path.write_text(
+        '[models.x]\nreference = "x"\npairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
+    )
+    assert load_registry(path).models["x"].pairs == (Pair("en", "fr"), Pair("l33t", "pt-BR"))
+
+
 def test_the_models_of_the_repository_can_be_read() -> None:
     assert "fr-en" in load_registry(environment.MODELS).models
 
