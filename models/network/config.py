@@ -108,9 +108,9 @@ class MarianConfig:
         config = cls(**{name: values[name] for name in kinds})
         config._check(path)
         config._check_tokens(said.path)
-        own = [data[name] for name in ("eos_token_id", "decoder_start_token_id") if data.get(name) is not None]
-        if not all(is_token(each) and each < config.decoder_vocab_size for each in own):
-            raise UnknownModel(f"{path}: eos_token_id or decoder_start_token_id is not an id of the vocabulary.")
+        for name in ("eos_token_id", "decoder_start_token_id"):  # even if generation_config.json has others
+            if (own := data.get(name)) is not None and not (is_token(own) and own < config.decoder_vocab_size):
+                raise UnknownModel(f"{path}: {name} is {quote(own)}; an id of the vocabulary was expected.")
         return config
 
     def _check(self, path: Path) -> None:

@@ -29,10 +29,12 @@ logger = logging.getLogger(__name__)
 def load_registry(path: Path) -> Registry:
     """The models of a models.toml. Raises RegistryError if the file is missing, is not TOML, or has a wrong entry."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"{path}: is not TOML, which is UTF-8: {error}. Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{path}: is not TOML: {error}.") from error
     _check_keys(document, {"models"}, {"models"}, str(path))
     entries = document["models"]

@@ -48,6 +48,7 @@ class Loader:
                 device=self.device,
                 precision=entry.precision or self.precision,
                 target_tokens=entry.target_tokens,
+                targets=[pair.target for pair in entry.pairs if pair.token is None],
                 decoding=_decoding(entry),
             )
             failing.callback(translator.close)

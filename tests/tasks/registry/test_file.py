@@ -137,9 +137,14 @@ def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     for wrong in (path, path.parent):
         with pytest.raises(RegistryError, match="cannot be read"):
             load_registry(wrong)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RegistryError, match="is not TOML"):
+    path.write_text(MODELS, encoding="utf-16")
+    with pytest.raises(RegistryError, match=r"is not TOML, .*\. Save it as UTF-8\."):
         load_registry(path)
+
+
+def test_a_byte_order_mark_and_lines_of_windows_change_nothing(path: Path, registry: Registry) -> None:
+    path.write_bytes(MODELS.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_registry(path) == registry
 
 
 def test_a_file_that_changes_is_read_again(path: Path) -> None:
