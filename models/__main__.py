@@ -24,6 +24,7 @@ from models.local import LocalTranslator
 from models.store.store import BUDGET, HOSTS, Store
 from models.training.command import add_commands, run_distill, run_evaluate, run_train
 from models.translation.results import Translation
+from text.languages import nearest
 
 _REFERENCE = "an embedded model's name, a directory, hf:ORG/NAME, or an address of https://, s3://, gs://"
 _LINES = 64  # lines of standard input that are translated together
@@ -106,7 +107,8 @@ def _load(options: argparse.Namespace, store: Store) -> LocalTranslator:
 def _translate(options: argparse.Namespace, store: Store) -> int:
     failed = False
     with _load(options, store) as translator:
-        if options.target not in (None, translator.target) and not translator.target_tokens:
+        is_other = options.target is not None and not nearest(options.target, [translator.target])
+        if is_other and not translator.target_tokens:
             raise BadInput(f"--target {options.target}: {options.model} translates into {translator.target} only.")
         beam = options.beam or max(translator.decoding.beam, options.nbest)
         decoding = replace(translator.decoding, beam=beam, nbest=options.nbest)

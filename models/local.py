@@ -40,12 +40,12 @@ from models.translation.draft import Draft, Tokens, draft
 from models.translation.ongoing import Ongoing, finished
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
+from text.languages import nearest
 
 K = TypeVar("K", bound=Hashable)
 
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _SMALLEST_LIMIT = 8  # tokens of a sentence; with fewer, some words would not fit
-_NO_LIMIT = 10**30  # how transformers writes "no limit" as model_max_length
 _WARM_UP = 8  # target tokens
 _LATE = 0.1  # seconds that a call waits beyond its deadline, for the results of the step that is running then
 
@@ -95,6 +95,7 @@ class LocalTranslator:
         store: Store | None = None,
         checksum: str | None = None,
         held: Held | None = None,
+        targets: Iterable[str] = (),
     ) -> LocalTranslator:
         """Fetches the model if necessary, loads it, and starts its engine.
 
@@ -105,10 +106,11 @@ class LocalTranslator:
         `store`: keeps fetched models, by default in the user's cache directory.
         `checksum`: the checksum that the model must have.
         `held`: the model's directory, if the caller has fetched it already.
+        `targets`: languages that the model must be able to translate into.
 
         Raises UnknownModel for a reference that names no model, or a model with an invalid file (the message names
-        both); BadInput for a target token that the model lacks, or a precision that the device lacks; Unavailable for a
-        device that does not exist; and what Store.fetch raises.
+        both); BadInput for a target token that the model lacks, a target language without one, or a precision that the
+        device lacks; Unavailable for a device that does not exist; and what Store.fetch raises.
         """
         with ExitStack() as failing:
             held = failing.enter_context(held or (store or Store()).fetch(reference, checksum))
@@ -117,6 +119,12 @@ class LocalTranslator:
                     reference, held, device, precision, target_tokens or {}, decoding, settings or EngineSettings()
                 )
             )
+            for target in targets:
+                if translator.target_tokens and not translator._nearest_tokens(target):
+                    raise BadInput(
+                        f"{reference} has no target token for {target!r}: name one of "
+                        f"{_list(translator.tokenizer.target_tokens)} as token of the pair in models.toml."
+                    )
             translator._engine.start()
             failing.pop_all()
             return translator
@@ -141,8 +149,9 @@ class LocalTranslator:
             )
         path = held.directory / "tokenizer_config.json"
         config = read_json(path, required=False)
-        longest = config.get("model_max_length", _NO_LIMIT)
-        if type(longest) is not int or longest < _SMALLEST_LIMIT:
+        longest = config.get("model_max_length")
+        longest = math.inf if longest is None else longest  # "no limit" is null, or a number such as 1e30
+        if type(longest) not in (int, float) or not longest >= _SMALLEST_LIMIT:
             raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
         source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
         model = load(held.directory, device=device, precision=precision)
@@ -155,7 +164,7 @@ class LocalTranslator:
             decoding=decoding or DecodingOptions(beam=model.config.num_beams),
             source=source,
             target=target,
-            longest=min(longest, tokenizer.max_length),
+            longest=int(min(longest, tokenizer.max_length)),
             target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens),
         )
 
@@ -173,7 +182,7 @@ class LocalTranslator:
     ) -> Translated:
         """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
-        `source` and `target` are language codes, by default the model's own; a multilingual model needs `target`.
+        `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model needs `target`.
         `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, even if the
         model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group has been
         cancelled already.
@@ -207,13 +216,17 @@ class LocalTranslator:
 
     def _begin(self, call: Call, ready: Callable[[], object]) -> Ongoing:
         """Submits the sentences of a call; `ready` is called when they are decoded (models.translation.runaways)."""
-        token = self._target_token(call.target)
         source, target = call.source or self.source, call.target or self.target
+        token = self._target_token(call.target, target)
         options, group = call.options or self.decoding, call.group or uuid4().hex
 
-        def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
+        size = self.model.config.generation.no_repeat_ngram_size
+        size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
+
+        def submit(tokens: Tokens, no_repeat_ngram: int = size) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
-            bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
+            stricter = min(no_repeat_ngram, size) or no_repeat_ngram
+            bounded = replace(options, max_length=int(limit), no_repeat_ngram=stricter)
             pending = self._engine.submit(tokens, bounded, deadline=call.deadline, priority=call.priority, group=group)
             if call.unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")
@@ -278,10 +291,23 @@ class LocalTranslator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _target_token(self, target: str | None) -> str | None:
-        if self.target_tokens and target not in self.target_tokens:
-            raise BadInput(f"target: {target!r} is not one of this model's languages: {_list(self.target_tokens)}.")
-        return self.target_tokens.get(target or "")
+    def _target_token(self, asked: str | None, target: str) -> str | None:
+        """The token of the language `target`, which the caller has `asked` for or which is the model's own; None if the
+        model has no tokens. Raises BadInput if it has none for the language."""
+        if not self.target_tokens:
+            return None
+        if tokens := self._nearest_tokens(target):
+            return tokens[0]
+        named = "target is missing" if asked is None else f"target: {asked!r} is not one of this model's languages"
+        raise BadInput(f"{named}: {_list(self.target_tokens)}.")
+
+    def _nearest_tokens(self, target: str) -> list[str]:
+        """The tokens that may stand for a language, the nearest first. Without a language, the only one there is."""
+        tokens = self.target_tokens
+        if target in tokens:
+            return [tokens[target]]
+        only = list(dict.fromkeys(tokens.values()))
+        return [tokens[each] for each in nearest(target, tokens)] if target else only[: len(only) == 1]
 
 
 def _language(config: Mapping[str, Any], name: str, path: Path) -> str:

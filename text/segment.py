@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import regex
 import sentencex
 
+from text import languages
+
 # The layout before the first word of a line: indentation, and any number of quote marks, bullets and numbers.
 _LEAD = regex.compile(
     r"""\A\s*(?:
@@ -57,9 +59,6 @@ _PLACES = (
 
 _SPACES = regex.compile(r"\A[\p{Zs}\t]+\Z")
 _NOTHING = regex.compile(r"\A\Z")
-_WITHOUT_SPACES = frozenset(
-    {"ja", "jpn", "zh", "zho", "cmn", "yue", "th", "tha", "lo", "lao", "km", "khm", "my", "mya"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ def split(
 ) -> Segmentation:
     """Splits `text`, which must not contain lone surrogates, into sentences and gaps.
 
-    `language`: the ISO 639-1 code of the language whose abbreviations are known. `fits(sentence)`: whether the sentence
+    `language`: the tag of the language, whose abbreviations and dates are known. `fits(sentence)`: whether the sentence
     is short enough for the model; others are split into parts. `knows(sentence)`: whether the model has pieces for any
     word of the sentence; a sentence without such a word is layout.
     """
@@ -114,7 +113,7 @@ def fit(gaps: Sequence[str], source: str, target: str) -> list[str]:
     the source language is, a space is inserted between them. Otherwise the gaps stay as they are.
     """
     gaps = list(gaps)
-    spaced, spaces = _base(source) not in _WITHOUT_SPACES, _base(target) not in _WITHOUT_SPACES
+    spaced, spaces = languages.has_spaces(source), languages.has_spaces(target)
     if spaced != spaces:
         between, instead = (_SPACES, "") if spaced else (_NOTHING, " ")
         gaps[1:-1] = [between.sub(instead, gap) for gap in gaps[1:-1]]
@@ -136,16 +135,11 @@ def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]
     return found
 
 
-def _base(language: str) -> str:
-    """The language of a language tag: fr of fr-CA, zh of zh_Hant."""
-    return language.replace("_", "-").split("-")[0].lower()
-
-
 def _sentences(line: str, language: str) -> Iterator[str]:
     """The line in pieces: sentences with the white space after them, and the addresses between them."""
     masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
     start = end = 0
-    for piece in sentencex.segment(_base(language), masked):
+    for piece in sentencex.segment(languages.base(language), masked):
         end += len(piece)
         if _is_boundary(line, end):
             yield from _ADDRESS.split(line[start:end])

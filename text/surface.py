@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import regex
 
+from text import languages
+
 _WORD = regex.compile(r"\p{L}{2,}")
 _OPEN_END = regex.compile(r"[\p{L}\p{N},;:]\Z")
 _ADDED_STOP = regex.compile(r"(?<=\p{L}{2})[.。]\Z")
 
 
-def soften(sentence: str) -> str:
-    """The sentence as the model gets it. A sentence in all capitals, which SentencePiece would split into single
-    letters, becomes lower case with an initial capital."""
-    return sentence.capitalize() if _shouts(sentence) else sentence
+def soften(sentence: str, language: str) -> str:
+    """The sentence, in its language, as the model gets it. A sentence in all capitals, which SentencePiece would split
+    into single letters, becomes lower case with an initial capital."""
+    return languages.capitalize(sentence, language) if _shouts(sentence) else sentence
 
 
-def restore(translation: str, sentence: str) -> str:
-    """The translation in all capitals if its sentence is, and without a full stop that the sentence does not have.
+def restore(translation: str, sentence: str, language: str) -> str:
+    """The translation, in its language, in all capitals if its sentence is, and without a full stop that the sentence
+    does not have.
 
     A model that was trained on whole sentences adds a full stop to every heading and list item.
     """
     if _OPEN_END.search(sentence):
         translation = _ADDED_STOP.sub("" if sentence[-1].isalnum() else sentence[-1], translation)
-    return translation.upper() if _shouts(sentence) else translation
+    return languages.upper(translation, language) if _shouts(sentence) else translation
 
 
 def _shouts(sentence: str) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import regex
 
+from text import languages
+
 NO_BREAK = "\u00a0"
 NARROW = "\u202f"
 
@@ -21,9 +23,9 @@ _FRENCH = (
 def typeset(translation: str, language: str) -> str:
     """The translation with the no-break spaces that its language wants in place of plain ones; none are added.
 
-    `language` is a code such as fr or fr-CA.
+    `language` is a tag such as fr or fr-CA.
     """
-    if language.partition("-")[0].lower() != "fr":
+    if languages.base(language) != "fr":
         return translation
     for space, kind in _FRENCH:
         translation = space.sub(kind, translation)

@@ -116,6 +116,8 @@ class TranslatePayload(graphene.ObjectType):
         required=True,
         description="The request's id. If it repeats a request by its idempotency key, the id of the first one.",
     )
+    source = graphene.String(required=True, description="The language of the texts, as it was understood.")
+    target = graphene.String(required=True, description="The language of the translations, as it was understood.")
     model = graphene.String(
         required=True, description="The model's name, or two names with a plus sign if two translated in turn."
     )
@@ -154,6 +156,8 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
             context.recent_errors.add(result.error.code, context.request_id)
     return TranslatePayload(
         request_id=answer.request_id,
+        source=answer.source,
+        target=answer.target,
         model=answer.model,
         version=answer.version,
         via=answer.via,

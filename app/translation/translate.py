@@ -18,11 +18,11 @@ from app.settings import DEFAULT_TIMEOUT
 from app.translation import limits, pivot
 from app.translation.context import Context
 from app.translation.translator import Translator
-from tasks.contract.errors import Code
+from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import REQUEST_ID
 from tasks.contract.reply import TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
-from tasks.registry.ways import Leg
+from tasks.registry.ways import SHOWN, Leg, Registry
 from telemetry import tracing
 
 PASSING = {Code.TIMEOUT, Code.INTERNAL}  # errors of a text that another attempt may not have
@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TranslatedTexts:
-    """The answer: a result for each text, in order. `via` has the languages in between, none if a model translated
-    directly. `request_id` is the request's or, if it repeats another by its idempotency key, that of the first one."""
+    """The answer: a result for each text, in order. `source` and `target` are the languages as they were understood, in
+    the spelling of the models on offer. `via` has those in between, none if a model translated directly. `request_id` is the request's or, if it repeats another by its idempotency key, that of the first one."""
 
     request_id: str
+    source: str
+    target: str
     model: str
     version: str | None
     via: tuple[str, ...]
@@ -63,14 +65,14 @@ def translate(
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
     limits.check_names(source=source, target=target, model=model)
-    way = context.registry.resolve(source, target, model)
+    way = _way(context.registry, source, target, model)
     _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = tuple(text for text, failure in zip(texts, failures, strict=True) if failure is None)
     if idempotency_key is not None:
         idempotency.check_key(idempotency_key)
     legs = [_leg(context, accepted, each, timeout) for each in way]
-    tracing.annotate(model="+".join(leg.model for leg in legs), source=legs[0].source, target=target)
+    tracing.annotate(model="+".join(leg.model for leg in legs), source=way[0].pair.source, target=way[-1].pair.target)
     request_id = context.request_id
     if not accepted:
         reply = pivot.translate(legs, lambda leg: TranslateReply(leg.model))
@@ -84,7 +86,16 @@ def translate(
     results = tuple(next(translated) if failure is None else TextResult(error=failure) for failure in failures)
     tracing.annotate(failed=sum(result.error is not None for result in results) or None)
     _log_texts(context, "gets", [result.text for result in results])
-    return TranslatedTexts(request_id, reply.model, reply.version, reply.via, tuple(texts), results)
+    return TranslatedTexts(
+        request_id,
+        way[0].pair.source,
+        way[-1].pair.target,
+        reply.model,
+        reply.version,
+        reply.via,
+        tuple(texts),
+        results,
+    )
 
 
 def cancel(context: Context, request_id: str) -> bool:
@@ -108,6 +119,19 @@ def ask_models(translator: Translator, request_id: str, legs: Sequence[Translate
     """Asks the models of the legs, one after the other, and returns one reply. Raises TolkError."""
     with translator.begin(request_id, legs[0].principal) as flight:
         return pivot.translate(legs, flight.ask)
+
+
+def _way(registry: Registry, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
+    """The legs of a request. Raises TolkError."""
+    if source is None:
+        source, *others = registry.sources(target, model)
+        if others:
+            sources = ", ".join([source, *others][:SHOWN])
+            raise TolkError(
+                Code.BAD_INPUT,
+                f"Models translate to {target} from more than one language. Set source to one of: {sources}.",
+            )
+    return registry.resolve(source, target, model)
 
 
 def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> TranslateRequest:

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 import torch
 
 from models.engine.batch import Batch
-from models.engine.options import LARGEST_BEAM, DecodingOptions
+from models.engine.options import DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
 from models.engine.settings import EngineSettings
 from models.engine.stats import EngineCounts, EngineStats
 from models.engine.submission import Pending, SentenceTimings, Submission
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from models.network.generation import LARGEST_BEAM
 from models.network.interface import Network
 
 logger = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ def draft(text: str, tokenizer: Tokenizer, *, source: str, target_token: str | N
 
     def encode(sentence: str) -> Tokens:
         if sentence not in encoded:
-            encoded[sentence] = tuple(tokenizer.encode(soften(sentence), target_token))
+            encoded[sentence] = tuple(tokenizer.encode(soften(sentence, source), target_token))
         return encoded[sentence]
 
     def fits(sentence: str) -> bool:

@@ -15,12 +15,14 @@ class RequestOptions:
     """Options of decoding.
 
     `beam` is the beam's width, `nbest` the number of hypotheses to return (at most `beam`), `length_penalty` the
-    exponent of the length by which the beam ranks hypotheses.
+    exponent of the length by which the beam ranks hypotheses. `unset` names those of them that nobody has chosen: the
+    worker takes what the model's files say instead, and one of an earlier release the value that is sent.
     """
 
     beam: int = 1
     nbest: int = 1
     length_penalty: float = 1.0
+    unset: tuple[str, ...] = ()
 
     @classmethod
     def decode(cls, payload: object) -> RequestOptions:
@@ -29,6 +31,7 @@ class RequestOptions:
             beam=value(data, "beam", int),
             nbest=value(data, "nbest", int),
             length_penalty=value(data, "length_penalty", float),
+            unset=strings(data, "unset") if "unset" in data else (),  # web tiers of earlier releases do not send it
         )
         if not 1 <= options.nbest <= options.beam <= 64:
             raise TolkError(Code.BAD_INPUT, "options: 1 <= nbest <= beam <= 64 does not hold.")

@@ -15,6 +15,7 @@ from tasks.contract.names import ON_DEMAND
 from tasks.contract.request import RequestOptions
 from tasks.registry.entry import PRECISIONS, Entry, Pair, RegistryError
 from tasks.registry.ways import Registry
+from text.languages import canonical
 
 LOOK = 1.0  # seconds between two checks of whether the file has changed
 _EMBEDDED = r"[A-Za-z0-9_-]+"
@@ -28,10 +29,12 @@ logger = logging.getLogger(__name__)
 def load_registry(path: Path) -> Registry:
     """The models of a models.toml. Raises RegistryError if the file is missing, is not TOML, or has a wrong entry."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"{path}: is not TOML, which is UTF-8: {error}. Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{path}: is not TOML: {error}.") from error
     _check_keys(document, {"models"}, {"models"}, str(path))
     entries = document["models"]
@@ -159,13 +162,14 @@ def _pair(pair: Any, where: str) -> Pair:
     _check_keys(pair, {"source", "target"}, {"source", "target", "token"}, f"{where}: pairs")
     if not all(isinstance(value, str) and value for value in pair.values()):
         raise RegistryError(f"{where}: source, target and token of a pair have to be strings that are not empty.")
-    return Pair(**pair)
+    return Pair(**{**pair, "source": canonical(pair["source"]), "target": canonical(pair["target"])})
 
 
 def _decoding(decoding: Any, where: str) -> RequestOptions:
     _check_keys(decoding, set(), {"beam", "length_penalty"}, f"{where}: decoding")
     try:
-        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
+        unset = [name for name in ("beam", "length_penalty") if name not in decoding]
+        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding, "unset": unset})
     except TolkError as error:
         raise RegistryError(f"{where}: decoding: {error.message}") from error
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import takewhile
+from functools import cached_property, lru_cache
+from itertools import product, takewhile
 from typing import NamedTuple
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.registry.entry import Entry, Pair
+from text.languages import nearest
 
 PIVOT = "en"  # the pivot language that is tried first
+REMEMBERED = 4_096  # the largest number of answers to requests that a registry keeps, since clients choose the tags
 SHOWN = 12  # the largest number of models, pairs or languages that an error names
 
 
@@ -38,7 +40,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Registry:
-    """The models on offer, in the order of the file."""
+    """The models on offer, in the order of the file. Languages are tags in their canonical spelling."""
 
     models: Mapping[str, Entry]
 
@@ -48,40 +50,60 @@ class Registry:
         warm = tuple(name for name, model in self.models.items() if model.warm)
         return warm if len(warm) == len(self.models) else warm + SHARED
 
-    def resolve(self, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
-        """The legs of a request, whose `source` and `model` may be None: one leg, or two through a pivot language.
+    def resolve(self, source: str, target: str, model: str | None) -> tuple[Leg, ...]:
+        """The legs of a request: one leg, or two through a pivot language. `model` may be None.
 
-        Two legs are used if `source` is given, `model` is not, and no model translates the pair directly. The pivot is
-        PIVOT or, if that does not lead to the target, the first language of the file that does. Each leg uses the first
-        model of the file that fits.
+        `source` and `target` are tags in any spelling. The pair that is nearest to them (text.languages.nearest)
+        counts; the legs say which one that is.
 
-        Raises TolkError: UNKNOWN_MODEL, which names alternatives, if the model or the pair is not on offer; BAD_INPUT
-        if `source` is None and more than one source language leads to the target.
+        Two legs are used if no model is named, and none translates directly. The pivot is PIVOT or, if that does not
+        lead to the target, the first language of the file that does. Each leg uses the first model of the file that
+        fits.
+
+        Raises TolkError(UNKNOWN_MODEL), which names alternatives, if the model or the pair is not on offer.
         """
-        if model is not None and model not in self.models:
+        return self._resolve(source, target, model)
+
+    def sources(self, target: str, model: str | None) -> tuple[str, ...]:
+        """The languages that models translate to `target` directly, in the order of the file.
+
+        Raises TolkError(UNKNOWN_MODEL), which names alternatives, if there is none, or no such model.
+        """
+        return self._sources(target, model)
+
+    @cached_property
+    def _resolve(self) -> Callable[[str, str, str | None], tuple[Leg, ...]]:
+        return lru_cache(REMEMBERED)(self._find)
+
+    @cached_property
+    def _sources(self) -> Callable[[str, str | None], tuple[str, ...]]:
+        return lru_cache(REMEMBERED)(self._find_sources)
+
+    def _find(self, source: str, target: str, model: str | None) -> tuple[Leg, ...]:
+        legs = self._offered(model)
+        near = _nearest(source, target, legs)
+        for pair in near:
+            if pair in legs:
+                return (legs[pair][0],)
+        if model is None:
+            for pair in near:
+                if way := self._pivot(*pair):
+                    return way
+        raise _no_way(source, target, model, legs)
+
+    def _find_sources(self, target: str, model: str | None) -> tuple[str, ...]:
+        legs = self._offered(model)
+        near = nearest(target, dict.fromkeys(end for _, end in legs))
+        if found := tuple(dict.fromkeys(start for start, end in legs if end in near)):
+            return found
+        raise _no_way(None, target, model, legs)
+
+    def _offered(self, model: str | None) -> Mapping[tuple[str, str], list[Leg]]:
+        if model is None:
+            return self._legs
+        if model not in self.models:
             raise self.unknown(model)
-        candidates = self._legs if model is None else _by_pair([self.models[model]])
-        fitting = candidates.get((source, target), [])
-        if not fitting and model is None and (legs := self._pivot(source, target)):
-            return legs
-        if not fitting:
-            wanted = f"from {source} to {target}" if source is not None else f"to {target}"
-            pairs = [(start, end) for start, end in candidates if start is not None]
-            pairs.sort(key=lambda pair: (pair[0] != source and pair[1] != target, pair))
-            offered = _some([f"{start}-{end}" for start, end in pairs])
-            named = f"Model {model!r}" if model is not None else "No model"
-            verb = "does not translate" if model is not None else "translates"
-            raise TolkError(Code.UNKNOWN_MODEL, f"{named} {verb} {wanted}. Pairs: {offered}.")
-        near = {leg.pair.source: leg.model.name for leg in reversed(fitting)}
-        if source is None and len(near) > 1:
-            sources = _some([f"{start} ({name})" for start, name in sorted(near.items())])
-            far = {start for start, end in self._legs if start is not None and end in near} - near.keys() - {target}
-            through = f" Through another language: {_some(sorted(far))}." if far else ""
-            raise TolkError(
-                Code.BAD_INPUT,
-                f"Models translate to {target} from more than one language. Set source to one of: {sources}.{through}",
-            )
-        return (fitting[0],)
+        return _by_pair([self.models[model]])
 
     def unknown(self, model: str) -> TolkError:
         """The error for a model that is not on offer; it names those with the most similar names."""
@@ -92,9 +114,7 @@ class Registry:
     def ways(self) -> tuple[Way, ...]:
         """Every way that `resolve` finds for a source and a target: the direct ones first, in the order of the file."""
         direct = [
-            Way(source, target, tuple(leg.model.name for leg in legs))
-            for (source, target), legs in self._legs.items()
-            if source is not None
+            Way(source, target, tuple(leg.model.name for leg in legs)) for (source, target), legs in self._legs.items()
         ]
         indirect = [
             Way(source, target, tuple(leg.model.name for leg in legs), tuple(leg.pair.target for leg in legs[:-1]))
@@ -105,7 +125,7 @@ class Registry:
         return (*direct, *indirect)
 
     @cached_property
-    def _legs(self) -> Mapping[tuple[str | None, str], list[Leg]]:
+    def _legs(self) -> Mapping[tuple[str, str], list[Leg]]:
         return _by_pair(self.models.values())
 
     @cached_property
@@ -113,13 +133,12 @@ class Registry:
         """The target languages that models translate to directly, by source language."""
         targets: dict[str, list[str]] = {}
         for source, target in self._legs:
-            if source is not None:
-                targets.setdefault(source, []).append(target)
+            targets.setdefault(source, []).append(target)
         return targets
 
-    def _pivot(self, source: str | None, target: str) -> tuple[Leg, ...]:
+    def _pivot(self, source: str, target: str) -> tuple[Leg, ...]:
         """The two legs through a pivot language; empty if there is none."""
-        if source is None or source == target:
+        if source == target:
             return ()
         for via in (PIVOT, *self._targets.get(source, ())):
             if (source, via) in self._legs and (via, target) in self._legs:
@@ -127,14 +146,33 @@ class Registry:
         return ()
 
 
-def _by_pair(models: Iterable[Entry]) -> dict[tuple[str | None, str], list[Leg]]:
-    """The legs of `models` by (source, target), and again by (None, target), each list in the order of the file."""
-    legs: dict[tuple[str | None, str], list[Leg]] = {}
+def _by_pair(models: Iterable[Entry]) -> dict[tuple[str, str], list[Leg]]:
+    """The legs of `models` by (source, target), each list in the order of the file."""
+    legs: dict[tuple[str, str], list[Leg]] = {}
     for model in models:
         for pair in model.pairs:
-            for source in (pair.source, None):
-                legs.setdefault((source, pair.target), []).append(Leg(model, pair))
+            legs.setdefault((pair.source, pair.target), []).append(Leg(model, pair))
     return legs
+
+
+def _nearest(source: str, target: str, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The languages of `pairs` that are near to both, each with each, the nearest first."""
+    pairs = tuple(pairs)
+    sources = nearest(source, dict.fromkeys(start for start, _ in pairs))
+    targets = nearest(target, dict.fromkeys(end for _, end in pairs))
+    ranked = sorted(product(range(len(sources)), range(len(targets))), key=lambda ranks: (sum(ranks), max(ranks)))
+    return [(sources[i], targets[j]) for i, j in ranked]
+
+
+def _no_way(source: str | None, target: str, model: str | None, legs: Iterable[tuple[str, str]]) -> TolkError:
+    """The error for languages that are not on offer; it names pairs that are, those with one of the languages first."""
+    wanted = f"to {target}" if source is None else f"from {source} to {target}"
+    start = () if source is None else nearest(source, {start for start, _ in legs})
+    end = nearest(target, {end for _, end in legs})
+    pairs = sorted(legs, key=lambda pair: (pair[0] not in start and pair[1] not in end, pair))
+    subject = "No model translates" if model is None else f"Model {model!r} does not translate"
+    offered = _some([f"{start}-{end}" for start, end in pairs])
+    return TolkError(Code.UNKNOWN_MODEL, f"{subject} {wanted}. Pairs: {offered}.")
 
 
 def _beginning(one: str, other: str) -> int:

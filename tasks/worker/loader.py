@@ -48,10 +48,17 @@ class Loader:
                 device=self.device,
                 precision=entry.precision or self.precision,
                 target_tokens=entry.target_tokens,
-                decoding=DecodingOptions(beam=entry.decoding.beam, length_penalty=entry.decoding.length_penalty),
+                targets=[pair.target for pair in entry.pairs if pair.token is None],
+                decoding=_decoding(entry),
             )
             failing.callback(translator.close)
             translator.warm_up(entry.example)
             failing.pop_all()
         logger.info("%s computes in %s", entry.name, translator.precision)
         return translator
+
+
+def _decoding(entry: Entry) -> DecodingOptions | None:
+    """The options that warm the model up, if models.toml says its beam; if not, they are the model's own."""
+    said = entry.decoding
+    return None if "beam" in said.unset else DecodingOptions(beam=said.beam)

@@ -411,13 +411,37 @@ def test_alternatives_of_a_text_differ_in_one_sentence_the_likeliest_first(trans
 def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTranslator, make_model: MakeModel) -> None:
     assert multilingual.target_tokens == {"fra": ">>fra<<", "eng": ">>eng<<"}
     assert one(multilingual, "Il dort.", target="eng").text != one(multilingual, "Il dort.", target="fra").text
-    for target in (None, "en", ">>eng<<"):
+    for target in (None, "de", ">>eng<<"):
         with pytest.raises(BadInput, match="eng, fra"):
             one(multilingual, "Il dort.", target=target)
     with LocalTranslator.load(str(make_model()), precision="float32", target_tokens={"en": ">>eng<<"}) as translator:
         assert one(translator, "Il dort.", target="en") == one(multilingual, "Il dort.", target="eng")
+    for target in ("en", "en-US", "EN_gb"):
+        assert one(multilingual, "Il dort.", target=target) == one(multilingual, "Il dort.", target="eng")
     with pytest.raises(BadInput, match=r">>deu<<.*>>eng<<, >>fra<<"):
         LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
+
+
+def test_languages_that_are_offered_must_have_a_token(make_model: MakeModel) -> None:
+    with pytest.raises(BadInput, match=r"no target token for 'de': name one of >>eng<<, >>fra<< as token of the pair"):
+        LocalTranslator.load(str(make_model()), targets=["en", "de"])
+
+
+def test_the_languages_of_the_tokenizer_are_those_of_a_call_that_names_none(
+    directory: Path, multilingual: LocalTranslator
+) -> None:
+    expected = one(multilingual, "Il dort.", target="fra")
+    for config in ({"target_lang": "fra"}, {"target_lang": "fr", "model_max_length": 1e30}):
+        (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": False, **config}))
+        with LocalTranslator.load(str(directory), precision="float32") as translator:
+            assert one(translator, "Il dort.") == expected
+
+
+@pytest.mark.parametrize("limit", [None, 1e30, 10**30, 512.0])
+def test_a_tokenizer_without_a_limit_leaves_that_of_the_positions(directory: Path, limit: object) -> None:
+    (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    with LocalTranslator.load(str(directory), precision="float32") as translator:
+        assert translator.longest == 64
 
 
 def test_a_deadline_fails_the_texts_that_are_not_complete(gated: LocalTranslator, gate: Gate) -> None:

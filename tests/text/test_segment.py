@@ -152,3 +152,15 @@ def test_sentences_stay_whole() -> None:
         "Mon adresse est jean.dupont+test@courrier.exemple.com, réponds vite !",
         "Bonjour,je voudrais savoir si vous êtes ouverts dimanche.Merci.",
     ]
+
+
+@pytest.mark.parametrize("language", ["de", "deu", "ger", "DE", "de-AT", "de_DE", "deu_Latn"])
+def test_the_dates_of_a_language_are_known_whichever_way_its_tag_is_spelled(language: str) -> None:
+    text = "Am 3. Oktober feiern wir. Es regnet."
+    assert split(text, language, lambda _: True).sentences == ("Am 3. Oktober feiern wir.", "Es regnet.")
+
+
+@pytest.mark.parametrize(("source", "target"), [("fra", "jpn"), ("fr-CA", "zh_TW"), ("eng_Latn", "tha_Thai")])
+def test_the_spaces_of_a_language_are_known_whichever_way_its_tag_is_spelled(source: str, target: str) -> None:
+    assert fit(["", " ", ""], source, target) == ["", "", ""]
+    assert fit(["", "", ""], target, source) == ["", " ", ""]

@@ -16,7 +16,13 @@ from text.surface import restore, soften
     ],
 )
 def test_only_shouting_is_softened(sentence: str, softened: str) -> None:
-    assert soften(sentence) == softened
+    assert soften(sentence, "en") == softened
+
+
+def test_capitals_are_those_of_the_language() -> None:
+    assert soften("IŞIKLARI SÖNDÜRÜN", "tr") == "Işıkları söndürün"
+    assert restore("Işıkları söndürün", "TURN OFF THE LIGHTS", "tur") == "IŞIKLARI SÖNDÜRÜN"
+    assert restore("istanbul'a hoş geldiniz", "WELCOME TO ISTANBUL", "tr-TR") == "İSTANBUL'A HOŞ GELDİNİZ"
 
 
 @pytest.mark.parametrize(
@@ -35,4 +41,4 @@ def test_only_shouting_is_softened(sentence: str, softened: str) -> None:
     ],
 )
 def test_the_surface_of_the_sentence_comes_back(translation: str, sentence: str, restored: str) -> None:
-    assert restore(translation, sentence) == restored
+    assert restore(translation, sentence, "en") == restored

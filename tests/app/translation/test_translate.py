@@ -43,7 +43,7 @@ def test_the_timeout_is_ten_seconds_unless_said_otherwise(
 @pytest.mark.parametrize(
     ("fields", "status", "code", "says"),
     [
-        ({}, 400, "BAD_INPUT", "de (many), fr (fr-en)"),
+        ({}, 400, "BAD_INPUT", "Set source to one of: fr, de."),
         ({"target": "sv"}, 404, "UNKNOWN_MODEL", "No model translates to sv."),
         ({"source": "sv"}, 404, "UNKNOWN_MODEL", "Pairs: de-en, fr-en, en-fi."),
         ({"model": "en-sv"}, 404, "UNKNOWN_MODEL", "Models: fr-en, many."),
@@ -72,6 +72,20 @@ def test_the_source_may_be_left_out_where_one_way_leads_to_the_target(
 ) -> None:
     assert translate(two_models, texts=["Moi."], target="fi").json["data"]["translate"]["model"] == "many"
     assert recorder.requests[0][0].source == "en"
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("FR", "EN"), ("fr-FR", "en-US"), ("fr_FR", "en_GB"), ("fra", "eng"), ("fre", "en-AU")]
+)
+def test_the_answer_says_which_languages_were_understood(
+    two_models: FlaskClient, recorder: Recorder, mutation: str, source: str, target: str
+) -> None:
+    variables = {"input": {"texts": ["Moi."], "source": source, "target": target}}
+    query = mutation.replace("model version", "source target model")
+    answer = two_models.post("/graphql", json={"query": query, "variables": variables}).json["data"]["translate"]
+    assert (answer["source"], answer["target"], answer["model"]) == ("fr", "en", "fr-en")
+    [(request, _)] = recorder.requests
+    assert (request.source, request.target) == ("fr", "en")
 
 
 def test_no_texts_are_answered_with_none_and_ask_nobody(

@@ -21,16 +21,23 @@ from tests.tasks.registry.conftest import MODELS
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
     assert list(registry.models) == ["fr-en", "en-roa", "de-en", "customer-1", "customer-2"]
     assert registry.models["fr-en"].reference == "fr-en"
-    assert registry.models["fr-en"].decoding == RequestOptions(beam=4)
+    assert registry.models["fr-en"].decoding == RequestOptions(beam=4, unset=("length_penalty",))
     assert registry.models["en-roa"].reference == str(path.parent / "roa")
     assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
     assert registry.models["de-en"].reference == "/srv/de-en"
-    assert registry.models["de-en"].decoding == RequestOptions()
+    assert registry.models["de-en"].decoding == RequestOptions(unset=("beam", "length_penalty"))
     fr_en, de_en = registry.models["fr-en"], registry.models["de-en"]
     assert (fr_en.precision, fr_en.checksum, fr_en.example) == ("float32", "sha256:" + "0a" * 32, "Bonjour.")
     assert (de_en.precision, de_en.checksum, de_en.example, de_en.warm) == (None, None, None, True)
     assert registry.models["customer-1"].reference == "hf:Helsinki-NLP/opus-mt-it-en@2024-01"
     assert registry.models["customer-2"].reference == "s3://models/sv-en.tar.gz"
+
+
+def test_languages_have_one_spelling_whichever_the_file_has(path: Path) -> None:
+    path.write_text(
+        '[models.x]\nreference = "x"\npairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
+    )
+    assert load_registry(path).models["x"].pairs == (Pair("en", "fr"), Pair("l33t", "pt-BR"))
 
 
 def test_the_models_of_the_repository_can_be_read() -> None:
@@ -131,9 +138,14 @@ def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     for wrong in (path, path.parent):
         with pytest.raises(RegistryError, match="cannot be read"):
             load_registry(wrong)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RegistryError, match="is not TOML"):
+    path.write_text(MODELS, encoding="utf-16")
+    with pytest.raises(RegistryError, match=r"is not TOML, .*\. Save it as UTF-8\."):
         load_registry(path)
+
+
+def test_a_byte_order_mark_and_lines_of_windows_change_nothing(path: Path, registry: Registry) -> None:
+    path.write_bytes(MODELS.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_registry(path) == registry
 
 
 def test_a_file_that_changes_is_read_again(path: Path) -> None:

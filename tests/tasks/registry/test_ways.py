@@ -10,6 +10,7 @@ from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.registry.entry import Entry, Pair
 from tasks.registry.ways import Registry, Way
+from text.languages import canonical
 
 
 def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(registry: Registry) -> None:
@@ -25,12 +26,10 @@ def test_warm_models_have_routes_of_their_own_and_those_on_demand_share_some(reg
     [
         ("fr", "en", None, "fr-en"),
         ("de", "en", None, "de-en"),
-        (None, "es", None, "en-roa"),
-        (None, "en", "de-en", "de-en"),
         ("en", "fr", "en-roa", "en-roa"),
     ],
 )
-def test_a_request_finds_its_model(registry: Registry, source: str | None, target: str, model: str | None, found: str):
+def test_a_request_finds_its_model(registry: Registry, source: str, target: str, model: str | None, found: str):
     [(entry, pair)] = registry.resolve(source, target, model)
     assert entry.name == found
     assert pair in entry.pairs
@@ -39,7 +38,7 @@ def test_a_request_finds_its_model(registry: Registry, source: str | None, targe
 
 def test_two_models_of_one_direction_are_one_way() -> None:
     models = {name: Entry(name, "x", (Pair("fr", "en"),)) for name in ("first", "second")}
-    [leg] = Registry(models).resolve(None, "en", None)
+    [leg] = Registry(models).resolve("fr", "en", None)
     assert leg.model.name == "first"
 
 
@@ -50,14 +49,13 @@ def test_two_models_of_one_direction_are_one_way() -> None:
         ("fr", "xx", None, Code.UNKNOWN_MODEL, "en-fr"),
         ("fr", "en", "nope", Code.UNKNOWN_MODEL, "en-roa"),
         ("fr", "en", "de-en", Code.UNKNOWN_MODEL, "de-en"),
-        (None, "en", None, Code.BAD_INPUT, "de (de-en), fr (fr-en), it (customer-1), sv (customer-2)."),
         ("", "en", None, Code.UNKNOWN_MODEL, "fr-en"),
         ("", "es", None, Code.UNKNOWN_MODEL, "en-es"),
         ("fr", "es", "fr-en", Code.UNKNOWN_MODEL, "Pairs: fr-en."),
     ],
 )
 def test_a_request_without_a_model_is_told_what_there_is(
-    registry: Registry, source: str | None, target: str, model: str | None, code: Code, hint: str
+    registry: Registry, source: str, target: str, model: str | None, code: Code, hint: str
 ) -> None:
     with pytest.raises(TolkError) as caught:
         registry.resolve(source, target, model)
@@ -66,8 +64,12 @@ def test_a_request_without_a_model_is_told_what_there_is(
 
 
 def offering(*models: str) -> Registry:
-    """`a-b` translates from a to b, `a-b+b-c` from b to c too."""
-    entries = (Entry(name, name, tuple(Pair(*pair.split("-")) for pair in name.split("+"))) for name in models)
+    """`a-b` translates from a to b, `a-b+b-c` from b to c too. `pt_BR` is one language."""
+    pairs = {name: [pair.split("-") for pair in name.split("+")] for name in models}
+    entries = (
+        Entry(name, name, tuple(Pair(canonical(start), canonical(end)) for start, end in pairs[name]))
+        for name in models
+    )
     return Registry({model.name: model for model in entries})
 
 
@@ -107,13 +109,93 @@ def test_two_legs_at_most_and_never_back(models: list[str], source: str, target:
     assert caught.value.code is Code.UNKNOWN_MODEL
 
 
-def test_without_a_source_direct_ways_count_and_others_are_told() -> None:
-    registry = offering("fr-en", "en-de")
-    assert [leg.model.name for leg in registry.resolve(None, "de", None)] == ["en-de"]
-    with pytest.raises(TolkError, match=r"Set source to one of: en \(en-de\), it \(it-de\)\.$"):
-        offering("en-de", "it-de", "de-it").resolve(None, "de", None)
-    with pytest.raises(TolkError, match=r"it \(it-de\)\. Through another language: es, fr\.$"):
-        offering("en-de", "it-de", "fr-en", "es-it", "en-it").resolve(None, "de", None)
+@pytest.mark.parametrize(
+    ("models", "target", "model", "sources"),
+    [
+        (["fr-en"], "en", None, ["fr"]),
+        (["fr-en", "en-de"], "de", None, ["en"]),  # fr leads there through another language
+        (["fr-en", "en-de"], "de", "en-de", ["en"]),  # a named model translates by itself
+        (["en-de", "it-de", "de-it"], "de", None, ["en", "it"]),
+        (["en-pt_BR", "fr-pt_PT"], "pt", None, ["en", "fr"]),
+        (["en-zh_Hans", "fr-zh_Hant"], "zh-TW", None, ["fr"]),
+    ],
+)
+def test_the_sources_of_a_target_are_those_that_a_model_translates_directly(
+    models: list[str], target: str, model: str | None, sources: list[str]
+) -> None:
+    assert [*offering(*models).sources(target, model)] == sources
+
+
+@pytest.mark.parametrize(
+    ("target", "model", "says"),
+    [
+        ("de", None, "No model translates to de. Pairs: fr-en."),
+        ("de", "fr-en", "Model 'fr-en' does not translate to de. Pairs: fr-en."),
+        ("en", "nope", "There is no model 'nope'. Models: fr-en."),
+    ],
+)
+def test_a_target_without_sources_is_unknown(target: str, model: str | None, says: str) -> None:
+    with pytest.raises(TolkError) as caught:
+        offering("fr-en").sources(target, model)
+    assert caught.value.code is Code.UNKNOWN_MODEL
+    assert caught.value.message == says
+
+
+@pytest.mark.parametrize(
+    ("models", "source", "target", "found"),
+    [
+        (["fr-en"], "FR", "EN", "fr-en"),
+        (["fr-en"], "fr_FR", "en-US", "fr-en"),
+        (["fr-en"], "fra", "eng", "fr-en"),
+        (["fr-en"], "fr-CA", "en_GB.UTF-8", "fr-en"),
+        (["fr_CA-en_GB"], "fr", "en", "fr-CA-en-GB"),  # and the other way round
+        (["en-pt_PT", "en-pt_BR"], "en", "pt", "en-pt-BR"),  # most Portuguese is Brazilian
+        (["en-pt_PT", "en-pt_BR"], "en", "pt-AO", "en-pt-PT"),
+        (["en-zh_Hant", "en-zh_Hans"], "en", "zh", "en-zh-Hans"),
+        (["en-zh_Hant", "en-zh_Hans"], "en", "zh-CN", "en-zh-Hans"),
+        (["en-zh_Hans", "en-zh_Hant"], "en", "zh_TW", "en-zh-Hant"),
+        (["en-zh_Hant"], "en", "zh", "en-zh-Hant"),  # there is no other Chinese
+        (["en-zh_Hant", "en-de", "de-zh_Hans"], "en", "zh", "en-de+de-zh-Hans"),
+        (["sr_Latn-en", "sr_Cyrl-en"], "sr-Cyrl-RS", "en", "sr-Cyrl-en"),
+        (["sr_Latn-en", "sr_Cyrl-en"], "sr-Latn", "en", "sr-Latn-en"),
+        (["en-nb"], "en", "no", "en-nb"),
+        (["cmn-en"], "zh", "en", "cmn-en"),
+        (["en-es", "en-es_MX"], "en", "es-AR", "en-es-MX"),
+        (["iw-en"], "he", "en", "he-en"),
+        (["en-fr", "en-fr_CA"], "en-GB", "fr-CA", "en-fr-CA"),
+        (["fr-en", "en-de"], "fr-FR", "de-AT", "fr-en+en-de"),  # also through another language
+        (["fr_CA-de", "fr-en", "en-de"], "fr", "de", "fr-CA-de"),  # a direct way counts more
+    ],
+)
+def test_a_language_is_found_whichever_way_its_tag_is_spelled(
+    models: list[str], source: str, target: str, found: str
+) -> None:
+    legs = offering(*models).resolve(source, target, None)
+    assert "+".join(f"{leg.pair.source}-{leg.pair.target}" for leg in legs) == found
+
+
+@pytest.mark.parametrize(
+    ("models", "source", "target"),
+    [
+        (["en-zh_Hans"], "en", "zh-Hant"),
+        (["en-zh_Hans"], "en", "zh-TW"),
+        (["en-nb"], "en", "nn"),
+        (["en-es"], "en", "ca"),
+        (["en-de"], "en", "gsw"),
+        (["en-uz"], "en", "uz-Cyrl"),
+        (["fr-en"], "french", "en"),
+        (["fr-en"], "frp", "en"),
+    ],
+)
+def test_another_language_or_script_never_stands_for_one(models: list[str], source: str, target: str) -> None:
+    with pytest.raises(TolkError, match=f"No model translates from {source} to {target}. Pairs: ") as caught:
+        offering(*models).resolve(source, target, None)
+    assert caught.value.code is Code.UNKNOWN_MODEL
+
+
+def test_a_language_in_another_spelling_is_looked_up_once() -> None:
+    registry = thousand()
+    assert registry.resolve("fra", "eng", None) is registry.resolve("fra", "eng", None)
 
 
 def test_the_ways_are_the_direct_ones_and_those_through_another_language() -> None:
@@ -148,16 +230,11 @@ def thousand(source: str = "fr", target: str = "en") -> Registry:
             ("de", "en7", None),
             "No model translates from de to en7. Pairs: fr-en7, fr-en0, fr-en1,",
         ),
-        (
-            thousand(source="fr{}"),
-            (None, "en", None),
-            "Set source to one of: fr0 (customer-0), fr1 (customer-1), fr10 (",
-        ),
-        (thousand(source="fr{}"), (None, "en", None), " and 988 more."),
+        (thousand(target="en{}"), ("de", "en7", None), " and 988 more."),
     ],
 )
 def test_of_a_thousand_an_error_names_a_dozen_the_closest_first(
-    registry: Registry, asked: tuple[str | None, str, str | None], says: str
+    registry: Registry, asked: tuple[str, str, str | None], says: str
 ) -> None:
     with pytest.raises(TolkError) as caught:
         registry.resolve(*asked)
@@ -180,7 +257,7 @@ def test_a_thousand_models_are_gone_through_once() -> None:
     registry = Registry(models)
     for _ in range(3):
         assert registry.resolve("7", "en", None)[0].model.name == "customer-7"
-        assert registry.resolve(None, "en", "customer-8")[0].pair.source == "8"
+        assert registry.sources("en", "customer-8") == ("8",)
         assert len(registry.ways) == 1000
     assert models.walks == 1
 
