@@ -60,9 +60,11 @@ def check_key(key: str) -> None:
         )
 
 
-def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None) -> str:
-    """A hash of the input. The timeout is not part of it."""
-    return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
+def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None, nbest: int = 1) -> str:
+    """A hash of the input. The timeout is not part of it. A request without alternatives has the hash that earlier
+    releases gave it."""
+    alternatives = [] if nbest == 1 else [nbest]
+    return hashlib.sha256(json.dumps([list(texts), source, target, model, *alternatives]).encode()).hexdigest()
 
 
 def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
@@ -77,7 +79,8 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
         return wanted if _insert(connection, wanted, now) else Running()
     if row.input_hash != wanted.input_hash:
         raise TolkError(
-            Code.BAD_INPUT, "idempotencyKey: it was used with other texts or languages. A new request needs a new key."
+            Code.BAD_INPUT,
+            "idempotencyKey: it was used with other texts, languages or options. A new request needs a new key.",
         )
     if row.answer is not None:
         return Answered(row.request_id, json.loads(row.answer))
