@@ -25,6 +25,7 @@ from app.web import health
 from app.web.hangups import Hangups
 from app.web.places import bounded
 from tasks.registry.file import RegistryFile
+from text.detection import Detector
 
 if TYPE_CHECKING:
     from app.monitoring.metrics import WebMetrics
@@ -43,7 +44,7 @@ def register(
 ) -> None:
     """Adds the routes to the application."""
     hangups = Hangups(partial(abandon, translator, repeats))
-    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors)
+    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector())
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

@@ -75,9 +75,18 @@ def lease() -> str:
     return f"\n{uuid4()}"
 
 
-def hash_input(texts: Sequence[str | Sequence[str]], source: str | None, target: str, model: str | None) -> str:
-    """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one."""
-    return hashlib.sha256(json.dumps([list(texts), source, target, model]).encode()).hexdigest()
+def hash_input(
+    texts: Sequence[str | Sequence[str]],
+    source: str | None,
+    target: str,
+    model: str | None,
+    assume: str | None = None,
+    nbest: int = 1,
+) -> str:
+    """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one. A request
+    without the later options has the hash that earlier releases gave it."""
+    options = [] if (assume, nbest) == (None, 1) else [assume, nbest]
+    return hashlib.sha256(json.dumps([list(texts), source, target, model, *options]).encode()).hexdigest()
 
 
 def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
@@ -92,7 +101,8 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
         return wanted if _insert(connection, wanted, now) else Running()
     if row.input_hash != wanted.input_hash:
         raise TolkError(
-            Code.BAD_INPUT, "idempotencyKey: it was used with other texts or languages. A new request needs a new key."
+            Code.BAD_INPUT,
+            "idempotencyKey: it was used with other texts, languages or options. A new request needs a new key.",
         )
     if row.answer is not None and not row.outstanding:
         return Answered(row.request_id, json.loads(row.answer))

@@ -16,8 +16,8 @@ from app.database.transactions import Database
 class Ledger:
     """Charges callers, and refunds what failed. Thread-safe.
 
-    If the database fails, `claim` raises TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the request's
-    deadline. `settle` and `release` delay an answer by half a second at most, and raise nothing.
+    If the database fails, `claim` and `count` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the
+    request's deadline. `settle` and `release` delay an answer by half a second at most, and raise nothing.
     """
 
     def __init__(self, database: Database) -> None:
@@ -42,6 +42,10 @@ class Ledger:
             return found
 
         return self._database.run(claim, until=wanted.deadline)
+
+    def count(self, key: Key, until: float) -> None:
+        """Charges a request without characters, by `until` in Unix seconds. Raises TolkError as `claim` does."""
+        self._database.run(lambda connection: quotas.charge(connection, key, 0, quotas.today()), until=until)
 
     def settle(self, claim: Claim, answer: object, failed: int, outstanding: int) -> None:
         """Stores the answer of a claimed request, in the types that JSON has, and refunds its `failed` characters.

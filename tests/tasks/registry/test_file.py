@@ -35,7 +35,8 @@ def test_what_the_file_says(registry: Registry, path: Path) -> None:
 
 def test_languages_have_one_spelling_whichever_the_file_has(path: Path) -> None:
     path.write_text(
-        '[models.x]\nreference = "x"\npairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
+        '[models.x]\nreference = "x"\n'
+        'pairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
     )
     assert load_registry(path).models["x"].pairs == (Pair("en", "fr"), Pair("l33t", "pt-BR"))
 
