@@ -116,6 +116,7 @@ def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> 
         options=leg.model.decoding,
         deadline=context.arrival + timeout,
         principal=context.principal,
+        caller=context.caller,
     )
 
 

@@ -208,6 +208,7 @@ def _call(task_id: str, asked: Asked) -> Call:
         options=DecodingOptions(beam=wanted.beam, nbest=wanted.nbest, length_penalty=wanted.length_penalty),
         deadline=asked.deadline,
         priority=request.priority,
+        caller=request.caller or request.principal or "",
         group=task_id,
         unwanted=asked.unwanted,
     )

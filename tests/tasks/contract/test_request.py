@@ -45,3 +45,13 @@ def test_what_does_not_fit_is_refused(name: str, value: Any) -> None:
 def test_a_whole_number_is_a_number() -> None:
     decoded = TranslateRequest.decode({**REQUEST.encode(), "deadline": 5})
     assert (decoded.deadline, type(decoded.deadline)) == (5.0, float)
+
+
+def test_a_request_of_an_earlier_release_names_no_caller() -> None:
+    payload = REQUEST.encode()
+    del payload["caller"]
+    assert TranslateRequest.decode(payload).caller is None
+
+
+def test_an_earlier_release_is_not_disturbed_by_what_it_does_not_know() -> None:
+    assert TranslateRequest.decode({**REQUEST.encode(), "new": {"a": 1}}) == REQUEST
