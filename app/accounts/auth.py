@@ -40,8 +40,10 @@ def demand(key: Key | None, scope: Scope) -> None:
 
 def _is_local(request: Request) -> bool:
     """Whether a request comes from this machine and names it as its host. A page of another site can point its own
-    domain name at this machine (DNS rebinding), so the address alone is not enough."""
-    name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
+    domain name at this machine (DNS rebinding), so the address alone is not enough. Without the header, `request.host`
+    would be the address at which the service listens."""
+    host = request.headers.get("Host", "")
+    name = host.removeprefix("[").partition("]")[0] if "[" in host else host.partition(":")[0]
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 
 
