@@ -138,7 +138,10 @@ def _charge_and_ask(
         charged=_characters(legs[0].texts),
         charged_day=quotas.today(),
     )
-    found = context.repeats.claim(claim, context.key)
+    if idempotency_key is None and context.key is not None:
+        found: Claim | Answered = context.ledger.lease(claim, context.key)
+    else:
+        found = context.repeats.claim(claim, context.key)
     if isinstance(found, Answered):
         return found.request_id, TranslateReply.decode(found.answer)
     delivered = None if found.delivered is None else TranslateReply.decode(found.delivered)
@@ -153,8 +156,10 @@ def _charge_and_ask(
         renewed = iter(reply.results)
         results = tuple(next(renewed) if _failed(result, PASSING) else result for result in delivered.results)
         reply = replace(delivered, results=results, worker=reply.worker, timings=reply.timings)
-    if idempotency_key is None:
+    if idempotency_key is None and failed:
         context.ledger.release(found, failed)
+    elif idempotency_key is None:
+        context.ledger.end(found)
     else:
         context.ledger.settle(found, reply.encode(), failed, outstanding)
     return context.request_id, reply
