@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak test-compose check lint types imports schema
+.PHONY: help run test test-faults test-soak test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-scaling bench-models bench-observability
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
@@ -42,6 +42,9 @@ types: dev ## run mypy in strict mode
 
 imports: dev ## run import-linter: the rules of which package may import which
 	@.venv/bin/lint-imports
+
+sbom: dev ## list what each image holds, with licences, in sbom/ (CycloneDX); fails if compose/licenses.toml lacks one
+	@.venv/bin/python compose/sbom.py sbom
 
 schema: environment ## regenerate schema.graphql
 	@$(ENV) flask --app app schema export

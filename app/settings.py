@@ -114,7 +114,7 @@ def _database(environ: Mapping[str, str]) -> URL:
         return URL.create("sqlite", database=str(REPOSITORY / ".run" / "tolk.sqlite"))
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         url = URL.create("")
     drivers = {"sqlite": "sqlite", "postgres": "postgresql+psycopg", "postgresql": "postgresql+psycopg"}
     backend = url.drivername.partition("+")[0]

@@ -95,7 +95,7 @@ class Service:
         commands = {
             "worker": ("celery", "-A", "tasks", "worker", "--loglevel=INFO", *self.worker_metrics()),
             "web": ("gunicorn",),
-            "flower": ("celery", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
+            "flower": ("launch.flower", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
         environ = self.environ()
         self.keep(self.start_broker() if name == "broker" else Child.spawn(name, commands[name], environ, self.output))

@@ -16,6 +16,8 @@ from telemetry.combining import Combining
 
 Form = Literal["json", "text"]
 FORMS: tuple[Form, ...] = ("json", "text")
+# Control characters, but for tabs and line breaks, and what they are written as.
+CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(9), *range(11, 32), *range(127, 160), 0x2028, 0x2029)}
 LEVELS = ("debug", "info", "warning", "error")
 
 # The id of the request that the current context serves, for all that it logs.
@@ -94,6 +96,11 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        # What others sent must not look like a line of its own, or command a terminal.
+        return super().format(record).translate(CONTROL).replace("\n", "\n  ")
 
     @override
     def formatMessage(self, record: logging.LogRecord) -> str:  # it comes before a traceback

@@ -67,10 +67,12 @@ def demand(key: Key | None, scope: Scope) -> None:
 
 def _is_local(request: Request) -> bool:
     """Whether a request comes from this machine, through no proxy, and names it as its host. A page of another site can
-    point its own domain name at this machine (DNS rebinding), so the address alone is not enough."""
+    point its own domain name at this machine (DNS rebinding), so the address alone is not enough. Without the header,
+    `request.host` would be the address at which the service listens."""
     if not FORWARDED.isdisjoint(request.environ):
         return False
-    name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
+    host = request.headers.get("Host", "")
+    name = host.removeprefix("[").partition("]")[0] if "[" in host else host.partition(":")[0]
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -98,7 +98,7 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
     now = time.time()
     row = connection.execute(select(table).where(_is(wanted), table.c.created > now - ANSWER_LASTS)).one_or_none()
     if row is None:
-        return wanted if _insert(connection, wanted, now) else Running()
+        return wanted if insert(connection, wanted) else Running()
     if row.input_hash != wanted.input_hash:
         raise TolkError(
             Code.BAD_INPUT,
@@ -120,20 +120,20 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
     return mine if took.rowcount else Running()
 
 
-def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
-    """Inserts the row. Returns False if another caller was faster."""
+def insert(connection: Connection, wanted: Claim) -> bool:
+    """Inserts the row of a claim, or of a lease. Returns False if another caller was faster."""
     values = {
         "principal": wanted.principal,
         "idempotency_key": wanted.key,
         "input_hash": wanted.input_hash,
         "request_id": wanted.request_id,
         "deadline": wanted.deadline,
-        "created": now,
+        "created": time.time(),
         "charged": wanted.charged,
         "charged_day": wanted.charged_day,
     }
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    inserted = insert(table).values(values).on_conflict_do_nothing().returning(table.c.id)
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    inserted = make(table).values(values).on_conflict_do_nothing().returning(table.c.id)
     return connection.scalar(inserted) is not None
 
 
@@ -171,6 +171,16 @@ def store(connection: Connection, claimed: Claim, answer: object, outstanding: i
     stored = {"answer": json.dumps(answer), "outstanding": outstanding, "delivered": None}
     mine = update(table).where(_is_held(claimed)).values(stored)
     return bool(connection.execute(mine).rowcount)
+
+
+def end(connection: Connection, leases: Iterable[Claim]) -> None:
+    """Deletes the leases of requests that were answered."""
+    names: dict[str, list[str]] = {}
+    for each in leases:
+        names.setdefault(each.principal, []).append(each.key)
+    for principal, ended in names.items():
+        theirs = (table.c.principal == principal) & table.c.idempotency_key.in_(ended)
+        connection.execute(delete(table).where(theirs))
 
 
 def release(connection: Connection, claimed: Claim) -> bool:

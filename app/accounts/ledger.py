@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy import Connection
@@ -12,16 +16,23 @@ from app.accounts.keys import Key
 from app.accounts.quotas import Usage
 from app.database.transactions import Database
 
+SWEEP = 1.0  # seconds between two sweeps by requests without an idempotency key
+GATHER = 0.2  # seconds for which leases that ended wait for others, to be deleted together
+
 
 class Ledger:
     """Charges callers, and refunds what failed. Thread-safe.
 
-    If the database fails, `claim` and `count` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the
-    request's deadline. `settle` and `release` delay an answer by half a second at most, and raise nothing.
+    If the database fails, `claim`, `lease` and `count` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered
+    by the request's deadline. `settle` and `release` delay an answer by half a second at most, and raise nothing.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._sweeps_at = -math.inf  # in seconds of time.monotonic
+        self._lock = threading.Lock()  # guards the next fields
+        self._ended: list[Claim] = []  # leases that are still to be deleted
+        self._is_ending = False
 
     def claim(self, wanted: Claim, key: Key | None, *, again: bool = False) -> Claim | Answered | Running:
         """Claims a request. Returns a Claim if this caller has to execute the request: `wanted`, or one that an earlier
@@ -47,6 +58,31 @@ class Ledger:
         """Charges a request without characters, by `until` in Unix seconds. Raises TolkError as `claim` does."""
         self._database.run(lambda connection: quotas.charge(connection, key, 0, quotas.today()), until=until)
 
+    def lease(self, wanted: Claim, key: Key) -> Claim:
+        """Charges a request without an idempotency key, and its characters, and returns `wanted`, its lease. Raises
+        what `claim` raises."""
+        sweeps, now = False, time.monotonic()
+        if now >= self._sweeps_at:
+            sweeps, self._sweeps_at = True, now + SWEEP
+
+        def lease(connection: Connection) -> Claim:
+            if sweeps:
+                _give_back_abandoned(connection)
+            quotas.charge(connection, key, wanted.charged, wanted.charged_day)
+            idempotency.insert(connection, wanted)
+            return wanted
+
+        return self._database.run(lease, until=wanted.deadline)
+
+    def end(self, lease: Claim) -> None:
+        """Ends the lease of a request that was answered in full. Returns at once: leases are deleted together."""
+        with self._lock:
+            self._ended.append(lease)
+            if not self._is_ending:
+                with suppress(RuntimeError):  # no thread can be started now; the next lease tries again
+                    threading.Timer(GATHER, self._delete_ended).start()  # the end of the process waits for it
+                    self._is_ending = True
+
     def settle(self, claim: Claim, answer: object, failed: int, outstanding: int) -> None:
         """Stores the answer of a claimed request, in the types that JSON has, and refunds its `failed` characters.
         `outstanding` of these failed for a reason that may pass."""
@@ -58,15 +94,20 @@ class Ledger:
         self._database.settle(settle)
 
     def release(self, claim: Claim, failed: int | None = None) -> None:
-        """Ends a claimed request without an answer to keep, and refunds its `failed` characters, by default all. If
-        there are none, returns at once."""
+        """Ends a claimed request, or one with a lease, without an answer to keep, and refunds its `failed` characters,
+        by default all."""
         refund = claim if failed is None else replace(claim, charged=failed)
 
         def release(connection: Connection) -> None:
             if idempotency.release(connection, claim):
                 _give_back(connection, refund)
 
-        self._database.settle(release, wait=failed != 0)
+        self._database.settle(release)
+
+    def _delete_ended(self) -> None:
+        with self._lock:
+            ended, self._ended, self._is_ending = self._ended, [], False
+        self._database.settle(lambda connection: idempotency.end(connection, ended))
 
     def used(self, key: Key) -> Usage:
         """What a key has used today, without abandoned requests. Raises TolkError(UNAVAILABLE)."""

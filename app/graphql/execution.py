@@ -89,11 +89,14 @@ def execute(
     operation: OperationDefinitionNode,
     variables: dict[str, Any] | None,
     context: object,
+    *,
+    suggest: bool = True,
 ) -> ExecutionResult:
-    """Executes an operation of the document. Raises nothing: all errors are in the result."""
+    """Executes an operation of the document. Raises nothing: all errors are in the result. `suggest` says whether
+    errors may name fields and values that the caller may have meant."""
     try:
         coerced = get_variable_values(
-            schema, operation.variable_definitions or (), variables or {}, MAX_COERCION_ERRORS
+            schema, operation.variable_definitions or (), variables or {}, MAX_COERCION_ERRORS, not suggest
         )
         if isinstance(coerced, list):
             return ExecutionResult(None, coerced)

@@ -211,7 +211,8 @@ class GraphQL(GraphQLView[Context, None]):
         if operation.operation not in allowed_operation_types:
             raise InvalidOperationTypeError(operation.operation, allowed_operation_types)
         with self.hangups.watched(request.environ, context.request_id, context.principal):
-            return execute(self.schema, document, operation, request_data.variables, context)
+            suggest = self.settings.introspection
+            return execute(self.schema, document, operation, request_data.variables, context, suggest=suggest)
 
     def _parse(self, query: str) -> Document:
         """Parses a document. Raises GraphQLValidationError if it exceeds a limit or is invalid against the schema."""

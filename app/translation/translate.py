@@ -207,7 +207,10 @@ def _charge_and_ask(
         charged=_characters(ways),
         charged_day=quotas.today(),
     )
-    found = context.repeats.claim(claim, context.key)
+    if idempotency_key is None and context.key is not None:
+        found: Claim | Answered = context.ledger.lease(claim, context.key)
+    else:
+        found = context.repeats.claim(claim, context.key)
     if isinstance(found, Answered):
         return found.request_id, Outcome.decode(found.answer, division)
     positions: Sequence[int] = range(len(texts))
@@ -230,8 +233,10 @@ def _charge_and_ask(
     )
     if delivered is not None:
         outcome = delivered.renewed(positions, outcome)
-    if idempotency_key is None:
+    if idempotency_key is None and failed:
         context.ledger.release(found, failed)
+    elif idempotency_key is None:
+        context.ledger.end(found)
     else:
         context.ledger.settle(found, outcome.encode(), failed, outstanding)
     return context.request_id, outcome

@@ -8,7 +8,7 @@ import math
 import traceback
 from typing import Any
 
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 from graphql import GraphQLError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -99,6 +99,8 @@ def _answer_http(error: HTTPException) -> Response:
 
 def _http_message(error: HTTPException) -> str:
     if isinstance(error, RequestEntityTooLarge):
+        if (request.content_length or math.inf) <= current_app.config["MAX_CONTENT_LENGTH"]:
+            return f"The form has more than {current_app.config['MAX_FORM_PARTS']} fields. Send fewer."
         return f"The body is over the limit of {current_app.config['MAX_CONTENT_LENGTH']} bytes. Send fewer texts."
     return error.description or error.name
 

@@ -1,10 +1,11 @@
-"""Refuses requests from pages of other sites, except from allowed origins at /graphql (CORS)."""
+"""Refuses requests that name no host, and those from pages of other sites, except from allowed origins at /graphql
+(CORS)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 from flask_cors import CORS
 
 from tasks.contract.errors import Code, TolkError
@@ -14,10 +15,13 @@ PREFLIGHT_SECONDS = 600  # for which a browser caches the answer to a preflight 
 
 
 def register(app: Flask, origins: Collection[str]) -> None:
-    """Refuses requests from pages of other sites, unless the origin is in `origins` and the path is /graphql."""
+    """Refuses requests from pages of other sites, unless the origin is in `origins` and the path is /graphql; and
+    requests of HTTP/1.1 without the header Host (RFC 9112, section 3.2)."""
 
     @app.before_request
     def refuse_other_sites() -> None:
+        if not request.headers.get("Host") and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1":
+            abort(400, description="Send the header Host.")
         allowed = origins if request.endpoint == "graphql" else ()
         if request.method not in SAFE_METHODS and _is_from_elsewhere() and request.origin not in allowed:
             raise TolkError(

@@ -98,12 +98,16 @@ class Hosts:
         """Raises UnknownModel if nothing may be fetched from this URL. The message leaves out its path and query."""
         parts = urlsplit(url)
         name = parts.hostname or ""
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise UnknownModel(f"{parts.scheme}://{name}: a port from 1 to 65535 was expected.") from error
         if parts.scheme in ("s3", "gs"):
             host = f"{parts.scheme}://{parts.netloc}"
         elif parts.scheme == "https":
-            host = name if parts.port in (None, 443) else f"{name}:{parts.port}"
+            host = name if port in (None, 443) else f"{name}:{port}"
         elif parts.scheme == "http" and _is_loopback(name):
-            host = f"{name}:{parts.port or 80}"
+            host = f"{name}:{port or 80}"
         else:
             raise UnknownModel(
                 f"{parts.scheme}://{name} is not encrypted: write https://. Only this machine may be asked by http://."

@@ -12,6 +12,7 @@ from typing import Any
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.fields import mapping, value
+from tasks.contract.names import TASK_ID
 from tasks.contract.request import TranslateRequest
 
 BUNDLE_REQUESTS = 16  # the largest number of requests in a bundle
@@ -47,8 +48,8 @@ def named(payload: object) -> dict[str, Mapping[str, Any]]:
 
     One without an id is left out, because nobody could be answered.
     """
-    bundled = payload if isinstance(payload, list) else []
-    return {each["id"]: each for each in bundled if isinstance(each, Mapping) and isinstance(each.get("id"), str)}
+    bundled = [each for each in payload if isinstance(each, Mapping)] if isinstance(payload, list) else []
+    return {each["id"]: each for each in bundled if isinstance(each.get("id"), str) and TASK_ID.fullmatch(each["id"])}
 
 
 def decode_bundle(payload: object) -> list[Bundled | Unreadable]:

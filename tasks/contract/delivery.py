@@ -7,7 +7,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.contract.bundle import RETURNED, named
-from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK, suspects_of
+from tasks.contract.names import MESSAGE_BYTES, PUBLISHED, TASK, TASK_ID, suspects_of
+
+# Headers of Celery's features that Tolk does not use. A worker would keep a task with an `eta` until then.
+UNUSED = (
+    "eta",
+    "expires",
+    "group",
+    "group_index",
+    "replaced_task_nesting",
+    "retries",
+    "shadow",
+    "stamped_headers",
+    "stamps",
+    "timelimit",
+)
 
 
 def defect(message: Any) -> str | None:
@@ -30,8 +44,15 @@ def defect(message: Any) -> str | None:
         return "its body is not JSON"
     if message.headers.get("task") != TASK:
         return f"there is no task {_quoted(message.headers.get('task'))}"
-    if not isinstance(message.headers.get("id"), str):
+    task_id = message.headers.get("id")
+    if not isinstance(task_id, str):
         return "it has no id"
+    if not TASK_ID.fullmatch(task_id):
+        return f"its id {_quoted(task_id)} is not printable, or too long"
+    for name in UNUSED:
+        used = message.headers.get(name)
+        if any(used) if isinstance(used, list) else used:
+            return f"it uses {name} of Celery, which Tolk does not"
     match payload:
         case [[_], {}, {}] if not payload[1] and not any(payload[2].values()):
             return None

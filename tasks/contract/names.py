@@ -21,6 +21,8 @@ SHARED = tuple(f"{ON_DEMAND}.{shard}" for shard in range(16))  # the routes that
 MESSAGE_BYTES = 4 * 2**20  # the largest message of a request; the web tier refuses a request that needs more
 REQUEST_ID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")  # a UUID
 
+TASK_ID = re.compile(r"[!-~]{1,255}")  # of a message or a request in it: what may stand in a line of a log
+
 Priority = Literal["interactive", "bulk"]
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.fields import VERSION, array, mapping, plain, span, strings, value, versioned
+
+REPLY_BYTES = 8 * 2**20 - 64 * 1024  # what the broker takes in a message, less what is around the results
+FAILURE_BYTES = 512  # more than a failed result takes
+TOO_LONG = (
+    "The translations are too long to be sent back together. Send this text in a request of its own, or in parts."
+)
 
 
 class Flag(StrEnum):
@@ -141,6 +148,19 @@ class TranslateReply:
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
 
+    def fitting(self, room: int = REPLY_BYTES) -> TranslateReply:
+        """The reply with a failure in place of each result that no longer fits into a message of `room` bytes. The
+        first results have the room first."""
+        if sum(map(_most_bytes, self.results)) <= room:  # as nearly always
+            return self
+        results = []
+        for result in self.results:
+            size = len(json.dumps(plain(result))) + len(", ")
+            fits = size <= room
+            results.append(result if fits else TextResult(error=Failure(Code.BAD_INPUT, TOO_LONG)))
+            room -= size if fits else FAILURE_BYTES
+        return replace(self, results=tuple(results))
+
     @classmethod
     def decode(cls, payload: object) -> TranslateReply:
         """Raises TolkError(BAD_INPUT), which names the field that does not fit."""
@@ -156,6 +176,12 @@ class TranslateReply:
             error=Failure.decode(data.get("error")),
             tokens=value(data, "tokens", float | None),
         )
+
+
+def _most_bytes(result: TextResult) -> int:
+    """At least as many bytes as the result takes in JSON."""
+    texts = [result.text or "", *(each.text for each in result.alternatives)]
+    return 12 * sum(map(len, texts)) + 256 * (1 + len(result.sentences) + len(result.alternatives))
 
 
 def _code(value: str) -> Code:

@@ -14,7 +14,13 @@ DEFAULT = "amqp://guest:guest@127.0.0.1:5672//"
 
 def address(environ: Mapping[str, str]) -> str:
     """CELERY_BROKER_URL, or the content of the file that CELERY_BROKER_URL_FILE names. Raises SettingsError."""
-    return secret(environ, "CELERY_BROKER_URL") or DEFAULT
+    url = secret(environ, "CELERY_BROKER_URL") or DEFAULT
+    for node in url.split(";"):
+        try:
+            _ = urlsplit(node).port
+        except ValueError:  # the message leaves out the value, which holds a password
+            raise SettingsError("CELERY_BROKER_URL: a port from 0 to 65535 was expected after the host.") from None
+    return url
 
 
 def tls(url: str, environ: Mapping[str, str]) -> dict[str, Any] | None:

@@ -1,10 +1,14 @@
-"""The remote-control commands of a worker: cancel a task, report the worker's status."""
+"""The remote-control commands of a worker: cancel a task, report the worker's status, and what monitors ask for.
+
+Celery's other commands could stop a model's work for good, as `rate_limit` and `cancel_consumer`, or end the worker.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from celery.worker.control import control_command, inspect_command
+from celery.utils.log import get_logger
+from celery.worker.control import Panel, control_command, inspect_command
 from celery.worker.state import active_requests, revoked
 
 from tasks.contract.names import STATUS_COMMAND
@@ -14,6 +18,40 @@ from tasks.worker.translate import answered
 
 if TYPE_CHECKING:
     from tasks.worker.models import Models
+
+# What Flower and `celery inspect` ask for, and what workers ask each other.
+OF_CELERY = {
+    "active",
+    "active_queues",
+    "clock",
+    "conf",
+    "enable_events",
+    "heartbeat",
+    "hello",
+    "ping",
+    "query_task",
+    "registered",
+    "reserved",
+    "revoke",
+    "revoked",
+    "scheduled",
+    "stats",
+}
+
+logger = get_logger(__name__)
+
+
+def refuse_others() -> None:
+    """Makes this worker refuse all commands but ours and those in OF_CELERY."""
+    for name in set(Panel.data) - OF_CELERY - {"cancel", STATUS_COMMAND}:
+        Panel.data[name] = refuse
+
+
+def refuse(_state: Any, **_: Any) -> dict[str, str]:
+    logger.warning("a remote-control command that Tolk does not use is refused")
+    return {
+        "error": "Tolk does not use this command. Set limits by keys, models in models.toml, and workers by signals."
+    }
 
 
 @control_command(args=[("task_id", str)], signature="<task_id>")

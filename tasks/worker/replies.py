@@ -44,7 +44,7 @@ class Reply:
         cls, message: Any, task_id: str, reply: TranslateReply, confirmed: Callable[[], object] = lambda: None
     ) -> Reply:
         """The reply to a request in `message`, a kombu Message."""
-        body = {"task_id": task_id, "status": SUCCESS, "result": reply.encode()}
+        body = {"task_id": task_id, "status": SUCCESS, "result": reply.fitting().encode()}
         several = bool(message.headers.get(TAKES_MANY))
         return cls(message.properties["reply_to"], task_id, body, several, confirmed)
 

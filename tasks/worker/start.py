@@ -13,6 +13,7 @@ from models.errors import ModelError
 from tasks.celery import app
 from tasks.host import memory
 from tasks.host.gpu import Gpu, pin
+from tasks.worker import control
 from tasks.worker.models import Models
 from tasks.worker.watchdog import Watchdog
 
@@ -38,6 +39,7 @@ class LoadModels(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         tell_of_models()
+        control.refuse_others()
         conf, queues = worker.app.conf, worker.app.amqp.queues
         device = pin(self.gpu)
         loader = self.loader(conf, device)

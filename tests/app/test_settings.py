@@ -202,3 +202,10 @@ answer = client.post("/graphql", json={"query": document})
 assert answer.json == {"data": {"translate": {"translations": [{"text": "Bonjour."}]}}}, answer.text
 """
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:secret@h:abc/x", "postgresql://u:secret@[::1/x", "sqlite://x:y/z"])
+def test_an_address_of_a_database_that_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL: ") as refused:
+        Settings.from_env({"DATABASE_URL": url})
+    assert "secret" not in str(refused.value)

@@ -43,6 +43,16 @@ def test_type_names_stay_and_nothing_is_suggested(closed: FlaskClient, client: F
         assert ("languages" in answer.json["errors"][0]["message"]) == suggested
 
 
+@pytest.mark.parametrize("wrong", [{"text": ["Un."]}, {"texts": ["Un."], "targets": "en"}, {"timeouts": 3}])
+def test_nothing_is_suggested_for_variables_either(
+    closed: FlaskClient, client: FlaskClient, mutation: str, wrong: dict[str, object]
+) -> None:
+    for each, suggested in ((client, True), (closed, False)):
+        answer = each.post("/graphql", json={"query": mutation, "variables": {"input": {"target": "en", **wrong}}})
+        assert answer.status_code == 400
+        assert ("Did you mean" in answer.text) == suggested
+
+
 @pytest.mark.parametrize("address", ["/graphql", "/api/graphql", "/api/graphiql"])
 def test_graphiql_is_gone_and_the_api_is_not(closed: FlaskClient, client: FlaskClient, address: str) -> None:
     assert client.get(address, headers=HTML).mimetype == "text/html"

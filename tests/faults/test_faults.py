@@ -101,6 +101,7 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
         (b'"no task"', "application/json"),
         (b"x" * 5_000_000, "application/json"),
     ]
+    later = {"task": TASK, "id": "later", "eta": "2099-01-01T00:00:00+00:00"}
 
     def fault(_: Load) -> None:
         # Without publisher confirms, a message that has not reached the queue when the channel closes is lost.
@@ -114,12 +115,11 @@ def test_messages_that_no_worker_can_read(house: House, trial: Trial) -> None:
                     content_encoding="utf-8",
                     headers={"task": TASK, "id": "poison"},
                 )
-            producer.publish(
-                [[], {}, {}], routing_key=queue_name("fr-en", "interactive"), headers={"task": "nobody", "id": "poison"}
-            )
-        house.eventually(lambda: house.status()["deadLetters"] == letters + len(poison) + 1)
+            for headers in [{"task": "nobody", "id": "poison"}, *[later] * 64]:
+                producer.publish([[{}], {}, {}], routing_key=queue_name("fr-en", "interactive"), headers=headers)
+        house.eventually(lambda: house.status()["deadLetters"] == letters + len(poison) + 65)
 
-    row = trial("invalid JSON, wrong types, unknown task, oversized", fault)
+    row = trial("invalid JSON, wrong types, unknown task, eta, oversized", fault)
     assert row.failed == 0
 
 

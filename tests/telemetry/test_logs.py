@@ -71,3 +71,12 @@ def test_a_line_of_text_is_to_be_read(capsys: pytest.CaptureFixture[str]) -> Non
 def test_text_is_for_who_reads_along(monkeypatch: pytest.MonkeyPatch, is_a_terminal: bool, form: str) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: is_a_terminal)
     assert logs.default_form() == form
+
+
+@pytest.mark.parametrize("sent", ["\n2026-01-01 00:00:00,000 INFO tests: forged", "\r", "\x1b[2J", "\x85", "\u2028"])
+def test_no_text_makes_a_line_of_its_own_or_commands_a_terminal(capsys: pytest.CaptureFixture[str], sent: str) -> None:
+    logging.config.dictConfig(logs.config("text", "info", {}))
+    logging.getLogger("tests").info("Task [%s] received", sent, extra={"fields": {"model": sent}})
+    written = capsys.readouterr().err
+    assert all(line.startswith("  ") for line in written.splitlines()[1:])
+    assert written.replace("\n", "").isprintable()

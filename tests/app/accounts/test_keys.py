@@ -93,7 +93,7 @@ def test_who_is_not_on_this_machine_needs_a_key(
         ask(REMOTE_ADDR="192.0.2.1"),
         ask(HTTP_HOST="rebound.example:8000"),  # a page elsewhere, whose name leads to this machine
         ask(HTTP_HOST="[2001:db8::1]:8000"),
-        ask(HTTP_HOST=""),
+        ask(HTTP_HOST="", SERVER_PROTOCOL="HTTP/1.0"),
     ):
         assert code(refused) == (401, "UNAUTHENTICATED")
     for host in ("localhost:8000", "127.0.0.1", "[::1]:8000"):

@@ -93,3 +93,22 @@ def test_a_body_over_the_limit_is_refused_unread(client: FlaskClient, environ: d
     assert answer.status_code == 413
     assert answer.json["errors"][0]["extensions"]["code"] == "BAD_INPUT"
     assert str(Settings().max_body_bytes) in answer.json["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("form", ["application/x-www-form-urlencoded", "multipart/form-data"])
+def test_the_limit_of_a_form_is_the_one_that_is_said(client: FlaskClient, form: str) -> None:
+    query = "{ languages { source } }"
+    limit = Settings().max_body_bytes
+    large = {"query": f"{query} #{'x' * (limit - 5_000)}"}
+    answer = client.post("/api/graphql", data=large, content_type=form)
+    assert answer.status_code == 200
+    over = client.post("/api/graphql", data={"query": "x" * limit}, content_type=form)
+    assert over.status_code == 413
+    assert f"over the limit of {limit} bytes" in over.json["errors"][0]["message"]
+
+
+def test_a_form_of_many_fields_is_told_how_many_it_may_have(client: FlaskClient) -> None:
+    fields = {f"field-{number}": "x" for number in range(1001)}
+    answer = client.post("/api/graphql", data=fields, content_type="multipart/form-data")
+    assert answer.status_code == 413
+    assert answer.json["errors"][0]["message"] == "The form has more than 1000 fields. Send fewer."

@@ -145,3 +145,9 @@ def test_what_is_not_encrypted_comes_from_this_machine_alone(url: str) -> None:
 def test_what_is_no_host(host: str) -> None:
     with pytest.raises(BadInput, match="is not a host"):
         Hosts([host])
+
+
+@pytest.mark.parametrize("url", ["https://host:99999/x", "https://host:65536/x", "http://127.0.0.1:70000/x"])
+def test_a_port_that_is_none_is_an_error_of_the_reference(url: str) -> None:
+    with pytest.raises(UnknownModel, match="a port from 1 to 65535 was expected"):
+        Hosts(["host:99999", "host:65536", "127.0.0.1:70000"]).check(url)

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from tasks.contract.bundle import Bundled, Unreadable, decode_bundle, decode_replies, encode_replies, named
 from tasks.contract.errors import Code, TolkError
+from tasks.contract.names import TASK_ID
 from tasks.contract.reply import TranslateReply
 from tasks.contract.request import TranslateRequest
 from tests.tasks.contract.messages import REQUEST, anything, over_the_wire, refusal, replies, requests, texts
 
-bundled = st.builds(Bundled, texts, requests, st.dictionaries(texts, texts))
+bundled = st.builds(Bundled, st.from_regex(TASK_ID, fullmatch=True), requests, st.dictionaries(texts, texts))
 
 
 @given(st.lists(bundled, unique_by=lambda each: each.task_id))

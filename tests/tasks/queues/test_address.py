@@ -195,3 +195,12 @@ def test_the_worker_says_whom_it_does_not_trust(
     )
     eventually(lambda: worker.says("certificate verify failed"))
     assert not worker.says((tls_broker.directory / "password").read_text())
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://u:secret@h:99999//", "amqps://u:secret@h:abc/", "amqp://u:secret@h:5672//;amqp://u:secret@h:-1//"]
+)
+def test_an_address_whose_port_is_none_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match="a port from 0 to 65535") as refused:
+        address.address({"CELERY_BROKER_URL": url})
+    assert "secret" not in str(refused.value)

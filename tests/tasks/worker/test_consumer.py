@@ -51,8 +51,19 @@ POISON = [
     poison("it is compressed", zlib.compress(CALL), headers={"compression": "zlib"}),
     poison("it is compressed", b"a secret", headers={"compression": "zlib"}),
     poison("its 4194305 bytes are more than 4194304", b" " * MESSAGE_BYTES + b"5"),
-    poison("Celery cannot take it (InvalidTaskError)", headers={"eta": "a secret"}),
-    poison("Celery cannot take it (ValueError)", headers={"timelimit": [1]}),
+    poison("it uses eta of Celery", headers={"eta": "a secret"}),
+    poison("it uses eta of Celery", headers={"eta": "2099-01-01T00:00:00+00:00"}),
+    poison("it uses expires of Celery", headers={"expires": "2099-01-01T00:00:00+00:00"}),
+    poison("it uses timelimit of Celery", headers={"timelimit": [None, 1]}),
+    poison("it uses retries of Celery", headers={"retries": 3}),
+    poison("it uses group of Celery", headers={"group": "a secret"}),
+    poison("it uses shadow of Celery", headers={"shadow": "a secret"}),
+    poison("it uses stamps of Celery", headers={"stamps": {"a": "secret"}}),
+    poison("its body is no call of the task", b'[["a secret"], {}, {"chord": {"task": "a secret"}}]'),
+    poison("its body is no call of the task", b'[["a secret"], {}, {"chain": [{"task": "a secret"}]}]'),
+    poison(r"its id 'a\nb' is not printable, or too long", headers={"id": "a\nb"}),
+    poison("its id 'xxx", headers={"id": "x" * 256}),
+    poison(r"its id 'a\x1b[2J' is not printable, or too long", headers={"id": "a\x1b[2J"}),
 ]
 
 
