@@ -102,7 +102,7 @@ def abandon(translator: Translator, repeats: Repeats, request_id: str, principal
 
 def ask_models(translator: Translator, request_id: str, legs: Sequence[TranslateRequest]) -> TranslateReply:
     """Asks the models of the legs, one after the other, and returns one reply. Raises TolkError."""
-    with translator.begin(request_id, legs[0].principal) as flight:
+    with translator.begin(request_id, legs[0].principal, legs[0].caller or "") as flight:
         return pivot.translate(legs, flight.ask)
 
 
