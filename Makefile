@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports sbom schema
-.PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-scaling bench-models bench-observability
+.PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
+.PHONY: bench-models bench-observability
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -66,6 +67,9 @@ bench-path: dev ## measure the cost of each stage of a request without a model (
 
 bench-overload: dev ## send up to three times the load that the workers can serve (1 minute)
 	@$(ENV) benchmarks.overload
+
+bench-fairness: dev ## measure what one flooding caller does to twenty small ones (5 minutes)
+	@$(ENV) benchmarks.fairness
 
 bench-scaling: dev ## measure how requests a second grow with the number of workers (1 minute)
 	@$(ENV) benchmarks.scaling

@@ -29,7 +29,7 @@ LATE = "No translation came in time. Allow more time, or try again."
 
 @dataclass(frozen=True, slots=True)
 class CeleryFlight:
-    """A `Flight` over the broker. `pending` is None if this process has as many requests in flight as it may."""
+    """A `Flight` over the broker. `pending` is None if its caller has as many requests in flight as it may."""
 
     link: Link
     queues: RequestQueues
@@ -54,25 +54,27 @@ class CeleryFlight:
 
     def _reply(self, pending: PendingRequest, request: TranslateRequest, queue: Queue, span: Span) -> TranslateReply:
         admission = self.link.admission(queue, request.priority)
-        admitted = self._enter(admission, queue, request.deadline)
-        work = None
+        admitted = self._enter(admission, queue, request)
+        work = tokens = None
         try:
             published, body = self._exchange(pending, request, queue, admission)
             reply = messages.reply(body, request, pending.task_id)
             _add_stages(span, published, reply)
             # Loading does not count: while a worker loads a model, it goes on taking other requests from the queue.
             work = reply.timings.load + reply.timings.prefill + reply.timings.decode
+            tokens = reply.tokens
         finally:
-            admission.leave(admitted, work)
+            admission.leave(admitted, work, tokens)
         return reply
 
-    def _enter(self, admission: Admission, queue: Queue, deadline: float) -> Admitted:
+    def _enter(self, admission: Admission, queue: Queue, request: TranslateRequest) -> Admitted:
         with tracing.span("admission"):
             if self.link.replies.ready.is_set() and admission.outdated():
-                depth = self.link.publisher.length(queue, deadline)
+                depth = self.link.publisher.length(queue, request.deadline)
                 if depth is not None:
                     admission.measured(depth)
-            return admission.enter(max(0.0, deadline - time.time()))
+            remaining = max(0.0, request.deadline - time.time())
+            return admission.enter(request.caller or "", messages.characters(request), remaining)
 
     def _exchange(
         self, pending: PendingRequest, request: TranslateRequest, queue: Queue, admission: Admission

@@ -21,6 +21,7 @@ class PendingRequest:
     Each task has an id of its own, because workers refuse for good an id that was once cancelled. To its inbox come the
     body of its reply, an error, and what else its thread waits for. `bundle` is the id of the message that brings it
     with others, if one does. `since` is when the request began to wait for a reply from `queue`, in Unix seconds.
+    `caller` is whose share of the places in flight it takes.
     """
 
     request_id: str
@@ -31,6 +32,7 @@ class PendingRequest:
     ended: TolkError | None = None
     queue: str = ""
     since: float = 0.0
+    caller: str = ""
 
 
 class WaitingRequests(Protocol):

@@ -56,8 +56,8 @@ class Publisher:
         self._one_by_one = -math.inf  # until when, in seconds of the clock
 
     def exchange(self, queue: Queue, item: Outgoing, admission: Admission) -> object:
-        """Publishes a request and returns the body of its reply. The admission to the queue learns how many requests a
-        message holds.
+        """Publishes a request and returns the body of its reply. The admission to the queue learns how much a message
+        holds.
 
         Raises Full, queue.Empty at the deadline, and the error that ended the request; BundleRefused and RepliesLost if
         it may be published once more.
@@ -101,7 +101,7 @@ class Publisher:
     def _send(self, queue: Queue, admission: Admission, items: Sequence[Outgoing]) -> None:
         with self._connections.producer(items[0].remaining) as producer:
             self._publish(producer, queue, _message(items, time.time()))
-        admission.sent(len(items))
+        admission.sent(len(items), sum(messages.characters(each.request) for each in items))
 
     def _publish(self, producer: Producer, queue: Queue, message: dict[str, Any]) -> None:
         # kombu's own record of declared queues, which it forgets with the connection, leaves out queues that expire.

@@ -62,13 +62,13 @@ class ReplyConsumer:
         self.thread.start()
 
     @contextmanager
-    def in_flight(self, request_id: str, principal: str | None) -> Iterator[PendingRequest]:
+    def in_flight(self, request_id: str, principal: str | None, caller: str = "") -> Iterator[PendingRequest]:
         """Keeps a request in flight until the context is left. It can be cancelled at any time, also between its tasks.
 
         Raises TolkError(BAD_INPUT) if the principal has a request with this id in flight already. If the request was
         ended early, raises the error that ended it when the context is left.
         """
-        pending = PendingRequest(request_id, principal)
+        pending = PendingRequest(request_id, principal, caller=caller)
         with self._lock:
             if self._closing.is_set():
                 raise closing()

@@ -33,6 +33,8 @@ from tasks.contract.errors import Code, TolkError
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.registry.file import RegistryFile
 
+PATIENCE = 3  # a caller may have so many times as many requests in flight as there are free places
+
 logger = logging.getLogger(__name__)
 
 
@@ -74,13 +76,13 @@ class CeleryTranslator:
         return cls(configured(broker), RequestQueues(models), errors, fresh, waiting)
 
     @contextmanager
-    def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
+    def begin(self, request_id: str, principal: str | None, caller: str = "") -> Iterator[CeleryFlight]:
         link = self._link()
-        if len(link.replies.pending) >= IN_FLIGHT:
-            yield CeleryFlight(link, self._queues, None)
-        else:
-            with link.replies.in_flight(request_id, principal) as pending:
+        if _has_place(link, caller):
+            with link.replies.in_flight(request_id, principal, caller) as pending:
                 yield CeleryFlight(link, self._queues, pending)
+        else:
+            yield CeleryFlight(link, self._queues, None)
 
     def cancel(self, request_id: str, principal: str | None) -> bool:
         link = self._link()
@@ -138,6 +140,13 @@ class CeleryTranslator:
                 link = Link.open(self._celery, self._queues, self._errors, self._fresh, self._waiting)
                 self._links[os.getpid()] = link
             return link
+
+
+def _has_place(link: Link, caller: str) -> bool:
+    """Whether this caller may have one more request in flight: it may have PATIENCE times as many as there are free
+    places, so that there are always places for whoever has few (dynamic thresholds: Choudhury and Hahne 1998)."""
+    flying = list(link.replies.pending.values())
+    return sum(each.caller == caller for each in flying) < PATIENCE * (IN_FLIGHT - len(flying))
 
 
 def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> bool:

@@ -153,7 +153,7 @@ def ask_each(
     Raises TolkError."""
     if not ways:
         return []
-    with translator.begin(request_id, ways[0][0].principal) as flight:
+    with translator.begin(request_id, ways[0][0].principal, ways[0][0].caller or "") as flight:
         return [pivot.translate(legs, flight.ask) for legs in ways]
 
 

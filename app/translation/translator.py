@@ -25,8 +25,10 @@ class Flight(Protocol):
 class Translator(Protocol):
     """What the web tier uses to translate. Thread-safe."""
 
-    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
+    def begin(self, request_id: str, principal: str | None, caller: str = "") -> AbstractContextManager[Flight]:
         """A flight that lasts until its context is left. `cancel` and `abandon` end it, also between its legs.
+
+        It takes a place of `caller` (app.accounts.auth.caller).
 
         Entering the context raises TolkError(BAD_INPUT) if this process has a flight with the same id and principal.
         Leaving it raises the TolkError that ended the flight, if it was ended.
@@ -67,7 +69,7 @@ class EchoTranslator:
     def __init__(self) -> None:
         self._closed = False
 
-    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:  # noqa: ARG002 - it keeps no state
+    def begin(self, request_id: str, principal: str | None, caller: str = "") -> AbstractContextManager[Flight]:  # noqa: ARG002 - it keeps no state
         return nullcontext(self)
 
     def ask(self, request: TranslateRequest) -> TranslateReply:

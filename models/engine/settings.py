@@ -31,7 +31,7 @@ class EngineSettings:
     def caller_share_on(self, device: torch.device) -> float:
         """The largest part of a lane's batch for one caller while others are present. Larger batches cost a CPU as much
         as smaller ones, for each sentence, so that they only make steps longer; a GPU computes more of them at once."""
-        return 0.25 if device.type == "cpu" else 0.5
+        return 0.125 if device.type == "cpu" else 0.5
 
 
 def cores() -> int:

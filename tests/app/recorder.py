@@ -28,9 +28,9 @@ class Recorder(EchoTranslator):
         self.reply = reply
         self.requests: list[tuple[TranslateRequest, str]] = []
 
-    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
+    def begin(self, request_id: str, principal: str | None, caller: str = "") -> AbstractContextManager[Flight]:
         self.request_id = request_id
-        return super().begin(request_id, principal)
+        return super().begin(request_id, principal, caller)
 
     def ask(self, request: TranslateRequest) -> TranslateReply:
         self.requests.append((request, self.request_id))

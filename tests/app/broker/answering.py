@@ -39,8 +39,11 @@ def offering(*names: str) -> SimpleNamespace:
     return SimpleNamespace(current=lambda: registry)
 
 
-def ask(translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30) -> TranslateReply:
-    request = TranslateRequest(texts=texts, source="fr", target="en", model=model, deadline=time.time() + timeout)
+def ask(
+    translator: CeleryTranslator, *texts: str, model: str, timeout: float = 30, caller: str | None = None
+) -> TranslateReply:
+    deadline = time.time() + timeout
+    request = TranslateRequest(texts, source="fr", target="en", model=model, deadline=deadline, caller=caller)
     return ask_models(translator, str(uuid4()), [request])
 
 

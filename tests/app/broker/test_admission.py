@@ -6,13 +6,17 @@ import math
 import random
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.broker.admission import DEPTH_AGE, FORGOTTEN, Admission, Admitted
+from app.broker.admission import CALLERS, DEPTH_AGE, FORGOTTEN, OVERHEAD, Admission, Admitted
 from tasks.contract.errors import Code, TolkError
 
 WORK = 0.02  # seconds
+SIZE = 100  # the characters of a request, and the tokens of its texts
 
 
 class Line:
@@ -47,15 +51,16 @@ class Line:
         self.admissions.append(self.admissions.pop(0))
         if admission.outdated():
             admission.measured(max(0, len(self.waiting) - held))
+        admission.sent(1, SIZE)
         try:
-            self.waiting.append((admission, admission.enter(timeout), self.now + timeout))
+            self.waiting.append((admission, admission.enter("", SIZE, timeout), self.now + timeout))
         except TolkError:
             self.refused += 1
 
     def serve(self) -> None:
         admission, admitted, deadline = self.waiting.popleft()
         self.now += WORK  # only this clock: the worker works beside
-        admission.leave(admitted, WORK)
+        admission.leave(admitted, WORK, SIZE)
         self.now -= WORK
         self.served += 1
         self.late += self.now > deadline
@@ -130,7 +135,7 @@ def test_whoever_has_less_time_waits_less() -> None:
     line = Line(pace=40)
     line.offer(120, 20, timeout=1)
     assert line.served >= 0.9 * 20 * 40
-    assert line.late < 20  # before anything is known
+    assert line.late < 25  # before anything is known
     line.late = 0
     line.offer(120, 20, timeout=1)
     assert line.late == 0
@@ -144,13 +149,14 @@ def test_bulk_may_wait_for_half_of_its_time() -> None:
 
 
 def admission(*, chances: Iterable[float] = (0.0,)) -> tuple[Admission, list[float]]:
-    """One that knows a pace of 10 requests a second, and its clock."""
+    """One that knows a pace of 5 requests a second, and its clock."""
     clock, values = [0.0], iter(chances)
     made = Admission(2.0, lambda: clock[0], lambda: next(values))
     for _ in range(100):
-        admitted = made.enter(60)
+        admitted = made.enter("", SIZE, 60)
+        made.sent(1, SIZE)
         clock[0] += 0.3
-        made.leave(admitted, work=0.2)
+        made.leave(admitted, 0.1, 2 * SIZE)  # two tokens per character, and 300 in all
     clock[0] += 2.0
     return made, clock
 
@@ -158,19 +164,19 @@ def admission(*, chances: Iterable[float] = (0.0,)) -> tuple[Admission, list[flo
 def test_the_queue_of_others_counts() -> None:
     made, _ = admission()
     made.measured(1_000)
-    made.enter(60)  # nobody else is in flight: from this one we learn
+    made.enter("", SIZE, 60)  # nobody else is in flight: from this one we learn
     with pytest.raises(TolkError) as caught:
-        made.enter(60)
+        made.enter("", SIZE, 60)
     assert caught.value.code is Code.OVERLOADED
 
 
-@pytest.mark.parametrize(("depth", "chance", "expected"), [(25, 0.0, 3), (25, 0.99, 6), (900, 0.0, 30)])
+@pytest.mark.parametrize(("depth", "chance", "expected"), [(13, 0.0, 3), (13, 0.99, 6), (900, 0.0, 30)])
 def test_retry_after_is_when_the_line_is_gone_or_later(depth: int, chance: float, expected: float) -> None:
     made, _ = admission(chances=[chance])
     made.measured(depth)
-    made.enter(60)
+    made.enter("", SIZE, 60)
     with pytest.raises(TolkError) as caught:
-        made.enter(60)
+        made.enter("", SIZE, 60)
     assert caught.value.retry_after == expected
     assert str(expected) in caught.value.message
 
@@ -181,11 +187,11 @@ def test_who_is_refused_for_another_reason_waits_a_second_at_least() -> None:
 
 def test_half_of_the_time_that_is_left_is_for_the_work() -> None:
     made, _ = admission()
-    made.measured(11)
-    made.enter(60)
+    made.measured(9)
+    made.enter("", SIZE, 60)
     with pytest.raises(TolkError):
-        made.enter(2)
-    made.enter(3)
+        made.enter("", SIZE, 3.5)
+    made.enter("", SIZE, 3.7)
 
 
 def test_what_was_known_long_ago_is_not_known() -> None:
@@ -193,7 +199,7 @@ def test_what_was_known_long_ago_is_not_known() -> None:
     clock[0] += FORGOTTEN + 1
     made.measured(1_000)
     for _ in range(100):
-        made.enter(60)
+        made.enter("", SIZE, 60)
 
 
 def test_the_depth_is_measured_by_one_caller_at_a_time() -> None:
@@ -209,38 +215,133 @@ def test_a_model_that_loads_keeps_none_of_its_neighbours_out(work: float, refuse
     clock = [0.0]
     made = Admission(2.0, lambda: clock[0], lambda: 0.0)
     for _ in range(30):
-        loading = made.enter(60)
+        loading = made.enter("", SIZE, 60)
         clock[0] += 5.0 + 2 * WORK
-        made.leave(loading, work)
+        made.leave(loading, work, SIZE)
     clock[0] += 2.0
-    made.enter(60)
+    made.enter("", SIZE, 60)
     if refused:  # as if loading were waiting in line
         with pytest.raises(TolkError):
-            made.enter(60)
+            made.enter("", SIZE // 2, 60)
     else:
-        made.enter(60)
+        made.enter("", SIZE // 2, 60)
 
 
 def test_a_request_without_a_reply_teaches_nothing() -> None:
     made, clock = admission()
     for _ in range(20):
-        admitted = made.enter(60)
+        admitted = made.enter("", SIZE, 60)
         clock[0] += 1
         made.leave(admitted)
-    made.measured(15)
-    made.enter(60)
-    made.enter(60)
+    made.measured(9)
+    made.enter("", SIZE, 60)
+    made.enter("", SIZE, 60)
 
 
-def test_a_message_counts_as_many_requests_as_messages_held_lately() -> None:
-    admission = Admission(longest=math.inf, clock=lambda: 0.0)
-    admission.measured(10)
-    assert admission.enter(60.0).ahead == 10
-    for _ in range(100):
-        admission.sent(16)
-    admission.measured(10)
-    assert admission.enter(60.0).ahead == pytest.approx(160, abs=1)
-    for _ in range(100):
-        admission.sent(1)
-    admission.measured(10)
-    assert admission.enter(60.0).ahead == pytest.approx(10, abs=1)
+def known(pace: float, *callers: str, density: float = 1.0) -> tuple[Admission, list[float]]:
+    """One that knows a pace in tokens a second, and how many tokens a character of these callers makes; and its
+    clock."""
+    clock = [0.0]
+    made = Admission(2.0, lambda: clock[0], lambda: 0.0)
+    for _ in range(max(50, round(5 * pace / SIZE))):
+        for caller in callers:
+            admitted = made.enter(caller, SIZE, 60)
+            clock[0] += (OVERHEAD + SIZE * density) / pace
+            made.leave(admitted, 0.0, SIZE * density)
+    clock[0] += 2.0
+    return made, clock
+
+
+def fill(made: Admission, caller: str, characters: int, remaining: float = 60.0) -> list[Admitted]:
+    """Lets in as many requests of a caller as may enter."""
+    entered = []
+    with suppress(TolkError):
+        for _ in range(1000):
+            entered.append(made.enter(caller, characters, remaining))
+    assert len(entered) < 1000
+    return entered
+
+
+@pytest.mark.parametrize("size", [100, 1_000, 100_000])
+def test_whatever_a_flood_has_in_flight_others_with_little_enter(size: int) -> None:
+    made, _ = known(5_000.0, "flood", "small")
+    for number in range(10):
+        fill(made, f"flood {number}", size)
+    for number in range(20):
+        assert made.enter(f"small {number}", 20, 10.0).ahead <= 31 * (20 + OVERHEAD)
+    with pytest.raises(TolkError):
+        made.enter("flood 9", size, 60.0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 500)), max_size=40), st.integers(1, 500))
+def test_what_is_ahead_is_what_fair_queueing_serves_before(entered: list[tuple[str, int]], size: int) -> None:
+    """Of each other caller as much as the own caller has with this request, or all that it has."""
+    made = Admission(math.inf, lambda: 0.0)
+    for caller, characters in entered:
+        made.enter(caller, characters, math.inf)
+    has = {each: sum(OVERHEAD + characters for caller, characters in entered if caller == each) for each in "abc"}
+    share = has["a"] + OVERHEAD + size
+    expected = has["a"] + min(has["b"], share) + min(has["c"], share)
+    assert made.enter("a", size, math.inf).ahead == pytest.approx(expected)
+
+
+def test_work_counts_in_tokens_of_which_some_texts_have_many() -> None:
+    """Of a caller whose characters make ten tokens each, a tenth as much is let in."""
+    made, clock = known(50_000.0, "plain")
+    for _ in range(20):
+        admitted = made.enter("dense", SIZE, 60)
+        clock[0] += 0.02
+        made.leave(admitted, 0.0, 10 * SIZE)
+    characters = []
+    for caller in ("plain", "dense"):
+        entered = fill(made, caller, 1_000)
+        characters.append(sum(each.characters for each in entered))
+        for each in entered:
+            made.leave(each)
+    assert characters[1] == pytest.approx(characters[0] / 10, rel=0.2)
+
+
+def test_a_large_request_may_wait_for_as_long_as_it_takes() -> None:
+    made, _ = known(500.0, "large")
+    first, second = (made.enter("large", 5_000, 60) for _ in range(2))  # ten seconds of work each
+    assert (first.ahead, second.ahead) == (0, pytest.approx(5_000 + OVERHEAD))
+    with pytest.raises(TolkError):
+        made.enter("large", 5_000, 60)
+    with pytest.raises(TolkError):
+        made.enter("large", 100, 60)
+
+
+def test_many_callers_with_one_request_each_are_too_many_together() -> None:
+    made, _ = known(500.0, "first")
+    entered = 0
+    with suppress(TolkError):
+        for number in range(100):
+            made.enter(f"caller {number}", SIZE, 60)
+            entered += 1
+    assert entered == pytest.approx(2.0 * 500 / (OVERHEAD + SIZE), abs=1)
+
+
+def test_short_waits_show_no_low_pace() -> None:
+    made, clock = known(50_000.0, "before")
+    for _ in range(200):
+        admitted = made.enter("idle", 10, 60)
+        clock[0] += 0.01
+        made.leave(admitted, 0.0, 10)
+    assert len(fill(made, "burst", 1_000)) == pytest.approx(2.0 * 50_000 / (OVERHEAD + 1_000), rel=0.2)
+
+
+def test_a_message_in_the_queue_counts_as_those_that_were_sent_lately_but_not_more_than_ones_own() -> None:
+    for own, size, expected in ((SIZE, 1_000, SIZE), (10_000, 1_000, 1_000), (10_000, 100, 100)):
+        made = Admission(longest=math.inf, clock=lambda: 0.0)
+        for _ in range(200):
+            made.sent(1, size)
+        made.measured(10)
+        assert made.enter("", own, 60.0).ahead == pytest.approx(10 * (OVERHEAD + expected))
+
+
+def test_the_callers_that_it_remembers_are_bounded() -> None:
+    made = Admission(2.0, lambda: 0.0)
+    for number in range(2 * CALLERS):
+        made.leave(made.enter(str(number), SIZE, 60), 0.0, SIZE)
+    assert len(made._densities) == CALLERS
+    assert not made._in_flight

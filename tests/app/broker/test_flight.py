@@ -57,15 +57,15 @@ def test_an_error_of_the_worker_arrives_with_its_message(broker, connect) -> Non
 
 @pytest.mark.parametrize("error", [None, {"code": "TIMEOUT", "message": "late", "retry_after": None}])
 def test_loading_is_work_and_not_waiting(broker, connect, monkeypatch: pytest.MonkeyPatch, error: object) -> None:
-    worked: list[float | None] = []
-    monkeypatch.setattr(Admission, "leave", lambda _self, _place, work: worked.append(work))
+    worked: list[tuple[float | None, float | None]] = []
+    monkeypatch.setattr(Admission, "leave", lambda _self, _place, work, tokens: worked.append((work, tokens)))
     timings = RequestTimings(queue=1.0, wait=2.0, prefill=4.0, decode=8.0, load=16.0)
-    reply = replace(TranslateReply("odd", results=(TextResult("one"),)), timings=timings).encode()
+    reply = replace(TranslateReply("odd", results=(TextResult("one"),)), timings=timings, tokens=5.0).encode()
     translator = connect(broker.url, "odd")
     answer = {"status": "SUCCESS", "result": {**reply, "error": error}}
     with Worker(broker.url, "odd", lambda _: answer), suppress(TolkError):
         ask(translator, "un", model="odd")
-    assert worked == [28.0]
+    assert worked == [(28.0, 5.0)]
 
 
 def test_stages_that_a_failed_task_did_not_come_to_are_none(broker, connect) -> None:
@@ -109,7 +109,7 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
         queue(connection.default_channel).purge()
 
 
-def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, eventually) -> None:
+def test_whoever_takes_all_places_of_a_process_leaves_some_to_others(broker, connect, eventually) -> None:
     translator = connect(broker.url, "many")
     released = threading.Event()
 
@@ -117,14 +117,36 @@ def test_more_than_a_process_may_wait_for_is_refused_at_once(broker, connect, ev
         released.wait(60)
         return succeed(payload)
 
-    with Worker(broker.url, "many", answer), ThreadPoolExecutor(IN_FLIGHT) as threads:
-        waiting = [threads.submit(ask, translator, "un", model="many", timeout=60) for _ in range(IN_FLIGHT)]
-        eventually(lambda: len(translator.replies.pending) == IN_FLIGHT and translator.replies.ready.is_set())
+    def fill(caller: str) -> int:
+        """Lets in as many requests of a caller as may be in flight. Returns their number."""
+        for number in range(IN_FLIGHT):
+            each = threads.submit(ask, translator, "un", model="many", timeout=60, caller=caller)
+            eventually(lambda number=number, each=each: len(waiting) + number < len(flying()) or each.done())
+            if each.done():
+                refusals.append(each.exception())
+                break
+        waiting.extend([caller] * number)
+        return number
+
+    def flying() -> list[object]:
+        return list(translator.replies.pending.values())
+
+    waiting: list[str] = []
+    refusals: list[Any] = []
+    with Worker(broker.url, "many", answer), ThreadPoolExecutor(2 * IN_FLIGHT) as threads:
+        first = threads.submit(ask, translator, "un", model="many", timeout=60, caller="first")
+        eventually(lambda: len(flying()) == 1 and translator.replies.ready.is_set())
+        waiting.append("first")
         try:
-            error = failure(lambda: ask(translator, "deux", model="many", timeout=60))
+            places = [fill(caller) for caller in ("flood", "another", "third")]
+            small = threads.submit(ask, translator, "deux", model="many", timeout=60, caller="small")
+            eventually(lambda: len(flying()) == len(waiting) + 1)
         finally:
             released.set()
-        assert error.code is Code.OVERLOADED
-        assert error.retry_after == 1
-        assert {each.result(60).results[0].text for each in waiting} == {"un"}
+        assert places == sorted(places, reverse=True)
+        assert places[0] == pytest.approx(0.75 * IN_FLIGHT, abs=2)
+        assert sum(places) < IN_FLIGHT - 1
+        assert {each.code for each in refusals} == {Code.OVERLOADED}
+        assert [each.result(60).results[0].text for each in (first, small)] == ["un", "deux"]
+        eventually(lambda: not flying())
         assert ask(translator, "trois", model="many").results[0].text == "trois"
