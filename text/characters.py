@@ -29,6 +29,12 @@ def refusal(text: str) -> str | None:
     return f"Character {at} of the text is {what} ({code}): send well-formed Unicode without it."
 
 
+def visible(text: str) -> str:
+    """The text without hidden characters, which cut words into pieces that no model has seen: soft hyphens, zero-width
+    spaces, marks of direction."""
+    return _HIDDEN.sub("", text)
+
+
 def clean(translation: str, source: str) -> str:
     """The translation of a sentence on one line, without hidden characters except those that occur in `source`."""
     line = _BREAKS.sub(" ", translation)

@@ -75,7 +75,7 @@ def test_what_leads_a_line_is_layout(lead: str, number: str) -> None:
     assert split(f"Titre\n{lead}{number}Il dort.  \n", "fr", whole).gaps == ("", f"\n{lead}{number}", "  \n")
 
 
-@pytest.mark.parametrize("text", ["-5 degrés", "M. Dupont", "3 chats", "*gras*"])
+@pytest.mark.parametrize("text", ["-5 degrés", "M. Dupont", "J. R. Dupont", "3 chats", "20° dehors", "*gras* ou non", "(oui) et non", "€ 5 par mois"])
 def test_what_only_looks_like_a_bullet_is_part_of_the_sentence(text: str) -> None:
     assert split(text, "fr", whole).gaps[0] == ""
 
