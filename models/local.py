@@ -182,10 +182,10 @@ class LocalTranslator:
     ) -> Translated:
         """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
-        `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model needs `target`.
-        `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded, even if the
-        model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group has been
-        cancelled already.
+        `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model
+        needs `target`. `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded,
+        even if the model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group
+        has been cancelled already.
 
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.

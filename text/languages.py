@@ -14,7 +14,7 @@ import regex
 from langcodes import Language, standardize_tag, tag_distance
 
 # The largest distance, as CLDR measures it, of a language that stands for another one: that of two regions (5 from
-# pt-PT to pt-BR) and less. Farther are other scripts (54 from zh-Hans to zh-Hant) and other languages (20 from nn to nb).
+# pt-PT to pt-BR). Farther are other scripts (54 from zh-Hans to zh-Hant) and other languages (20 from nn to nb).
 FARTHEST = 5
 _REMEMBERED = 65_536  # tags and pairs of tags; clients choose them, so their number is limited
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphene
 
+from app.graphql.detection import DetectionType, resolve_detect
 from app.graphql.models import LanguagePair, ModelType, resolve_languages, resolve_models
 from app.graphql.service import ServiceStatus, resolve_status
 from app.graphql.translations import (
@@ -17,7 +18,7 @@ from app.graphql.usage import UsageType, resolve_usage
 
 
 class Query(graphene.ObjectType):
-    """Languages, models, and the status of the service."""
+    """Languages, models, what language a text is in, and the status of the service."""
 
     languages = graphene.Field(
         graphene.List(graphene.NonNull(LanguagePair)),
@@ -30,6 +31,15 @@ class Query(graphene.ObjectType):
         required=True,
         resolver=resolve_models,
         description="All models, once for each of their language pairs. The data are at most a second old.",
+    )
+    detect = graphene.Field(
+        graphene.List(graphene.NonNull(DetectionType)),
+        required=True,
+        texts=graphene.List(
+            graphene.NonNull(graphene.String), required=True, description="The texts, which belong together."
+        ),
+        resolver=resolve_detect,
+        description="The languages of texts, in the order of the texts. It counts as a request of the API key.",
     )
     status = graphene.Field(
         ServiceStatus,

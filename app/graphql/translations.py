@@ -9,6 +9,7 @@ from graphql import GraphQLResolveInfo
 
 from app.settings import DEFAULT_TIMEOUT
 from app.translation.context import Context
+from app.translation.outcome import Origin
 from app.translation.translate import cancel, translate
 from tasks.contract.errors import Code
 from tasks.contract.reply import Flag, TextResult
@@ -21,6 +22,7 @@ FLAGS = {
 }
 CODES = {
     Code.BAD_INPUT: "The request is invalid. The message says what to change.",
+    Code.UNSUPPORTED_SOURCE: "The text is in a language that no model translates from. The message names it.",
     Code.UNKNOWN_MODEL: "There is no such model, or none for these languages. The message says what is available.",
     Code.UNAUTHENTICATED: "An API key is needed, or the one that was sent is wrong or was revoked.",
     Code.FORBIDDEN: "The API key lacks the scope, or a page of another site sent the request.",
@@ -53,11 +55,17 @@ class TranslateInput(graphene.InputObjectType):
         description="The texts, each of any number of sentences. A translation keeps its text's layout.",
     )
     source = graphene.String(
-        description="The language of the texts. May be left out if only one language can be translated into the target."
+        description="The language of the texts, a tag of BCP 47. If left out, each text's language is detected."
     )
-    target = graphene.String(required=True, description="The language to translate into.")
+    target = graphene.String(required=True, description="The language to translate into, a tag of BCP 47.")
     model = graphene.String(
         description="A model's name. If left out, the first model that fits is used, or two in turn."
+    )
+    assume = graphene.String(
+        description="The language of texts of which none can be detected, or none that is on offer."
+    )
+    nbest = graphene.Int(
+        default_value=1, description="How many translations of each text are wanted, the alternatives included."
     )
     timeout = graphene.Float(
         default_value=DEFAULT_TIMEOUT, description="Seconds after which the answer is no longer wanted."
@@ -72,6 +80,27 @@ class TranslationError(graphene.ObjectType):
 
     code = graphene.Field(ErrorCode, required=True, description="The kind of error, for programs.")
     message = graphene.String(required=True, description="What is wrong and what to do about it, for people.")
+
+
+class AlternativeType(graphene.ObjectType):
+    """Another translation of the same text. If the text has several sentences, it differs in one of them."""
+
+    class Meta:
+        name = "Alternative"
+
+    text = graphene.String(required=True, description="The translation.")
+    score = graphene.Float(
+        required=True, description="Mean log-probability per target token; over several models, the sum."
+    )
+
+
+class DetectedSource(graphene.ObjectType):
+    """How certain it is that a text is in the language that was detected."""
+
+    confidence = graphene.Float(required=True, description="The probability of the language; 0 if there is none.")
+    from_neighbours = graphene.Boolean(
+        required=True, description="Whether the text is too short to tell, so that the texts beside it decided."
+    )
 
 
 class TranslatedSentence(graphene.ObjectType):
@@ -106,6 +135,19 @@ class TranslationType(graphene.ObjectType):
     sentences = graphene.List(
         graphene.NonNull(TranslatedSentence), required=True, description="The sentences of the text, in order."
     )
+    alternatives = graphene.List(
+        graphene.NonNull(AlternativeType),
+        required=True,
+        description="Other translations, the likeliest first, as far as `nbest` asks for them.",
+    )
+    source = graphene.String(
+        description="The language of the text; null if it has no letters. A text that is in the target language "
+        "already stays as it is."
+    )
+    model = graphene.String(description="The model that translated it, as in the payload; null if none was asked.")
+    version = graphene.String(description="The version of the model's weights.")
+    via = graphene.List(graphene.NonNull(graphene.String), required=True, description="The languages in between.")
+    detected = graphene.Field(DetectedSource, description="How `source` was detected; null if it was not.")
     error = graphene.Field(TranslationError, description="Why there is no translation; null if there is one.")
 
 
@@ -116,16 +158,21 @@ class TranslatePayload(graphene.ObjectType):
         required=True,
         description="The request's id. If it repeats a request by its idempotency key, the id of the first one.",
     )
-    source = graphene.String(required=True, description="The language of the texts, as it was understood.")
+    source = graphene.String(
+        description="The language of the texts, as it was understood; null if they are in several languages."
+    )
     target = graphene.String(required=True, description="The language of the translations, as it was understood.")
     model = graphene.String(
-        required=True, description="The model's name, or two names with a plus sign if two translated in turn."
+        required=True,
+        description="The model's name, or two names with a plus sign if two translated in turn. "
+        "With commas, the names for texts in several languages.",
     )
-    version = graphene.String(description="The version of the model's weights, or two versions with a plus sign.")
+    version = graphene.String(description="The version of the model's weights, or several, joined like the names.")
     via = graphene.List(
         graphene.NonNull(graphene.String),
         required=True,
-        description="The languages in between, in order; empty if a model translated directly.",
+        description="The languages in between, in order; empty if a model translated directly, "
+        "and for texts in several languages.",
     )
     translations = graphene.List(
         graphene.NonNull(TranslationType), required=True, description="One for each text, in the order of the texts."
@@ -148,6 +195,8 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
         source=input.source,
         target=input.target,
         model=input.model,
+        assume=input.assume,
+        nbest=1 if input.nbest is None else input.nbest,
         timeout=DEFAULT_TIMEOUT if input.timeout is None else input.timeout,
         idempotency_key=input.idempotency_key,
     )
@@ -161,7 +210,7 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
         model=answer.model,
         version=answer.version,
         via=answer.via,
-        translations=[_translation(text, result) for text, result in zip(answer.texts, answer.results, strict=True)],
+        translations=[_translation(*each) for each in zip(answer.texts, answer.results, answer.origins, strict=True)],
     )
 
 
@@ -169,12 +218,20 @@ def resolve_cancel_translation(_root: None, info: GraphQLResolveInfo, *, request
     return CancelPayload(cancelled=cancel(info.context, request_id))
 
 
-def _translation(source: str, result: TextResult) -> TranslationType:
+def _translation(source: str, result: TextResult, origin: Origin) -> TranslationType:
     target = result.text or ""
     return TranslationType(
         text=result.text,
         score=result.score,
         flags=result.flags,
+        alternatives=result.alternatives,
+        source=origin.source,
+        model=origin.model,
+        version=origin.version,
+        via=origin.via,
+        detected=None
+        if origin.confidence is None
+        else DetectedSource(confidence=origin.confidence, from_neighbours=origin.from_neighbours),
         sentences=[
             TranslatedSentence(
                 source=source[slice(*sentence.source)],

@@ -42,6 +42,7 @@ from app.web import errors, request_log
 from app.web.hangups import Hangups
 from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
+from text.detection import Detector
 
 CACHED_DOCUMENTS = 256
 CACHED_CHARACTERS = 8_192  # longer documents hold texts: they are not repeated, and must not stay in memory
@@ -90,6 +91,7 @@ class GraphQL(GraphQLView[Context, None]):
         repeats: Repeats,
         keys: KeyRing,
         recent_errors: RecentErrors,
+        detector: Detector,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
@@ -100,6 +102,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.repeats = repeats
         self.keys = keys
         self.recent_errors = recent_errors
+        self.detector = detector
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
@@ -142,6 +145,7 @@ class GraphQL(GraphQLView[Context, None]):
             self.ledger,
             self.repeats,
             self.recent_errors,
+            self.detector,
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.accounts.keys import Key
 from app.accounts.ledger import Ledger
@@ -11,6 +11,7 @@ from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.translator import Translator
 from tasks.registry.ways import Registry
+from text.detection import Detector
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Context:
     ledger: Ledger
     repeats: Repeats
     recent_errors: RecentErrors
+    detector: Detector = field(default_factory=Detector)
 
     @property
     def principal(self) -> str | None:

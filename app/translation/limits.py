@@ -8,6 +8,7 @@ from app.settings import Settings
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure
 
+MAX_NBEST = 10  # each takes a place in the beam, which costs as much as another text
 MAX_NAME_CHARACTERS = 100  # of a language's or model's name, because errors quote it
 
 
@@ -35,6 +36,12 @@ def check_timeout(timeout: float, settings: Settings) -> None:
     """Raises TolkError(BAD_INPUT), with the limit, unless the timeout is a number above 0 and within the limit."""
     if not 0 < timeout <= settings.max_timeout:
         _refuse(f"timeout: more than 0 and at most {settings.max_timeout} seconds were expected, not {timeout:g}.")
+
+
+def check_nbest(nbest: int) -> None:
+    """Raises TolkError(BAD_INPUT), with the limit, unless that many translations of a text may be asked for."""
+    if not 1 <= nbest <= MAX_NBEST:
+        _refuse(f"nbest: 1 to {MAX_NBEST} were expected, not {nbest}.")
 
 
 def check_names(**names: str | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from app.translation.alignment import align, unite
 from tasks.contract.errors import Code
 from tasks.contract.names import MESSAGE_BYTES
-from tasks.contract.reply import Failure, RequestTimings, TextResult, TranslateReply
+from tasks.contract.reply import AlternativeResult, Failure, RequestTimings, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 
 ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message that its texts may take
@@ -42,7 +42,7 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
         via=(*reply.via, leg.source or ""),
         worker=f"{reply.worker}+{further.worker}" if sent else reply.worker,
         results=tuple(
-            result if result.text is None else _join(text, result, next(results))
+            result if result.text is None else _join(text, result, next(results), leg.options.nbest - 1)
             for text, result in zip(texts, halfway, strict=True)
         ),
         timings=RequestTimings(
@@ -69,14 +69,19 @@ def _fit(results: Iterable[TextResult]) -> list[TextResult]:
     return fitting
 
 
-def _join(text: str, first: TextResult, second: TextResult) -> TextResult:
-    """The result of a text by both translations. Their scores, as logarithms of probabilities, are added."""
+def _join(text: str, first: TextResult, second: TextResult, alternatives: int) -> TextResult:
+    """The result of a text by both translations, with alternatives of the second. Their scores, as logarithms of
+    probabilities, are added."""
     if second.text is None:
         return second
     scores = [score for score in (first.score, second.score) if score is not None]
     return TextResult(
         text=second.text,
         score=sum(scores) if scores else None,
+        alternatives=tuple(
+            AlternativeResult(each.text, each.score + (first.score or 0.0))
+            for each in second.alternatives[:alternatives]
+        ),
         flags=unite([first.flags, second.flags]),
         sentences=align(first.sentences, second.sentences, text, second.text),
     )

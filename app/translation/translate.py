@@ -1,13 +1,13 @@
 """READ THIS FIRST: the way of a request from its texts to its answer, for every API.
 
-The request's key and limits are checked, the models from source to target are found, the key is charged, the models are
-asked, and their replies become the answer.
+The request's key and limits are checked, its texts are divided by their languages, the models from there to the target
+are found, the key is charged, the models are asked, and their replies become the answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from app.accounts import auth, idempotency, quotas
@@ -17,12 +17,14 @@ from app.accounts.repeats import Repeats
 from app.settings import DEFAULT_TIMEOUT
 from app.translation import limits, pivot
 from app.translation.context import Context
+from app.translation.outcome import Origin, Outcome
+from app.translation.parts import Division, divide
 from app.translation.translator import Translator
-from tasks.contract.errors import Code, TolkError
+from tasks.contract.errors import Code
 from tasks.contract.names import REQUEST_ID
 from tasks.contract.reply import TextResult, TranslateReply
-from tasks.contract.request import TranslateRequest
-from tasks.registry.ways import SHOWN, Leg, Registry
+from tasks.contract.request import RequestOptions, TranslateRequest
+from tasks.registry.ways import Leg
 from telemetry import tracing
 
 PASSING = {Code.TIMEOUT, Code.INTERNAL}  # errors of a text that another attempt may not have
@@ -32,17 +34,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TranslatedTexts:
-    """The answer: a result for each text, in order. `source` and `target` are the languages as they were understood, in
-    the spelling of the models on offer. `via` has those in between, none if a model translated directly. `request_id` is the request's or, if it repeats another by its idempotency key, that of the first one."""
+    """The answer: a result and an origin for each text, in order. Languages are as they were understood, in the
+    spelling of the models on offer.
+
+    `source`, `model`, `version` and `via` (the languages in between, none if a model translated directly) are those of
+    all texts, as app.translation.outcome.Outcome has them. `request_id` is the request's or, if it repeats another by
+    its idempotency key, that of the first one.
+    """
 
     request_id: str
-    source: str
+    source: str | None
     target: str
     model: str
     version: str | None
     via: tuple[str, ...]
     texts: tuple[str, ...]
     results: tuple[TextResult, ...]
+    origins: tuple[Origin, ...]
 
 
 def translate(
@@ -52,10 +60,15 @@ def translate(
     source: str | None,
     target: str,
     model: str | None = None,
+    assume: str | None = None,
+    nbest: int = 1,
     timeout: float = DEFAULT_TIMEOUT,
     idempotency_key: str | None = None,
 ) -> TranslatedTexts:
     """Translates the texts. A text that is too long, or that fails, has a failure as its result.
+
+    Without `source`, each text is in the language that is detected (app.translation.parts.divide). Each translation has
+    up to `nbest` - 1 alternatives.
 
     Raises TolkError if the request as a whole is refused, fails, or has no answer within `timeout` seconds of its
     arrival.
@@ -64,134 +77,184 @@ def translate(
     auth.demand(context.key, Scope.TRANSLATE)
     limits.check_timeout(timeout, context.settings)
     limits.check_texts(texts, context.settings)
-    limits.check_names(source=source, target=target, model=model)
-    way = _way(context.registry, source, target, model)
+    limits.check_names(source=source, target=target, model=model, assume=assume)
+    limits.check_nbest(nbest)
     _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = tuple(text for text, failure in zip(texts, failures, strict=True) if failure is None)
     if idempotency_key is not None:
         idempotency.check_key(idempotency_key)
-    legs = [_leg(context, accepted, each, timeout) for each in way]
-    tracing.annotate(model="+".join(leg.model for leg in legs), source=way[0].pair.source, target=way[-1].pair.target)
+    division = divide(
+        accepted, context.registry, context.detector, source=source, target=target, model=model, assume=assume
+    )
+    ways = _ways(context, division, accepted, timeout, nbest)
+    tracing.annotate(
+        model=", ".join("+".join(leg.model for leg in legs) for legs in ways) or None,
+        source=", ".join(str(legs[0].source) for legs in ways) or None,
+        target=division.target,
+    )
     request_id = context.request_id
-    if not accepted:
-        reply = pivot.translate(legs, lambda leg: TranslateReply(leg.model))
-    elif idempotency_key is None:
-        reply = _charge_and_ask(context, legs)
+    if not any(part.positions for part in division.parts):
+        outcome = Outcome.of(division, [pivot.translate(legs, lambda leg: TranslateReply(leg.model)) for legs in ways])
+    elif idempotency_key is None and context.key is None:
+        outcome = Outcome.of(division, ask_each(context.translator, request_id, ways))
     else:
-        input_hash = idempotency.hash_input(accepted, source, target, model)
-        request_id, reply = _ask_once(context, legs, idempotency_key, input_hash)
-    translated = iter(reply.results)
-    results = tuple(next(translated) if failure is None else TextResult(error=failure) for failure in failures)
+        hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
+        input_hash = idempotency.hash_input(hashed, source, target, model, assume, nbest)
+        request_id, outcome = _charge_and_ask(context, division, ways, accepted, idempotency_key, input_hash)
+    answered = zip(outcome.results, outcome.origins, strict=True)
+    results, origins = [], []
+    for failure in failures:
+        result, origin = next(answered) if failure is None else (TextResult(error=failure), Origin())
+        results.append(result)
+        origins.append(origin)
     tracing.annotate(failed=sum(result.error is not None for result in results) or None)
     _log_texts(context, "gets", [result.text for result in results])
     return TranslatedTexts(
         request_id,
-        way[0].pair.source,
-        way[-1].pair.target,
-        reply.model,
-        reply.version,
-        reply.via,
+        outcome.source,
+        division.target,
+        outcome.model,
+        outcome.version,
+        outcome.via,
         tuple(texts),
-        results,
+        tuple(results),
+        tuple(origins),
     )
 
 
 def cancel(context: Context, request_id: str) -> bool:
-    """Cancels a translation of the same caller. Returns whether it was in flight. Raises TolkError."""
+    """Cancels a translation of the same caller, whether it waits for models or for a request that it repeats. Returns
+    whether there was one. Raises TolkError."""
     auth.demand(context.key, Scope.TRANSLATE)
     if not REQUEST_ID.fullmatch(request_id):  # no request has such an id
         return False
-    return context.translator.cancel(request_id.lower(), context.principal)
+    request_id = request_id.lower()
+    waited = context.repeats.cancel(request_id, context.principal)
+    return waited or context.translator.cancel(request_id, context.principal)
 
 
 def abandon(translator: Translator, repeats: Repeats, request_id: str, principal: str | None) -> None:
     """Ends a translation whose client has hung up, whether it waits for models or for a request that it repeats."""
-    if not repeats.abandon(request_id, principal):
+    if not repeats.cancel(request_id, principal):
         translator.abandon(request_id, principal)
 
 
 def ask_models(translator: Translator, request_id: str, legs: Sequence[TranslateRequest]) -> TranslateReply:
     """Asks the models of the legs, one after the other, and returns one reply. Raises TolkError."""
-    with translator.begin(request_id, legs[0].principal) as flight:
-        return pivot.translate(legs, flight.ask)
-
-
-def _way(registry: Registry, source: str | None, target: str, model: str | None) -> tuple[Leg, ...]:
-    """The legs of a request. Raises TolkError."""
-    if source is None:
-        source, *others = registry.sources(target, model)
-        if others:
-            sources = ", ".join([source, *others][:SHOWN])
-            raise TolkError(
-                Code.BAD_INPUT,
-                f"Models translate to {target} from more than one language. Set source to one of: {sources}.",
-            )
-    return registry.resolve(source, target, model)
-
-
-def _leg(context: Context, texts: tuple[str, ...], leg: Leg, timeout: float) -> TranslateRequest:
-    """The request to one model. Of a leg after the first, pivot.translate replaces the texts."""
-    return TranslateRequest(
-        texts=texts,
-        source=leg.pair.source,
-        target=leg.pair.target,
-        model=leg.model.name,
-        options=leg.model.decoding,
-        deadline=context.arrival + timeout,
-        principal=context.principal,
-    )
-
-
-def _charge_and_ask(context: Context, legs: Sequence[TranslateRequest]) -> TranslateReply:
-    """Asks the models and charges the caller's key, if there is one. Texts that fail are refunded."""
-    if context.key is None:
-        return ask_models(context.translator, context.request_id, legs)
-    texts = legs[0].texts
-    charge = context.ledger.charge(context.key, sum(map(len, texts)), legs[0].deadline)
-    try:
-        reply = ask_models(context.translator, context.request_id, legs)
-    except BaseException:
-        context.ledger.give_back(charge)
-        raise
-    if failed := _failed_characters(texts, reply):
-        context.ledger.give_back(replace(charge, characters=failed))
+    [reply] = ask_each(translator, request_id, [legs])
     return reply
 
 
-def _ask_once(
-    context: Context, legs: Sequence[TranslateRequest], idempotency_key: str, input_hash: str
-) -> tuple[str, TranslateReply]:
-    """The reply to the first request with this idempotency key, and the id of that request. Only the first is charged
-    for its characters."""
-    request_id, texts = context.request_id, legs[0].texts
+def ask_each(
+    translator: Translator, request_id: str, ways: Sequence[Sequence[TranslateRequest]]
+) -> list[TranslateReply]:
+    """Asks the models of several ways in one flight, which can be cancelled as a whole. Returns a reply for each way.
+    Raises TolkError."""
+    if not ways:
+        return []
+    with translator.begin(request_id, ways[0][0].principal) as flight:
+        return [pivot.translate(legs, flight.ask) for legs in ways]
+
+
+def _ways(
+    context: Context, division: Division, texts: Sequence[str], timeout: float, nbest: int
+) -> list[list[TranslateRequest]]:
+    """The requests to the models of each part: one for each leg. Of legs after the first, pivot.translate replaces the
+    texts. Only the last leg makes alternatives."""
+    ways = []
+    for part in division.parts:
+        legs = [
+            TranslateRequest(
+                texts=tuple(texts[position] for position in part.positions),
+                source=leg.pair.source,
+                target=leg.pair.target,
+                model=leg.model.name,
+                options=_options(leg, nbest if leg is part.way[-1] else 1),
+                deadline=context.arrival + timeout,
+                principal=context.principal,
+            )
+            for leg in part.way
+        ]
+        ways.append(legs)
+    return ways
+
+
+def _options(leg: Leg, nbest: int) -> RequestOptions:
+    """How a model decodes: as its entry says, with a beam that is wide enough for `nbest` translations."""
+    decoding = leg.model.decoding
+    return decoding if nbest == 1 else replace(decoding, nbest=nbest, beam=max(nbest, decoding.beam))
+
+
+def _charge_and_ask(
+    context: Context,
+    division: Division,
+    ways: Sequence[Sequence[TranslateRequest]],
+    texts: Sequence[str],
+    idempotency_key: str | None,
+    input_hash: str,
+) -> tuple[str, Outcome]:
+    """Asks the models, and charges the caller's key, if there is one, for the texts that are translated. If the request
+    repeats another one by its idempotency key, returns the outcome of that one, and its id; texts that failed then for
+    a reason that may pass are translated, and charged, now."""
     claim = Claim(
         principal=context.principal or "",
-        key=idempotency_key,
+        key=idempotency_key or idempotency.lease(),
         input_hash=input_hash,
-        request_id=request_id,
-        deadline=legs[0].deadline,
-        charged=sum(map(len, texts)),
+        request_id=context.request_id,
+        deadline=ways[0][0].deadline,
+        charged=_characters(ways),
         charged_day=quotas.today(),
     )
     found = context.repeats.claim(claim, context.key)
     if isinstance(found, Answered):
-        return found.request_id, TranslateReply.decode(found.answer)
+        return found.request_id, Outcome.decode(found.answer, division)
+    positions: Sequence[int] = range(len(texts))
+    delivered = None if found.delivered is None else Outcome.decode(found.delivered, division)
+    if delivered is not None:
+        positions = [i for i, result in enumerate(delivered.results) if _failed(result, PASSING)]
+        division, ways = division.only(positions), _only(positions, division, ways)
     try:
-        reply = ask_models(context.translator, context.request_id, legs)
+        outcome = Outcome.of(division, ask_each(context.translator, context.request_id, ways))
     except BaseException:
         context.ledger.release(found)
         raise
-    if any(result.error is not None and result.error.code in PASSING for result in reply.results):
-        context.ledger.release(found)
+    failed, outstanding = (
+        sum(
+            len(texts[i])
+            for i, result, origin in zip(positions, outcome.results, outcome.origins, strict=True)
+            if _failed(result, codes) and origin.model is not None
+        )
+        for codes in (set(Code), PASSING)
+    )
+    if delivered is not None:
+        outcome = delivered.renewed(positions, outcome)
+    if idempotency_key is None:
+        context.ledger.release(found, failed)
     else:
-        context.ledger.settle(found, reply.encode(), _failed_characters(texts, reply))
-    return request_id, reply
+        context.ledger.settle(found, outcome.encode(), failed, outstanding)
+    return context.request_id, outcome
 
 
-def _failed_characters(texts: Sequence[str], reply: TranslateReply) -> int:
-    """The number of characters of the texts that were not translated."""
-    return sum(len(text) for text, result in zip(texts, reply.results, strict=True) if result.error is not None)
+def _only(
+    positions: Collection[int], division: Division, ways: Sequence[Sequence[TranslateRequest]]
+) -> list[list[TranslateRequest]]:
+    """The requests to the models with only the texts at these positions; no request without texts."""
+    kept = []
+    for part, legs in zip(division.parts, ways, strict=True):
+        texts = tuple(text for at, text in zip(part.positions, legs[0].texts, strict=True) if at in positions)
+        if texts:
+            kept.append([replace(leg, texts=texts) for leg in legs])
+    return kept
+
+
+def _failed(result: TextResult, codes: Collection[Code]) -> bool:
+    return result.error is not None and result.error.code in codes
+
+
+def _characters(ways: Iterable[Sequence[TranslateRequest]]) -> int:
+    """The number of characters that models are asked to translate, by the first legs."""
+    return sum(len(text) for legs in ways for text in legs[0].texts)
 
 
 def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:

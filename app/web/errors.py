@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 STATUS = {
     Code.BAD_INPUT: 400,
     Code.UNKNOWN_MODEL: 404,
+    Code.UNSUPPORTED_SOURCE: 404,
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.RATE_LIMITED: 429,

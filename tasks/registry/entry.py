@@ -16,7 +16,8 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A language pair of a model, as text.languages.canonical spells them; `token` is the target token of a multilingual model, such as `>>fra<<`."""
+    """A language pair of a model, spelled as text.languages.canonical does. `token` is the target token of a
+    multilingual model, such as `>>fra<<`."""
 
     source: str
     target: str

@@ -52,6 +52,7 @@ class RegistryFile:
         self._lock = threading.Lock()
         self._seen = _identity(path)
         self._registry = load_registry(path)
+        self._complaint = ""  # why the file cannot be used
         self._outdated = time.monotonic() + self.look
 
     def current(self) -> Registry:
@@ -81,8 +82,13 @@ class RegistryFile:
         try:
             self._registry = load_registry(self.path)
         except RegistryError as error:
-            logger.error("%s The models that it named before stay in use.", error)
+            if str(error) != self._complaint:
+                logger.error("%s The models that it named before stay in use.", error)
+            self._complaint = str(error)
+            if isinstance(error.__cause__, OSError):  # the reason may pass, while the file stays as it is
+                self._seen = None
         else:
+            self._complaint = ""
             logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
 
 

@@ -38,6 +38,13 @@ class Way(NamedTuple):
     via: tuple[str, ...] = ()
 
 
+class Sources(NamedTuple):
+    """The languages that can be translated into one: by a model directly, or only through a pivot language."""
+
+    direct: tuple[str, ...]
+    indirect: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Registry:
     """The models on offer, in the order of the file. Languages are tags in their canonical spelling."""
@@ -64,8 +71,8 @@ class Registry:
         """
         return self._resolve(source, target, model)
 
-    def sources(self, target: str, model: str | None) -> tuple[str, ...]:
-        """The languages that models translate to `target` directly, in the order of the file.
+    def sources(self, target: str, model: str | None) -> Sources:
+        """The languages that `resolve` finds legs from to `target`, in the order of the file.
 
         Raises TolkError(UNKNOWN_MODEL), which names alternatives, if there is none, or no such model.
         """
@@ -76,7 +83,7 @@ class Registry:
         return lru_cache(REMEMBERED)(self._find)
 
     @cached_property
-    def _sources(self) -> Callable[[str, str | None], tuple[str, ...]]:
+    def _sources(self) -> Callable[[str, str | None], Sources]:
         return lru_cache(REMEMBERED)(self._find_sources)
 
     def _find(self, source: str, target: str, model: str | None) -> tuple[Leg, ...]:
@@ -91,12 +98,14 @@ class Registry:
                     return way
         raise _no_way(source, target, model, legs)
 
-    def _find_sources(self, target: str, model: str | None) -> tuple[str, ...]:
+    def _find_sources(self, target: str, model: str | None) -> Sources:
         legs = self._offered(model)
-        near = nearest(target, dict.fromkeys(end for _, end in legs))
-        if found := tuple(dict.fromkeys(start for start, end in legs if end in near)):
-            return found
-        raise _no_way(None, target, model, legs)
+        pairs = legs if model else [(way.source, way.target) for way in self.ways]
+        near = nearest(target, dict.fromkeys(end for _, end in pairs))
+        direct, all_of_them = (dict.fromkeys(start for start, end in some if end in near) for some in (legs, pairs))
+        if not all_of_them:
+            raise _no_way(None, target, model, legs)
+        return Sources(tuple(direct), tuple(each for each in all_of_them if each not in direct))
 
     def _offered(self, model: str | None) -> Mapping[tuple[str, str], list[Leg]]:
         if model is None:
@@ -123,6 +132,11 @@ class Registry:
             if (source, target) not in self._legs and (legs := self._pivot(source, target))
         ]
         return (*direct, *indirect)
+
+    @cached_property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that texts can be translated from, in the order of the file."""
+        return tuple(dict.fromkeys(way.source for way in self.ways))
 
     @cached_property
     def _legs(self) -> Mapping[tuple[str, str], list[Leg]]:

@@ -1,8 +1,8 @@
 """`python -m tasks.worker.check [NAME …]`: loads the models of models.toml, all or those named, as a worker would.
 
 It reads the variables that a worker reads (celeryconfig), and needs no broker. Models are fetched into the cache if
-they are not there. It prints a line for each model, and exits with 0 if all can be used, with 1 if one cannot, and with 2 if
-models.toml itself, a variable, or a name is wrong.
+they are not there. It prints a line for each model, and exits with 0 if all can be used, with 1 if one cannot, and with
+2 if models.toml itself, a variable, or a name is wrong.
 """
 
 from __future__ import annotations

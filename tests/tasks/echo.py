@@ -57,6 +57,7 @@ class Echo:
     version: str = "echo"
     device: str = "cpu"
     bytes: int = 1000
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)

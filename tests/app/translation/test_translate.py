@@ -43,7 +43,6 @@ def test_the_timeout_is_ten_seconds_unless_said_otherwise(
 @pytest.mark.parametrize(
     ("fields", "status", "code", "says"),
     [
-        ({}, 400, "BAD_INPUT", "Set source to one of: fr, de."),
         ({"target": "sv"}, 404, "UNKNOWN_MODEL", "No model translates to sv."),
         ({"source": "sv"}, 404, "UNKNOWN_MODEL", "Pairs: de-en, fr-en, en-fi."),
         ({"model": "en-sv"}, 404, "UNKNOWN_MODEL", "Models: fr-en, many."),
@@ -72,6 +71,35 @@ def test_the_source_may_be_left_out_where_one_way_leads_to_the_target(
 ) -> None:
     assert translate(two_models, texts=["Moi."], target="fi").json["data"]["translate"]["model"] == "many"
     assert recorder.requests[0][0].source == "en"
+
+
+@pytest.mark.parametrize(("nbest", "beam"), [(1, 3), (3, 3), (4, 4)])
+def test_alternatives_are_asked_of_the_model_with_a_beam_that_has_room_for_them(
+    two_models: FlaskClient, recorder: Recorder, mutation: str, nbest: int, beam: int
+) -> None:
+    variables = {"input": {"texts": ["Moi."], "source": "fr", "target": "en", "nbest": nbest}}
+    query = mutation.replace("text score flags", "text alternatives { text score }")
+    answer = two_models.post("/graphql", json={"query": query, "variables": variables}).json["data"]["translate"]
+    assert answer["translations"][0]["alternatives"] == [{"text": "Moi.", "score": 0.0}] * (nbest - 1)
+    [(request, _)] = recorder.requests
+    assert request.options == RequestOptions(beam=beam, nbest=nbest, length_penalty=0.5)
+    assert TranslateRequest.decode(request.encode()) == request
+
+
+def test_the_last_of_two_models_makes_the_alternatives(
+    two_models: FlaskClient, recorder: Recorder, translate: Callable[..., TestResponse]
+) -> None:
+    assert translate(two_models, texts=["Moi."], source="fr", target="fi", nbest=2).status_code == 200
+    assert [(request.model, request.options.nbest) for request, _ in recorder.requests] == [("fr-en", 1), ("many", 2)]
+
+
+@pytest.mark.parametrize("nbest", [0, -1, 11, 2**31 - 1])
+def test_how_many_alternatives_is_limited(
+    two_models: FlaskClient, translate: Callable[..., TestResponse], nbest: int
+) -> None:
+    answer = translate(two_models, texts=["Moi."], source="fr", nbest=nbest)
+    assert answer.status_code == 400
+    assert answer.json["errors"][0]["message"] == f"nbest: 1 to 10 were expected, not {nbest}."
 
 
 @pytest.mark.parametrize(

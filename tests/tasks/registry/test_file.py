@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_what_the_file_says(registry: Registry, path: Path) -> None:
 
 def test_languages_have_one_spelling_whichever_the_file_has(path: Path) -> None:
     path.write_text(
-        '[models.x]\nreference = "x"\npairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
+        '[models.x]\nreference = "x"\n'
+        'pairs = [{ source = "eng_Latn", target = "fra" }, { source = "l33t", target = "pt_br" }]'
     )
     assert load_registry(path).models["x"].pairs == (Pair("en", "fr"), Pair("l33t", "pt-BR"))
 
@@ -173,6 +175,19 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     assert file.current() is before
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
     assert "de-en-2" in file.current().models
+
+
+def test_a_reason_that_passes_is_not_the_last_word(path: Path) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path, look=0.0)
+    path.write_text(MODELS.replace("[models.fr-en]", "[models.fr-en-2]"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no file can be opened
+    try:
+        assert "fr-en" in file.current().models
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "fr-en-2" in file.current().models
 
 
 def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

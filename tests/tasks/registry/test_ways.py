@@ -110,20 +110,21 @@ def test_two_legs_at_most_and_never_back(models: list[str], source: str, target:
 
 
 @pytest.mark.parametrize(
-    ("models", "target", "model", "sources"),
+    ("models", "target", "model", "sources", "indirect"),
     [
-        (["fr-en"], "en", None, ["fr"]),
-        (["fr-en", "en-de"], "de", None, ["en"]),  # fr leads there through another language
-        (["fr-en", "en-de"], "de", "en-de", ["en"]),  # a named model translates by itself
-        (["en-de", "it-de", "de-it"], "de", None, ["en", "it"]),
-        (["en-pt_BR", "fr-pt_PT"], "pt", None, ["en", "fr"]),
-        (["en-zh_Hans", "fr-zh_Hant"], "zh-TW", None, ["fr"]),
+        (["fr-en"], "en", None, ["fr"], []),
+        (["fr-en", "en-de"], "de", None, ["en"], ["fr"]),
+        (["fr-en", "en-de"], "de", "en-de", ["en"], []),  # a named model translates by itself
+        (["en-de", "it-de", "de-it"], "de", None, ["en", "it"], []),
+        (["en-pt_BR", "fr-pt_PT"], "pt", None, ["en", "fr"], []),
+        (["en-zh_Hans", "fr-zh_Hant"], "zh-TW", None, ["fr"], []),
+        (["fr_CA-en", "en-de", "en-de_AT"], "de-DE", None, ["en"], ["fr-CA"]),
     ],
 )
-def test_the_sources_of_a_target_are_those_that_a_model_translates_directly(
-    models: list[str], target: str, model: str | None, sources: list[str]
+def test_the_sources_of_a_target_are_direct_ones_and_those_through_another_language(
+    models: list[str], target: str, model: str | None, sources: list[str], indirect: list[str]
 ) -> None:
-    assert [*offering(*models).sources(target, model)] == sources
+    assert [*offering(*models).sources(target, model)] == [tuple(sources), tuple(indirect)]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_a_thousand_models_are_gone_through_once() -> None:
     registry = Registry(models)
     for _ in range(3):
         assert registry.resolve("7", "en", None)[0].model.name == "customer-7"
-        assert registry.sources("en", "customer-8") == ("8",)
+        assert registry.sources("en", "customer-8").direct == ("8",)
         assert len(registry.ways) == 1000
     assert models.walks == 1
 
