@@ -23,7 +23,7 @@ import torch
 from models.checkpoint.files import quote, read_json
 from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
-from models.engine.scheduler import Priority
+from models.engine.scheduler import SHORTEST, Priority
 from models.engine.settings import EngineSettings
 from models.engine.stats import EngineStats
 from models.engine.submission import Pending
@@ -40,6 +40,7 @@ from models.translation.draft import Draft, Tokens, draft
 from models.translation.ongoing import Ongoing, finished
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
+from models.translation.turns import Turns, in_turns
 from text.languages import nearest
 
 K = TypeVar("K", bound=Hashable)
@@ -80,6 +81,7 @@ class LocalTranslator:
         self.target_tokens = target_tokens
         self.bytes = bytes
         self._engine = engine
+        self._turns = Turns(engine.clock)
         self._held = held
 
     @classmethod
@@ -177,6 +179,7 @@ class LocalTranslator:
         options: DecodingOptions | None = None,
         deadline: float = math.inf,
         priority: Priority = "interactive",
+        caller: str = "",
         group: str | None = None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Translated:
@@ -184,13 +187,13 @@ class LocalTranslator:
 
         `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model
         needs `target`. `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded,
-        even if the model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group
-        has been cancelled already.
+        even if the model hangs. `caller`: whose call it is; callers share the engine equally. `group`: the name under
+        which `cancel` ends the call. `unwanted` says whether the group has been cancelled already.
 
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
-        call = Call(texts, source, target, options, deadline, priority, group, unwanted)
+        call = Call(texts, source, target, options, deadline, priority, caller, group, unwanted)
         [(_, outcome)] = self.translate_each({None: call})
         if isinstance(outcome, Exception):
             raise outcome
@@ -202,7 +205,7 @@ class LocalTranslator:
         ready: SimpleQueue[K] = SimpleQueue()
         ongoing: dict[K, Ongoing] = {}
         refused: dict[K, Exception] = {}
-        for key, call in calls.items():
+        for key, call in in_turns(calls):
             try:
                 ongoing[key] = self._begin(call, partial(ready.put, key))
             except Exception as error:  # noqa: BLE001 - one call's error must not end the others
@@ -219,6 +222,12 @@ class LocalTranslator:
         source, target = call.source or self.source, call.target or self.target
         token = self._target_token(call.target, target)
         options, group = call.options or self.decoding, call.group or uuid4().hex
+        queue = partial(self._engine.submit, deadline=call.deadline, priority=call.priority, caller=call.caller)
+        take_apart = partial(draft, source=source, target_token=token, longest=self.longest)
+        with self._turns.turn(call) as turn:
+            drafts = [take_apart(text, self.tokenizer, pause=turn.pause) for text in call.texts]
+        sentences = dict.fromkeys(tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens)
+        preparation = turn.tokens / max(1, len(sentences))
 
         size = self.model.config.generation.no_repeat_ngram_size
         size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
@@ -227,22 +236,18 @@ class LocalTranslator:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
             stricter = min(no_repeat_ngram, size) or no_repeat_ngram
             bounded = replace(options, max_length=int(limit), no_repeat_ngram=stricter)
-            pending = self._engine.submit(tokens, bounded, deadline=call.deadline, priority=call.priority, group=group)
+            pending = queue(tokens, bounded, group=group, preparation=preparation)
             if call.unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")
             return pending
 
-        drafts = [
-            draft(text, self.tokenizer, source=source, target_token=token, longest=self.longest) for text in call.texts
-        ]
         cancel = partial(self._engine.cancel, group)
-        try:
-            sentences = [tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens]
+        with ExitStack() as failing:
+            failing.callback(cancel)
             decoding = Decoding(sentences, submit, ready)
-        except BaseException:
-            cancel()
-            raise
-        return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel)
+            failing.pop_all()
+        cost = turn.tokens + options.beam * sum(max(len(tokens), SHORTEST) for tokens in sentences)
+        return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel, cost)
 
     @property
     def device(self) -> str:

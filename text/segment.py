@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import regex
 import sentencex
@@ -50,6 +51,14 @@ _PLACES = (
     (regex.compile(r"(?s:.)"), 0.0),
 )
 
+# The work goes in pieces of bounded length. A line is longer than this only in text that nobody typed.
+_LONGEST_LINE = 8192  # characters; a longer one is taken as several
+_ENDS_OF_SENTENCES = (regex.compile(r"(?r)[.!?…]\s+|[。！？]"), regex.compile(r"(?r)\s+"))  # the best first
+# What sentencex gets at once: so many characters, or so many marks that may end a sentence. For Danish and Catalan it
+# takes a third of a millisecond for each mark.
+_WINDOW = 4096
+_MARKS = regex.compile(r"(?s)(?:[^\p{STerm}…]*+[\p{STerm}…]){24}")
+
 _SPACES = regex.compile(r"\A[\p{Zs}\t]+\Z")
 _NOTHING = regex.compile(r"\A\Z")
 
@@ -71,6 +80,7 @@ def split(
     language: str,
     fits: Callable[[str], bool],
     knows: Callable[[str], bool] = lambda _: True,
+    pause: Callable[[], object] = lambda: None,
     *,
     joined: bool = False,
 ) -> Segmentation:
@@ -78,23 +88,24 @@ def split(
 
     `language`: the tag of the language, whose abbreviations and dates are known. `fits(sentence)`: whether the sentence
     is short enough for the model; others are split into parts. `knows(sentence)`: whether the model has pieces for any
-    word of the sentence; a sentence without such a word is layout. `joined`: whether the lines of a paragraph are
-    joined, as in hard-wrapped text; then a sentence may contain line breaks (`unwrap`).
+    word of the sentence; a sentence without such a word is layout. `pause` is called between any two pieces of the
+    work, each of a few milliseconds at most; what it raises ends the work. `joined`: whether the lines of a paragraph
+    are joined, as in hard-wrapped text; then a sentence may contain line breaks (`unwrap`).
     """
     sentences: list[str] = []
     gaps = [""]
     cut: set[int] = set()
-    lines = text.splitlines(keepends=True)
-    for line in _paragraphs(lines) if joined else lines:
+    for line in _lines(text, joined):
+        pause()
         for cell, divider in cells(line):
             begin = lead(cell)
             gaps[-1] += cell[:begin]
-            for piece in _sentences(cell[begin:], language):
+            for piece in _sentences(cell[begin:], language, pause):
                 start, end = core(piece)
                 gaps[-1] += piece[:start]
                 sentence = piece[start:end]
                 translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
-                parts = list(_parts(sentence, fits)) if translatable else [sentence]
+                parts = list(_parts(sentence, fits, pause)) if translatable else [sentence]
                 for part in parts:
                     words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
                     if words:
@@ -152,35 +163,63 @@ def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]
 def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
     """Consecutive lines as one, as far as they belong together: a blank line, a bullet, a number, other quote marks or
     cells begin something new."""
-    whole, quotes, is_row = "", "", False
+    whole, quotes, is_open = "", "", False
     for line in lines:
-        begin, was_row = lead(line), is_row
-        is_row = any(divider for _, divider in cells(line))
+        begin = lead(line)
         marks = "".join(line[:begin].split())
-        if whole.strip() and begin < len(line) and marks == quotes and not (is_row or was_row):
+        has_words = begin < len(line) and not any(divider for _, divider in cells(line))
+        if is_open and has_words and marks == quotes:
             whole += line
         else:
             yield whole
             whole, quotes = line, "" if marks.strip(">") else marks
+        is_open = has_words
     yield whole
 
 
-def _sentences(line: str, language: str) -> Iterator[str]:
+def _lines(text: str, joined: bool) -> Iterator[str]:
+    lines = text.splitlines(keepends=True)
+    for line in _paragraphs(lines) if joined else lines:
+        while len(line) > _LONGEST_LINE:
+            found = [place.search(line, _LONGEST_LINE // 2, _LONGEST_LINE) for place in _ENDS_OF_SENTENCES]
+            cut = next((end.end() for end in found if end), _LONGEST_LINE)
+            yield line[:cut]
+            line = line[cut:]
+        yield line
+
+
+def _sentences(line: str, language: str, pause: Callable[[], object]) -> Iterator[str]:
     """The line in pieces: sentences with the white space after them, and the addresses between them."""
-    masked = _CLOSING.sub(lambda found: " " * len(found.group()), _OPENING.sub("X", line))
-    masked = _BREAK.sub(lambda found: " " * len(found.group()), masked)
-    start = end = 0
-    for piece in sentencex.segment(languages.base(language), masked):
-        end += len(piece)
+    masked = _CLOSING.sub(_blank, _OPENING.sub("X", line))
+    masked = _BREAK.sub(_blank, masked)
+    start = 0
+    for end in _ends(masked, languages.base(language), pause):
         if end < len(line) and _is_boundary(line, end):
             yield from _without_addresses(line[start:end])
             start = end
     yield from _without_addresses(line[start:])
 
 
+def _blank(found: regex.Match[str]) -> str:
+    return " " * len(found.group())
+
+
 def _without_addresses(piece: str) -> list[str]:
     """The piece, divided at the addresses in it, which are every second of its parts."""
     return _ADDRESS.split(piece) if _MAY_BE_ADDRESS.search(piece) else [piece]
+
+
+def _ends(line: str, language: str, pause: Callable[[], object]) -> Iterator[int]:
+    """The indices at which sentencex ends a sentence. It gets the line in windows, each from the end of a sentence."""
+    start = until = 0
+    while until < len(line):
+        pause()
+        marks = _MARKS.match(line, start, start + _WINDOW)
+        until = marks.end() if marks else start + _WINDOW
+        ends = [start + end for end in accumulate(map(len, sentencex.segment(language, line[start:until])))]
+        yield from ends if until >= len(line) else ends[:-1]  # the last one may go on behind the window
+        back = (until - start) // 4  # if no sentence has ended, sentencex gets the last words once more
+        start = ends[-2] if len(ends) > 1 else max(line.rfind(" ", until - back, until - back // 2) + 1, until - back)
 
 
 def _is_boundary(line: str, at: int) -> bool:
@@ -196,14 +235,15 @@ def _is_boundary(line: str, at: int) -> bool:
     return True
 
 
-def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
+def _parts(sentence: str, fits: Callable[[str], bool], pause: Callable[[], object]) -> Iterator[str]:
     """The parts of a sentence: it is split in two until every part fits."""
+    pause()
     if len(sentence) < 2 or fits(sentence.strip()):
         yield sentence
         return
     cut = _cut(sentence)
-    yield from _parts(sentence[:cut], fits)
-    yield from _parts(sentence[cut:], fits)
+    yield from _parts(sentence[:cut], fits, pause)
+    yield from _parts(sentence[cut:], fits, pause)
 
 
 def _cut(sentence: str) -> int:

@@ -173,6 +173,7 @@ def _ways(
                 options=_options(leg, nbest if leg is part.way[-1] else 1),
                 deadline=context.arrival + timeout,
                 principal=context.principal,
+                caller=context.caller,
             )
             for leg in part.way
         ]

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_FEW = 64  # so many who have left are remembered without looking whether they still have to be
+_FEW = 64  # who has left is remembered until there are so many of them, even if that makes no difference any more
 
 
 class Shares(Generic[K]):
@@ -39,8 +39,7 @@ class Shares(Generic[K]):
     def leave(self, key: K) -> None:
         """`key` does not wait any more."""
         del self._starts[key]
-        if len(self._ends) > 2 * len(self._starts) + _FEW:
-            self._ends = {each: end for each, end in self._ends.items() if end > self._now or each in self._starts}
+        self._forget()
 
     def first(self, allowed: Callable[[K], bool] | None = None) -> K | None:
         """Who is served next: of those who wait, and are allowed to be served, the one furthest behind."""
@@ -59,11 +58,22 @@ class Shares(Generic[K]):
         return found
 
     def serve(self, key: K, cost: float) -> None:
-        """Notes that `key`, which waits, and goes on waiting, is served something of this cost."""
-        start, _ = self._starts[key]
+        """Notes that `key` is served something of this cost. If it waits, it goes on waiting."""
+        start = self._starts[key][0] if key in self._starts else max(self._now, self._ends.get(key, 0.0))
         self._now = max(self._now, start)
         self._ends[key] = start + cost / self._weights.get(key, 1.0)
-        self._wait(key, self._ends[key])
+        if key in self._starts:
+            self._wait(key, self._ends[key])
+        else:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forgets what makes no difference any more: all, if nobody waits."""
+        if not self._starts:
+            self._now = max(self._now, *self._ends.values(), 0.0)
+            self._ends.clear()
+        elif len(self._ends) > 2 * len(self._starts) + _FEW:
+            self._ends = {each: end for each, end in self._ends.items() if end > self._now or each in self._starts}
 
     def _wait(self, key: K, start: float) -> None:
         number = next(self._count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import regex
@@ -16,6 +17,10 @@ from text.surface import soften, word_in_capitals
 Tokens = tuple[int, ...]
 
 _LONGEST_ACRONYM = 5  # letters
+# A sentence with more characters for each token that it may have is split without being encoded, which bounds how long
+# that takes. Prose has three to five.
+_CHARACTERS = 8
+
 _WORD = regex.compile(r"\p{L}+")
 
 
@@ -39,16 +44,19 @@ def draft(
     target_token: str | None,
     longest: int,
     joined: bool = False,
+    pause: Callable[[], object] = lambda: None,
 ) -> Draft | BadInput:
     """The draft of a text in the language `source`, or, if the text is refused, the error that says why.
 
     The tokens of each sentence begin with `target_token`, if there is one. Sentences of more than `longest` tokens are
-    split into parts. `joined`: whether the lines of a paragraph are joined.
+    split into parts. `joined`: whether the lines of a paragraph are joined. `pause` is called between any two pieces of
+    the work (text.segment.split).
     """
     unknown, encoded, softened = tokenizer.unknown_id, dict[str, Tokens](), set[str]()
 
     def encode(sentence: str) -> Tokens:
         if sentence not in encoded:
+            pause()
             line = visible(unwrap(sentence, source) if joined else sentence)
             if (word := word_in_capitals(line)) is not None:
                 line = _soften(line, word, source, tokenizer)
@@ -57,7 +65,7 @@ def draft(
         return encoded[sentence]
 
     def fits(sentence: str) -> bool:
-        return len(encode(sentence)) <= longest
+        return len(sentence) <= _CHARACTERS * longest and len(encode(sentence)) <= longest
 
     def knows(sentence: str) -> bool:
         tokens = encode(sentence)
@@ -67,7 +75,7 @@ def draft(
 
     if (reason := refusal(text)) is not None:
         return BadInput(reason)
-    segmentation = split(text, source, fits, knows, joined=joined)
+    segmentation = split(text, source, fits, knows, pause, joined=joined)
     tokens = [encode(sentence) for sentence in segmentation.sentences]
     return Draft(text, segmentation, tokens, any(unknown in each for each in encoded.values()), frozenset(softened))
 

@@ -40,7 +40,10 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class TranslateRequest:
-    """All the texts of one request, in one message. `deadline` is in Unix seconds."""
+    """All the texts of one request, in one message. `deadline` is in Unix seconds.
+
+    `caller` names whose share of the workers the request takes (app.accounts.auth.caller); None from earlier releases.
+    """
 
     texts: tuple[str, ...]
     target: str
@@ -51,6 +54,7 @@ class TranslateRequest:
     options: RequestOptions = field(default_factory=RequestOptions)
     priority: Priority = "interactive"
     principal: str | None = None
+    caller: str | None = None
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -72,4 +76,5 @@ class TranslateRequest:
             priority=priority,
             deadline=value(data, "deadline", float),
             principal=value(data, "principal", str | None),
+            caller=value(data, "caller", str | None),
         )

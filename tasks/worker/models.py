@@ -230,6 +230,7 @@ def _call(task_id: str, asked: Asked, own: DecodingOptions) -> Call:
         options=DecodingOptions(beam=beam, nbest=wanted.nbest, length_penalty=penalty),
         deadline=asked.deadline,
         priority=request.priority,
+        caller=request.caller or request.principal or "",
         group=task_id,
         unwanted=asked.unwanted,
     )

@@ -90,7 +90,8 @@ class Echo:
             sleep = time.sleep if "#hang" in call.texts else ctypes.PyDLL(None).sleep
             sleep(600)
         results = [self.translate_one(text, call) for text in call.texts]
-        return SimpleNamespace(results=results, timings=SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75))
+        timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
+        return SimpleNamespace(results=results, timings=timings, tokens=float(sum(map(len, call.texts))))
 
     def translate_in_steps(self, call: Call) -> SimpleNamespace:
         came = time.monotonic()
@@ -101,7 +102,7 @@ class Echo:
         self.slots.release()
         results = [self.translate_one(text, call) for text in call.texts]
         timings = SimpleNamespace(wait=began - came, prefill=0.0, decode=time.monotonic() - began)
-        return SimpleNamespace(results=results, timings=timings)
+        return SimpleNamespace(results=results, timings=timings, tokens=float(sum(map(len, call.texts))))
 
     def translate_one(self, text: str, call: Call) -> SimpleNamespace:
         error: ModelError | None = BadInput("a bad text") if text == "#bad" else None

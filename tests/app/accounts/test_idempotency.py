@@ -193,7 +193,7 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually
 
     def send(request_id: str) -> TranslatedTexts:
         context = Context(
-            settings, registry, translator, request_id, time.time(), None, ledger, repeats, RecentErrors()
+            settings, registry, translator, request_id, time.time(), None, "", ledger, repeats, RecentErrors()
         )
         return translate(context, ["Un."], source=None, target="en", timeout=60, idempotency_key="a")
 

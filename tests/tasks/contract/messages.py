@@ -49,6 +49,7 @@ requests = st.builds(
     options=options,
     priority=st.sampled_from(["interactive", "bulk"]),
     principal=names,
+    caller=names,
 )
 replies = st.builds(
     TranslateReply,
@@ -59,6 +60,7 @@ replies = st.builds(
     results=st.lists(results).map(tuple),
     timings=st.builds(RequestTimings, numbers, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
+    tokens=st.none() | numbers,
 )
 statuses = st.builds(
     WorkerStatus,

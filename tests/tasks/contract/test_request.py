@@ -54,3 +54,13 @@ def test_options_that_nobody_has_chosen_are_named_beside_values_for_earlier_rele
     assert TranslateRequest.decode(encoded).options.unset == ("beam",)
     del encoded["options"]["unset"]  # as a web tier of an earlier release sends it
     assert TranslateRequest.decode(encoded).options.unset == ()
+
+
+def test_a_request_of_an_earlier_release_names_no_caller() -> None:
+    payload = REQUEST.encode()
+    del payload["caller"]
+    assert TranslateRequest.decode(payload).caller is None
+
+
+def test_an_earlier_release_is_not_disturbed_by_what_it_does_not_know() -> None:
+    assert TranslateRequest.decode({**REQUEST.encode(), "new": {"a": 1}}) == REQUEST
