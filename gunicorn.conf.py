@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import THREADS, Settings
+from app.web.proxies import TrustedProxies
 from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import load_registry
@@ -66,6 +67,12 @@ def when_ready(_server: Any) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"tolk-metrics-{os.getpid()}-")
 
 
+def post_worker_init(worker: Any) -> None:
+    """Believes the proxies that --forwarded-allow-ips names."""
+    if trusted := worker.cfg.forwarded_allow_ips:
+        worker.wsgi = TrustedProxies(worker.wsgi, worker.cfg.forwarded_allow_networks(), "*" in trusted)
+
+
 def on_exit(_server: Any) -> None:
     """Deletes the directory for metrics if this master has made it, but not an operator's own."""
     directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")
@@ -111,5 +118,6 @@ logconfig_dict = settings.log_config
 control_socket_disable = True
 
 sendfile = False  # sendfile would wait for ever for a client that does not read
-# No client may set the scheme or the path by a header. To trust a proxy, give its address to --forwarded-allow-ips.
+# No client may set the scheme, the path or its address by a header. To trust a proxy, give its address to
+# --forwarded-allow-ips (docs/operations.md).
 forwarded_allow_ips = ""

@@ -22,7 +22,7 @@ from app.monitoring.recent_errors import RecentErrors
 from app.monitoring.traces import Traces
 from app.settings import Settings
 from app.translation.translator import EchoTranslator, Translator
-from app.web import errors, headers, origins, request_log
+from app.web import errors, headers, origins, request_log, unread
 from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
 from tasks.registry.file import RegistryFile
@@ -79,6 +79,7 @@ def create_app(
     request_log.register(app, traces, metrics)
     routes.register(app, settings, models, translator, database, ledger, repeats, metrics, recent_errors)
     headers.register(app)
+    unread.register(app)
     for command in cli.COMMANDS:
         app.cli.add_command(command)
     origins.register(app, settings.origins)

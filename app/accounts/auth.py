@@ -11,6 +11,16 @@ from flask import Request
 from app.accounts.keys import Key, KeyRing, Scope
 from tasks.contract.errors import Code, TolkError
 
+# What proxies add to a request, as WSGI names it. Whoever it comes from, it does not come from this machine.
+FORWARDED = frozenset(
+    f"HTTP_{name}"
+    for name in (
+        "FORWARDED", "VIA", "X_FORWARDED_FOR", "X_FORWARDED_HOST", "X_FORWARDED_PORT", "X_FORWARDED_PREFIX",
+        "X_FORWARDED_PROTO", "X_FORWARDED_PROTOCOL", "X_FORWARDED_SCHEME", "X_FORWARDED_SERVER", "X_FORWARDED_SSL",
+        "X_FORWARDED_URI", "X_ORIGINAL_FORWARDED_FOR", "X_REAL_IP", "X_CLIENT_IP", "X_CLUSTER_CLIENT_IP",
+        "TRUE_CLIENT_IP", "CF_CONNECTING_IP", "X_PROXYUSER_IP", "FORWARDED_FOR", "X_ENVOY_EXTERNAL_ADDRESS",
+    )
+)  # fmt: skip
 MAKE_ONE = "An operator makes keys: flask --app app keys create NAME."
 
 
@@ -56,8 +66,10 @@ def demand(key: Key | None, scope: Scope) -> None:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether a request comes from this machine and names it as its host. A page of another site can point its own
-    domain name at this machine (DNS rebinding), so the address alone is not enough."""
+    """Whether a request comes from this machine, through no proxy, and names it as its host. A page of another site can
+    point its own domain name at this machine (DNS rebinding), so the address alone is not enough."""
+    if not FORWARDED.isdisjoint(request.environ):
+        return False
     name = request.host.removeprefix("[").partition("]")[0] if "[" in request.host else request.host.partition(":")[0]
     return is_loopback(request.remote_addr or "") and is_loopback(name)
 

@@ -120,7 +120,7 @@ class GraphQL(GraphQLView[Context, None]):
         served: Request = proxy._get_current_object()  # the proxy looks it up for every attribute
         if served.method == "POST" and served.mimetype not in self.content_types:
             abort(415, description="Send JSON, with the header Content-Type: application/json.")
-        if served.content_encoding not in (None, "", "identity"):
+        if (served.content_encoding or "identity").lower() != "identity":
             abort(415, description="Send the body uncompressed, without the header Content-Encoding.")
         try:
             return self.run(served)
@@ -158,7 +158,7 @@ class GraphQL(GraphQLView[Context, None]):
         if request.method != "POST":
             return super().parse_http_body(request, context)
         # It is JSON, as `_answer` has made sure. graphql-server would parse the content type as e-mail is parsed.
-        is_strict = "application/graphql-response+json" in request.headers.get("Accept", "")
+        is_strict = "application/graphql-response+json" in request.headers.get("Accept", "").lower()
         data = self.parse_json(request.body)
         return self.get_graphql_request_data(request, context, data, "http-strict" if is_strict else "http")
 

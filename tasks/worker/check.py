@@ -43,7 +43,7 @@ def main(names: Sequence[str]) -> int:
 def _problem(loader: Loader, entry: Entry) -> str | None:
     """Loads a model and prints what came of it; returns why it cannot be used, None if it can."""
     try:
-        held = loader.fetch(entry)
+        held = loader.fetch(entry, wanted=lambda: True)
         with loader.load(entry, held) as translator:
             pairs = ", ".join(f"{pair.source} → {pair.target}" for pair in entry.pairs)
             click.echo(f"{entry.name}: can be used, {pairs}, version {translator.version}, in {translator.precision}")

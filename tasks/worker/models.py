@@ -76,7 +76,9 @@ class Models:
         self._failed: dict[str, tuple[Entry, float]] = {}  # the entry that failed, and when to try it again
         self._reasons: dict[str, str] = {}  # why models could not be loaded, by name, until they can
         self._loading: tuple[str, float] | None = None  # the name of the model that is being loaded, and its start
-        self.memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
+        self.memory = LoadedModels(
+            self._find, self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting
+        )
 
     @contextmanager
     def use(self, name: str, deadline: float) -> Iterator[ServedModel]:
@@ -183,12 +185,22 @@ class Models:
 
     # LoadedModels calls these in its own threads.
 
-    def _fetch(self, name: str) -> _Source:
+    def _find(self, name: str) -> _Source | str:
+        entry = self._entry(name)
+        with self._telling(name):
+            found = self._loader.find(entry)
+        return found if isinstance(found, str) else _Source(entry, found)
+
+    def _fetch(self, name: str, wanted: Callable[[], bool]) -> _Source:
+        entry = self._entry(name)
+        with self._telling(name):
+            return _Source(entry, self._loader.fetch(entry, wanted))
+
+    def _entry(self, name: str) -> Entry:
         entry = self._registry.current().models.get(name)
         if entry is None:
             raise UnknownModel(f"There is no model {name!r} any more.")
-        with self._telling(name):
-            return _Source(entry, self._loader.fetch(entry))
+        return entry
 
     def _estimate(self, _name: str, source: _Source) -> int:
         return self._loader.estimate(source.entry, source.fetched)

@@ -152,7 +152,7 @@ class EchoLoader:
     """Makes an Echo of an entry, of one kilobyte. The reference may set its size and the way it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
-    def fetch(self, model: Entry) -> Held:
+    def find(self, model: Entry) -> Held:
         return Held(Path(model.reference))
 
     def estimate(self, model: Entry, held: Held) -> int:

@@ -67,3 +67,32 @@ def test_a_document_is_parsed_once_and_an_invalid_one_stays_invalid(
 
 def test_letters_travel_as_they_are(translate: Callable[..., TestResponse]) -> None:
     assert "« Dès Noël » 😀" in translate(texts=["« Dès Noël » 😀"]).text
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/api/graphql"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "Application/Json"},
+        {"Content-Type": 'APPLICATION/JSON; Charset="UTF-8"'},
+        {"Content-Type": "application/json;"},
+        {"Content-Type": "application/json", "Content-Encoding": "Identity"},
+    ],
+)
+def test_names_of_types_and_encodings_may_have_capitals(
+    client: FlaskClient, path: str, headers: dict[str, str]
+) -> None:
+    answer = client.post(path, data='{"query": "{ languages { source } }"}', headers=headers)
+    assert answer.status_code == 200
+    assert answer.json["data"]["languages"][0] == {"source": "fr"}
+
+
+def test_a_form_may_have_capitals_too(client: FlaskClient) -> None:
+    headers = {"Content-Type": "Application/X-WWW-Form-URLencoded"}
+    assert client.post("/api/graphql", data="query={languages{source}}", headers=headers).status_code == 200
+
+
+def test_the_accepted_type_may_have_capitals(client: FlaskClient) -> None:
+    wrong = {"query": "{ nothing }"}
+    strict = {"Accept": "Application/GraphQL-Response+JSON"}
+    assert client.post("/graphql", json=wrong, headers=strict).mimetype == "application/graphql-response+json"

@@ -32,7 +32,7 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     path.write_text(entry.format("old"))
     made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
     loader: Any = SimpleNamespace(
-        fetch=lambda model: SimpleNamespace(release=lambda: None),
+        find=lambda model: SimpleNamespace(release=lambda: None),
         estimate=lambda model, fetched: 1,
         load=lambda model, fetched: made,
     )
