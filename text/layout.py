@@ -23,22 +23,25 @@ _MARK = rf"[[\p{{P}}\p{{S}}]--[{_OPENING}\p{{Pe}}\p{{Pf}}№]]++(?=\s|\Z)"
 _QUOTES = r"(?!>>[\w.@+-]{1,40}<<)>++"  # of a mail; >>fra<< is a model's target token
 _LETTERS = r"(?:\p{L}|[ivx]{2,5}|[IVX]{2,5})"  # a label, or a Roman number
 _LABEL = rf"""
-    (?: \d{{1,3}}(?:\.\d{{1,3}})*[.)\]]                    # 1.  1.2)
+    (?: \d{{1,3}}(?:\.\d{{1,3}})*[.)\]]-?                  # 1.  1.2)  1.-
       | \d{{1,3}}(?:\.\d{{1,3}}){{2,}}                       # 1.2.3
       | \d{{1,3}}(?:[/:]|\s[–—:-])                         # 1/  1:  1 -
-      | \d{{1,2}}[°º](?=\s+[\p{{Lu}}\p{{Lt}}\p{{Lo}}])           # 1° Titre, but not 20° dehors
+      | \d{{1,2}}[°ºª](?=\s+[\p{{Lu}}\p{{Lt}}\p{{Lo}}])           # 1° Titre, but not 20° dehors
       | §+\s?\d{{1,4}}(?:\.\d{{1,3}})*[.):]? | \#\d{{1,4}}[.):]? # § 1  #1
       | [(\[{{]\s?(?:\d{{1,3}}|{_LETTERS})\s?[)\]}}][.:]?      # (1)  [a]
       | \[[ xX✓✔]?\]                                       # [ ]
       | {_LETTERS}\)                                       # a)  IV)
-      | (?!M\.)(?:\p{{Lu}}|[IVX]{{2,5}})\.                  # A.  but not M. (Monsieur), nor one of several initials
+      | (?!M\.){_LETTERS}\.                                # A.  ii.  but not M. (Monsieur), nor one of several initials
         (?=\s+[\p{{Lu}}\p{{Lt}}\p{{Lo}}{_OPENING}])(?!\s+\p{{Lu}}\.)
       | (?:\p{{Lu}}|[IVX]{{2,5}})\s[–—-]                     # A -
       | \d\ufe0f?\u20e3                                    # 1️⃣
     )(?=\s|\Z)
+    | \d{{1,3}}[．、] | [一二三四五六七八九十]{{1,3}}、          # without a space: 1、 一、 （二）
+    | [（［【]\s?(?:\d{{1,3}}|[一二三四五六七八九十]{{1,3}})\s?[）］】]
 """
-_LEAD = regex.compile(rf"(?:\s+|{_QUOTES}|{_LABEL}|{_MARK}|{_SYMBOLS}+)*+", regex.VERBOSE | regex.V1)
-_MAY_LABEL = regex.compile(rf"{_LETTERS}[.)\s]")
+_LEAD = regex.compile(rf"(?:\s+|{_QUOTES}|[»›]++(?=\s)|{_LABEL}|{_MARK}|{_SYMBOLS}+)*+", regex.VERBOSE | regex.V1)
+_MAY_LABEL = regex.compile(rf"{_LETTERS}[.)\s]|[一二三四五六七八九十]{{1,3}}、")
+_POINTER = regex.compile(r"(?r)\s+[»›]+\s*\Z")
 _BEFORE = regex.compile(rf"(?:{_SYMBOLS}+|{_MARK})*+", regex.V1)
 _BEHIND = regex.compile(rf"(?r)(?:{_SYMBOLS}+|(?<=\s)[*_~#/\\•·‣=<>+^`\p{{Pd}}]+)*+\Z", regex.V1)
 _EMPHASIS = regex.compile(r"\*+|_+|~+|`+")
@@ -54,6 +57,13 @@ def lead(line: str) -> int:
         return 0
     found = _LEAD.match(line)
     return found.end() if found else 0
+
+
+def trail(line: str) -> int:
+    """Where a line ends without the closing marks that point onward, as in `Next »`; they close nothing."""
+    points = ("»" in line or "›" in line) and "«" not in line and "‹" not in line
+    found = _POINTER.search(line) if points else None
+    return found.start() if found else len(line)
 
 
 def cells(line: str) -> Iterator[tuple[str, str]]:

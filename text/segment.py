@@ -16,7 +16,7 @@ import regex
 import sentencex
 
 from text import languages
-from text.layout import cells, core, lead
+from text.layout import cells, core, lead, trail
 
 _ADDRESS = regex.compile(  # a web or mail address with the punctuation around it, or what looks like a target token
     r"(>>[\w.@+-]{1,40}<<[\s.,;:!?…>)\]»”\"]*|[<(\[«“\"]?(?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)"
@@ -99,8 +99,9 @@ def split(
         pause()
         for cell, divider in cells(line):
             begin = lead(cell)
+            until = max(begin, trail(cell))
             gaps[-1] += cell[:begin]
-            for piece in _sentences(cell[begin:], language, pause):
+            for piece in _sentences(cell[begin:until], language, pause):
                 start, end = core(piece)
                 gaps[-1] += piece[:start]
                 sentence = piece[start:end]
@@ -115,7 +116,7 @@ def split(
                         gaps.append("")
                     gaps[-1] += part[len(words) :]
                 gaps[-1] += piece[end:]
-            gaps[-1] += divider
+            gaps[-1] += cell[until:] + divider
     return Segmentation(tuple(sentences), tuple(gaps), frozenset(cut))
 
 
