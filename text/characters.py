@@ -17,6 +17,8 @@ _HIDDEN = regex.compile(
     regex.V1,
 )
 
+_LOOKS_PRINTABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")  # to Python, as some of them are letters or marks
+
 
 def refusal(text: str) -> str | None:
     """A message that says why a text is refused; None if it is not. NUL and lone surrogates are refused, because they
@@ -32,6 +34,8 @@ def refusal(text: str) -> str | None:
 def visible(text: str) -> str:
     """The text without hidden characters, which cut words into pieces that no model has seen: soft hyphens, zero-width
     spaces, marks of direction."""
+    if text.isprintable() and not _LOOKS_PRINTABLE.search(text):  # most sentences
+        return text
     return _HIDDEN.sub("", text)
 
 

@@ -47,6 +47,7 @@ _BEHIND = regex.compile(rf"(?r)(?:{_SYMBOLS}+|(?<=\s)[*_~#/\\•·‣=<>+^`\p{{P
 _EMPHASIS = regex.compile(r"\*+|_+|~+|`+")
 _EMPHASIS_BEHIND = regex.compile(r"(?r)(?:\*+|_+|~+|`+)\Z")
 _BARS = r"|¦‖∣｜\u2500-\u257f"
+_DIVIDER = regex.compile(rf"[\t{_BARS}]")
 _CELLS = regex.compile(rf"([ ]*[\t{_BARS}][\s{_BARS}]*)")
 _LAST = frozenset('.!?…,:;»)"”')  # of a sentence that nothing stands behind
 
@@ -68,7 +69,7 @@ def trail(line: str) -> int:
 
 def cells(line: str) -> Iterator[tuple[str, str]]:
     """The cells of a line, which tabs or bars divide, each with the divider after it."""
-    if not _CELLS.search(line):
+    if not _DIVIDER.search(line):
         yield line, ""
         return
     parts = _CELLS.split(line)

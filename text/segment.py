@@ -192,7 +192,8 @@ def _lines(text: str, joined: bool) -> Iterator[str]:
 def _sentences(line: str, language: str, pause: Callable[[], object]) -> Iterator[str]:
     """The line in pieces: sentences with the white space after them, and the addresses between them."""
     masked = _CLOSING.sub(_blank, _OPENING.sub("X", line))
-    masked = _BREAK.sub(_blank, masked)
+    if len(line.splitlines()) > 1:
+        masked = _BREAK.sub(_blank, masked)
     start = 0
     for end in _ends(masked, languages.base(language), pause):
         if end < len(line) and _is_boundary(line, end):
