@@ -182,18 +182,20 @@ class LocalTranslator:
         caller: str = "",
         group: str | None = None,
         unwanted: Callable[[], bool] = lambda: False,
+        joined: bool = False,
     ) -> Translated:
         """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
         `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model
         needs `target`. `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded,
         even if the model hangs. `caller`: whose call it is; callers share the engine equally. `group`: the name under
-        which `cancel` ends the call. `unwanted` says whether the group has been cancelled already.
+        which `cancel` ends the call. `unwanted` says whether the group has been cancelled already. `joined`: whether
+        the lines of a paragraph are joined, as in hard-wrapped text.
 
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
-        call = Call(texts, source, target, options, deadline, priority, caller, group, unwanted)
+        call = Call(texts, source, target, options, deadline, priority, caller, group, unwanted, joined)
         [(_, outcome)] = self.translate_each({None: call})
         if isinstance(outcome, Exception):
             raise outcome
@@ -223,7 +225,7 @@ class LocalTranslator:
         token = self._target_token(call.target, target)
         options, group = call.options or self.decoding, call.group or uuid4().hex
         queue = partial(self._engine.submit, deadline=call.deadline, priority=call.priority, caller=call.caller)
-        take_apart = partial(draft, source=source, target_token=token, longest=self.longest)
+        take_apart = partial(draft, source=source, target_token=token, longest=self.longest, joined=call.joined)
         with self._turns.turn(call) as turn:
             drafts = [take_apart(text, self.tokenizer, pause=turn.pause) for text in call.texts]
         sentences = dict.fromkeys(tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Self
 
 import regex
@@ -60,13 +60,13 @@ class Tokenizer:
         path = directory / "config.json"
         config = read_json(path)
         tokenizer_config = read_json(directory / "tokenizer_config.json", required=False)
-        max_length, size = config.get("max_position_embeddings", 1024), config.get("vocab_size", 0)
+        max_length, size = config.get("max_position_embeddings") or 1024, config.get("vocab_size", 0)
         target_size = config.get("decoder_vocab_size") or size
         if not all(type(number) is int for number in (max_length, size, target_size)):
             raise UnknownModel(f"{path}: vocab_size, decoder_vocab_size or max_position_embeddings is not an integer.")
         source_ids = _vocabulary(directory / "vocab.json", size)
-        separate = tokenizer_config.get("separate_vocabs", False)
-        if type(separate) is not bool:
+        separate = tokenizer_config.get("separate_vocabs")
+        if type(separate) not in (bool, NoneType):
             raise UnknownModel(f"{directory / 'tokenizer_config.json'}: separate_vocabs is neither true nor false.")
         target_ids = _vocabulary(directory / "target_vocab.json", target_size) if separate else source_ids
         added = _added(directory, tokenizer_config, (source_ids, size), (target_ids, target_size))

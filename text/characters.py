@@ -17,6 +17,8 @@ _HIDDEN = regex.compile(
     regex.V1,
 )
 
+_LOOKS_PRINTABLE = regex.compile(r"\p{Default_Ignorable_Code_Point}")  # to Python, as some of them are letters or marks
+
 
 def refusal(text: str) -> str | None:
     """A message that says why a text is refused; None if it is not. NUL and lone surrogates are refused, because they
@@ -27,6 +29,14 @@ def refusal(text: str) -> str | None:
     code, at = f"U+{ord(found.group()):04X}", found.start() + 1
     what = "NUL" if found.group() == "\x00" else "half of a surrogate pair"
     return f"Character {at} of the text is {what} ({code}): send well-formed Unicode without it."
+
+
+def visible(text: str) -> str:
+    """The text without hidden characters, which cut words into pieces that no model has seen: soft hyphens, zero-width
+    spaces, marks of direction."""
+    if text.isprintable() and not _LOOKS_PRINTABLE.search(text):  # most sentences
+        return text
+    return _HIDDEN.sub("", text)
 
 
 def clean(translation: str, source: str) -> str:

@@ -1,9 +1,9 @@
 """Splits a text into sentences and layout, and joins them again. Layout is everything that is not translated.
 
-Layout is: line breaks, indentation, list bullets, the quote marks of mails, white space between sentences, emoji at the
-ends of a sentence, web and mail addresses, and lines or sentences without a word (numbers, units, rules, punctuation).
-A sentence never extends over a line break. Boundaries within a line are those of sentencex
-(https://github.com/wikimedia/sentencex), except where it would split a name or an address.
+Layout is: line breaks, what carries no words at the ends of a line, a cell or a sentence (text.layout), white space
+between sentences, web and mail addresses, target tokens of models, and lines or sentences without a word (numbers,
+units, rules, punctuation). A sentence never extends over a line break, unless lines are joined. Boundaries within a
+line are those of sentencex (https://github.com/wikimedia/sentencex), except where it would split a name or an address.
 """
 
 from __future__ import annotations
@@ -16,30 +16,23 @@ import regex
 import sentencex
 
 from text import languages
+from text.layout import cells, core, lead, trail
 
-# The layout before the first word of a line: indentation, and any number of quote marks, bullets and numbers.
-_LEAD = regex.compile(
-    r"""\A\s*(?:
-        >+\s*
-      | (?: [-*+•‣◦▪·–—] | \#{1,6} | \[[ xX]?\] | \d{1,3}(?:\.\d{1,3})*[.)] | \(?(?:\d{1,3}|\p{L}|[ivx]{2,4})\) )
-        (?:\s+|$)
-    )*""",
-    regex.VERBOSE,
-)
-_ADDRESS = regex.compile(  # a web or mail address with the punctuation around it
-    r"([<(\[«“\"]?(?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)"
+_ADDRESS = regex.compile(  # a web or mail address with the punctuation around it, or what looks like a target token
+    r"(>>[\w.@+-]{1,40}<<[\s.,;:!?…>)\]»”\"]*|[<(\[«“\"]?(?:\b(?:(?:https?|ftp)://|www\.)\S*[^\s\p{P}]/?|(?<![\w.+-])[\w.+-]++@\w[\w-]*+(?:\.\w[\w-]*+)++)"
     r"[\s.,;:!?…>)\]»”\"]*)"
 )
+_MAY_BE_ADDRESS = regex.compile(r"@|://|www\.|<<")
 _WORD = regex.compile(r"\p{L}\p{M}*\p{L}|\p{Lo}")  # one letter (°C, 12 h) is a word only in scripts without capitals
-_EMOJI = r"[\s\p{Extended_Pictographic}\p{Emoji_Modifier}\p{Regional_Indicator}\uFE0F\u200D]+"  # and white space
-_EMOJI_BEFORE = regex.compile(rf"\A{_EMOJI}")
-_EMOJI_BEHIND = regex.compile(rf"(?r){_EMOJI}\Z")
-
 # sentencex does not split a quotation or a parenthesis, however many sentences it contains, so that one unmatched mark
 # makes a single sentence of a paragraph. Models are trained on single sentences, and drop most of such a piece.
 # Therefore sentencex gets a letter for each opening mark, and a space for each closing mark; the length stays the same.
 _OPENING = regex.compile(r"[«“„(]|(?<!\S)\"")
-_CLOSING = regex.compile(r"[»”)\"]")
+_CLOSING = regex.compile(r"[»”)\"]|(?<=[.!?…])[*_~`’'›\]}]+(?=\s|\Z)")
+
+# Where lines are joined: a break with the quote marks of the next line, and lines that begin something new.
+_BREAK = regex.compile(r"[^\S\r\n]*(?:\r\n|[\n\v\f\r\x1c-\x1e\x85\u2028\u2029])[>\s]*")
+_HYPHEN = regex.compile(r"(?:\u00ad|(?<=\p{L}-))\Z")
 
 _TITLE = regex.compile(r"(?<![\p{L}\p{N}])(?:\p{Lu}|MM|Mr|Mrs|Ms|Mme|Mlle|Dr|Pr|Prof|Mgr|St|Ste)\.\s*$")
 _SHORT = regex.compile(r"(?<!\p{L})\p{L}{1,4}\.\s+$")
@@ -88,37 +81,55 @@ def split(
     fits: Callable[[str], bool],
     knows: Callable[[str], bool] = lambda _: True,
     pause: Callable[[], object] = lambda: None,
+    *,
+    joined: bool = False,
 ) -> Segmentation:
     """Splits `text`, which must not contain lone surrogates, into sentences and gaps.
 
     `language`: the tag of the language, whose abbreviations and dates are known. `fits(sentence)`: whether the sentence
     is short enough for the model; others are split into parts. `knows(sentence)`: whether the model has pieces for any
     word of the sentence; a sentence without such a word is layout. `pause` is called between any two pieces of the
-    work, each of a few milliseconds at most; what it raises ends the work.
+    work, each of a few milliseconds at most; what it raises ends the work. `joined`: whether the lines of a paragraph
+    are joined, as in hard-wrapped text; then a sentence may contain line breaks (`unwrap`).
     """
     sentences: list[str] = []
     gaps = [""]
     cut: set[int] = set()
-    for line in _lines(text):
+    for line in _lines(text, joined):
         pause()
-        body = _LEAD.sub("", line)
-        gaps[-1] += line[: len(line) - len(body)]
-        for piece in _sentences(body, language, pause):
-            rest = _EMOJI_BEFORE.sub("", piece)
-            sentence = _EMOJI_BEHIND.sub("", rest)
-            gaps[-1] += piece[: len(piece) - len(rest)]
-            translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
-            parts = list(_parts(sentence, fits, pause)) if translatable else [sentence]
-            for part in parts:
-                words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
-                if words:
-                    if len(parts) > 1:
-                        cut.add(len(sentences))
-                    sentences.append(words)
-                    gaps.append("")
-                gaps[-1] += part[len(words) :]
-            gaps[-1] += rest[len(sentence) :]
+        for cell, divider in cells(line):
+            begin = lead(cell)
+            until = max(begin, trail(cell))
+            gaps[-1] += cell[:begin]
+            for piece in _sentences(cell[begin:until], language, pause):
+                start, end = core(piece)
+                gaps[-1] += piece[:start]
+                sentence = piece[start:end]
+                translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
+                parts = list(_parts(sentence, fits, pause)) if translatable else [sentence]
+                for part in parts:
+                    words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
+                    if words:
+                        if len(parts) > 1:
+                            cut.add(len(sentences))
+                        sentences.append(words)
+                        gaps.append("")
+                    gaps[-1] += part[len(words) :]
+                gaps[-1] += piece[end:]
+            gaps[-1] += cell[until:] + divider
     return Segmentation(tuple(sentences), tuple(gaps), frozenset(cut))
+
+
+def unwrap(sentence: str, language: str) -> str:
+    """The sentence on one line: its line breaks become spaces, as far as its language has any. A soft hyphen before a
+    break is dropped."""
+    lines = _BREAK.split(sentence)
+    whole = lines[0]
+    for line in lines[1:]:
+        hyphen = _HYPHEN.search(whole)
+        space = "" if hyphen or not languages.has_spaces(language) else " "
+        whole = whole.removesuffix("\u00ad") + space + line
+    return whole
 
 
 def fit(gaps: Sequence[str], source: str, target: str) -> list[str]:
@@ -150,8 +161,26 @@ def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]
     return found
 
 
-def _lines(text: str) -> Iterator[str]:
-    for line in text.splitlines(keepends=True):
+def _paragraphs(lines: Sequence[str]) -> Iterator[str]:
+    """Consecutive lines as one, as far as they belong together: a blank line, a bullet, a number, other quote marks or
+    cells begin something new."""
+    whole, quotes, is_open = "", "", False
+    for line in lines:
+        begin = lead(line)
+        marks = "".join(line[:begin].split())
+        has_words = begin < len(line) and not any(divider for _, divider in cells(line))
+        if is_open and has_words and marks == quotes:
+            whole += line
+        else:
+            yield whole
+            whole, quotes = line, "" if marks.strip(">") else marks
+        is_open = has_words
+    yield whole
+
+
+def _lines(text: str, joined: bool) -> Iterator[str]:
+    lines = text.splitlines(keepends=True)
+    for line in _paragraphs(lines) if joined else lines:
         while len(line) > _LONGEST_LINE:
             found = [place.search(line, _LONGEST_LINE // 2, _LONGEST_LINE) for place in _ENDS_OF_SENTENCES]
             cut = next((end.end() for end in found if end), _LONGEST_LINE)
@@ -162,13 +191,24 @@ def _lines(text: str) -> Iterator[str]:
 
 def _sentences(line: str, language: str, pause: Callable[[], object]) -> Iterator[str]:
     """The line in pieces: sentences with the white space after them, and the addresses between them."""
-    masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
+    masked = _CLOSING.sub(_blank, _OPENING.sub("X", line))
+    if len(line.splitlines()) > 1:
+        masked = _BREAK.sub(_blank, masked)
     start = 0
     for end in _ends(masked, languages.base(language), pause):
-        if _is_boundary(line, end):
-            yield from _ADDRESS.split(line[start:end])
+        if end < len(line) and _is_boundary(line, end):
+            yield from _without_addresses(line[start:end])
             start = end
-    yield from _ADDRESS.split(line[start:])
+    yield from _without_addresses(line[start:])
+
+
+def _blank(found: regex.Match[str]) -> str:
+    return " " * len(found.group())
+
+
+def _without_addresses(piece: str) -> list[str]:
+    """The piece, divided at the addresses in it, which are every second of its parts."""
+    return _ADDRESS.split(piece) if _MAY_BE_ADDRESS.search(piece) else [piece]
 
 
 def _ends(line: str, language: str, pause: Callable[[], object]) -> Iterator[int]:

@@ -17,15 +17,21 @@ def soften(sentence: str, language: str) -> str:
     return languages.capitalize(sentence, language) if _shouts(sentence) else sentence
 
 
-def restore(translation: str, sentence: str, language: str) -> str:
-    """The translation, in its language, in all capitals if its sentence is, and without a full stop that the sentence
-    does not have.
+def word_in_capitals(sentence: str) -> str | None:
+    """The word of a sentence that is one word in capitals, a label or an acronym; None of any other sentence."""
+    words = _WORD.findall(sentence) if sentence.isupper() else []
+    return words[0] if len(words) == 1 else None
+
+
+def restore(translation: str, sentence: str, language: str, *, capitals: bool = False) -> str:
+    """The translation, in its language, in all capitals if its sentence is or if `capitals` says so, and without a full
+    stop that the sentence does not have.
 
     A model that was trained on whole sentences adds a full stop to every heading and list item.
     """
     if _OPEN_END.search(sentence):
         translation = _ADDED_STOP.sub("" if sentence[-1].isalnum() else sentence[-1], translation)
-    return languages.upper(translation, language) if _shouts(sentence) else translation
+    return languages.upper(translation, language) if capitals or _shouts(sentence) else translation
 
 
 def _shouts(sentence: str) -> bool:

@@ -82,10 +82,12 @@ def hash_input(
     model: str | None,
     assume: str | None = None,
     nbest: int = 1,
+    lines: str = "keep",
 ) -> str:
     """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one. A request
     without the later options has the hash that earlier releases gave it."""
-    options = [] if (assume, nbest) == (None, 1) else [assume, nbest]
+    options: list[object] = [assume, nbest] if (assume, nbest, lines) != (None, 1, "keep") else []
+    options += [lines] if lines != "keep" else []
     return hashlib.sha256(json.dumps([list(texts), source, target, model, *options]).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from app.translation.outcome import Origin
 from app.translation.translate import cancel, translate
 from tasks.contract.errors import Code
 from tasks.contract.reply import Flag, TextResult
+from tasks.contract.request import Lines
 
 FLAGS = {
     Flag.REPETITION: "The model kept repeating itself. The translation is a second attempt, or was shortened.",
@@ -34,6 +35,11 @@ CODES = {
     Code.INTERNAL: "The service failed. Its log has the error under the request's id.",
 }
 
+LINES = {
+    Lines.KEEP: "Every line break ends a sentence, and stays.",
+    Lines.JOIN: "The lines of a paragraph are joined, as hard-wrapped text needs it. Breaks between sentences stay.",
+}
+
 TranslationFlag = graphene.Enum.from_enum(
     Flag,
     name="TranslationFlag",
@@ -43,6 +49,12 @@ ErrorCode = graphene.Enum.from_enum(
     Code,
     name="ErrorCode",
     description=lambda code: CODES[code] if code else "The reason why a text or a request has no translation.",
+)
+
+
+LinesType = graphene.Enum.from_enum(
+    Lines,
+    description=lambda lines: LINES[lines] if lines else "What becomes of the line breaks in a text.",
 )
 
 
@@ -67,6 +79,7 @@ class TranslateInput(graphene.InputObjectType):
     nbest = graphene.Int(
         default_value=1, description="How many translations of each text are wanted, the alternatives included."
     )
+    lines = LinesType(default_value=Lines.KEEP, description="What becomes of the line breaks in a text.")
     timeout = graphene.Float(
         default_value=DEFAULT_TIMEOUT, description="Seconds after which the answer is no longer wanted."
     )
@@ -197,6 +210,7 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
         model=input.model,
         assume=input.assume,
         nbest=1 if input.nbest is None else input.nbest,
+        lines=input.lines or Lines.KEEP,
         timeout=DEFAULT_TIMEOUT if input.timeout is None else input.timeout,
         idempotency_key=input.idempotency_key,
     )

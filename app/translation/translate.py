@@ -23,7 +23,7 @@ from app.translation.translator import Translator
 from tasks.contract.errors import Code
 from tasks.contract.names import REQUEST_ID
 from tasks.contract.reply import TextResult, TranslateReply
-from tasks.contract.request import RequestOptions, TranslateRequest
+from tasks.contract.request import Lines, RequestOptions, TranslateRequest
 from tasks.registry.ways import Leg
 from telemetry import tracing
 
@@ -62,13 +62,14 @@ def translate(
     model: str | None = None,
     assume: str | None = None,
     nbest: int = 1,
+    lines: Lines = Lines.KEEP,
     timeout: float = DEFAULT_TIMEOUT,
     idempotency_key: str | None = None,
 ) -> TranslatedTexts:
     """Translates the texts. A text that is too long, or that fails, has a failure as its result.
 
     Without `source`, each text is in the language that is detected (app.translation.parts.divide). Each translation has
-    up to `nbest` - 1 alternatives.
+    up to `nbest` - 1 alternatives. `lines` says whether the lines of a paragraph are joined.
 
     Raises TolkError if the request as a whole is refused, fails, or has no answer within `timeout` seconds of its
     arrival.
@@ -87,7 +88,7 @@ def translate(
     division = divide(
         accepted, context.registry, context.detector, source=source, target=target, model=model, assume=assume
     )
-    ways = _ways(context, division, accepted, timeout, nbest)
+    ways = _ways(context, division, accepted, timeout, nbest, lines)
     tracing.annotate(
         model=", ".join("+".join(leg.model for leg in legs) for legs in ways) or None,
         source=", ".join(str(legs[0].source) for legs in ways) or None,
@@ -100,7 +101,7 @@ def translate(
         outcome = Outcome.of(division, ask_each(context.translator, request_id, ways))
     else:
         hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
-        input_hash = idempotency.hash_input(hashed, source, target, model, assume, nbest)
+        input_hash = idempotency.hash_input(hashed, source, target, model, assume, nbest, lines)
         request_id, outcome = _charge_and_ask(context, division, ways, accepted, idempotency_key, input_hash)
     answered = zip(outcome.results, outcome.origins, strict=True)
     results, origins = [], []
@@ -158,7 +159,7 @@ def ask_each(
 
 
 def _ways(
-    context: Context, division: Division, texts: Sequence[str], timeout: float, nbest: int
+    context: Context, division: Division, texts: Sequence[str], timeout: float, nbest: int, lines: Lines
 ) -> list[list[TranslateRequest]]:
     """The requests to the models of each part: one for each leg. Of legs after the first, pivot.translate replaces the
     texts. Only the last leg makes alternatives."""
@@ -174,6 +175,7 @@ def _ways(
                 deadline=context.arrival + timeout,
                 principal=context.principal,
                 caller=context.caller,
+                lines=lines,
             )
             for leg in part.way
         ]

@@ -23,3 +23,4 @@ class Call:
     caller: str = ""
     group: str | None = None
     unwanted: Callable[[], bool] = lambda: False
+    joined: bool = False

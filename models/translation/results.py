@@ -129,7 +129,9 @@ def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer, ta
     the spaces of the language `target`. A sentence of which the model makes nothing stays as it is."""
     sentence = draft.segmentation.sentences[i]
     translation = clean(_without_strays(tokenizer.decode(hypothesis.tokens), draft.text, tokenizer), draft.text)
-    return typeset(restore(translation, sentence, target), target) if translation else sentence
+    if not translation:
+        return sentence
+    return typeset(restore(translation, sentence, target, capitals=sentence in draft.softened), target)
 
 
 def _without_strays(translation: str, text: str, tokenizer: Tokenizer) -> str:

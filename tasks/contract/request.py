@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, get_args
 
 from tasks.contract.errors import Code, TolkError
@@ -38,11 +39,19 @@ class RequestOptions:
         return options
 
 
+class Lines(StrEnum):
+    """What becomes of the line breaks in a text: each ends a sentence, or the lines of a paragraph are joined."""
+
+    KEEP = "keep"
+    JOIN = "join"
+
+
 @dataclass(frozen=True, slots=True)
 class TranslateRequest:
     """All the texts of one request, in one message. `deadline` is in Unix seconds.
 
     `caller` names whose share of the workers the request takes (app.accounts.auth.caller); None from earlier releases.
+    Earlier releases do not know `lines`, and keep them.
     """
 
     texts: tuple[str, ...]
@@ -55,6 +64,7 @@ class TranslateRequest:
     priority: Priority = "interactive"
     principal: str | None = None
     caller: str | None = None
+    lines: Lines = Lines.KEEP
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -66,6 +76,9 @@ class TranslateRequest:
         priority = value(data, "priority", str)
         if priority not in get_args(Priority):
             raise TolkError(Code.BAD_INPUT, f"priority: {priority!r} is neither interactive nor bulk.")
+        lines = value(data, "lines", str | None) or Lines.KEEP
+        if lines not in set(Lines):
+            raise TolkError(Code.BAD_INPUT, f"lines: {lines!r} is neither keep nor join.")
         return cls(
             texts=strings(data, "texts"),
             source=value(data, "source", str | None),
@@ -77,4 +90,5 @@ class TranslateRequest:
             deadline=value(data, "deadline", float),
             principal=value(data, "principal", str | None),
             caller=value(data, "caller", str | None),
+            lines=Lines(lines),
         )

@@ -16,6 +16,7 @@ from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import LoadedModels
 from models.translation.call import Call
 from tasks.contract.errors import Code, TolkError
+from tasks.contract.request import Lines
 from tasks.contract.worker import FailedModel, LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
@@ -245,4 +246,5 @@ def _call(task_id: str, asked: Asked, own: DecodingOptions) -> Call:
         caller=request.caller or request.principal or "",
         group=task_id,
         unwanted=asked.unwanted,
+        joined=request.lines is Lines.JOIN,
     )

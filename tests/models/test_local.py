@@ -183,7 +183,7 @@ def test_what_has_no_word_comes_back_as_it_is(translator: LocalTranslator, text:
     [
         ("Il fait beau ☀ aujourd'hui.", ("UNKNOWN_TOKENS",)),
         ("Le mot « спасибо » veut dire merci.", ("UNKNOWN_TOKENS",)),
-        ("\u202eIl dort.\u202c\u200f", ("UNKNOWN_TOKENS",)),
+        ("\u202eIl dort.\u202c\u200f", ()),
         ("Il\x07 dort\x1b[31m.", ()),
         ("x" * 20_000, ("SPLIT",)),
         ("n'importe " * 2000, ("SPLIT",)),
@@ -202,6 +202,35 @@ def test_hostile_text_has_an_answer(translator: LocalTranslator, text: str, flag
     assert translation.text
     assert set(flags) <= set(translation.flags)
     assert not {c for c in translation.text if not c.isprintable()} - set(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "translation"),
+    [
+        ("MERCI.", "THANK YOU."),
+        ("ENREGISTRER", "SAVE"),
+        ("SNCF", "SNCF"),
+        ("Mer\u00adci", "Thank you"),
+        ("**Il pleut.** Je vais dormir.", "**It's raining.** I'm going to sleep."),
+        ("→ Je dors.", "→ I'm sleeping."),
+        ("§ 1 Bonjour", "§ 1 Hello"),
+        ("A. Bonjour", "A. Hello"),
+        ("Bonjour\tMerci", "Hello\tThank you"),
+        ("| Bonjour | Merci |", "| Hello | Thank you |"),
+        (">>fra<< Il pleut.", ">>fra<< It's raining."),
+    ],
+)
+def test_texts_of_an_interface(translator: LocalTranslator, text: str, translation: str) -> None:
+    assert one(translator, text).text == translation
+
+
+def test_hard_wrapped_lines_are_translated_as_one(translator: LocalTranslator) -> None:
+    whole = "Je suis très content de vous voir aujourd'hui. Il pleut."
+    wrapped = whole.replace("content de", "content\nde").replace(". Il", ".\nIl")
+    [joined] = translator.translate([wrapped], joined=True).results
+    assert joined.text is not None
+    assert joined.text.replace("\n", " ") == one(translator, whole).text
+    assert [wrapped[slice(*each.source)].count("\n") for each in joined.sentences] == [1, 0]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from text.characters import clean, refusal
+from text.characters import clean, refusal, visible
 
 
 @pytest.mark.parametrize("text", ["", "été 😀 \u202e\u200b\x07", "\U0010ffff", "\ufeffa"])
@@ -47,3 +47,15 @@ def test_joiners_that_join_nothing_go() -> None:
 
 def test_a_sentence_stays_on_its_line() -> None:
     assert clean(" a\r\nb\u2028c\x85", "\n") == "a b c"
+
+
+@pytest.mark.parametrize(
+    "hidden", "\u00ad\u034f\u061c\u115f\u180e\u200b\u200e\u202e\u2060\u2066\u3164\ufeff\U000e0041\x1b"
+)
+def test_hidden_characters_within_words_are_not_visible(hidden: str) -> None:
+    assert visible(f"Bon{hidden}jour") == "Bonjour"
+
+
+@pytest.mark.parametrize("text", ["Bonjour, été 12 €\u00a0!", "می\u200cخواهم", "क्\u200dष", "❤\ufe0f", "你好"])
+def test_characters_that_a_script_or_a_glyph_needs_are_visible(text: str) -> None:
+    assert visible(text) == text

@@ -7,7 +7,7 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from text.segment import fit, join, spans, split
+from text.segment import fit, join, spans, split, unwrap
 
 # Pieces whose combinations splitting could get wrong, mixed with arbitrary characters.
 PIECES = st.sampled_from([
@@ -75,7 +75,138 @@ def test_what_leads_a_line_is_layout(lead: str, number: str) -> None:
     assert split(f"Titre\n{lead}{number}Il dort.  \n", "fr", whole).gaps == ("", f"\n{lead}{number}", "  \n")
 
 
-@pytest.mark.parametrize("text", ["-5 degrés", "M. Dupont", "3 chats", "*gras*"])
+@pytest.mark.parametrize(
+    "marked",
+    [
+        *("→ {}", "→{}", "➜ {}", "★ {}", "★★★ {}", "✓ {}", "✔{}", "► {}", "▸{}", "■ {}", "❶ {}", "① {}", "♪ {} ♪"),
+        *(
+            "{} →",
+            "{} ➔",
+            "{} ★",
+            "{} ✓",
+            "{} >",
+            "{} >>",
+            "🔔 {}",
+            "{} 🔔",
+            "1️⃣ {}",
+            "¶ {}",
+            "† {}",
+            "~ {}",
+        ),
+        *("I. {}", "IV. {}", "XII) {}", "A. {}", "B) {}", "(C) {}", "[1] {}", "[b] {}", "{{2}} {}", "12] {}"),
+        *("1.- {}", "ii. {}", "a. {}", "» {}", "{} »", "{} ››", "-> {}", "<- {}", "{} =>", "（1）{}", "一、{}"),
+        *("1° {}", "2º {}", "§ 1 {}", "§12.3 {}", "§§ 4 {}", "#3 {}", "1.2.3 {}", "1/ {}", "3: {}", "4 - {}", "A – {}"),
+        *("**{}**", "__{}__", "*{}*", "_{}_", "`{}`", "~~{}~~", "> **{}**", "- **{}**", "1. _{}_", "**{}"),
+        *(
+            "\u200b{}",
+            "\ufeff{}",
+            "{}\u200b",
+            "\u2067{}\u2069",
+            "\u00ad{}",
+            "| {} |",
+            "|{}|",
+            "│ {} │",
+            "\t{}\t",
+            "... {}",
+        ),
+        *("/ {}", "\\ {}", "// {}", "# {} #", ">>fra<< {}", "{} >>fra<<", ">> >>fra<< {}"),
+    ],
+)
+def test_what_carries_no_words_around_a_sentence_is_layout(marked: str) -> None:
+    for sentence in ("Il dort.", "Annuler", "Été"):
+        before, behind = marked.replace("{{", "{").replace("}}", "}").split("{}")
+        found = split(before + sentence + behind, "fr", whole)
+        assert (found.sentences, found.gaps) == ((sentence,), (before, behind))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences", "gaps"),
+    [
+        ("**Il pleut.** Je vais.", ("Il pleut.", "Je vais."), ("**", "** ", "")),
+        ("_Il pleut. Je vais._", ("Il pleut.", "Je vais."), ("_", " ", "_")),
+        ("(Il pleut.) Je vais.", ("(Il pleut.)", "Je vais."), ("", " ", "")),
+        ("‘Il pleut.’  Je vais.", ("‘Il pleut.’", "Je vais."), ("", "  ", "")),
+        ("[Il pleut.] Je vais.", ("[Il pleut.]", "Je vais."), ("", " ", "")),
+        ("Il pleut. → Je vais.", ("Il pleut.", "Je vais."), ("", " → ", "")),
+        ("Bonjour\tMerci", ("Bonjour", "Merci"), ("", "\t", "")),
+        ("Bonjour\t\t12\tMerci\n", ("Bonjour", "Merci"), ("", "\t\t12\t", "\n")),
+        ("Bonjour | Merci|Au revoir", ("Bonjour", "Merci", "Au revoir"), ("", " | ", "|", "")),
+        (
+            "| Nom | Prix |\n|---|:-:|\n| Chat | 12 € |",
+            ("Nom", "Prix", "Chat"),
+            ("| ", " | ", " |\n|---|:-:|\n| ", " | 12 € |"),
+        ),
+        ("│ Nom │ → Prix │", ("Nom", "Prix"), ("│ ", " │ → ", " │")),
+        ("Le jeton >>fra<< choisit.", ("Le jeton", "choisit."), ("", " >>fra<< ", "")),
+    ],
+)
+def test_layout_between_sentences_stays_where_it_was(
+    text: str, sentences: tuple[str, ...], gaps: tuple[str, ...]
+) -> None:
+    found = split(text, "fr", whole)
+    assert (found.sentences, found.gaps) == (sentences, gaps)
+
+
+WRAPPED = """Le chat que tu as vu hier
+dort. Il
+ronfle !
+
+- Un point qui est
+  long
+- Un autre
+1. Et un
+dernier
+> On m'a écrit
+> ceci. Vraiment
+Et j'ai ré\u00ad
+pondu tout de
+suite."""
+
+
+def test_the_lines_of_a_paragraph_are_joined_if_that_is_wanted() -> None:
+    found = split(WRAPPED, "fr", whole, joined=True)
+    assert join(found.gaps, found.sentences) == WRAPPED
+    assert [unwrap(sentence, "fr") for sentence in found.sentences] == [
+        "Le chat que tu as vu hier dort.",
+        "Il ronfle !",
+        "Un point qui est long",
+        "Un autre",
+        "Et un dernier",
+        "On m'a écrit ceci.",
+        "Vraiment",
+        "Et j'ai répondu tout de suite.",
+    ]
+    assert len(split(WRAPPED, "fr", whole).sentences) == 15
+
+
+def test_joined_lines_of_a_language_without_spaces_get_none() -> None:
+    assert unwrap("今日は\nいい天気。", "ja") == "今日はいい天気。"
+
+
+@given(TEXTS, st.sampled_from(["fr", "ja"]), st.integers(1, 40))
+def test_joined_lines_come_back(text: str, language: str, limit: int) -> None:
+    found = split(text, language, lambda sentence: len(sentence) <= limit, joined=True)
+    assert join(found.gaps, found.sentences) == text
+    for sentence in found.sentences:
+        assert len(unwrap(sentence, language).splitlines()) == 1
+
+
+def test_cells_and_rows_are_never_joined() -> None:
+    assert split("Nom\tPrix\nChat\tCher", "fr", whole, joined=True).sentences == ("Nom", "Prix", "Chat", "Cher")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-5 degrés",
+        "M. Dupont",
+        "J. R. Dupont",
+        "3 chats",
+        "20° dehors",
+        "*gras* ou non",
+        "(oui) et non",
+    ],
+)
 def test_what_only_looks_like_a_bullet_is_part_of_the_sentence(text: str) -> None:
     assert split(text, "fr", whole).gaps[0] == ""
 

@@ -95,6 +95,18 @@ def test_the_last_of_two_models_makes_the_alternatives(
     assert [(request.model, request.options.nbest) for request, _ in recorder.requests] == [("fr-en", 1), ("many", 2)]
 
 
+@pytest.mark.parametrize(("given", "sent"), [({}, "keep"), ({"lines": "KEEP"}, "keep"), ({"lines": "JOIN"}, "join")])
+def test_what_becomes_of_lines_is_asked_of_every_model(
+    two_models: FlaskClient,
+    recorder: Recorder,
+    translate: Callable[..., TestResponse],
+    given: dict[str, str],
+    sent: str,
+) -> None:
+    assert translate(two_models, texts=["Un\ndeux."], source="fr", target="fi", **given).status_code == 200
+    assert [request.lines for request, _ in recorder.requests] == [sent, sent]
+
+
 @pytest.mark.parametrize("nbest", [0, -1, 11, 2**31 - 1])
 def test_how_many_alternatives_is_limited(
     two_models: FlaskClient, translate: Callable[..., TestResponse], nbest: int

@@ -55,6 +55,59 @@ def test_what_the_model_does_not_know_at_all_is_layout() -> None:
     assert made.unknown
 
 
+def test_invisible_characters_within_words_do_not_reach_the_model() -> None:
+    made = drafted("Il pl\u00adeut. Il \u200bdo\u2060rt.\u200b")
+    assert made.tokens == [(2, 3, END), (2, 4, END)]
+    assert made.segmentation.sentences == ("Il pl\u00adeut.", "Il \u200bdo\u2060rt.")
+    assert not made.unknown
+
+
+def test_nobody_can_write_a_target_token_into_a_text() -> None:
+    made = drafted(">>en<< Il pleut. >>en<<")
+    assert made.tokens == [(2, 3, END)]
+    assert made.segmentation.gaps == (">>en<< ", " >>en<<")
+
+
+def test_joined_lines_reach_the_model_as_one() -> None:
+    tokenizer: Any = Words()
+    made = draft("Il\npleut.\nIl dort.", tokenizer, source="fr", target_token=None, longest=10, joined=True)
+    assert isinstance(made, Draft)
+    assert made.tokens == [(2, 3, END), (2, 4, END)]
+    assert made.segmentation.gaps == ("", "\n", "")
+
+
+class Pieces(Words):
+    """A token for each word of the vocabulary, and one for each letter of other words."""
+
+    vocabulary = ("pleut", "SNCF", "dormir", "Oui", "non", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *"abcdefghijklmnopqrstuvwxyz")
+
+    def encode(self, text: str, target_token: str | None = None) -> list[int]:
+        words = text.replace(".", " ").split()
+        pieces = [piece for word in words for piece in ([word] if word in self.vocabulary else word)]
+        return [self.vocabulary.index(piece) + 2 for piece in pieces] + [END]
+
+
+@pytest.mark.parametrize(
+    ("word", "given"),
+    [
+        ("OUI", "Oui"),
+        ("NON.", "non"),
+        ("DORMIR.", "dormir"),
+        ("ANNULER", "Annuler"),  # too long for an acronym
+        ("PLEUT", "pleut"),
+        ("SNCF", None),  # layout
+        ("OTAN.", None),
+        ("TVA", None),
+    ],
+)
+def test_a_word_in_capitals_is_softened_unless_it_is_an_acronym(word: str, given: str | None) -> None:
+    tokenizer: Any = Pieces()
+    made = draft(word, tokenizer, source="fr", target_token=None, longest=10)
+    assert isinstance(made, Draft)
+    assert made.tokens == ([] if given is None else [tuple(tokenizer.encode(given))])
+    assert made.softened == (frozenset() if given is None else {word})
+
+
 @pytest.mark.parametrize("text", ["a\0", "\ud800"])
 def test_why_a_text_is_refused(text: str) -> None:
     tokenizer: Any = Words()

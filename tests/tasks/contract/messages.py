@@ -19,7 +19,7 @@ from tasks.contract.reply import (
     TextResult,
     TranslateReply,
 )
-from tasks.contract.request import RequestOptions, TranslateRequest
+from tasks.contract.request import Lines, RequestOptions, TranslateRequest
 from tasks.contract.worker import FailedModel, LoadedModel, WorkerStatus
 
 texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
@@ -49,6 +49,7 @@ requests = st.builds(
     options=options,
     priority=st.sampled_from(["interactive", "bulk"]),
     principal=names,
+    lines=st.sampled_from(Lines),
     caller=names,
 )
 replies = st.builds(

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks.contract.request import RequestOptions, TranslateRequest
-from tests.tasks.contract.messages import REQUEST, refusal
+from tasks.contract.request import Lines, RequestOptions, TranslateRequest
+from tests.tasks.contract.messages import REQUEST, over_the_wire, refusal
 
 
 @pytest.mark.parametrize("name", ["v", "texts", "target", "model", "options", "priority", "deadline"])
@@ -31,6 +31,8 @@ def test_a_missing_field_is_named(name: str) -> None:
         ("deadline", 10**400),
         ("priority", "urgent"),
         ("priority", ["bulk"]),
+        ("lines", "wrap"),
+        ("lines", 1),
         ("options", None),
         ("options", {"beam": 0, "nbest": 0, "length_penalty": 1}),
         ("options", {"beam": 65, "nbest": 1, "length_penalty": 1}),
@@ -60,6 +62,13 @@ def test_a_request_of_an_earlier_release_names_no_caller() -> None:
     payload = REQUEST.encode()
     del payload["caller"]
     assert TranslateRequest.decode(payload).caller is None
+
+
+def test_a_request_of_an_earlier_release_keeps_its_lines() -> None:
+    payload = replace(REQUEST, lines=Lines.JOIN).encode()
+    assert TranslateRequest.decode(over_the_wire(payload)).lines is Lines.JOIN
+    del payload["lines"]
+    assert TranslateRequest.decode(payload).lines is Lines.KEEP
 
 
 def test_an_earlier_release_is_not_disturbed_by_what_it_does_not_know() -> None:
