@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports schema
-.PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-models bench-observability
+.PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-scaling bench-models bench-observability
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -63,6 +63,9 @@ bench-path: dev ## measure the cost of each stage of a request without a model (
 
 bench-overload: dev ## send up to three times the load that the workers can serve (1 minute)
 	@$(ENV) benchmarks.overload
+
+bench-scaling: dev ## measure how requests a second grow with the number of workers (1 minute)
+	@$(ENV) benchmarks.scaling
 
 bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models

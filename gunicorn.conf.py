@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import runpy
 import shutil
 import sys
@@ -25,6 +26,21 @@ def load() -> Settings:
     else:
         load_registry(settings.models)
     return settings
+
+
+def connections() -> int:
+    """How many clients a process may be connected to: as many as its files allow, less OTHER_FILES. Raises
+    SettingsError."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= files < MOST_CONNECTIONS + OTHER_FILES:
+        files = MOST_CONNECTIONS + OTHER_FILES if most < 0 else min(MOST_CONNECTIONS + OTHER_FILES, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    if 0 <= files < LEAST_CONNECTIONS + OTHER_FILES:
+        raise SettingsError(
+            f"A process may have {files} files open (ulimit -n); at least {LEAST_CONNECTIONS + OTHER_FILES} were "
+            "expected."
+        )
+    return MOST_CONNECTIONS if files < 0 else min(MOST_CONNECTIONS, files - OTHER_FILES)
 
 
 def on_starting(server: Any) -> None:
@@ -70,8 +86,13 @@ def maker(directory: str) -> int | None:
     return int(found[1]) if found else None
 
 
+MOST_CONNECTIONS = 800  # idle ones too
+LEAST_CONNECTIONS = 64
+OTHER_FILES = 192  # connections to the broker and the database, logs, metrics and traces
+
 try:  # in the master, because a worker that cannot boot would be restarted again and again
     settings = load()
+    worker_connections = connections()  # per process
 except (SettingsError, RegistryError) as error:
     sys.exit(f"tolk: {error}")
 
@@ -86,7 +107,6 @@ if settings.metrics is not None:
 worker_class = "app.web.server.Worker"  # gthread, with timeouts for slow clients
 workers = 2
 threads = THREADS
-worker_connections = 800  # per process, idle ones too; with the broker's and the database's below 1024 files
 preload_app = False
 
 # Both are longer than the longest request.

@@ -15,6 +15,8 @@ from flask import Flask, request
 from typing_extensions import override
 
 from app import cli, routes
+from app.accounts.ledger import Ledger
+from app.accounts.repeats import Repeats
 from app.database.transactions import Database
 from app.monitoring.recent_errors import RecentErrors
 from app.monitoring.traces import Traces
@@ -61,11 +63,13 @@ def create_app(
     app.config["LOG_TEXTS"] = settings.log_texts
     app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to GraphiQL
     recent_errors = recent_errors or RecentErrors()
+    app.extensions["database"] = database = Database(settings.database)
+    ledger = Ledger(database)
+    repeats = Repeats(ledger)
     if translator is None:
-        translator = _build_translator(settings, models, recent_errors)
+        translator = _build_translator(settings, models, recent_errors, repeats)
         atexit.register(translator.close)
     errors.register(app)
-    app.extensions["database"] = database = Database(settings.database)
     app.extensions["traces"] = traces = Traces(settings.traces) if settings.traces else None
     metrics = None
     if settings.metrics is not None:
@@ -73,7 +77,7 @@ def create_app(
 
         metrics = WebMetrics(translator.status, settings.metrics, settings.metrics_files)
     request_log.register(app, traces, metrics)
-    routes.register(app, settings, models, translator, database, metrics, recent_errors)
+    routes.register(app, settings, models, translator, database, ledger, repeats, metrics, recent_errors)
     headers.register(app)
     unread.register(app)
     for command in cli.COMMANDS:
@@ -118,9 +122,11 @@ def _conceal() -> None:
         span.update_name(span.name.partition(" ")[0])  # the method alone
 
 
-def _build_translator(settings: Settings, models: RegistryFile, recent_errors: RecentErrors) -> Translator:
+def _build_translator(
+    settings: Settings, models: RegistryFile, recent_errors: RecentErrors, repeats: Repeats
+) -> Translator:
     if settings.translator == "echo":
         return EchoTranslator()
     from app.broker.rpc import CeleryTranslator  # imported here because the echo needs no Celery
 
-    return CeleryTranslator.from_config(models, errors=recent_errors.counts)
+    return CeleryTranslator.from_config(models, errors=recent_errors.counts, waiting=repeats)

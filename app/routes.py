@@ -18,7 +18,7 @@ from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
 from app.monitoring.recent_errors import RecentErrors
-from app.settings import REQUESTS, Settings
+from app.settings import REQUESTS, SCRAPES, Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web import health
@@ -37,12 +37,12 @@ def register(
     models: RegistryFile,
     translator: Translator,
     database: Database,
+    ledger: Ledger,
+    repeats: Repeats,
     metrics: WebMetrics | None,
     recent_errors: RecentErrors,
 ) -> None:
     """Adds the routes to the application."""
-    ledger = Ledger(database)
-    repeats = Repeats(ledger)
     hangups = Hangups(partial(abandon, translator, repeats))
     tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector())
     places = threading.BoundedSemaphore(REQUESTS)
@@ -55,7 +55,8 @@ def register(
     app.add_url_rule("/", "page", partial(pages.translate, settings, models, translator))
     app.add_url_rule("/status", "status", partial(pages.status, settings))
     app.add_url_rule("/healthz", "healthz", health.alive)
-    app.add_url_rule("/readyz", "readyz", partial(health.ready, translator.check, database))
+    app.add_url_rule("/readyz", "readyz", health.Readiness(translator.check, database))
     if metrics is not None:
-        app.add_url_rule("/metrics", "scrape", partial(health.scrape, metrics))
+        scrapes = threading.BoundedSemaphore(SCRAPES)
+        app.add_url_rule("/metrics", "scrape", bounded(lambda: health.scrape(metrics), scrapes))
         health.separate(app, metrics.address.port)

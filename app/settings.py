@@ -23,6 +23,7 @@ DOCUMENT_BYTES = 64 * 1024
 # What one process takes on at once.
 IN_FLIGHT = 96  # translations
 REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind
+SCRAPES = 2  # of the metrics
 THREADS = REQUESTS + 16  # the others refuse further requests, and answer health checks
 IN_MEMORY = URL.create("sqlite")  # a database that lives as long as its process
 # In lower case, and without the port that the scheme implies.

@@ -61,7 +61,7 @@ def graphql_app() -> Flask:
     class View(GraphQLView[Context, None]):
         @override
         def get_context(self, request: Request, response: Response) -> Context:
-            return Context(settings, registry, translator, str(uuid4()), time.time(), None, ledger, repeats, errors)
+            return Context(settings, registry, translator, str(uuid4()), time.time(), None, "", ledger, repeats, errors)
 
     app.add_url_rule("/graphql", view_func=View.as_view("graphql", build_schema().graphql_schema))
     return app

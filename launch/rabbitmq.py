@@ -92,6 +92,13 @@ class PrivateRabbitMQ:
             raise RabbitMQError("The broker was not started.")
         return f"amqp://{NAME}:{self._password()}@127.0.0.1:{self._ports[0]}/{NAME}"
 
+    @property
+    def epmd_port(self) -> int:
+        """The port at which Erlang's tools ask for the node. Raises RabbitMQError before the first start."""
+        if self._ports is None:
+            raise RabbitMQError("The broker was not started.")
+        return self._ports[2]
+
     def start(self) -> subprocess.Popen[bytes]:
         """Returns the node's process when it accepts connections. Otherwise raises RabbitMQError, with no process
         left."""

@@ -23,7 +23,7 @@ import torch
 from models.checkpoint.files import quote, read_json
 from models.engine.engine import Engine
 from models.engine.options import DecodingOptions
-from models.engine.scheduler import Priority
+from models.engine.scheduler import SHORTEST, Priority
 from models.engine.settings import EngineSettings
 from models.engine.stats import EngineStats
 from models.engine.submission import Pending
@@ -40,13 +40,13 @@ from models.translation.draft import Draft, Tokens, draft
 from models.translation.ongoing import Ongoing, finished
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
+from models.translation.turns import Turns, in_turns
 from text.languages import nearest
 
 K = TypeVar("K", bound=Hashable)
 
 _LANGUAGE = regex.compile(r"[\w.@+-]{0,40}")
 _SMALLEST_LIMIT = 8  # tokens of a sentence; with fewer, some words would not fit
-_NO_LIMIT = 10**30  # how transformers writes "no limit" as model_max_length
 _WARM_UP = 8  # target tokens
 _LATE = 0.1  # seconds that a call waits beyond its deadline, for the results of the step that is running then
 
@@ -81,6 +81,7 @@ class LocalTranslator:
         self.target_tokens = target_tokens
         self.bytes = bytes
         self._engine = engine
+        self._turns = Turns(engine.clock)
         self._held = held
 
     @classmethod
@@ -96,6 +97,7 @@ class LocalTranslator:
         store: Store | None = None,
         checksum: str | None = None,
         held: Held | None = None,
+        targets: Iterable[str] = (),
     ) -> LocalTranslator:
         """Fetches the model if necessary, loads it, and starts its engine.
 
@@ -106,10 +108,11 @@ class LocalTranslator:
         `store`: keeps fetched models, by default in the user's cache directory.
         `checksum`: the checksum that the model must have.
         `held`: the model's directory, if the caller has fetched it already.
+        `targets`: languages that the model must be able to translate into.
 
         Raises UnknownModel for a reference that names no model, or a model with an invalid file (the message names
-        both); BadInput for a target token that the model lacks, or a precision that the device lacks; Unavailable for a
-        device that does not exist; and what Store.fetch raises.
+        both); BadInput for a target token that the model lacks, a target language without one, or a precision that the
+        device lacks; Unavailable for a device that does not exist; and what Store.fetch raises.
         """
         with ExitStack() as failing:
             held = failing.enter_context(held or (store or Store()).fetch(reference, checksum))
@@ -118,6 +121,12 @@ class LocalTranslator:
                     reference, held, device, precision, target_tokens or {}, decoding, settings or EngineSettings()
                 )
             )
+            for target in targets:
+                if translator.target_tokens and not translator._nearest_tokens(target):
+                    raise BadInput(
+                        f"{reference} has no target token for {target!r}: name one of "
+                        f"{_list(translator.tokenizer.target_tokens)} as token of the pair in models.toml."
+                    )
             translator._engine.start()
             failing.pop_all()
             return translator
@@ -142,8 +151,9 @@ class LocalTranslator:
             )
         path = held.directory / "tokenizer_config.json"
         config = read_json(path, required=False)
-        longest = config.get("model_max_length", _NO_LIMIT)
-        if type(longest) is not int or longest < _SMALLEST_LIMIT:
+        longest = config.get("model_max_length")
+        longest = math.inf if longest is None else longest  # "no limit" is null, or a number such as 1e30
+        if type(longest) not in (int, float) or not longest >= _SMALLEST_LIMIT:
             raise UnknownModel(f"{path}: model_max_length is {quote(longest)}; {_SMALLEST_LIMIT} or more was expected.")
         source, target = (_language(config, name, path) for name in ("source_lang", "target_lang"))
         model = load(held.directory, device=device, precision=precision)
@@ -156,7 +166,7 @@ class LocalTranslator:
             decoding=decoding or DecodingOptions(beam=model.config.num_beams),
             source=source,
             target=target,
-            longest=min(longest, tokenizer.max_length),
+            longest=int(min(longest, tokenizer.max_length)),
             target_tokens={token.strip("<>"): token for token in tokenizer.target_tokens} | dict(target_tokens),
         )
 
@@ -169,6 +179,7 @@ class LocalTranslator:
         options: DecodingOptions | None = None,
         deadline: float = math.inf,
         priority: Priority = "interactive",
+        caller: str = "",
         group: str | None = None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Translated:
@@ -176,13 +187,13 @@ class LocalTranslator:
 
         `source` and `target` are tags of languages (text.languages), by default the model's own; a multilingual model
         needs `target`. `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded,
-        even if the model hangs. `group`: the name under which `cancel` ends the call. `unwanted` says whether the group
-        has been cancelled already.
+        even if the model hangs. `caller`: whose call it is; callers share the engine equally. `group`: the name under
+        which `cancel` ends the call. `unwanted` says whether the group has been cancelled already.
 
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
-        call = Call(texts, source, target, options, deadline, priority, group, unwanted)
+        call = Call(texts, source, target, options, deadline, priority, caller, group, unwanted)
         [(_, outcome)] = self.translate_each({None: call})
         if isinstance(outcome, Exception):
             raise outcome
@@ -194,7 +205,7 @@ class LocalTranslator:
         ready: SimpleQueue[K] = SimpleQueue()
         ongoing: dict[K, Ongoing] = {}
         refused: dict[K, Exception] = {}
-        for key, call in calls.items():
+        for key, call in in_turns(calls):
             try:
                 ongoing[key] = self._begin(call, partial(ready.put, key))
             except Exception as error:  # noqa: BLE001 - one call's error must not end the others
@@ -208,29 +219,35 @@ class LocalTranslator:
 
     def _begin(self, call: Call, ready: Callable[[], object]) -> Ongoing:
         """Submits the sentences of a call; `ready` is called when they are decoded (models.translation.runaways)."""
-        token = self._target_token(call.target)
         source, target = call.source or self.source, call.target or self.target
+        token = self._target_token(call.target, target)
         options, group = call.options or self.decoding, call.group or uuid4().hex
+        queue = partial(self._engine.submit, deadline=call.deadline, priority=call.priority, caller=call.caller)
+        take_apart = partial(draft, source=source, target_token=token, longest=self.longest)
+        with self._turns.turn(call) as turn:
+            drafts = [take_apart(text, self.tokenizer, pause=turn.pause) for text in call.texts]
+        sentences = dict.fromkeys(tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens)
+        preparation = turn.tokens / max(1, len(sentences))
 
-        def submit(tokens: Tokens, no_repeat_ngram: int = options.no_repeat_ngram) -> Pending:
+        size = self.model.config.generation.no_repeat_ngram_size
+        size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
+
+        def submit(tokens: Tokens, no_repeat_ngram: int = size) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
-            bounded = replace(options, max_length=int(limit), no_repeat_ngram=no_repeat_ngram)
-            pending = self._engine.submit(tokens, bounded, deadline=call.deadline, priority=call.priority, group=group)
+            stricter = min(no_repeat_ngram, size) or no_repeat_ngram
+            bounded = replace(options, max_length=int(limit), no_repeat_ngram=stricter)
+            pending = queue(tokens, bounded, group=group, preparation=preparation)
             if call.unwanted():  # the group was cancelled before its sentences were in the engine
                 raise Cancelled("The translation was cancelled.")
             return pending
 
-        drafts = [
-            draft(text, self.tokenizer, source=source, target_token=token, longest=self.longest) for text in call.texts
-        ]
         cancel = partial(self._engine.cancel, group)
-        try:
-            sentences = [tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens]
+        with ExitStack() as failing:
+            failing.callback(cancel)
             decoding = Decoding(sentences, submit, ready)
-        except BaseException:
-            cancel()
-            raise
-        return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel)
+            failing.pop_all()
+        cost = turn.tokens + options.beam * sum(max(len(tokens), SHORTEST) for tokens in sentences)
+        return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel, cost)
 
     @property
     def device(self) -> str:
@@ -279,13 +296,23 @@ class LocalTranslator:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _target_token(self, target: str | None) -> str | None:
+    def _target_token(self, asked: str | None, target: str) -> str | None:
+        """The token of the language `target`, which the caller has `asked` for or which is the model's own; None if the
+        model has no tokens. Raises BadInput if it has none for the language."""
+        if not self.target_tokens:
+            return None
+        if tokens := self._nearest_tokens(target):
+            return tokens[0]
+        named = "target is missing" if asked is None else f"target: {asked!r} is not one of this model's languages"
+        raise BadInput(f"{named}: {_list(self.target_tokens)}.")
+
+    def _nearest_tokens(self, target: str) -> list[str]:
+        """The tokens that may stand for a language, the nearest first. Without a language, the only one there is."""
         tokens = self.target_tokens
-        if not tokens or target in tokens:
-            return tokens.get(target or "")
-        if not (near := nearest(target or "", tokens)):
-            raise BadInput(f"target: {target!r} is not one of this model's languages: {_list(tokens)}.")
-        return tokens[near[0]]
+        if target in tokens:
+            return [tokens[target]]
+        only = list(dict.fromkeys(tokens.values()))
+        return [tokens[each] for each in nearest(target, tokens)] if target else only[: len(only) == 1]
 
 
 def _language(config: Mapping[str, Any], name: str, path: Path) -> str:

@@ -274,6 +274,29 @@ def paused() -> Callable[..., AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
+def alarm() -> Callable[..., AbstractContextManager[None]]:
+    """Makes a broker raise its alarm for free disk space inside of the `with`: it then reads nothing from whoever
+    publishes."""
+
+    def control(broker: PrivateRabbitMQ, limit: str) -> None:
+        # Not Debian's wrapper, which becomes another user with another cookie.
+        script = str(shutil.which("rabbitmqctl", path=f"/usr/lib/rabbitmq/bin:{os.environ['PATH']}"))
+        environ = {"PATH": os.environ["PATH"], "HOME": str(broker.directory), "ERL_EPMD_PORT": str(broker.epmd_port)}
+        command = [script, "-n", broker.node, "set_disk_free_limit", limit]
+        subprocess.run(command, env=environ, check=True, capture_output=True, timeout=60)
+
+    @contextmanager
+    def alarmed(broker: PrivateRabbitMQ) -> Iterator[None]:
+        control(broker, "1000000GB")
+        try:
+            yield
+        finally:
+            control(broker, "1MB")
+
+    return alarmed
+
+
+@pytest.fixture(scope="session")
 def await_web(eventually: Callable[..., None]) -> Callable[[str, Service], None]:
     """Returns when the web tier at an address is ready to translate; fails the test if its process has ended."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import regex
 import sentencex
@@ -57,6 +58,14 @@ _PLACES = (
     (regex.compile(r"(?s:.)"), 0.0),
 )
 
+# The work goes in pieces of bounded length. A line is longer than this only in text that nobody typed.
+_LONGEST_LINE = 8192  # characters; a longer one is taken as several
+_ENDS_OF_SENTENCES = (regex.compile(r"(?r)[.!?…]\s+|[。！？]"), regex.compile(r"(?r)\s+"))  # the best first
+# What sentencex gets at once: so many characters, or so many marks that may end a sentence. For Danish and Catalan it
+# takes a third of a millisecond for each mark.
+_WINDOW = 4096
+_MARKS = regex.compile(r"(?s)(?:[^\p{STerm}…]*+[\p{STerm}…]){24}")
+
 _SPACES = regex.compile(r"\A[\p{Zs}\t]+\Z")
 _NOTHING = regex.compile(r"\A\Z")
 
@@ -74,26 +83,32 @@ class Segmentation:
 
 
 def split(
-    text: str, language: str, fits: Callable[[str], bool], knows: Callable[[str], bool] = lambda _: True
+    text: str,
+    language: str,
+    fits: Callable[[str], bool],
+    knows: Callable[[str], bool] = lambda _: True,
+    pause: Callable[[], object] = lambda: None,
 ) -> Segmentation:
     """Splits `text`, which must not contain lone surrogates, into sentences and gaps.
 
     `language`: the tag of the language, whose abbreviations and dates are known. `fits(sentence)`: whether the sentence
     is short enough for the model; others are split into parts. `knows(sentence)`: whether the model has pieces for any
-    word of the sentence; a sentence without such a word is layout.
+    word of the sentence; a sentence without such a word is layout. `pause` is called between any two pieces of the
+    work, each of a few milliseconds at most; what it raises ends the work.
     """
     sentences: list[str] = []
     gaps = [""]
     cut: set[int] = set()
-    for line in text.splitlines(keepends=True):
+    for line in _lines(text):
+        pause()
         body = _LEAD.sub("", line)
         gaps[-1] += line[: len(line) - len(body)]
-        for piece in _sentences(body, language):
+        for piece in _sentences(body, language, pause):
             rest = _EMOJI_BEFORE.sub("", piece)
             sentence = _EMOJI_BEHIND.sub("", rest)
             gaps[-1] += piece[: len(piece) - len(rest)]
             translatable = _WORD.search(sentence) and not _ADDRESS.fullmatch(sentence)
-            parts = list(_parts(sentence, fits)) if translatable else [sentence]
+            parts = list(_parts(sentence, fits, pause)) if translatable else [sentence]
             for part in parts:
                 words = part.rstrip() if translatable and _WORD.search(part) and knows(part) else ""
                 if words:
@@ -135,16 +150,38 @@ def spans(gaps: Sequence[str], sentences: Sequence[str]) -> list[tuple[int, int]
     return found
 
 
-def _sentences(line: str, language: str) -> Iterator[str]:
+def _lines(text: str) -> Iterator[str]:
+    for line in text.splitlines(keepends=True):
+        while len(line) > _LONGEST_LINE:
+            found = [place.search(line, _LONGEST_LINE // 2, _LONGEST_LINE) for place in _ENDS_OF_SENTENCES]
+            cut = next((end.end() for end in found if end), _LONGEST_LINE)
+            yield line[:cut]
+            line = line[cut:]
+        yield line
+
+
+def _sentences(line: str, language: str, pause: Callable[[], object]) -> Iterator[str]:
     """The line in pieces: sentences with the white space after them, and the addresses between them."""
     masked = _CLOSING.sub(" ", _OPENING.sub("X", line))
-    start = end = 0
-    for piece in sentencex.segment(languages.base(language), masked):
-        end += len(piece)
+    start = 0
+    for end in _ends(masked, languages.base(language), pause):
         if _is_boundary(line, end):
             yield from _ADDRESS.split(line[start:end])
             start = end
     yield from _ADDRESS.split(line[start:])
+
+
+def _ends(line: str, language: str, pause: Callable[[], object]) -> Iterator[int]:
+    """The indices at which sentencex ends a sentence. It gets the line in windows, each from the end of a sentence."""
+    start = until = 0
+    while until < len(line):
+        pause()
+        marks = _MARKS.match(line, start, start + _WINDOW)
+        until = marks.end() if marks else start + _WINDOW
+        ends = [start + end for end in accumulate(map(len, sentencex.segment(language, line[start:until])))]
+        yield from ends if until >= len(line) else ends[:-1]  # the last one may go on behind the window
+        back = (until - start) // 4  # if no sentence has ended, sentencex gets the last words once more
+        start = ends[-2] if len(ends) > 1 else max(line.rfind(" ", until - back, until - back // 2) + 1, until - back)
 
 
 def _is_boundary(line: str, at: int) -> bool:
@@ -160,14 +197,15 @@ def _is_boundary(line: str, at: int) -> bool:
     return True
 
 
-def _parts(sentence: str, fits: Callable[[str], bool]) -> Iterator[str]:
+def _parts(sentence: str, fits: Callable[[str], bool], pause: Callable[[], object]) -> Iterator[str]:
     """The parts of a sentence: it is split in two until every part fits."""
+    pause()
     if len(sentence) < 2 or fits(sentence.strip()):
         yield sentence
         return
     cut = _cut(sentence)
-    yield from _parts(sentence[:cut], fits)
-    yield from _parts(sentence[cut:], fits)
+    yield from _parts(sentence[:cut], fits, pause)
+    yield from _parts(sentence[cut:], fits, pause)
 
 
 def _cut(sentence: str) -> int:

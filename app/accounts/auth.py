@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import ip_address
+from hashlib import sha256
+from ipaddress import ip_address, ip_network
 
 from flask import Request
 
@@ -40,6 +41,22 @@ def authenticate(request: Request, keys: KeyRing, *, local: bool) -> Key | None:
     raise TolkError(
         Code.UNAUTHENTICATED, f"An API key is needed. Send it as the header Authorization: Bearer KEY. {MAKE_ONE}"
     )
+
+
+def caller(request: Request, key: Key | None) -> str:
+    """Names the caller of a request, among whom the service is shared: by its API key, else by its address.
+
+    An address is hashed, because the name goes to workers and into their queues. Of an IPv6 address the first 64 bits
+    count, because who has one address there has all that begin with them.
+    """
+    if key is not None:
+        return key.principal
+    try:
+        address = ip_address(request.remote_addr or "")
+    except ValueError:  # a socket of this machine that has no address
+        return "local"
+    network = ip_network((address, 64), strict=False) if address.version == 6 else address
+    return f"address:{sha256(str(network).encode()).hexdigest()[:16]}"
 
 
 def demand(key: Key | None, scope: Scope) -> None:

@@ -1,7 +1,12 @@
 """Requests that are executed once, however often they are sent: https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
 
 The table has one row for each idempotency key of a principal, with a hash of the input. A row without an answer is a
-request that is running or, if its deadline has passed, one that was abandoned.
+request that is running or, if its deadline has passed, one that was abandoned. A row with `outstanding` characters has
+an answer some of whose texts failed for a reason that may pass: a repeat translates these alone. While it does, the
+answer before is `delivered`.
+
+A request without an idempotency key that is charged has a row while it runs, too, its lease: so another process gives
+back what it was charged for if its own process dies.
 """
 
 from __future__ import annotations
@@ -11,6 +16,8 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,8 +34,9 @@ MAX_CHARACTERS = 255  # of an idempotency key
 class Claim:
     """A request that this caller has to execute by `deadline`, in Unix seconds.
 
-    `key` is its idempotency key. `charged` characters were charged for it on `charged_day`, perhaps to an earlier
-    caller, who abandoned it."""
+    `key` is its idempotency key, or the name of its lease. `charged` characters are charged for it on `charged_day`; if
+    not `unpaid`, an earlier caller, who abandoned it, was charged for them. `delivered` is the answer that earlier
+    callers got, in the types that JSON has, if only the texts that failed in it are to be translated."""
 
     principal: str
     key: str
@@ -37,6 +45,8 @@ class Claim:
     deadline: float
     charged: int
     charged_day: int
+    unpaid: bool = True
+    delivered: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +70,28 @@ def check_key(key: str) -> None:
         )
 
 
-def hash_input(texts: Sequence[str], source: str | None, target: str, model: str | None, nbest: int = 1) -> str:
-    """A hash of the input. The timeout is not part of it. A request without alternatives has the hash that earlier
-    releases gave it."""
-    alternatives = [] if nbest == 1 else [nbest]
-    return hashlib.sha256(json.dumps([list(texts), source, target, model, *alternatives]).encode()).hexdigest()
+def lease() -> str:
+    """The name of the lease of a request without an idempotency key. No caller can send it."""
+    return f"\n{uuid4()}"
+
+
+def hash_input(
+    texts: Sequence[str | Sequence[str]],
+    source: str | None,
+    target: str,
+    model: str | None,
+    assume: str | None = None,
+    nbest: int = 1,
+) -> str:
+    """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one. A request
+    without the later options has the hash that earlier releases gave it."""
+    options = [] if (assume, nbest) == (None, 1) else [assume, nbest]
+    return hashlib.sha256(json.dumps([list(texts), source, target, model, *options]).encode()).hexdigest()
 
 
 def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
-    """Claims the request `wanted`. Returns `wanted` itself if the request is new and still has to be charged, another
-    Claim if it was charged and abandoned before, its answer if there is one, or Running.
+    """Claims the request `wanted`. Returns `wanted` itself if the request is new, another Claim if it was abandoned or
+    if texts of its answer are to be translated again, its answer if there is one, or Running.
 
     Raises TolkError(BAD_INPUT) if the idempotency key was used with another input.
     """
@@ -82,13 +104,20 @@ def claim(connection: Connection, wanted: Claim) -> Claim | Answered | Running:
             Code.BAD_INPUT,
             "idempotencyKey: it was used with other texts, languages or options. A new request needs a new key.",
         )
-    if row.answer is not None:
+    if row.answer is not None and not row.outstanding:
         return Answered(row.request_id, json.loads(row.answer))
-    abandoned = update(table).where(_is(wanted), table.c.answer.is_(None), table.c.deadline <= now)
-    mine = abandoned.values(request_id=wanted.request_id, deadline=wanted.deadline)
-    if connection.execute(mine).rowcount:
-        return replace(wanted, charged=row.charged, charged_day=row.charged_day)
-    return Running()
+    taken: dict[str, Any] = {"request_id": wanted.request_id, "deadline": wanted.deadline}
+    free: ColumnElement[bool]
+    if row.answer is not None:
+        mine = replace(wanted, charged=row.outstanding, delivered=json.loads(row.answer))
+        taken |= {"answer": None, "delivered": row.answer, "charged": mine.charged, "charged_day": mine.charged_day}
+        free = table.c.answer.is_not(None)
+    else:
+        delivered = row.delivered and json.loads(row.delivered)
+        mine = replace(wanted, charged=row.charged, charged_day=row.charged_day, unpaid=False, delivered=delivered)
+        free = table.c.answer.is_(None) & (table.c.deadline <= now)
+    took = connection.execute(update(table).where(_is(wanted), free).values(taken))
+    return mine if took.rowcount else Running()
 
 
 def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
@@ -109,22 +138,24 @@ def _insert(connection: Connection, wanted: Claim, now: float) -> bool:
 
 
 def sweep(connection: Connection) -> list[Claim]:
-    """Deletes answers that are too old to be repeated, and abandoned requests; returns the latter."""
+    """Deletes answers that are too old to be repeated, and releases abandoned requests; returns the latter."""
     now = time.time()
     connection.execute(delete(table).where(table.c.created <= now - ANSWER_LASTS))
-    forgotten = delete(table).where(_is_abandoned(now)).returning(table)
-    return [
+    rows = connection.execute(select(table).where(_is_abandoned(now)).with_for_update()).all()
+    abandoned = [
         Claim(
-            row.principal,
-            row.idempotency_key,
-            row.input_hash,
-            row.request_id,
-            row.deadline,
-            row.charged,
-            row.charged_day,
+            principal=row.principal,
+            key=row.idempotency_key,
+            input_hash=row.input_hash,
+            request_id=row.request_id,
+            deadline=row.deadline,
+            charged=row.charged,
+            charged_day=row.charged_day,
+            delivered=row.delivered and json.loads(row.delivered),
         )
-        for row in connection.execute(forgotten)
+        for row in rows
     ]
+    return [each for each in abandoned if release(connection, each)]
 
 
 def abandoned(connection: Connection, principal: str, day: int) -> int:
@@ -134,14 +165,19 @@ def abandoned(connection: Connection, principal: str, day: int) -> int:
     return int(connection.scalar(charged) or 0)
 
 
-def store(connection: Connection, claimed: Claim, answer: object) -> bool:
-    """Stores the answer of a request for ANSWER_LASTS seconds. Returns False if another caller has taken it over."""
-    mine = update(table).where(_is_held(claimed)).values(answer=json.dumps(answer))
+def store(connection: Connection, claimed: Claim, answer: object, outstanding: int) -> bool:
+    """Stores the answer of a request for ANSWER_LASTS seconds. Its texts with `outstanding` characters failed for a
+    reason that may pass. Returns False if another caller has taken the request over."""
+    stored = {"answer": json.dumps(answer), "outstanding": outstanding, "delivered": None}
+    mine = update(table).where(_is_held(claimed)).values(stored)
     return bool(connection.execute(mine).rowcount)
 
 
 def release(connection: Connection, claimed: Claim) -> bool:
-    """Deletes a failed request, so that a repeat executes it. Returns False if another caller has taken it over."""
+    """Ends a failed request, so that a repeat executes it: the answer before, if there was one, is its answer again.
+    Returns False if another caller has taken it over."""
+    if claimed.delivered is not None:
+        return store(connection, claimed, claimed.delivered, claimed.charged)
     mine = delete(table).where(_is_held(claimed))
     return bool(connection.execute(mine).rowcount)
 
@@ -157,4 +193,4 @@ def _is(claimed: Claim) -> ColumnElement[bool]:
 def _is_held(claimed: Claim) -> ColumnElement[bool]:
     """Whether this claim holds the row. A caller who took it over has another deadline, perhaps with the same request
     id."""
-    return _is(claimed) & (table.c.deadline == claimed.deadline)
+    return _is(claimed) & table.c.answer.is_(None) & (table.c.deadline == claimed.deadline)

@@ -20,6 +20,7 @@ from app.database.transactions import Database
 from tasks.contract.errors import Code, TolkError
 
 LOOKUP_LASTS = 2.0  # seconds that a found key is cached, at most: a revoked key is refused at the latest after them
+LONGEST_KEEP = 366 * 86_400.0  # seconds
 REMEMBERED = 10_000  # cached keys, at most
 NAME = re.compile(r"[\w.@+-]([\w .@+-]{0,98}[\w.@+-])?")
 SECRET = re.compile(r"tolk_[A-Za-z0-9_-]{43}")
@@ -85,8 +86,10 @@ def create(
 
 
 def rotate(connection: Connection, name: str, keep: float) -> str:
-    """Gives a key a new secret and returns it. The old secret stays valid for `keep` seconds. Raises
-    TolkError(BAD_INPUT) if there is no such key."""
+    """Gives a key a new secret and returns it. The old secret stays valid for `keep` seconds, LONGEST_KEEP at most.
+    Raises TolkError(BAD_INPUT) if it is another number, or if there is no such key."""
+    if not 0 <= keep <= LONGEST_KEEP:  # infinity and NaN are none
+        raise TolkError(Code.BAD_INPUT, f"--keep: 0 to {LONGEST_KEEP:.0f} seconds were expected, not {keep:g}.")
     secret = _secret()
     _update(
         connection,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -13,83 +13,60 @@ from app.accounts.quotas import Usage
 from app.database.transactions import Database
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """The number of `characters` that a key was charged for on a `day`, which is counted from 1970."""
-
-    key: Key
-    characters: int
-    day: int
-
-
 class Ledger:
     """Charges callers, and refunds what failed. Thread-safe.
 
-    If the database fails, `charge` and `claim` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the
-    request's deadline. `give_back`, `settle` and `release` delay an answer by half a second at most, and raise nothing.
+    If the database fails, `claim` and `count` raise TolkError: UNAVAILABLE, or TIMEOUT if it has not answered by the
+    request's deadline. `settle` and `release` delay an answer by half a second at most, and raise nothing.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def charge(self, key: Key, characters: int, deadline: float) -> Charge:
-        """Charges a key for a request and its characters. Raises TolkError: RATE_LIMITED, or BAD_INPUT if the
-        characters exceed the limit of a whole day."""
-        charge = Charge(key, characters, quotas.today())
-        self._database.run(lambda connection: quotas.charge(connection, key, characters, charge.day), until=deadline)
-        return charge
+    def claim(self, wanted: Claim, key: Key | None, *, again: bool = False) -> Claim | Answered | Running:
+        """Claims a request. Returns a Claim if this caller has to execute the request: `wanted`, or one that an earlier
+        caller has left. Otherwise returns the answer, or Running.
 
-    def give_back(self, charge: Charge) -> None:
-        """Refunds the characters of a charge, because they were not translated."""
-        self._database.settle(
-            lambda connection: quotas.refund(connection, charge.key.principal, charge.characters, charge.day)
-        )
-
-    def claim(self, wanted: Claim, key: Key | None) -> Claim | Answered | Running:
-        """Claims a request with an idempotency key. Returns a Claim if this caller has to execute the request:
-        `wanted`, or one that an earlier caller charged and abandoned. Otherwise returns the answer, or Running.
-
-        Charges a request, and the characters of `wanted` if that is returned. Raises TolkError, with nothing claimed:
-        BAD_INPUT if the idempotency key was used with another input, and what `charge` raises.
+        Charges a request, unless this is done `again` after a wait for another caller's answer, and the characters of
+        the claim if they are unpaid. Raises TolkError, with nothing claimed: RATE_LIMITED, or BAD_INPUT if the
+        characters exceed the limit of a whole day, or if the idempotency key was used with another input.
         """
 
         def claim(connection: Connection) -> Claim | Answered | Running:
-            _give_back_abandoned(connection)
+            if not again:
+                _give_back_abandoned(connection)
             found = idempotency.claim(connection, wanted)
-            if key is not None:
-                quotas.charge(connection, key, wanted.charged if found is wanted else 0, wanted.charged_day)
+            due = found.charged if isinstance(found, Claim) and found.unpaid else 0
+            if key is not None and (due or not again):
+                quotas.charge(connection, key, due, wanted.charged_day, request=not again)
             return found
 
         return self._database.run(claim, until=wanted.deadline)
 
-    def claim_again(self, wanted: Claim, key: Key | None) -> Claim | Answered | Running:
-        """`claim` for a caller that has waited for another one's answer: its request is charged already."""
+    def count(self, key: Key, until: float) -> None:
+        """Charges a request without characters, by `until` in Unix seconds. Raises TolkError as `claim` does."""
+        self._database.run(lambda connection: quotas.charge(connection, key, 0, quotas.today()), until=until)
 
-        def claim(connection: Connection) -> Claim | Answered | Running:
-            found = idempotency.claim(connection, wanted)
-            if key is not None and found is wanted:
-                quotas.charge(connection, key, wanted.charged, wanted.charged_day, request=False)
-            return found
-
-        return self._database.run(claim, until=wanted.deadline)
-
-    def settle(self, claim: Claim, answer: object, failed: int) -> None:
-        """Stores the answer of a claimed request, in the types that JSON has, and refunds its `failed` characters."""
+    def settle(self, claim: Claim, answer: object, failed: int, outstanding: int) -> None:
+        """Stores the answer of a claimed request, in the types that JSON has, and refunds its `failed` characters.
+        `outstanding` of these failed for a reason that may pass."""
 
         def settle(connection: Connection) -> None:
-            if idempotency.store(connection, claim, answer):
+            if idempotency.store(connection, claim, answer, outstanding):
                 _give_back(connection, replace(claim, charged=failed))
 
         self._database.settle(settle)
 
-    def release(self, claim: Claim) -> None:
-        """Refunds a claimed request that has failed. A repeat executes it again."""
+    def release(self, claim: Claim, failed: int | None = None) -> None:
+        """Ends a claimed request without an answer to keep, and refunds its `failed` characters, by default all. If
+        there are none, returns at once."""
+        refund = claim if failed is None else replace(claim, charged=failed)
 
         def release(connection: Connection) -> None:
             if idempotency.release(connection, claim):
-                _give_back(connection, claim)
+                _give_back(connection, refund)
 
-        self._database.settle(release)
+        self._database.settle(release, wait=failed != 0)
 
     def used(self, key: Key) -> Usage:
         """What a key has used today, without abandoned requests. Raises TolkError(UNAVAILABLE)."""

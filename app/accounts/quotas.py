@@ -18,6 +18,7 @@ from tasks.contract.errors import Code, TolkError
 
 MINUTE = 60.0
 DAY = 86_400
+SKEW = 5.0  # seconds that another host's clock may be ahead; a later time was written by a clock that was wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,15 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
             f"The texts have {characters} characters, more than the {key.characters_per_day} that this key has a day.",
         )
     now = time.time()
-    used = case((usage.c.day >= day, usage.c.characters), else_=0)  # a later day: another host's clock is ahead
+    is_current = _is_current(day, now)
+    used = case((is_current, usage.c.characters), else_=0)
     allowed: list[ColumnElement[bool]] = []
-    values = {"day": case((usage.c.day > day, usage.c.day), else_=day), "characters": used + characters}
+    values = {"day": case((is_current, usage.c.day), else_=day), "characters": used + characters}
     if request and key.requests_per_minute is not None:
         share = MINUTE / key.requests_per_minute
-        values["next_request"] = case((usage.c.next_request > now, usage.c.next_request), else_=now) + share
-        allowed.append(usage.c.next_request <= now + MINUTE - share)
+        next_request = case((usage.c.next_request.between(now, now + MINUTE + SKEW), usage.c.next_request), else_=now)
+        values["next_request"] = next_request + share
+        allowed.append(next_request <= now + MINUTE - share)
     if key.characters_per_day is not None:
         allowed.append(used + characters <= key.characters_per_day)
     changed = connection.execute(update(usage).where(usage.c.key_id == key.id, *allowed).values(values))
@@ -63,7 +66,8 @@ def charge(connection: Connection, key: Key, characters: int, day: int, *, reque
 def refund(connection: Connection, principal: str, characters: int, day: int) -> None:
     """Refunds characters that a key was charged for on a day and that were not translated, while that day lasts."""
     row = and_(usage.c.key_id == int(principal), usage.c.day == day)
-    connection.execute(update(usage).where(row).values(characters=usage.c.characters - characters))
+    left = case((usage.c.characters > characters, usage.c.characters - characters), else_=0)
+    connection.execute(update(usage).where(row).values(characters=left))
 
 
 def used(connection: Connection, key: Key) -> Usage:
@@ -73,9 +77,15 @@ def used(connection: Connection, key: Key) -> Usage:
     return Usage(characters or 0, key.characters_per_day, (day + 1) * float(DAY))
 
 
+def _is_current(day: int, now: float) -> ColumnElement[bool]:
+    """Whether a row counts the characters of `day`, or of the next one, which has begun on a host with a clock that is
+    ahead."""
+    return usage.c.day.between(day, max(day, int((now + SKEW) // DAY)))
+
+
 def _refusal(connection: Connection, key: Key, characters: int, day: int, now: float) -> TolkError:
     row = connection.execute(select(usage).where(usage.c.key_id == key.id)).one()
-    spent = row.characters if row.day >= day else 0
+    spent = connection.scalar(select(usage.c.characters).where(usage.c.key_id == key.id, _is_current(day, now))) or 0
     if key.characters_per_day is not None and spent + characters > key.characters_per_day:
         return TolkError(
             Code.RATE_LIMITED,

@@ -14,45 +14,63 @@ LOOKS = (0.05, 0.25)  # seconds between two checks whether the request still run
 
 
 class Repeats:
-    """The repeats that wait in this process. Each waits until its client hangs up at the latest. Thread-safe."""
+    """The repeats that wait in this process. Each waits until it is cancelled, or its client hangs up. Thread-safe."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._hung_up: dict[tuple[str, str], threading.Event] = {}  # by principal and request id
+        self._lock = threading.Lock()
+        self._waiting: dict[tuple[str, str], list[threading.Event]] = {}  # by principal and id, which clients choose
 
     def claim(self, wanted: Claim, key: Key | None) -> Claim | Answered:
         """A Claim if this caller has to execute the request, otherwise its answer. Waits while another caller executes
         it.
 
-        Raises TolkError: TIMEOUT if the request still runs at the deadline of `wanted`, CANCELLED if the client has
-        hung up, and what the ledger's `claim` raises.
+        Raises TolkError: TIMEOUT if the request still runs at the deadline of `wanted`, CANCELLED if it was cancelled
+        meanwhile, and what the ledger's `claim` raises.
         """
         found = self._ledger.claim(wanted, key)
         if not isinstance(found, Running):
             return found
-        hung_up = self._hung_up[wanted.principal, wanted.request_id] = threading.Event()
+        name, cancelled, claimed = (wanted.principal, wanted.request_id), threading.Event(), None
+        with self._lock:
+            self._waiting.setdefault(name, []).append(cancelled)
         try:
-            return self._wait(wanted, key, hung_up)
+            claimed = self._wait(wanted, key, cancelled)
         finally:
-            # Clients choose the ids, so another waiting request may have the same one.
-            self._hung_up.pop((wanted.principal, wanted.request_id), None)
+            with self._lock:
+                self._waiting[name].remove(cancelled)
+                if not self._waiting[name]:
+                    del self._waiting[name]
+            if cancelled.is_set() and isinstance(claimed, Claim):
+                self._ledger.release(claimed)
+        if cancelled.is_set():
+            raise _cancelled()
+        return claimed
 
-    def abandon(self, request_id: str, principal: str | None) -> bool:
-        """Ends a waiting repeat with CANCELLED, because its client has hung up. Returns whether there was one."""
-        hung_up = self._hung_up.get((principal or "", request_id))
-        if hung_up is None:
-            return False
-        hung_up.set()
-        return True
+    def has(self, request_id: str, principal: str | None) -> bool:
+        """Whether a repeat with this id waits here."""
+        return (principal or "", request_id) in self._waiting
 
-    def _wait(self, wanted: Claim, key: Key | None, hung_up: threading.Event) -> Claim | Answered:
+    def cancel(self, request_id: str, principal: str | None) -> bool:
+        """Ends the repeats with this id that wait here with CANCELLED. Returns whether there was one."""
+        with self._lock:
+            repeats = self._waiting.get((principal or "", request_id), [])
+            for cancelled in repeats:
+                cancelled.set()
+        return bool(repeats)
+
+    def _wait(self, wanted: Claim, key: Key | None, cancelled: threading.Event) -> Claim | Answered:
         pause, longest = LOOKS
         while True:
             if time.time() + pause >= wanted.deadline:
                 raise TolkError(Code.TIMEOUT, "Another request with this idempotencyKey still runs. Send it again.")
-            if hung_up.wait(pause):
-                raise TolkError(Code.CANCELLED, "The client has hung up.")
-            found = self._ledger.claim_again(wanted, key)
+            if cancelled.wait(pause):
+                raise _cancelled()
+            found = self._ledger.claim(wanted, key, again=True)
             if not isinstance(found, Running):
                 return found
             pause = min(2 * pause, longest)
+
+
+def _cancelled() -> TolkError:
+    return TolkError(Code.CANCELLED, "The request was cancelled.")

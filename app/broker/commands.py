@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,8 @@ from kombu.pidbox import Mailbox
 from app.monitoring.status import WebStatus
 from tasks.contract.names import STATUS_COMMAND
 
-CANCEL_COMMAND = "tolk_cancel"  # asks web processes to cancel a request
+FIND_COMMAND = "tolk_find"  # asks web processes which of them has a request
+CANCEL_COMMAND = "tolk_cancel_here"  # asks the web process that has it to cancel it
 WEB = Mailbox("tolk.web", type="fanout", accept=["json"], serializer="json")
 
 
@@ -30,21 +31,34 @@ def to_web_processes() -> Exchange:
     return exchange
 
 
-def send(producer: Producer, exchange: Exchange, method: str, arguments: dict[str, Any], **reply: Any) -> None:
-    """Sends a command to every process that listens at the exchange. `reply` holds the fields that say where answers
-    go, if any are wanted.
+def send(
+    producer: Producer,
+    exchange: Exchange,
+    method: str,
+    arguments: dict[str, Any],
+    to: Sequence[str] | None = None,
+    **reply: Any,
+) -> None:
+    """Sends a command to every process that listens at the exchange, or to those that are named in `to`. `reply` holds
+    the fields that say where answers go, if any are wanted.
 
     Celery's own `control.broadcast` would wait as long as the broker is down.
     """
-    command: Any = {"method": method, "arguments": arguments, "destination": None, **reply}
+    command: Any = {"method": method, "arguments": arguments, "destination": to, **reply}
     producer.publish(command, exchange=exchange, declare=[exchange], serializer="json", retry=False)
 
 
-def answer(connection: Connection, name: str, tell: Callable[[], WebStatus], cancel: Callable[..., None]) -> Consumer:
+def answer(
+    connection: Connection,
+    name: str,
+    tell: Callable[[], WebStatus],
+    find: Callable[..., None],
+    cancel: Callable[..., None],
+) -> Consumer:
     """A consumer, not yet consuming, by which this web process answers other ones on the connection under the name
     `name`.
 
-    `tell` returns its WebStatus. `cancel` is called with the arguments of the command that asks to cancel a request.
+    `tell` returns its WebStatus. `find` and `cancel` are called with the arguments of their commands.
     """
     mailbox: Any = WEB(connection)  # a Mailbox; to celery-types, a Node
     node = mailbox.Node(
@@ -52,6 +66,7 @@ def answer(connection: Connection, name: str, tell: Callable[[], WebStatus], can
         channel=connection.default_channel,
         handlers={
             STATUS_COMMAND: lambda _state: asdict(tell()),
+            FIND_COMMAND: lambda _state, **arguments: find(**arguments),
             CANCEL_COMMAND: lambda _state, **arguments: cancel(**arguments),
         },
     )

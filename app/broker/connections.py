@@ -39,12 +39,9 @@ class Connections:
         until = time.monotonic() + timeout
         with self._producers.acquire(block=True, timeout=max(timeout, LEAST)) as producer:
             connection: Any = producer.connection
-            try:
+            with dropped(connection):
                 connect(connection, until - time.monotonic())
                 yield producer
-            except BROKER_ERRORS:
-                connection.collect()  # a late answer would disturb the connection's next user
-                raise
 
     def close(self, *, listens: bool) -> None:
         """Closes the connections once they are no longer in use. `listens` says whether the broker answers; if it does
@@ -56,6 +53,17 @@ class Connections:
                 if not listens:
                     connection.collect()
                 self._connections.replace(connection)
+
+
+@contextmanager
+def dropped(connection: Any) -> Iterator[None]:
+    """Drops the connection if one of BROKER_ERRORS is raised inside of the `with`. A late answer would disturb its next
+    user, and to close it properly would wait for a broker that does not answer."""
+    try:
+        yield
+    except BROKER_ERRORS:
+        connection.collect()
+        raise
 
 
 def connect(connection: Any, timeout: float) -> None:

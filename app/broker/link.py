@@ -14,6 +14,7 @@ from app.broker.admission import LONGEST, Admission
 from app.broker.cancels import Cancels
 from app.broker.commands import to_workers
 from app.broker.connections import Connections
+from app.broker.pending import WaitingRequests
 from app.broker.publishing import Publisher
 from app.broker.queues import RequestQueues
 from app.broker.replies import HEARTBEAT, ReplyConsumer
@@ -35,13 +36,19 @@ class Link:
 
     @classmethod
     def open(
-        cls, celery: Celery, queues: RequestQueues, errors: Callable[[], Sequence[ErrorCount]], fresh: float
+        cls,
+        celery: Celery,
+        queues: RequestQueues,
+        errors: Callable[[], Sequence[ErrorCount]],
+        fresh: float,
+        waiting: WaitingRequests | None,
     ) -> Link:
         """Starts the threads, which connect by themselves. `errors` returns the error counts that this process reports
-        to other web processes. A status stays fresh for `fresh` seconds."""
+        to other web processes. A status stays fresh for `fresh` seconds. `waiting` are requests that other processes
+        can cancel, beside those in flight."""
         connections = Connections(celery.connection_for_write())
         cancels = Cancels(connections, to_workers(celery))
-        replies = ReplyConsumer(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels)
+        replies = ReplyConsumer(celery.connection_for_read(heartbeat=HEARTBEAT), errors, cancels, waiting)
         surveys = Surveys(partial(survey.take, celery, queues, replies), fresh)
         return cls(connections, cancels, replies, Publisher(connections, replies), surveys)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import Protocol
 from uuid import uuid4
 
 from tasks.contract.errors import Code, TolkError
@@ -30,6 +31,16 @@ class PendingRequest:
     ended: TolkError | None = None
     queue: str = ""
     since: float = 0.0
+
+
+class WaitingRequests(Protocol):
+    """Requests of this process that are not in flight, because they wait for the answer to another one."""
+
+    def has(self, request_id: str, principal: str | None) -> bool:
+        """Whether one of them has this id and principal."""
+
+    def cancel(self, request_id: str, principal: str | None) -> bool:
+        """Ends it with CANCELLED. Returns whether there was one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
@@ -17,7 +16,7 @@ from kombu import Connection, Consumer, Message, Producer, Queue
 from app.broker import commands, messages
 from app.broker.cancels import Cancels
 from app.broker.connections import ANSWER_TIMEOUT, CONNECT_TIMEOUT, backoff, connect, patience, reason
-from app.broker.pending import CANCELLED, Inbox, PendingRequest, Question, RepliesLost
+from app.broker.pending import CANCELLED, Inbox, PendingRequest, Question, RepliesLost, WaitingRequests
 from app.monitoring.recent_errors import ErrorCount
 from app.monitoring.status import WebStatus
 from tasks.contract.errors import Code, TolkError
@@ -38,13 +37,21 @@ class ReplyConsumer:
     for: they were late, cancelled, or delivered twice.
     """
 
-    def __init__(self, connection: Connection, errors: Callable[[], Sequence[ErrorCount]], cancels: Cancels) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        errors: Callable[[], Sequence[ErrorCount]],
+        cancels: Cancels,
+        waiting: WaitingRequests | None = None,
+    ) -> None:
+        """`waiting`, if any, are requests that other processes can cancel, too."""
         self.queue = _queue_name()
         self.ready = threading.Event()
         self.dropped = 0
         self._connection = connection
         self._errors = errors
         self._cancels = cancels
+        self._waiting = waiting
         self._consumers = 0
         self._node: str | None = None  # the broker's node of the latest connection
         self._lock = threading.Lock()
@@ -183,7 +190,7 @@ class ReplyConsumer:
             raise
         with (
             Consumer(connection, [queue], auto_declare=False, on_message=self._deliver, no_ack=True, accept=["json"]),
-            commands.answer(connection, self.queue, self.tell, partial(self._cancel_for_another, connection)),
+            commands.answer(connection, self.queue, self.tell, *self._for_others(connection)),
         ):
             patience(connection, TICK)
             self.ready.set()
@@ -229,11 +236,23 @@ class ReplyConsumer:
         waiting = [each.task_id for each in self.pending.values() if each.bundle == bundle_id]
         return [self._awaited.pop(task_id) for task_id in waiting if task_id in self._awaited]
 
-    def _cancel_for_another(self, connection: Connection, request_id: str, principal: str | None, **asks: str) -> None:
-        """Cancels a request for another web process, and answers that process if the request was in flight here."""
-        if self.cancel(request_id, principal):
+    def _for_others(self, connection: Connection) -> tuple[Callable[..., None], Callable[..., None]]:
+        """Functions that tell another web process whether a request is here, and that cancel one for it."""
+
+        def tell(answer: object, reply_to: str, ticket: str) -> None:
             producer = Producer(connection, serializer="json")
-            producer.publish(True, routing_key=asks["reply_to"], correlation_id=asks["ticket"], retry=False)
+            producer.publish(answer, routing_key=reply_to, correlation_id=ticket, retry=False)
+
+        def find(request_id: str, principal: str | None, **asks: str) -> None:
+            is_waiting = self._waiting is not None and self._waiting.has(request_id, principal)
+            if is_waiting or (request_id, principal) in self.pending:
+                tell(self.queue, **asks)
+
+        def cancel(request_id: str, principal: str | None, **asks: str) -> None:
+            was_waiting = self._waiting is not None and self._waiting.cancel(request_id, principal)
+            tell(was_waiting or self.cancel(request_id, principal), **asks)
+
+        return find, cancel
 
 
 def _queue_name() -> str:

@@ -19,9 +19,10 @@ from celery import Celery
 
 from app.broker import commands
 from app.broker.celery import configured
-from app.broker.connections import CONNECT_TIMEOUT, no_broker, reason
+from app.broker.connections import ANSWER_TIMEOUT, CONNECT_TIMEOUT, no_broker, reason
 from app.broker.flight import CeleryFlight
 from app.broker.link import Link
+from app.broker.pending import WaitingRequests
 from app.broker.queues import RequestQueues
 from app.broker.replies import ReplyConsumer, closing
 from app.broker.survey import ANSWERED_WITHIN, FRESH
@@ -44,11 +45,13 @@ class CeleryTranslator:
         queues: RequestQueues,
         errors: Callable[[], Sequence[ErrorCount]],
         fresh: float,
+        waiting: WaitingRequests | None,
     ) -> None:
         self._celery = celery
         self._queues = queues
         self._errors = errors
         self._fresh = fresh
+        self._waiting = waiting
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}  # by process id: a forked process must not use its parent's
         self._closed = False
@@ -60,14 +63,15 @@ class CeleryTranslator:
         broker: str | None = None,
         errors: Callable[[], Sequence[ErrorCount]] = tuple,
         fresh: float = FRESH,
+        waiting: WaitingRequests | None = None,
     ) -> CeleryTranslator:
         """A translator for the models in `models`, over the broker at the URL, by default the one that celeryconfig
         names.
 
         `errors` returns this process's error counts, which other web processes ask for. A status stays fresh for
-        `fresh` seconds.
+        `fresh` seconds. `waiting` are requests that other web processes can cancel, beside those in flight.
         """
-        return cls(configured(broker), RequestQueues(models), errors, fresh)
+        return cls(configured(broker), RequestQueues(models), errors, fresh, waiting)
 
     @contextmanager
     def begin(self, request_id: str, principal: str | None) -> Iterator[CeleryFlight]:
@@ -93,6 +97,9 @@ class CeleryTranslator:
             with link.connections.producer(CONNECT_TIMEOUT) as producer:
                 channel: Any = producer.channel
                 queues: Any = self._queues.for_translation()
+                # In an alarm (disk, memory) the broker reads nothing more from whoever has published. No queue has this
+                # name, so the message goes nowhere.
+                producer.publish("", exchange="", routing_key="tolk.readiness", retry=False)
                 served = any(queue(channel).queue_declare().consumer_count for queue in queues)
         except BROKER_ERRORS as error:
             logger.warning("the broker failed the readiness check: %s", reason(error))
@@ -128,30 +135,45 @@ class CeleryTranslator:
                 raise closing()
             link = self._links.get(os.getpid())
             if link is None:
-                link = self._links[os.getpid()] = Link.open(self._celery, self._queues, self._errors, self._fresh)
+                link = Link.open(self._celery, self._queues, self._errors, self._fresh, self._waiting)
+                self._links[os.getpid()] = link
             return link
 
 
 def _cancel_elsewhere(link: Link, request_id: str, principal: str | None) -> bool:
-    """Asks the other web processes to cancel a request. Returns whether one of them had it. The number of processes is
-    unknown, so no answer within ANSWERED_WITHIN means that none had it. Raises TolkError(UNAVAILABLE)."""
+    """Has the web process that has a request cancel it. Returns whether it did. Raises TolkError(UNAVAILABLE).
+
+    All processes are asked first which of them has it. Their number is unknown, so no answer within ANSWERED_WITHIN
+    means that none has it; whoever answers later has cancelled nothing.
+    """
+    request = {"request_id": request_id, "principal": principal}
+    process = _ask(link, commands.FIND_COMMAND, request, ANSWERED_WITHIN)
+    if process is None:
+        return False
+    cancelled = _ask(link, commands.CANCEL_COMMAND, request, ANSWER_TIMEOUT, to=[str(process)])
+    if cancelled is None:
+        message = "The process that has the request does not answer: it may be cancelled, or not. Ask again."
+        raise TolkError(Code.UNAVAILABLE, message, 1.0)
+    return cancelled is True
+
+
+def _ask(
+    link: Link, method: str, request: dict[str, str | None], timeout: float, to: Sequence[str] | None = None
+) -> object:
+    """The first answer of the other web processes, or of those named in `to`, to a command about a request; None if
+    there is none in time. Raises TolkError(UNAVAILABLE)."""
     with link.replies.question() as question:
+        arguments = {**request, "reply_to": link.replies.queue, "ticket": question.ticket}
         try:
-            with link.connections.producer(ANSWERED_WITHIN) as producer:
-                commands.send(
-                    producer,
-                    commands.to_web_processes(),
-                    commands.CANCEL_COMMAND,
-                    {
-                        "request_id": request_id,
-                        "principal": principal,
-                        "reply_to": link.replies.queue,
-                        "ticket": question.ticket,
-                    },
-                )
+            with link.connections.producer(CONNECT_TIMEOUT) as producer:
+                commands.send(producer, commands.to_web_processes(), method, arguments, to)
         except BROKER_ERRORS as error:
-            logger.warning("could not ask other web processes to cancel %s: %s", request_id, reason(error))
+            logger.warning("could not ask other web processes for %s: %s", request["request_id"], reason(error))
             raise no_broker() from error
-        with suppress(Empty):
-            return question.inbox.get(timeout=ANSWERED_WITHIN) is True
-    return False
+        try:
+            answer = question.inbox.get(timeout=timeout)
+        except Empty:
+            return None
+    if isinstance(answer, TolkError):
+        raise answer
+    return answer

@@ -15,7 +15,7 @@ from celery import Celery
 from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
 
 from app.broker import commands
-from app.broker.connections import CONNECT_TIMEOUT, connect, reason
+from app.broker.connections import CONNECT_TIMEOUT, connect, dropped, reason
 from app.broker.queues import RequestQueues
 from app.broker.replies import ReplyConsumer
 from app.monitoring.recent_errors import total
@@ -75,7 +75,7 @@ def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Statu
     """The status now. `replies` is this process's reply consumer, which tells its own part without the broker."""
     own = replies.tell()
     try:
-        with celery.connection_for_write() as connection:
+        with celery.connection_for_write() as connection, dropped(connection):
             connect(connection, CONNECT_TIMEOUT)
             found = _look([*queues.for_translation(), *queues.for_suspects()], connection)
             dead_letters = _look([dead_letter_queue()], connection)

@@ -74,7 +74,7 @@ def revoke(name: str) -> None:
 
 @keys.command("rotate")
 @click.argument("name")
-@click.option("--keep", type=click.FloatRange(0), default=0.0, help="Seconds for which the old secret stays valid.")
+@click.option("--keep", type=float, default=0.0, help="Seconds for which the old secret stays valid.")
 def rotate(name: str, keep: float) -> None:
     """Make and print a new secret for the key called NAME. Its scopes, limits and usage stay."""
     _print_secret(lambda connection: stored.rotate(connection, name, keep))
@@ -108,7 +108,11 @@ def _state(key: Key) -> str:
 
 
 def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """A time. Earlier releases kept old secrets for any number of seconds, also beyond what a calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError):
+        return "the key is revoked"
 
 
 def _print_secret(make: Callable[[Connection], str]) -> None:

@@ -55,6 +55,8 @@ idempotent_request = Table(
     Column("charged", BigInteger, nullable=False),
     Column("charged_day", Integer, nullable=False),
     Column("answer", Text),
+    Column("outstanding", BigInteger, nullable=False, server_default="0"),
+    Column("delivered", Text),
     UniqueConstraint("principal", "idempotency_key"),
 )
 

@@ -7,7 +7,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent import futures
+from concurrent.futures import Future
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,13 +70,14 @@ class Database:
                 raise TolkError(Code.TIMEOUT, "The deadline passed before the translation began.") from None
             raise _unavailable() from None
 
-    def settle(self, work: Callable[[Connection], object]) -> None:
-        """Runs `work` for which the caller need not wait. Returns after SETTLE seconds at most, while `work` goes on; a
-        failure is logged."""
+    def settle(self, work: Callable[[Connection], object], *, wait: bool = True) -> None:
+        """Runs `work` for which the caller need not wait. Returns after SETTLE seconds at most, without `wait` at once,
+        while `work` goes on; a failure is logged."""
         with tracing.span("database"):
             future = self._start(work, DATABASE_TIMEOUT, threading.Event())
             future.add_done_callback(_log_failure)
-            wait([future], SETTLE)
+            if wait:
+                futures.wait([future], SETTLE)
 
     def upgrade(self, revision: str = "head") -> None:
         """Brings the tables up to a revision of migrations/. If two processes do so at once, the second waits."""

@@ -15,6 +15,7 @@ from tasks.registry.ways import Registry, Way
 READINESS = {
     Readiness.READY: "The model is in the memory of at least one worker.",
     Readiness.ON_DEMAND: "A worker loads the model at the next request for it, which takes a moment.",
+    Readiness.FAILED: "A worker could not load the model. The status of the service says why.",
     Readiness.UNSERVED: "No worker takes requests for the model. A request would wait for one.",
     Readiness.UNKNOWN: "The message broker does not answer, or the service runs without one.",
 }

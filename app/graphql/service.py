@@ -40,6 +40,9 @@ class ModelStatus(graphene.ObjectType):
         required=True,
         description="Its queues, for interactive work, bulk work and suspects; empty for a model on demand.",
     )
+    problem = graphene.String(
+        description="Why a worker could not load it when it last tried; null if none has failed since."
+    )
 
 
 class OnDemandStatus(graphene.ObjectType):
@@ -114,7 +117,9 @@ class ServiceStatus(graphene.ObjectType):
         description="Whether the message broker answers; null if none is used. If it does not, little else is known."
     )
     models = graphene.List(
-        graphene.NonNull(ModelStatus), required=True, description="The warm models, and those in a worker's memory."
+        graphene.NonNull(ModelStatus),
+        required=True,
+        description="The warm models, those in a worker's memory, and those that a worker could not load.",
     )
     on_demand = graphene.Field(OnDemandStatus, description="The models on demand; null if there are none.")
     workers = graphene.List(graphene.NonNull(WorkerStatusType), required=True, description="The workers that answer.")
@@ -147,6 +152,7 @@ def _model_status(entry: Entry, registry: Registry, status: Status) -> ModelStat
         warm=entry.warm,
         pairs=[language_pair(way, registry, status) for way in ways],
         queues=status.own_queues(entry),
+        problem=status.problems.get(entry.name),
     )
 
 

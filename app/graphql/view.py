@@ -142,6 +142,7 @@ class GraphQL(GraphQLView[Context, None]):
             request_log.request_id(),
             request_log.arrival(),
             key,
+            auth.caller(request, key),
             self.ledger,
             self.repeats,
             self.recent_errors,

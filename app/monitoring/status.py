@@ -22,6 +22,7 @@ class Readiness(StrEnum):
 
     READY = "READY"  # the model is in a worker's memory
     ON_DEMAND = "ON_DEMAND"  # a worker loads it first
+    FAILED = "FAILED"  # a worker could not load it
     UNSERVED = "UNSERVED"  # no worker takes the model's queue
     UNKNOWN = "UNKNOWN"  # the broker does not answer, or there is none
 
@@ -93,6 +94,8 @@ class Status:
         served = self.serves(model.route) if self.broker else None
         if not served:
             return Readiness.UNKNOWN if served is None else Readiness.UNSERVED
+        if model.name in self.problems and model.name not in self.holders:
+            return Readiness.FAILED
         return Readiness.READY if model.warm or model.name in self.holders else Readiness.ON_DEMAND
 
     def depth(self, model: Entry) -> int | None:
@@ -108,12 +111,19 @@ class Status:
     def can_translate(self, way: Way, registry: Registry) -> bool:
         """Whether workers take requests for a way, as far as is known: for the first of its models or, if it leads
         through other languages, for all of them."""
-        names = way.models if way.via else way.models[:1]
-        return all(self.serves(registry.models[name].route) is not False for name in names)
+        models = [registry.models[name] for name in (way.models if way.via else way.models[:1])]
+        failed = any(self.readiness(model) is Readiness.FAILED for model in models)
+        return not failed and all(self.serves(model.route) is not False for model in models)
+
+    @cached_property
+    def problems(self) -> Mapping[str, str]:
+        """By the model's name, why a worker could not load it."""
+        return {model.name: model.reason for worker in self.workers.values() for model in worker.failed}
 
     def listed(self, registry: Registry) -> list[Entry]:
-        """The models that are warm, or in a worker's memory."""
-        return [model for model in registry.models.values() if model.warm or model.name in self.holders]
+        """The models that are warm, in a worker's memory, or could not be loaded."""
+        known = self.holders.keys() | self.problems.keys()
+        return [model for model in registry.models.values() if model.warm or model.name in known]
 
     def own_queues(self, model: Entry) -> list[QueueStatus]:
         """A model's own queues for interactive work, bulk work and suspects; none if it shares its queues."""

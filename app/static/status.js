@@ -8,7 +8,7 @@ const QUERY = `
   status {
     broker
     deadLetters
-    models { name warm pairs { source target } queues { depth workers } }
+    models { name warm pairs { source target } queues { depth workers } problem }
     onDemand { models queues { depth workers } }
     workers { name active processed uptime memory gpuMemory models { name version device } }
     errors { code count last requestId }
@@ -79,20 +79,22 @@ function show(status) {
   element("trouble").hidden = true;
 }
 
-// The warm models, then the shared queues of the models on demand, then those of the latter that are in memory.
+// The warm models, then the shared queues of the models on demand, then those of the latter that are in memory or cannot be loaded.
 function modelRows({ broker, models, onDemand, workers }) {
-  const row = ({ name, warm, pairs, queues }) => {
+  const row = ({ name, warm, pairs, queues, problem }) => {
     const holders = workers.filter((worker) => worker.models.some((model) => model.name === name));
     const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
     const where = holders.length ? `in memory of ${some(holders.map((worker) => worker.name))}` : "in no memory";
-    const detail = [languages, warm ? "warm" : "on demand", ...(broker ? [where] : [])].join(", ");
+    const facts = [languages, warm ? "warm" : "on demand", ...(broker ? [where] : [])].join(", ");
+    const detail = problem === null ? facts : `${facts}. It cannot be loaded: ${problem}`;
     return [[name, detail], ...(warm ? loads(queues) : [["–"], [holders.length]])];
   };
   const warm = models.filter((model) => model.warm).map(row);
   if (onDemand === null) return warm;
-  const loaded = models.filter((model) => !model.warm).map(row);
+  const others = models.filter((model) => !model.warm);
+  const loaded = others.filter(({ name }) => workers.some((worker) => worker.models.some((each) => each.name === name)));
   const counts = `${loaded.length.toLocaleString("en")} of ${onDemand.models.toLocaleString("en")} in memory`;
-  return [...warm, [["On demand", `${counts}; they share their queues`], ...loads(onDemand.queues)], ...loaded];
+  return [...warm, [["On demand", `${counts}; they share their queues`], ...loads(onDemand.queues)], ...others.map(row)];
 }
 
 // The number of waiting messages, and of workers that take them, with details if the queues differ.

@@ -16,7 +16,10 @@ from text.detection import Detector
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the APIs need to answer one request. `arrival` is in Unix seconds; `key` is None if none is needed."""
+    """What the APIs need to answer one request. `arrival` is in Unix seconds; `key` is None if none is needed.
+
+    `caller` names whose share of the service the request takes (app.accounts.auth.caller).
+    """
 
     settings: Settings
     registry: Registry
@@ -24,6 +27,7 @@ class Context:
     request_id: str
     arrival: float
     key: Key | None
+    caller: str
     ledger: Ledger
     repeats: Repeats
     recent_errors: RecentErrors

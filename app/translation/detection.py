@@ -20,5 +20,5 @@ def detect(context: Context, texts: Sequence[str]) -> list[Detection]:
     auth.demand(context.key, Scope.TRANSLATE)
     limits.check_texts(texts, context.settings)
     if context.key is not None:
-        context.ledger.charge(context.key, 0, context.arrival + DEFAULT_TIMEOUT)
+        context.ledger.count(context.key, context.arrival + DEFAULT_TIMEOUT)
     return context.detector.detect(texts, context.registry.languages)

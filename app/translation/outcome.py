@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.translation.parts import Division
@@ -75,6 +75,13 @@ class Outcome:
             results=tuple(found[each][0] for each in sorted(found)),
             origins=origins,
         )
+
+    def renewed(self, positions: Sequence[int], later: Outcome) -> Outcome:
+        """The outcome with the results and origins at these positions replaced by those of a later one."""
+        results, origins = list(self.results), list(self.origins)
+        for at, result, origin in zip(positions, later.results, later.origins, strict=True):
+            results[at], origins[at] = result, origin
+        return replace(self, results=tuple(results), origins=tuple(origins))
 
     def encode(self) -> dict[str, Any]:
         """The outcome in the types that JSON has. Earlier releases read it as the reply of a worker."""

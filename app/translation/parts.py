@@ -3,7 +3,7 @@ them. Where the request does not say which language its texts are in, each text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.contract.errors import Code, TolkError
@@ -35,6 +35,12 @@ class Division:
     parts: Sequence[Part]
     settled: Mapping[int, TextResult] = field(default_factory=dict)
     detected: Mapping[int, Detection] = field(default_factory=dict)
+
+    def only(self, positions: Collection[int]) -> Division:
+        """What is left of the division if the request has only the texts at these positions."""
+        kept = [Part(part.way, [at for at in part.positions if at in positions]) for part in self.parts]
+        settled = {at: result for at, result in self.settled.items() if at in positions}
+        return Division(self.target, [part for part in kept if part.positions], settled, self.detected)
 
 
 def divide(

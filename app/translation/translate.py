@@ -7,7 +7,7 @@ are found, the key is charged, the models are asked, and their replies become th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from app.accounts import auth, idempotency, quotas
@@ -96,11 +96,12 @@ def translate(
     request_id = context.request_id
     if not any(part.positions for part in division.parts):
         outcome = Outcome.of(division, [pivot.translate(legs, lambda leg: TranslateReply(leg.model)) for legs in ways])
-    elif idempotency_key is None:
-        outcome = _charge_and_ask(context, division, ways, accepted)
+    elif idempotency_key is None and context.key is None:
+        outcome = Outcome.of(division, ask_each(context.translator, request_id, ways))
     else:
-        input_hash = idempotency.hash_input(accepted, source, target, model, nbest)
-        request_id, outcome = _ask_once(context, division, ways, accepted, idempotency_key, input_hash)
+        hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
+        input_hash = idempotency.hash_input(hashed, source, target, model, assume, nbest)
+        request_id, outcome = _charge_and_ask(context, division, ways, accepted, idempotency_key, input_hash)
     answered = zip(outcome.results, outcome.origins, strict=True)
     results, origins = [], []
     for failure in failures:
@@ -123,16 +124,19 @@ def translate(
 
 
 def cancel(context: Context, request_id: str) -> bool:
-    """Cancels a translation of the same caller. Returns whether it was in flight. Raises TolkError."""
+    """Cancels a translation of the same caller, whether it waits for models or for a request that it repeats. Returns
+    whether there was one. Raises TolkError."""
     auth.demand(context.key, Scope.TRANSLATE)
     if not REQUEST_ID.fullmatch(request_id):  # no request has such an id
         return False
-    return context.translator.cancel(request_id.lower(), context.principal)
+    request_id = request_id.lower()
+    waited = context.repeats.cancel(request_id, context.principal)
+    return waited or context.translator.cancel(request_id, context.principal)
 
 
 def abandon(translator: Translator, repeats: Repeats, request_id: str, principal: str | None) -> None:
     """Ends a translation whose client has hung up, whether it waits for models or for a request that it repeats."""
-    if not repeats.abandon(request_id, principal):
+    if not repeats.cancel(request_id, principal):
         translator.abandon(request_id, principal)
 
 
@@ -147,6 +151,8 @@ def ask_each(
 ) -> list[TranslateReply]:
     """Asks the models of several ways in one flight, which can be cancelled as a whole. Returns a reply for each way.
     Raises TolkError."""
+    if not ways:
+        return []
     with translator.begin(request_id, ways[0][0].principal) as flight:
         return [pivot.translate(legs, flight.ask) for legs in ways]
 
@@ -167,6 +173,7 @@ def _ways(
                 options=_options(leg, nbest if leg is part.way[-1] else 1),
                 deadline=context.arrival + timeout,
                 principal=context.principal,
+                caller=context.caller,
             )
             for leg in part.way
         ]
@@ -181,35 +188,19 @@ def _options(leg: Leg, nbest: int) -> RequestOptions:
 
 
 def _charge_and_ask(
-    context: Context, division: Division, ways: Sequence[Sequence[TranslateRequest]], texts: Sequence[str]
-) -> Outcome:
-    """Asks the models and charges the caller's key, if there is one. Texts that fail are refunded."""
-    if context.key is None:
-        return Outcome.of(division, ask_each(context.translator, context.request_id, ways))
-    charge = context.ledger.charge(context.key, _characters(ways), ways[0][0].deadline)
-    try:
-        outcome = Outcome.of(division, ask_each(context.translator, context.request_id, ways))
-    except BaseException:
-        context.ledger.give_back(charge)
-        raise
-    if failed := _failed_characters(texts, outcome):
-        context.ledger.give_back(replace(charge, characters=failed))
-    return outcome
-
-
-def _ask_once(
     context: Context,
     division: Division,
     ways: Sequence[Sequence[TranslateRequest]],
     texts: Sequence[str],
-    idempotency_key: str,
+    idempotency_key: str | None,
     input_hash: str,
 ) -> tuple[str, Outcome]:
-    """The outcome of the first request with this idempotency key, and the id of that request. Only the first is charged
-    for its characters."""
+    """Asks the models, and charges the caller's key, if there is one, for the texts that are translated. If the request
+    repeats another one by its idempotency key, returns the outcome of that one, and its id; texts that failed then for
+    a reason that may pass are translated, and charged, now."""
     claim = Claim(
         principal=context.principal or "",
-        key=idempotency_key,
+        key=idempotency_key or idempotency.lease(),
         input_hash=input_hash,
         request_id=context.request_id,
         deadline=ways[0][0].deadline,
@@ -219,30 +210,52 @@ def _ask_once(
     found = context.repeats.claim(claim, context.key)
     if isinstance(found, Answered):
         return found.request_id, Outcome.decode(found.answer, division)
+    positions: Sequence[int] = range(len(texts))
+    delivered = None if found.delivered is None else Outcome.decode(found.delivered, division)
+    if delivered is not None:
+        positions = [i for i, result in enumerate(delivered.results) if _failed(result, PASSING)]
+        division, ways = division.only(positions), _only(positions, division, ways)
     try:
         outcome = Outcome.of(division, ask_each(context.translator, context.request_id, ways))
     except BaseException:
         context.ledger.release(found)
         raise
-    if any(result.error is not None and result.error.code in PASSING for result in outcome.results):
-        context.ledger.release(found)
+    failed, outstanding = (
+        sum(
+            len(texts[i])
+            for i, result, origin in zip(positions, outcome.results, outcome.origins, strict=True)
+            if _failed(result, codes) and origin.model is not None
+        )
+        for codes in (set(Code), PASSING)
+    )
+    if delivered is not None:
+        outcome = delivered.renewed(positions, outcome)
+    if idempotency_key is None:
+        context.ledger.release(found, failed)
     else:
-        context.ledger.settle(found, outcome.encode(), _failed_characters(texts, outcome))
+        context.ledger.settle(found, outcome.encode(), failed, outstanding)
     return context.request_id, outcome
+
+
+def _only(
+    positions: Collection[int], division: Division, ways: Sequence[Sequence[TranslateRequest]]
+) -> list[list[TranslateRequest]]:
+    """The requests to the models with only the texts at these positions; no request without texts."""
+    kept = []
+    for part, legs in zip(division.parts, ways, strict=True):
+        texts = tuple(text for at, text in zip(part.positions, legs[0].texts, strict=True) if at in positions)
+        if texts:
+            kept.append([replace(leg, texts=texts) for leg in legs])
+    return kept
+
+
+def _failed(result: TextResult, codes: Collection[Code]) -> bool:
+    return result.error is not None and result.error.code in codes
 
 
 def _characters(ways: Iterable[Sequence[TranslateRequest]]) -> int:
     """The number of characters that models are asked to translate, by the first legs."""
     return sum(len(text) for legs in ways for text in legs[0].texts)
-
-
-def _failed_characters(texts: Sequence[str], outcome: Outcome) -> int:
-    """The number of characters that models were asked to translate and did not."""
-    return sum(
-        len(text)
-        for text, result, origin in zip(texts, outcome.results, outcome.origins, strict=True)
-        if result.error is not None and origin.model is not None
-    )
 
 
 def _log_texts(context: Context, what: str, texts: Sequence[str | None]) -> None:

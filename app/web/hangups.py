@@ -47,9 +47,9 @@ class Hangups:
             return
         number = client.fileno()
         self._watched[number] = request_id, principal
-        if not self._needed.is_set():
-            self._wake()
         try:
+            if not self._needed.is_set():
+                self._wake()
             yield
         finally:
             del self._watched[number]
@@ -57,11 +57,12 @@ class Hangups:
     def _wake(self) -> None:
         """Wakes the thread, which starts with the first request, because a server may fork after the application was
         made."""
-        self._needed.set()
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="hangups", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="hangups", daemon=True)
+                thread.start()
+                self._thread = thread  # not before it runs, because the system may have no thread for us now
+        self._needed.set()
 
     def _run(self) -> None:
         while True:
@@ -73,6 +74,8 @@ class Hangups:
                     self._look()
                 except TolkError:  # the service is shutting down, and ends every request itself
                     return
+                except Exception:  # every client depends on this thread, so it must go on
+                    logger.exception("could not look at the clients")
                 time.sleep(PAUSE)
 
     def _look(self) -> None:
@@ -86,7 +89,7 @@ class Hangups:
                 self._abandon(*request)
             except TolkError:
                 raise
-            except Exception:  # every client depends on this thread, so it must go on
+            except Exception:  # the other clients may have hung up, too
                 logger.exception("could not cancel request %s", request[0])
 
 

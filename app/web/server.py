@@ -13,9 +13,11 @@ written for, and tests/app/web/test_gunicorn.py fails if one of the methods has 
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
@@ -26,12 +28,18 @@ from typing_extensions import override
 from app.web.connection import RECEIVE_TIMEOUT, SEND_TIMEOUT, Connection
 
 LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connection after we closed ours
+ACCEPT_PAUSE = 0.1  # seconds without new connections after the system could not give us one
+SPARE = 16  # idle connections to close then, because requests need descriptors, too
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
 class Worker(ThreadWorker):
     """gunicorn's thread worker, with such connections. A connection gets a thread only when data has arrived, keeps it
     while one request follows another and no other connection waits for a thread, and is closed without one. If gunicorn
-    itself terminates TLS, the connections stay gunicorn's own."""
+    itself terminates TLS, the connections stay gunicorn's own.
+
+    A process with `worker_connections` connections closes an idle one for each new one; if none is idle, it refuses the
+    new one. gunicorn's own worker would accept none, so that idle clients keep all others waiting."""
 
     receive_timeout = RECEIVE_TIMEOUT
     send_timeout = SEND_TIMEOUT
@@ -40,6 +48,9 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.lingering: deque[TConn] = deque()
         self.serving = 0  # connections that have a thread, or wait for one
+        self.accepts_at = -math.inf  # when it accepts connections again, in seconds of time.monotonic
+        if not self.cfg.is_ssl:
+            self.worker_connections = math.inf  # `accept` sees to the limit
 
     @override
     def init_process(self) -> None:
@@ -57,18 +68,61 @@ class Worker(ThreadWorker):
             client, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        except OSError as error:  # there are no descriptors, or no memory
+            self.log.error("No connection can be accepted: %s.", error.strerror)
+            for _ in range(SPARE):
+                self.close_idle()
+            self.accepts_at = time.monotonic() + ACCEPT_PAUSE
+            self.set_accept_enabled(False)
+            return
+        if self.nr_conns >= self.cfg.worker_connections and not self.close_idle():
+            refuse(client)
+            return
         connection = Connection(client, self.receive_timeout, self.send_timeout)
         conn = TConn(self.cfg, connection, address, listener.getsockname())
         conn.sock.setblocking(False)
         conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
         self.nr_conns += 1
         self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    @override
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled and time.monotonic() >= self.accepts_at)
+
+    def close_idle(self) -> bool:
+        """Closes the longest idle connection of those that have been answered or, else, of those that have said nothing
+        yet. Returns whether there was one."""
+        for conns in (self.lingering, self.keepalived_conns, self.pending_conns):
+            for conn in conns:
+                if is_silent(conn.sock):
+                    conns.remove(conn)
+                    self.leave(conn)
+                    return True
+        return False
+
+    @override
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Logs an error of one connection. All others depend on this loop, so it must go on."""
+        if (paused := self.accepts_at - time.monotonic()) > 0:
+            timeout = min(timeout, paused)
+        for key, _ in self.poller.select(timeout):
+            if isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() < 0:
+                continue  # an event before this one has closed the connection
+            try:
+                key.data(key.fileobj)
+            except Exception:
+                self.log.exception("A connection failed.")
 
     @override
     def enqueue_req(self, conn: TConn) -> None:
         self.serving += 1
-        super().enqueue_req(conn)
+        try:
+            super().enqueue_req(conn)
+        except RuntimeError:  # the system gives us no thread
+            self.serving -= 1
+            self.nr_conns -= 1
+            conn.close()
 
     @override
     def handle(self, conn: TConn) -> Any:
@@ -135,7 +189,7 @@ class Worker(ThreadWorker):
             self.leave(conn)
 
     def leave(self, conn: TConn) -> None:
-        """Closes a connection that lingered."""
+        """Closes a connection that waits in the poller."""
         self.poller.unregister(conn.sock)
         self.nr_conns -= 1
         conn.close()
@@ -146,6 +200,25 @@ class Worker(ThreadWorker):
         super().murder_pending()
         while self.lingering and self.lingering[0].timeout <= time.monotonic():
             self.leave(self.lingering.popleft())
+
+
+def is_silent(client: socket.socket) -> bool:
+    """Whether nothing has arrived that is still to be read."""
+    try:
+        socket.socket.recv(client, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def refuse(client: socket.socket) -> None:
+    """Tells a client that there is no room for its connection, and closes it."""
+    with client, suppress(OSError):
+        client.setblocking(False)
+        client.sendall(REFUSAL)
+        client.shutdown(socket.SHUT_WR)
 
 
 def conceal(record: logging.LogRecord) -> bool:

@@ -17,7 +17,13 @@ from typing import Any
 from models.errors import NoSpace, Unavailable, UnknownModel
 
 NEEDED = ("config.json", "vocab.json", "source.spm", "target.spm")
-OPTIONAL = ("generation_config.json", "tokenizer_config.json", "target_vocab.json", "tolk.json")
+OPTIONAL = (
+    "generation_config.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "target_vocab.json",
+    "tolk.json",
+)
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first that exists is used, the other is ignored
 
 # Bytes. No real checkpoint is near these.
@@ -96,7 +102,7 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
         return {}
     content = read(path)
     try:
-        data = json.loads(content.decode(), object_pairs_hook=unique)
+        data = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique)  # some editors write the mark
     except (ValueError, RecursionError) as error:
         raise UnknownModel(f"{path}: is not valid JSON: {quote(error)}.") from error
     if not isinstance(data, dict):

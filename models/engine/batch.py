@@ -14,11 +14,13 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.engine.options import LARGEST_BEAM, DecodingOptions
+from models.engine.options import DecodingOptions
+from models.engine.processors import Processors, best
 from models.engine.search import FAILED, Searches
 from models.errors import ModelError
-from models.network.cache import Ints
-from models.network.interface import Network
+from models.network.cache import Doubles, Ints
+from models.network.generation import LARGEST_BEAM
+from models.network.interface import Logits, Network
 
 K = TypeVar("K", bound=Hashable)
 
@@ -57,7 +59,7 @@ class Batch(Generic[K]):
         self._free = list(reversed(range(rows)))  # rows with low numbers are taken first
         self._touched = 0  # the first so many rows have been used since the cache was made
         self._slots: dict[K, _Slot] = {}
-        self._unrepeating: set[K] = set()  # sentences with no_repeat_ngram
+        self._processors: dict[K, Processors] = {}  # of the sentences that have some
         self._firsts: Ints | None = None  # the first row of each sentence; None when it has to be computed again
 
     def __len__(self) -> int:
@@ -77,7 +79,9 @@ class Batch(Generic[K]):
             self._free += [row for slot in entering.values() for row in slot.rows]
             raise
         self._slots |= entering
-        self._unrepeating |= {key for key, slot in entering.items() if slot.options.no_repeat_ngram}
+        for key, (source, options) in sentences.items():
+            if processors := Processors.of(self._model.config, source, options):
+                self._processors[key] = processors
         self._firsts = None
 
     def leave(self, keys: Iterable[K]) -> None:
@@ -85,7 +89,7 @@ class Batch(Generic[K]):
         for key in keys:
             if key in self._slots:
                 self._free += self._slots.pop(key).rows
-                self._unrepeating.discard(key)
+                self._processors.pop(key, None)
                 self._firsts = None
 
     @property
@@ -107,12 +111,8 @@ class Batch(Generic[K]):
         """
         firsts, searches = self._first_rows(keys), self._searches
         rows = searches.rows(firsts)
-        bans = self._bans(rows)
         beam = int(searches.beams[firsts].max())
-        count = (2 * beam if beam > 1 else 1) + max(map(len, bans.values()), default=0)
-        tokens, scores = self._model.step(self._cache, rows, min(count, self._model.config.decoder_vocab_size))
-        for i, banned in bans.items():
-            scores[i, np.isin(tokens[i], banned)] = -np.inf
+        tokens, scores = self._likeliest(rows, 2 * beam if beam > 1 else 1)
         states = searches.choose(firsts, tokens, scores, self._model.config.eos_token_id, self._cache)
         return self._outcomes(list(self._slots) if keys is None else keys, firsts, states)
 
@@ -123,7 +123,9 @@ class Batch(Generic[K]):
         self._touched = max(self._touched, *(row + 1 for row in rows))
         cache.reserve(limit, len(source), kept=self._touched)
         self._searches.reserve(cache.paths.shape[1])
-        self._searches.begin(rows, limit, options.length_penalty)
+        said = config.generation
+        penalty = said.length_penalty if options.length_penalty is None else options.length_penalty
+        self._searches.begin(rows, limit, penalty, said.early_stopping)
         first = rows[0]
         cache.memories[rows], cache.lengths[rows] = first, len(source)
         cache.tokens[first], cache.positions[first], cache.paths[first, 0] = config.decoder_start_token_id, 0, first
@@ -135,19 +137,32 @@ class Batch(Generic[K]):
             self._firsts = np.array([slot.rows[0] for slot in self._slots.values()], np.int32)
         return self._firsts
 
-    def _bans(self, rows: Ints) -> dict[int, list[int]]:
-        """By index in `rows`: the tokens that no_repeat_ngram forbids, because they would repeat an n-gram."""
-        if not self._unrepeating:
-            return {}
-        sizes = {
-            row: slot.options.no_repeat_ngram
-            for key in self._unrepeating
-            for slot in [self._slots[key]]
-            for row in slot.rows
-        }
-        hypotheses = {i: (row, sizes[row]) for i, row in enumerate(rows.tolist()) if row in sizes}
+    def _likeliest(self, rows: Ints, count: int) -> tuple[Ints, Doubles]:
+        """Runs the model: the likeliest next tokens of each of `rows` and their scores, `count` or more of them."""
+        most = self._model.config.decoder_vocab_size
+        if not self._processors:
+            return self._model.step(self._cache, rows, min(count, most))
+        processed = self._processed(rows)
+        whole = [i for i, (processors, said) in processed.items() if processors.need_logits(said)]
+        bans = {i: processors.bans(said) for i, (processors, said) in processed.items() if i not in whole}
+        count = min(count + max(map(len, bans.values()), default=0), most)
+        logits = Logits(np.array(whole, np.int32), np.empty((len(whole), most), np.float32))
+        tokens, scores = self._model.step(self._cache, rows, count, logits)
+        for i, banned in bans.items():
+            scores[i, np.isin(tokens[i], banned)] = -np.inf
+        for i, values in zip(whole, logits.values, strict=True):
+            processors, said = processed[i]
+            tokens[i], scores[i] = best(processors.scores(values.astype(np.float64), said), count)
+        return tokens, scores
+
+    def _processed(self, rows: Ints) -> dict[int, tuple[Processors, tuple[int, ...]]]:
+        """By index in `rows`, of the rows that have some: their processors, and their tokens so far with the start."""
+        start = self._model.config.decoder_start_token_id
+        own = {row: each for key, each in self._processors.items() for row in self._slots[key].rows}
         return {
-            i: _repeating(self._searches.hypothesis(row, self._cache), size) for i, (row, size) in hypotheses.items()
+            i: (own[row], (start, *self._searches.hypothesis(row, self._cache)))
+            for i, row in enumerate(rows.tolist())
+            if row in own
         }
 
     def _outcomes(
@@ -166,11 +181,3 @@ class Batch(Generic[K]):
                 ]
         self.leave(outcomes)
         return outcomes
-
-
-def _repeating(tokens: tuple[int, ...], size: int) -> list[int]:
-    """The tokens that would complete an n-gram of `size` tokens that `tokens` already contains."""
-    if len(tokens) < size - 1:
-        return []
-    last = tokens[len(tokens) - size + 1 :]
-    return [tokens[i + size - 1] for i in range(len(tokens) - size + 1) if tokens[i : i + size - 1] == last]

@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 import torch
 
 from models.engine.batch import Batch
-from models.engine.options import LARGEST_BEAM, DecodingOptions
+from models.engine.options import DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
 from models.engine.settings import EngineSettings
 from models.engine.stats import EngineCounts, EngineStats
 from models.engine.submission import Pending, SentenceTimings, Submission
 from models.errors import BadInput, Cancelled, DeadlineExceeded, ModelError, Unavailable
+from models.network.generation import LARGEST_BEAM
 from models.network.interface import Network
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class Engine:
         self.clock = clock
         self._model, self._settings = model, settings
         if scheduler is None:
-            scheduler = Scheduler(settings.token_budget, settings.max_waiting, lanes=lanes, pace=_PACE)
+            sizes, share = (settings.token_budget, settings.max_waiting), settings.caller_share_on(model.device)
+            scheduler = Scheduler(*sizes, lanes=lanes, pace=_PACE, caller_share=share)
         self._scheduler = scheduler
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and the next fields
         self._closes_at: float | None = None  # a time of the clock; None while the engine is open
@@ -90,11 +92,14 @@ class Engine:
         *,
         deadline: float = math.inf,
         priority: Priority = "interactive",
+        caller: str = "",
         group: str | None = None,
+        preparation: float = 0.0,
     ) -> Pending:
         """Queues a sentence, given as source token ids including the end token. Returns the hypotheses to come.
 
-        `deadline` is a time of the clock. `cancel(group)` ends the sentence.
+        `deadline` is a time of the clock. `cancel(group)` ends the sentence. Callers share the engine, and so do the
+        groups of a caller (models.engine.scheduler). `preparation`: what making the sentence took, in tokens.
 
         Raises Overloaded if the queue is full, Unavailable if the engine is not running, BadInput for a sentence that
         is empty, has more tokens than the model has positions, or has tokens outside its vocabulary. The Pending fails
@@ -105,7 +110,7 @@ class Engine:
             raise BadInput(f"A sentence has 1 to {config.max_position_embeddings} tokens, not {len(tokens)}.")
         if min(tokens) < 0 or max(tokens) >= config.vocab_size:  # on a GPU, CUDA would stop working in this process
             raise BadInput(f"A token is outside the vocabulary of {config.vocab_size}.")
-        sentence = Submission(tokens, options, deadline, priority, group, self.clock(), Pending())
+        sentence = Submission(tokens, options, deadline, priority, caller, group, preparation, self.clock(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # Future.cancel() has no effect from now on
         with self._changed:
             if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):

@@ -5,34 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.errors import BadInput
-
-LARGEST_BEAM = 64  # every vocabulary must have twice as many tokens, the candidates of a step
-LARGEST_PENALTY = 10.0  # absolute value of length_penalty; with more, ranks would leave the range of float32
+from models.network.generation import LARGEST_BEAM, LARGEST_PENALTY
 
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """How a sentence is decoded.
+    """How a sentence is decoded. None stands for what the model's generation_config.json says.
 
     `beam`: number of hypotheses that the search keeps; 1 is greedy search. `nbest`: number of hypotheses that are
     returned, at most `beam`. `length_penalty`: hypotheses are ranked by the sum of their log-probabilities divided by
-    (their length to the power of length_penalty). `max_length`: the most target tokens, including the end token; None
-    means the model's own limit. `no_repeat_ngram`: no n-gram of so many tokens occurs twice; 0 turns this off.
+    (their length to the power of length_penalty). `max_length`: the most target tokens, including the end token.
+    `no_repeat_ngram`: no n-gram of so many tokens occurs twice; 0 turns this off.
     """
 
     beam: int = 1
     nbest: int = 1
-    length_penalty: float = 1.0
+    length_penalty: float | None = None
     max_length: int | None = None
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: int | None = None
 
     def __post_init__(self) -> None:
         """Raises BadInput for an option out of range."""
         if not 1 <= self.nbest <= self.beam <= LARGEST_BEAM:
             raise BadInput(f"options: 1 <= nbest ({self.nbest}) <= beam ({self.beam}) <= {LARGEST_BEAM} does not hold.")
-        if not abs(self.length_penalty) <= LARGEST_PENALTY:  # nan fails this, too
+        if not abs(self.length_penalty or 0.0) <= LARGEST_PENALTY:  # nan fails this, too
             raise BadInput(f"options: length_penalty is {self.length_penalty}; at most {LARGEST_PENALTY} was expected.")
         if self.max_length is not None and self.max_length < 1:
             raise BadInput(f"options: max_length is {self.max_length}; at least 1 was expected.")
-        if self.no_repeat_ngram < 0:
+        if self.no_repeat_ngram is not None and self.no_repeat_ngram < 0:
             raise BadInput(f"options: no_repeat_ngram is {self.no_repeat_ngram}; at least 0 was expected.")

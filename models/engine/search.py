@@ -2,8 +2,9 @@
 
 Greedy search takes the likeliest token. Beam search keeps the `beam` likeliest hypotheses that have not ended (the
 active ones). A sentence is finished when it has `beam` ended hypotheses and the likeliest active one would rank below
-all of them if it ended now. Results are those of transformers' `generate` with early_stopping=False (`_sample` and
-`_beam_search` of transformers 5).
+all of them if it ended now; with early_stopping, as soon as it has them; with early_stopping "never", when it would
+rank below them at any length. Results are those of transformers' `generate` (`_sample` and `_beam_search` of
+transformers 5).
 
 It is compiled by Numba, because Python code would hold the GIL and stop the threads of other lanes.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from models.compiled.jit import entry, inline
 from models.network.cache import Cache, Doubles, Ints
 
 GOING_ON, FINISHED, FAILED = 0, 1, 2
+_STOPPINGS = {False: 0, True: 1, "never": 2}
 NEVER = -1e30  # only the log-probabilities of banned tokens are lower
 
 
@@ -28,8 +30,9 @@ class Searches:
     """The state of the searches in a cache's rows. All attributes are arrays over rows (r).
 
     Of each sentence, at its first row: `members` (r, most), its rows; `beams`, their number; `widths`, the number of
-    its active hypotheses; `limits`, its most target tokens; `penalties`, its length penalty. Of each active hypothesis,
-    at its row: `totals`, the sum of its log-probabilities; `said` (r, t), the token that this row chose for each
+    its active hypotheses; `limits`, its most target tokens; `penalties`, its length penalty; `stoppings`, its
+    early_stopping (_STOPPINGS). Of each active hypothesis, at its row: `totals`, the sum of its log-probabilities;
+    `said` (r, t), the token that this row chose for each
     position after the start. Each row also has room for one ended hypothesis: `ranks` (-inf if there is none), `sums`
     of log-probabilities, `lengths`, `forced` (whether the limit forced the end), and its tokens, `texts` (r, t).
     """
@@ -40,6 +43,7 @@ class Searches:
         self.limits: Ints = np.ones(rows, np.int32)
         self.widths: Ints = np.ones(rows, np.int32)
         self.penalties: Doubles = np.ones(rows, np.float64)
+        self.stoppings: NDArray[np.int8] = np.zeros(rows, np.int8)
         self.totals: Doubles = np.zeros(rows, np.float64)
         self.ranks: Doubles = np.zeros(rows, np.float64)
         self.sums: Doubles = np.zeros(rows, np.float64)
@@ -54,12 +58,14 @@ class Searches:
         if missing > 0:
             self.said, self.texts = (np.pad(each, ((0, 0), (0, missing))) for each in (self.said, self.texts))
 
-    def begin(self, rows: list[int], limit: int, penalty: float) -> None:
+    def begin(
+        self, rows: list[int], limit: int, penalty: float, early_stopping: bool | Literal["never"] = False
+    ) -> None:
         """Begins the search of a new sentence in these rows; the first row is its active hypothesis."""
         first = rows[0]
         self.members[first, : len(rows)] = rows
         self.beams[first], self.limits[first], self.penalties[first] = len(rows), limit, penalty
-        self.widths[first], self.totals[first] = 1, 0.0
+        self.stoppings[first], self.widths[first], self.totals[first] = _STOPPINGS[early_stopping], 1, 0.0
         self.ranks[rows], self.lengths[rows] = -np.inf, 0
 
     def rows(self, firsts: Ints) -> Ints:
@@ -79,7 +85,7 @@ class Searches:
             tokens,
             scores,
             end,
-            (self.members, self.beams, self.limits, self.penalties, self.widths, self.totals),
+            (self.members, self.beams, self.limits, self.penalties, self.stoppings, self.widths, self.totals),
             (self.ranks, self.sums, self.lengths, self.forced, self.texts, self.said),
             (cache.tokens, cache.positions, cache.paths),
             states,
@@ -128,7 +134,7 @@ def _choose(
     cache: Any,
     states: NDArray[np.int8],
 ) -> None:
-    members, beams, limits, penalties, widths, totals = sentences
+    members, beams, limits, penalties, stoppings, widths, totals = sentences
     ranks, said = ended[0], ended[-1]
     last, positions, paths = cache
     count = tokens.shape[1]
@@ -178,7 +184,10 @@ def _choose(
         worst = np.inf
         for i in range(beam):
             worst = min(worst, ranks[rows[i]])
-        if not going_on or (worst > -np.inf and best[0] / float(length) ** penalties[first] <= worst):
+        stopping, penalty = stoppings[first], penalties[first]
+        longest = limits[first] if stopping == 2 and penalty > 0 else length
+        is_full = worst > -np.inf
+        if not going_on or (is_full and (stopping == 1 or best[0] / float(longest) ** penalty <= worst)):
             states[s] = FINISHED
             continue
 

@@ -35,7 +35,9 @@ class Submission:
     options: DecodingOptions
     deadline: float
     priority: Priority
+    caller: str
     group: str | None
+    preparation: float
     submitted: float
     pending: Pending
     began: float = 0.0  # when it entered a batch

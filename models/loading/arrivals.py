@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic
 
@@ -12,9 +12,11 @@ from models.loading.eviction import Residents
 from models.loading.failures import FailedLoads
 from models.loading.instance import F, Instance, M
 
+PER_HOST = 2  # models that are fetched from one host at once
+
 
 class Arrivals(Generic[M, F]):
-    """The queue of models to fetch and load, first come, first served. Callers of any method hold the `lock`."""
+    """The queue of models to find, fetch and load, first come, first served. Callers of any method hold the `lock`."""
 
     def __init__(self, lock: threading.Lock, residents: Residents[Instance[M, F]], clock: Callable[[], float]) -> None:
         self.failed = FailedLoads(clock)
@@ -22,11 +24,14 @@ class Arrivals(Generic[M, F]):
         self.is_closed = False
         self.loads = self.failures = 0  # counted since the start
         self._lock, self._residents = lock, residents
+        self._to_find_or_closing = threading.Condition(lock)
         self._to_fetch_or_closing = threading.Condition(lock)
         self._to_load_or_close = threading.Condition(lock)
         self._coming: dict[Instance[M, F], None] = {}  # not in memory yet, in order of arrival
         self._expected: dict[str, Instance[M, F]] = {}  # by name, the one of these that new callers wait for
-        self._to_fetch: deque[Instance[M, F]] = deque()
+        self._to_find: deque[Instance[M, F]] = deque()
+        self._to_fetch: list[tuple[Instance[M, F], str]] = []  # with the host to fetch it from
+        self._fetching: Counter[str] = Counter()  # by host, how many are being fetched from it
         self._sizes: dict[str, int] = {}  # bytes of each model that was ever loaded
 
     def __len__(self) -> int:
@@ -45,8 +50,8 @@ class Arrivals(Generic[M, F]):
         if (coming := self._expected.get(name)) is None:
             coming = self._expected[name] = Instance(name, threading.Condition(self._lock))
             self._coming[coming] = None
-            self._to_fetch.append(coming)
-            self._to_fetch_or_closing.notify()
+            self._to_find.append(coming)
+            self._to_find_or_closing.notify()
         return coming
 
     def forget(self, name: str) -> None:
@@ -62,7 +67,7 @@ class Arrivals(Generic[M, F]):
     def fail(self, instance: Instance[M, F], error: ModelError) -> None:
         """Gives up an instance. Callers that wait for it get the error; for a while, so do new callers."""
         self.failures += 1
-        if self._is_expected(instance):
+        if self._is_expected(instance) and instance.waiters:  # else it may have been given up for that reason
             self.failed.add(instance.name, error)
         self._turn_away(instance, error)
 
@@ -86,16 +91,42 @@ class Arrivals(Generic[M, F]):
             self._residents.make_room(0 if coming is None else coming.size)
             self._to_load_or_close.notify()
 
-    def next_to_fetch(self) -> Instance[M, F] | None:
-        """Waits for an instance to fetch; None after `close`."""
+    def next_to_find(self) -> Instance[M, F] | None:
+        """Waits for an instance to look for on this machine; None after `close`."""
         while not self.is_closed:
-            while self._to_fetch:
-                instance = self._to_fetch.popleft()
+            while self._to_find:
+                instance = self._to_find.popleft()
                 if instance.waiters:
                     return instance
                 self._settle(instance)
+            self._to_find_or_closing.wait()
+        return None
+
+    def await_fetch(self, instance: Instance[M, F], host: str) -> None:
+        """Queues an instance that is not on this machine, and has to be fetched from a host."""
+        if instance in self:
+            self._to_fetch.append((instance, host))
+            self._to_fetch_or_closing.notify_all()
+
+    def next_to_fetch(self) -> tuple[Instance[M, F], str] | None:
+        """Waits for an instance to fetch from a host from which fewer than PER_HOST are being fetched, until
+        `end_fetch`; None after `close`."""
+        while not self.is_closed:
+            for each, host in [(each, host) for each, host in self._to_fetch if not each.waiters]:
+                self._to_fetch.remove((each, host))
+                self._settle(each)
+            for each, host in self._to_fetch:
+                if self._fetching[host] < PER_HOST:
+                    self._to_fetch.remove((each, host))
+                    self._fetching[host] += 1
+                    return each, host
             self._to_fetch_or_closing.wait()
         return None
+
+    def end_fetch(self, host: str) -> None:
+        """Ends a fetch from a host, however it went."""
+        self._fetching -= Counter([host])  # forgets a host at 0
+        self._to_fetch_or_closing.notify_all()
 
     def next_to_load_or_close(self) -> Instance[M, F] | None:
         """Waits for an instance to load, which is then `in_hand`, or one to close; None after `close`."""
@@ -117,8 +148,8 @@ class Arrivals(Generic[M, F]):
         fetched = [each for each in self._coming if each.is_fetched and each is not self.in_hand]
         for each in list(self._coming):
             self._settle(each, error)
-        self._to_fetch_or_closing.notify_all()
-        self._to_load_or_close.notify_all()
+        for each_waits in (self._to_find_or_closing, self._to_fetch_or_closing, self._to_load_or_close):
+            each_waits.notify_all()
         return fetched
 
     def _next(self) -> Instance[M, F] | None:

@@ -1,7 +1,7 @@
 """The models in a process's memory, up to a budget of bytes.
 
-The caller passes functions that fetch and load a model; this module does not know what a model is. Models are loaded
-and closed by separate threads (models.loading.threads), which do not hold the lock of `use` meanwhile.
+The caller passes functions that find, fetch and load a model; this module does not know what a model is. Models are
+loaded and closed by separate threads (models.loading.threads), which do not hold the lock of `use` meanwhile.
 
 If a caller asks for a model that is not in memory, the model is queued (models.loading.arrivals): first come, first
 loaded. One load serves all callers that ask for the model meanwhile. If there is no room, the least recently used of
@@ -28,6 +28,7 @@ from models.loading.instance import F, Instance, M
 from models.loading.threads import LoadingThreads
 from models.loading.work import NAMED, WorkDone
 
+GRACE = 30.0  # seconds for which a download goes on without anybody who waits
 _CLOSING = "The models are being closed. Try again."
 
 
@@ -63,17 +64,21 @@ class LoadedModels(Generic[M, F]):
 
     def __init__(
         self,
-        fetch: Callable[[str], F],
+        find: Callable[[str], F | str],
+        fetch: Callable[[str, Callable[[], bool]], F],
         load: Callable[[str, F], M],
         budget: int,
         *,
         estimate: Callable[[str, F], int],
         waiting: int,
         fetching: int = 4,
+        grace: float = GRACE,
         named: int = NAMED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`fetch(name)` brings a model to this machine's disk; up to `fetching` calls run at once.
+        """`find(name)` returns a model on this machine's disk, or else the host to fetch it from.
+        `fetch(name, wanted)` brings it to the disk, and gives up when `wanted()` says that nobody has waited for it for
+        `grace` seconds; up to `fetching` calls run at once, and two for one host.
         `load(name, fetched)` loads it and warms it up; one call runs at a time. Both may take long, and raise
         ModelError. What was fetched is released when its model has been closed, or could not be loaded.
 
@@ -88,6 +93,7 @@ class LoadedModels(Generic[M, F]):
         self._hits = self._misses = 0
         self._work = WorkDone(named)
         self._threads = LoadingThreads(
+            find,
             fetch,
             load,
             estimate,
@@ -95,6 +101,7 @@ class LoadedModels(Generic[M, F]):
             lock=self._lock,
             work=self._work,
             fetching=fetching,
+            grace=grace,
             clock=clock,
         )
 

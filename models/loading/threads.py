@@ -1,7 +1,8 @@
-"""The threads that fetch, load and close models: several threads fetch (download); one thread loads and closes, one
-model at a time.
+"""The threads that find, fetch, load and close models. Two threads look for models on this machine's disk, several
+fetch (download) those that are not there, and one loads and closes, one model at a time. So no model on the disk waits
+behind downloads.
 
-They hold the lock only while they get their next task and report its outcome. The fetching threads have a lower
+They hold the lock only while they get their next task and report its outcome. All but the loading thread have a lower
 priority than the threads that translate. The loading thread does not, because the threads that a model starts would
 inherit it; instead, the part of loading that takes long runs in the background (models.loading.background).
 """
@@ -23,6 +24,7 @@ from models.loading.background import in_background, lower_priority
 from models.loading.instance import F, Instance, M
 from models.loading.work import WorkDone
 
+FINDING = 2  # threads that look for models on the disk
 TRIM = 0.5  # the least seconds between two trims of the heap, because these stop other threads
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,8 @@ class LoadingThreads(Generic[M, F]):
 
     def __init__(
         self,
-        fetch: Callable[[str], F],
+        find: Callable[[str], F | str],
+        fetch: Callable[[str, Callable[[], bool]], F],
         load: Callable[[str, F], M],
         estimate: Callable[[str, F], int],
         *,
@@ -41,14 +44,16 @@ class LoadingThreads(Generic[M, F]):
         lock: threading.Lock,
         work: WorkDone,
         fetching: int,
+        grace: float,
         clock: Callable[[], float],
     ) -> None:
-        """`fetch`, `load`, `estimate`, `fetching`, `clock`: as for models.loading.loaded.LoadedModels."""
+        """The functions, `fetching`, `grace` and `clock`: as for models.loading.loaded.LoadedModels."""
         self.seconds = 0.0  # that all loads took together; guarded by the lock
-        self._fetch, self._load, self._estimate = fetch, load, estimate
+        self._find, self._fetch, self._load, self._estimate, self._grace = find, fetch, load, estimate, grace
         self._arrivals, self._lock, self._work, self._clock = arrivals, lock, work, clock
         self._trims_at = -math.inf
-        tasks = {f"fetch-{number}": self._fetch_all for number in range(fetching)} | {"load": self._load_all}
+        tasks = {f"find-{number}": self._find_all for number in range(FINDING)}
+        tasks |= {f"fetch-{number}": self._fetch_all for number in range(fetching)} | {"load": self._load_all}
         self._threads = [threading.Thread(target=task, name=name, daemon=True) for name, task in tasks.items()]
         for thread in self._threads:
             thread.start()
@@ -61,19 +66,51 @@ class LoadingThreads(Generic[M, F]):
         for thread in self._threads:
             thread.join(max(0.0, until - self._clock()))
 
+    def _find_all(self) -> None:
+        lower_priority()
+        while (coming := self._next_to_find()) is not None:
+            self._bring(coming, self._find)
+
+    def _next_to_find(self) -> Instance[M, F] | None:
+        with self._lock:
+            return self._arrivals.next_to_find()
+
     def _fetch_all(self) -> None:
         lower_priority()
-        while (coming := self._next_to_fetch()) is not None:
-            self._fetch_one(coming)
+        while (found := self._next_to_fetch()) is not None:
+            coming, host = found
+            wanted = self._wanted(coming)
+            self._bring(coming, lambda name, wanted=wanted: self._fetch(name, wanted))  # type: ignore[misc]
+            with self._lock:
+                self._arrivals.end_fetch(host)
 
-    def _next_to_fetch(self) -> Instance[M, F] | None:
+    def _next_to_fetch(self) -> tuple[Instance[M, F], str] | None:
         with self._lock:
             return self._arrivals.next_to_fetch()
 
-    def _fetch_one(self, coming: Instance[M, F]) -> None:
+    def _wanted(self, coming: Instance[M, F]) -> Callable[[], bool]:
+        """A function that says whether somebody waits for the instance, or did so in the last `grace` seconds."""
+        latest = self._clock()
+
+        def is_wanted() -> bool:
+            nonlocal latest
+            now = self._clock()
+            if coming.waiters:
+                latest = now
+            return now - latest <= self._grace and not self._arrivals.is_closed
+
+        return is_wanted
+
+    def _bring(self, coming: Instance[M, F], bring: Callable[[str], F | str]) -> None:
+        """Has the instance loaded, fetched from the host that `bring` returns, or failed."""
         fetched, size, error = None, 0, None
         try:
-            fetched = self._fetch(coming.name)
+            found = bring(coming.name)
+            if isinstance(found, str):
+                with self._lock:
+                    self._arrivals.await_fetch(coming, found)
+                return
+            fetched = found
             with self._lock:
                 known = self._arrivals.size(coming.name)
             size = self._estimate(coming.name, fetched) if known is None else known

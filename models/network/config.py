@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from models.checkpoint.files import quote, read_json
 from models.errors import UnknownModel
+from models.network.generation import DEFAULT_GENERATION, LARGEST_BEAM, LARGEST_LENGTH, Generation, Said, is_token
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"swish": F.silu, "silu": F.silu, "relu": F.relu, "gelu": F.gelu}
 DEFAULTS = {  # of transformers' MarianConfig
@@ -23,7 +24,7 @@ DEFAULTS = {  # of transformers' MarianConfig
 }
 # Limits that no real checkpoint comes near. Most sizes must agree with the tensors in the file, but the memory of a
 # step grows with their products, and the table of positions is computed.
-SMALLEST = {"max_position_embeddings": 8, "max_length": 2}
+SMALLEST = {"max_position_embeddings": 8}
 LARGEST = {
     "d_model": 1 << 13,
     "vocab_size": 1 << 18,
@@ -33,14 +34,16 @@ LARGEST = {
     "encoder_ffn_dim": 1 << 15,
     "decoder_ffn_dim": 1 << 15,
     "max_position_embeddings": 1 << 13,
-    "num_beams": 64,
 }
-LARGEST_NUMBER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class MarianConfig:
-    """The settings of config.json and generation_config.json that the network uses, mostly under their names there."""
+    """The settings of config.json and generation_config.json that the network uses, mostly under their names there.
+
+    `bad_token_ids` are never said: the bad_words_ids of one token, and the suppress_tokens. `max_length` counts the
+    start token.
+    """
 
     d_model: int
     vocab_size: int
@@ -63,6 +66,13 @@ class MarianConfig:
     bad_token_ids: tuple[int, ...]
     max_length: int
     num_beams: int
+    generation: Generation = DEFAULT_GENERATION
+
+    @property
+    def shuts_out(self) -> bool:
+        """Whether banned tokens are left out of the log-probabilities of the others. Where scores depend on the tokens
+        before (models.engine.processors), that has to happen after these are known."""
+        return self.generation.renormalize_logits and not self.generation.penalizes
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -74,27 +84,33 @@ class MarianConfig:
         data = read_json(path)
         if data.get("model_type") != "marian":
             raise UnknownModel(f"{path}: model_type is {quote(data.get('model_type'))}; marian was expected.")
-        # Old checkpoints have the parameters of generation in config.json. Marian bans single tokens only.
-        generation = {**data, **read_json(directory / "generation_config.json", required=False)}
-        bad_words = _or_default(generation.get("bad_words_ids"), [])
-        if not isinstance(bad_words, list) or not all(isinstance(word, list) and len(word) == 1 for word in bad_words):
-            raise UnknownModel(f"{path}: bad_words_ids is not a list of single tokens, [[2], [7], …].")
+        said = Said(directory, data)
+        end = said.end()
+        or_null = "eos_token_id, a token of the vocabulary, or null"
+        banned = [word[0] for word in said.bad_words() if len(word) == 1 and word != (end,)]
         values = {
             **DEFAULTS,
-            **data,
-            "decoder_vocab_size": _or_default(data.get("decoder_vocab_size"), data.get("vocab_size")),
-            "forced_eos_token_id": generation.get("forced_eos_token_id"),
-            "bad_token_ids": tuple(word[0] for word in bad_words),
-            "max_length": _or_default(generation.get("max_length"), 512),
-            "num_beams": _or_default(generation.get("num_beams"), 1),
+            **{name: value for name, value in data.items() if value is not None},
+            "eos_token_id": end,
+            "decoder_start_token_id": said.start(),
+            "forced_eos_token_id": said.value("forced_eos_token_id", None, or_null, lambda v: v == end),
+            "bad_token_ids": tuple(dict.fromkeys([*banned, *said.tokens("suppress_tokens")])),
+            "max_length": said.longest(),
+            "num_beams": said.count("num_beams", 1, 1, LARGEST_BEAM),
+            "generation": Generation.of(said),
         }
+        values.setdefault("decoder_vocab_size", values.get("vocab_size"))
         kinds = cls.__annotations__
         for name, kind in kinds.items():
             if expected := _misfit(name, values.get(name), kind):
-                said = quote(values[name]) if name in values else "missing"
-                raise UnknownModel(f"{path} or generation_config.json: {name} is {said}; {expected} was expected.")
+                found = "missing" if values.get(name) is None else quote(values[name])
+                raise UnknownModel(f"{path} or generation_config.json: {name} is {found}; {expected} was expected.")
         config = cls(**{name: values[name] for name in kinds})
         config._check(path)
+        config._check_tokens(said.path)
+        for name in ("eos_token_id", "decoder_start_token_id"):  # even if generation_config.json has others
+            if (own := data.get(name)) is not None and not (is_token(own) and own < config.decoder_vocab_size):
+                raise UnknownModel(f"{path}: {name} is {quote(own)}; an id of the vocabulary was expected.")
         return config
 
     def _check(self, path: Path) -> None:
@@ -107,17 +123,17 @@ class MarianConfig:
             raise UnknownModel(f"{path}: shared embeddings need decoder_vocab_size to equal vocab_size.")
         if self.pad_token_id >= self.vocab_size:
             raise UnknownModel(f"{path}: pad_token_id {self.pad_token_id} is outside the vocabulary.")
-        targets = (self.eos_token_id, self.decoder_start_token_id, *self.bad_token_ids)
-        if max(targets) >= self.decoder_vocab_size or self.forced_eos_token_id not in (None, self.eos_token_id):
-            raise UnknownModel(
-                f"{path}: a special token's id is outside the vocabulary, or forced_eos_token_id is not eos_token_id."
-            )
-        if self.eos_token_id in self.bad_token_ids:
-            raise UnknownModel(f"{path}: bad_words_ids contains eos_token_id.")
 
-
-def _or_default(value: object, default: object) -> object:
-    return default if value is None else value
+    def _check_tokens(self, path: Path) -> None:
+        said = self.generation
+        first = () if said.forced_bos_token_id is None else (said.forced_bos_token_id,)
+        phrases = [token for word in said.bad_words for token in word]
+        special = (self.eos_token_id, self.decoder_start_token_id)
+        targets = (*special, *self.bad_token_ids, *said.begin_suppress_tokens, *first, *phrases)
+        if max(targets) >= self.decoder_vocab_size:
+            raise UnknownModel(f"{path}: the token id {max(targets)} is outside the vocabulary.")
+        if self.eos_token_id in self.bad_token_ids or {*first} & {*self.bad_token_ids}:
+            raise UnknownModel(f"{path}: suppress_tokens or bad_words_ids ban the end token, or forced_bos_token_id.")
 
 
 def _misfit(name: str, value: object, kind: str) -> str | None:
@@ -125,7 +141,7 @@ def _misfit(name: str, value: object, kind: str) -> str | None:
     0, sizes may not."""
     match kind:
         case "int":
-            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_NUMBER)
+            smallest, largest = SMALLEST.get(name, 0 if name.endswith("_id") else 1), LARGEST.get(name, LARGEST_LENGTH)
             fits = type(value) is int and smallest <= value <= largest
             return None if fits else f"an integer from {smallest} to {largest}"
         case "int | None":
@@ -134,6 +150,5 @@ def _misfit(name: str, value: object, kind: str) -> str | None:
             return None if type(value) is bool else "true or false"
         case "str":
             return None if type(value) is str else "a name"
-        case _:
-            fits = isinstance(value, tuple) and all(type(each) is int and each >= 0 for each in value)
-            return None if fits else "a list of token ids"
+        case _:  # of generation_config.json, checked there
+            return None

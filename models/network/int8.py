@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from models.compiled import attention, gemm, kernels
 from models.compiled.jit import entry, inline
-from models.compiled.rows import Bytes, Floats, Halves
+from models.compiled.rows import Bytes, Floats, Halves, dequantize
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints, multiple, zeros
+from models.network.interface import NO_LOGITS, Logits
 from models.network.layers import NORM_EPSILON
 from models.network.marian import Marian
 from models.network.quantize import (
@@ -140,14 +141,13 @@ class Int8Marian:
             self._weights, cache.scratch, tokens, positions, starts, np.fromiter(rows, np.int32), cache.memory.numpy()
         )
 
-    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, NDArray[np.float64]]:
-        """The `count` likeliest next tokens of (n) rows, the best first, and their log-probabilities, both (n, count).
-
-        Banned tokens are left out, but counted in the log-probabilities of the others.
-        """
+    def step(
+        self, cache: Cache, rows: Ints, count: int, logits: Logits = NO_LOGITS
+    ) -> tuple[Ints, NDArray[np.float64]]:
+        """As Marian.step."""
         found, scores = np.empty((len(rows), count), np.int32), np.empty((len(rows), count), np.float64)
         state = cache.tokens, cache.positions, cache.paths, cache.memories, cache.lengths
-        _step(self._weights, cache.scratch, rows, state, cache.own.numpy(), cache.memory.numpy(), found, scores)
+        _step(self._weights, cache.scratch, rows, state, cache.own.numpy(), cache.memory.numpy(), found, scores, logits)
         return found, scores
 
 
@@ -178,10 +178,11 @@ def _step(
     memory: Halves,
     found: Ints,
     scores: NDArray[np.float64],
+    logits: Logits,
 ) -> None:
     """Runs a step of (n) rows. Writes the keys and values of their last tokens into own (layers, r, t, 2, d), the
     likeliest next tokens into found (n, count), and their log-probabilities into scores (n, count). `state` is the
-    cache's arrays over rows."""
+    cache's arrays over rows. Also fills in `logits`."""
     tokens, positions, paths, memories, lengths = state
     n = rows.size
     kernels.embed(tokens[rows], positions[rows], w.target_embeddings, w.sinusoids, b.x[:n], b.xq, b.x_scales)
@@ -206,6 +207,9 @@ def _step(
         gemm.product(b.xq, inputs, weights[gemm.packed_size(first, inputs) :], sums, n, w.tiles)
         end = min(first + columns, w.vocabulary)
         scales, biases = table[0, first:end], table[1, first:end]
+        for i in range(logits.at.size):
+            row = logits.at[i]
+            dequantize(sums[row], b.x_scales[row], scales, biases, logits.values[i, first:end])
         kernels.rank(sums, b.x_scales, scales, biases, first, w.banned, found, scores, tops, totals)
     for i in range(n):
         scores[i] -= tops[i] + math.log(totals[i])

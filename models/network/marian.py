@@ -27,8 +27,11 @@ from models.checkpoint.weights import read_weights
 from models.errors import UnknownModel
 from models.network.cache import Cache, Ints
 from models.network.config import MarianConfig
+from models.network.interface import NO_LOGITS, Logits
 from models.network.layers import DecoderLayer, EncoderLayer, StepInputs, rounded, send
 from models.network.tensor_names import checkpoint_names, rename
+
+_IMPROBABLE = -1e4  # a logit that float16 can hold, and whose exponential is nothing beside others
 
 
 class Marian(nn.Module):
@@ -77,6 +80,9 @@ class Marian(nn.Module):
             if not tensor.isfinite().all():
                 theirs = ", ".join(checkpoint_names(name, config, {}))
                 raise UnknownModel(f"{path}: {theirs} contains nan, infinity, or more than {model.precision} can hold.")
+        if config.shuts_out:
+            model.final_logits_bias = model.final_logits_bias.clone()  # not in memory that is mapped from the file
+            model.final_logits_bias[:, list(config.bad_token_ids)] = _IMPROBABLE
         return model
 
     @property
@@ -117,13 +123,19 @@ class Marian(nn.Module):
         for layer, memory in zip(cast("Iterable[DecoderLayer]", self.decoder), cache.memory, strict=True):
             memory[at, :longest] = layer.cross.kv(x).unflatten(-1, (2, -1))
 
-    def step(self, cache: Cache, rows: Ints, count: int) -> tuple[Ints, NDArray[np.float64]]:
+    def step(
+        self, cache: Cache, rows: Ints, count: int, logits: Logits = NO_LOGITS
+    ) -> tuple[Ints, NDArray[np.float64]]:
         """The `count` likeliest next tokens of (n) rows, the best first, and their log-probabilities, both (n, count).
 
-        Banned tokens are left out, but counted in the log-probabilities of the others.
+        Banned tokens are left out, but counted in the log-probabilities of the others unless the model says otherwise.
+        All logits of some rows go into `logits`.
         """
         inputs = StepInputs.of(cache, rows, self.device)
-        scores = self.logits(cache, inputs).log_softmax(-1)
+        found = self.logits(cache, inputs)
+        if logits.at.size:
+            logits.values[:] = found[torch.from_numpy(logits.at).long().to(self.device)].float().cpu().numpy()
+        scores = found.log_softmax(-1)
         scores[:, list(self.config.bad_token_ids)] = -torch.inf
         best = scores.topk(count)
         n = len(rows)  # without padding

@@ -14,7 +14,8 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from models.errors import NoSpace, Unavailable, UnknownModel
 
 SUMS = "SHA256SUMS"
 LOCK = "lock"
+PAUSE = 0.2  # seconds between two attempts to take a lock
 
 logger = logging.getLogger(__name__)
 
@@ -90,9 +92,9 @@ class DiskCache:
         return held
 
     @contextmanager
-    def claim(self, key: str) -> Iterator[Path]:
+    def claim(self, key: str, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
         """The directory for the download of a model, with what earlier downloads left. One caller at a time has it;
-        others wait."""
+        others wait, and call `check`, which may raise an error, several times a second."""
         directory = self._partial / key
         with ExitStack() as stack:
             while True:
@@ -101,7 +103,9 @@ class DiskCache:
                     lock = stack.enter_context((directory / LOCK).open("ab"))
                     if not _locks(lock):
                         logger.info("waiting for another process that is fetching the same model")
-                        fcntl.flock(lock, fcntl.LOCK_EX)
+                        while not _locks(lock):
+                            check()
+                            time.sleep(PAUSE)
                     if _is_at(lock, directory / LOCK):
                         break
             yield directory

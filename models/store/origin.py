@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.checkpoint.files import LARGEST_WEIGHTS, NEEDED, OPTIONAL, WEIGHTS, largest, quote
 from models.errors import Unavailable, UnknownModel
+from models.store.allowance import Allowance
 from models.store.reference import Hosts, Remote
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 LARGEST_ARCHIVE = 12 << 30  # bytes; many archives have the weights once for each framework
 REQUEST = 8 << 20  # bytes; if the connection fails, what has come of the current request is lost
 TIMEOUTS = {"sock_connect": 10, "sock_read": 60}  # seconds to connect, and seconds without a byte
+HEAD_TIMEOUT = 60.0  # seconds from a request to the end of the answer's headers
+LOOK = 1.0  # seconds between two looks whether an answer comes fast enough
 
 _PACKAGES = {"hf": "huggingface_hub", "https": "aiohttp", "http": "aiohttp", "s3": "s3fs", "gs": "gcsfs"}
 _TAGS = ("ETag", "etag", "blob_id", "Last-Modified")  # web and S3, Google, the hub, and if there is no other
@@ -51,9 +59,16 @@ class Origin:
     """The files of a remote model. Its methods raise the errors of several libraries; see `is_final`."""
 
     def __init__(
-        self, remote: Remote, hosts: Hosts, *, request: int = REQUEST, largest_weights: int = LARGEST_WEIGHTS
+        self,
+        remote: Remote,
+        hosts: Hosts,
+        allowance: Allowance,
+        *,
+        request: int = REQUEST,
+        largest_weights: int = LARGEST_WEIGHTS,
     ) -> None:
-        """`request`: bytes per request. `largest_weights`: the most bytes that a file of weights may have.
+        """`request`: bytes per request. `largest_weights`: the most bytes that a file of weights may have. A connection
+        by http or https is closed when it is slower than `allowance` says, or when that is used up.
 
         Raises UnknownModel for a host that is not allowed, and Unavailable if a package is missing.
         """
@@ -61,7 +76,7 @@ class Origin:
         if remote.url is not None:
             hosts.check(remote.url)
         try:
-            self._files = _filesystem(remote.protocol, hosts)
+            self._files = _filesystem(remote.protocol, hosts, allowance)
         except ImportError as error:
             package = _PACKAGES[remote.protocol]
             raise Unavailable(f"{remote.reference} needs the package {package}: pip install {package}.") from error
@@ -155,7 +170,7 @@ def _status(error: BaseException) -> int:
     return found if isinstance(found, int) else 0
 
 
-def _filesystem(protocol: str, hosts: Hosts) -> Any:
+def _filesystem(protocol: str, hosts: Hosts, allowance: Allowance) -> Any:
     """A new filesystem of fsspec for every fetch, because those that fsspec caches keep their connections open."""
     if protocol == "hf":
         from huggingface_hub import HfFileSystem, constants
@@ -164,18 +179,24 @@ def _filesystem(protocol: str, hosts: Hosts) -> Any:
         return HfFileSystem(skip_instance_cache=True)
     from fsspec import filesystem
 
-    options = _web(hosts) if protocol in ("http", "https") else {}
+    options = _web(hosts, allowance) if protocol in ("http", "https") else {}
     return filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
 
 
-def _web(hosts: Hosts) -> dict[str, Any]:
+def _web(hosts: Hosts, allowance: Allowance) -> dict[str, Any]:
     """The options of fsspec's filesystem for http and https. Every URL is checked, including those that servers
-    redirect to. Proxies are taken from the environment, passwords from .netrc."""
-    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientTimeout
+    redirect to, and every answer is watched. Proxies are taken from the environment, passwords from .netrc."""
+    from aiohttp import ClientHandlerType, ClientRequest, ClientTimeout
+
+    watches: set[asyncio.Task[None]] = set()  # the loop itself does not keep them
 
     async def check(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         hosts.check(str(request.url))
-        return await handler(request)
+        response = await asyncio.wait_for(handler(request), HEAD_TIMEOUT)
+        watch = asyncio.create_task(_watch(response, allowance))
+        watches.add(watch)
+        watch.add_done_callback(watches.discard)
+        return response
 
     return {
         "headers": {"Accept-Encoding": "identity"},
@@ -185,3 +206,17 @@ def _web(hosts: Hosts) -> dict[str, Any]:
             "trust_env": True,
         },
     }
+
+
+async def _watch(response: ClientResponse, allowance: Allowance) -> None:
+    """Closes the connection of an answer that comes too slowly, or when the allowance is used up; whoever reads the
+    answer then gets an error."""
+    since, before = time.monotonic(), 0
+    while response.connection is not None:
+        await asyncio.sleep(min(LOOK, allowance.window))
+        elapsed, came = time.monotonic() - since, response.content.total_bytes
+        is_slow = elapsed >= allowance.window and came - before < allowance.pace * elapsed
+        if is_slow or allowance.is_over():
+            response.close()
+        elif elapsed >= allowance.window:
+            since, before = time.monotonic(), came

@@ -17,6 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+-]*:")
 _PART = r"(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~+=,@-]+"  # of a path; no % or ?, which servers treat differently
 _HUB = re.compile(r"hf:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)*))?", re.A)
+_LIKE_HUB = re.compile(r"(?:\A|/)([A-Za-z0-9][\w-]*)/([A-Za-z0-9][\w.-]*)\Z", re.A)  # ORG/NAME, perhaps made absolute
+_HUB_PAGE = re.compile(r"https://(?:www\.)?huggingface\.co/([\w.-]+/[\w.-]+)(?:/tree/([\w./-]+?))?/?", re.A)
 _WEB = re.compile(rf"(https?)://([A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{{1,5}})?)((?:/{_PART})+)/?")
 _BUCKET = re.compile(rf"(s3|gs)://([a-z0-9][a-z0-9._-]*)((?:/{_PART})+)/?")
 _HOST = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?|(s3|gs)://[a-z0-9][a-z0-9._-]*")
@@ -38,13 +40,15 @@ class Remote:
 
 
 def parse(reference: str) -> Remote | Path:
-    """Parses a reference: a remote model becomes a Remote, any other its directory.
+    """Parses a reference: a remote model becomes a Remote, any other its directory. The address of a model's page on
+    the hub stands for the model.
 
     Raises UnknownModel for a malformed reference, and for an embedded model or a directory that does not exist.
     """
     if not _ELSEWHERE.match(reference):
         return locate(reference)
-    if found := _HUB.fullmatch(reference):
+    page = _HUB_PAGE.fullmatch(reference)  # copied from a browser: the hub has no files there
+    if found := _HUB.fullmatch(f"hf:{page[1]}" + (f"@{page[2]}" if page[2] else "") if page else reference):
         return Remote(reference, "hf", found[1], revision=found[2])
     if found := _WEB.fullmatch(reference):
         url = reference.rstrip("/")
@@ -73,8 +77,10 @@ def locate(reference: str) -> Path:
             return directory
     except (OSError, RuntimeError) as error:  # too long, not permitted, or ~ of an unknown user
         raise UnknownModel(f"{said} cannot be read: {quote(error).rstrip('.')}.") from error
+    found = _LIKE_HUB.search(reference)
     names = ", ".join(sorted(path.name for path in _EMBEDDED.iterdir()))
-    raise UnknownModel(f"There is no model {said}. Embedded: {names}; for a directory, write ./directory.")
+    hint = f" If it is a model of the Hugging Face hub, write hf:{'/'.join(found.groups())}." if found else ""
+    raise UnknownModel(f"There is no model {said}. Embedded: {names}; for a directory, write ./directory.{hint}")
 
 
 class Hosts:

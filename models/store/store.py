@@ -14,11 +14,13 @@ import shutil
 from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from models.checkpoint.archive import unpack
 from models.checkpoint.checksum import Checksum, check_syntax
 from models.checkpoint.files import LARGEST_WEIGHTS, keeping, weights_path
 from models.errors import BadInput, NoSpace, Unavailable, UnknownModel
+from models.store.allowance import Allowance
 from models.store.diskcache import DiskCache, Held
 from models.store.download import PAUSE, TRIES, download, patiently
 from models.store.origin import REQUEST, Origin
@@ -43,12 +45,13 @@ class Store:
         largest_weights: int = LARGEST_WEIGHTS,
         request: int = REQUEST,
         pause: float = PAUSE,
+        allowance: Callable[[Callable[[], bool]], Allowance] = Allowance,
         progress: Callable[[str, int], Progress] = Progress,
     ) -> None:
         """Writes nothing yet. `directory`: by default `tolk` in the user's cache directory. `budget`: bytes on disk.
         `hosts`: those that models may be fetched from (models.store.reference.Hosts). `largest_weights`: the most bytes
         of a file of weights. `request`: bytes per request. `pause`: seconds before a failed request is tried again.
-        `progress`: shows the progress of a download.
+        `allowance`: makes the allowance of a download that somebody waits for. `progress`: shows its progress.
 
         Raises BadInput for a budget that is not positive, or a malformed host.
         """
@@ -56,10 +59,20 @@ class Store:
             raise BadInput(f"The budget of the cache of models is {budget} bytes; more than 0 were expected.")
         self._directory, self._budget, self._hosts = directory, budget, Hosts(hosts)
         self._largest_weights, self._request, self._progress = largest_weights, request, progress
-        self._patiently = partial(patiently, pause=pause)
+        self._pause, self._allowance = pause, allowance
 
-    def fetch(self, reference: str, checksum: str | None = None) -> Held:
-        """The directory of a model, which is not deleted until it is released.
+    def find(self, reference: str, checksum: str | None = None) -> Held | str:
+        """As `fetch`, but the host to fetch the model from if it is not on this machine. Waits for no network."""
+        check_syntax(checksum)
+        place = parse(reference)
+        if isinstance(place, Path):
+            return self.fetch(reference, checksum)
+        with keeping(self._cache.directory):
+            return self._held(_key(reference), checksum) or urlsplit(place.url or "").netloc or place.protocol
+
+    def fetch(self, reference: str, checksum: str | None = None, wanted: Callable[[], bool] = lambda: True) -> Held:
+        """The directory of a model, which is not deleted until it is released. A download is given up when it is no
+        longer `wanted`.
 
         A model in the cache is not fetched again. Raises UnknownModel if the reference names no model, or a model that
         cannot be read, has another checksum, or is on a host that is not allowed; Unavailable if the model cannot be
@@ -76,8 +89,9 @@ class Store:
         with keeping(self._cache.directory):  # errors of the disk; `patiently` handles those of the origin
             if held := self._held(key, checksum):
                 return held
-            with self._cache.claim(key) as parts:
-                return self._held(key, checksum) or self._fetch(place, key, parts, checksum)
+            allowance = self._allowance(wanted)
+            with self._cache.claim(key, allowance.check) as parts:
+                return self._held(key, checksum) or self._fetch(place, key, parts, checksum, allowance)
 
     @cached_property
     def _cache(self) -> DiskCache:
@@ -95,11 +109,11 @@ class Store:
             return None
         return held
 
-    def _fetch(self, remote: Remote, key: str, parts: Path, checksum: str | None) -> Held:
+    def _fetch(self, remote: Remote, key: str, parts: Path, checksum: str | None, allowance: Allowance) -> Held:
         """Downloads, checks and places a model. If a download is interrupted, its part is kept for the next one; if the
         model is refused, or the disk fails, it is deleted."""
         try:
-            made = self._download(remote, parts)
+            made = self._download(remote, parts, allowance)
             found = Checksum.of(made)
             if checksum is not None:
                 _compare(remote.reference, found, checksum)
@@ -115,14 +129,15 @@ class Store:
         self._cache.make_room(0)
         return held
 
-    def _download(self, remote: Remote, parts: Path) -> Path:
+    def _download(self, remote: Remote, parts: Path, allowance: Allowance) -> Path:
         """The directory with the files of the model. If a file changes at the origin meanwhile, it starts again."""
         directory = parts / "files"
         for name in (directory, parts / "notes"):
             name.mkdir(exist_ok=True)
-        origin = Origin(remote, self._hosts, request=self._request, largest_weights=self._largest_weights)
+        origin = Origin(remote, self._hosts, allowance, request=self._request, largest_weights=self._largest_weights)
+        keep_trying = partial(patiently, allowance=allowance, pause=self._pause)
         for _ in range(TRIES):
-            files = self._patiently(f"Looking at {remote.reference}", origin.files)
+            files = keep_trying(f"Looking at {remote.reference}", origin.files)
             for path in directory.iterdir():
                 if path.name not in {file.name for file in files}:
                     path.unlink()
@@ -131,9 +146,10 @@ class Store:
             self._cache.make_room(max(0, total * (2 if origin.is_archive else 1) - there))
             with self._progress(remote.reference, total) as progress:
                 for file in files:
-                    fetch = partial(download, origin, file, parts, partial(progress.report, file.name))
-                    self._patiently(f"Fetching {file.name} of {remote.reference}", fetch)
-            if self._patiently(f"Looking at {remote.reference}", origin.files) == files:
+                    report = partial(progress.report, file.name)
+                    fetch = partial(download, origin, file, parts, report, allowance)
+                    keep_trying(f"Fetching {file.name} of {remote.reference}", fetch)
+            if keep_trying(f"Looking at {remote.reference}", origin.files) == files:
                 break
             logger.warning("%s changed while it was fetched", remote.reference)
         else:

@@ -20,5 +20,6 @@ class Call:
     options: DecodingOptions | None = None
     deadline: float = math.inf
     priority: Priority = "interactive"
+    caller: str = ""
     group: str | None = None
     unwanted: Callable[[], bool] = lambda: False

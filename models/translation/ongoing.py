@@ -22,7 +22,7 @@ K = TypeVar("K", bound=Hashable)
 class Ongoing:
     """A call whose sentences the engine has. Without an outcome at `until`, a time of the engine's clock, it is late.
 
-    `cancel` ends its sentences.
+    `cancel` ends its sentences. `tokens`: as in models.translation.results.Translated.
     """
 
     drafts: Sequence[Draft | BadInput]
@@ -32,6 +32,7 @@ class Ongoing:
     target: str
     until: float
     cancel: Callable[[], object]
+    tokens: float
 
     def finish(self, *, late: bool) -> Translated | None:
         """The outcome; None if second tries have begun. Raises what `Decoding.finish` raises."""
@@ -50,7 +51,7 @@ class Ongoing:
             else Translation(error=each)
             for each in self.drafts
         )
-        return Translated(tuple(results), timings)
+        return Translated(tuple(results), timings, self.tokens)
 
 
 def finished(

@@ -64,11 +64,12 @@ class Translated:
     """`results`: a translation per text, in order.
 
     `timings`: the longest time of any sentence, not sums, because sentences share batches. The times of second tries
-    are added.
+    are added. `tokens`: what the call took, in source tokens x hypotheses, with the preparation of its texts.
     """
 
     results: tuple[Translation, ...]
     timings: SentenceTimings
+    tokens: float = 0.0
 
 
 def assemble(

@@ -126,6 +126,7 @@ class TranslateReply:
     """The return value of a task, also if the request failed.
 
     `results` has one entry per text, in the order of the request; it is empty if the whole request has an `error`.
+    `tokens` is what the request took of its worker, in source tokens x hypotheses; None if that is unknown.
     """
 
     model: str
@@ -135,6 +136,7 @@ class TranslateReply:
     results: tuple[TextResult, ...] = ()
     timings: RequestTimings = field(default_factory=RequestTimings)
     error: Failure | None = None
+    tokens: float | None = None
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -152,6 +154,7 @@ class TranslateReply:
             results=tuple(TextResult.decode(item) for item in array(data, "results")),
             timings=RequestTimings(*(value(timings, name, float) for name in RequestTimings.__dataclass_fields__)),
             error=Failure.decode(data.get("error")),
+            tokens=value(data, "tokens", float | None),
         )
 
 

@@ -15,12 +15,14 @@ class RequestOptions:
     """Options of decoding.
 
     `beam` is the beam's width, `nbest` the number of hypotheses to return (at most `beam`), `length_penalty` the
-    exponent of the length by which the beam ranks hypotheses.
+    exponent of the length by which the beam ranks hypotheses. `unset` names those of them that nobody has chosen: the
+    worker takes what the model's files say instead, and one of an earlier release the value that is sent.
     """
 
     beam: int = 1
     nbest: int = 1
     length_penalty: float = 1.0
+    unset: tuple[str, ...] = ()
 
     @classmethod
     def decode(cls, payload: object) -> RequestOptions:
@@ -29,6 +31,7 @@ class RequestOptions:
             beam=value(data, "beam", int),
             nbest=value(data, "nbest", int),
             length_penalty=value(data, "length_penalty", float),
+            unset=strings(data, "unset") if "unset" in data else (),  # web tiers of earlier releases do not send it
         )
         if not 1 <= options.nbest <= options.beam <= 64:
             raise TolkError(Code.BAD_INPUT, "options: 1 <= nbest <= beam <= 64 does not hold.")
@@ -37,7 +40,10 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True)
 class TranslateRequest:
-    """All the texts of one request, in one message. `deadline` is in Unix seconds."""
+    """All the texts of one request, in one message. `deadline` is in Unix seconds.
+
+    `caller` names whose share of the workers the request takes (app.accounts.auth.caller); None from earlier releases.
+    """
 
     texts: tuple[str, ...]
     target: str
@@ -48,6 +54,7 @@ class TranslateRequest:
     options: RequestOptions = field(default_factory=RequestOptions)
     priority: Priority = "interactive"
     principal: str | None = None
+    caller: str | None = None
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -69,4 +76,5 @@ class TranslateRequest:
             priority=priority,
             deadline=value(data, "deadline", float),
             principal=value(data, "principal", str | None),
+            caller=value(data, "caller", str | None),
         )

@@ -31,13 +31,27 @@ class LoadedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedModel:
+    """A model that a worker could not load when it last tried, and why."""
+
+    name: str
+    reason: str
+
+    @classmethod
+    def decode(cls, payload: object) -> FailedModel:
+        data = mapping(payload, "failed model")
+        return cls(value(data, "name", str), value(data, "reason", str))
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The state of a worker at one moment.
 
     `active` counts the requests that it holds, `processed` those that it has answered since it started, `uptime`
     seconds ago. Since then `hits` requests found their model in memory, `loads` models were loaded, and `evictions`
     models were removed to make room. `memory` is the resident memory of its process in bytes, None if the worker's
-    release does not report it; `gpu_memory` the bytes that it holds on its GPU, None if it uses no GPU.
+    release does not report it; `gpu_memory` the bytes that it holds on its GPU, None if it uses no GPU. `failed` are
+    the models that it could not load.
     """
 
     models: tuple[LoadedModel, ...]
@@ -49,6 +63,7 @@ class WorkerStatus:
     evictions: int = 0
     memory: int | None = None
     gpu_memory: int | None = None
+    failed: tuple[FailedModel, ...] = ()
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +71,8 @@ class WorkerStatus:
     @classmethod
     def decode(cls, payload: object) -> WorkerStatus:
         """Raises TolkError(BAD_INPUT), which names the field that does not fit."""
-        data = {"hits": 0, "loads": 0, "evictions": 0, **mapping(payload, "worker")}  # earlier releases lack them
+        defaults = {"hits": 0, "loads": 0, "evictions": 0, "failed": []}  # workers of earlier releases lack them
+        data = {**defaults, **mapping(payload, "worker")}
         return cls(
             models=tuple(LoadedModel.decode(item) for item in array(data, "models")),
             active=value(data, "active", int),
@@ -67,4 +83,5 @@ class WorkerStatus:
             evictions=value(data, "evictions", int),
             memory=value(data, "memory", int | None),
             gpu_memory=value(data, "gpu_memory", int | None),
+            failed=tuple(FailedModel.decode(item) for item in array(data, "failed")),
         )

@@ -122,12 +122,15 @@ class Supervisor:
 
     def start(self, worker: PoolWorker) -> None:
         worker.due = None
-        ours, theirs = socket.socketpair()
-        command = [*self.command, *worker.arguments, f"--supervisor={theirs.fileno()}"]
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            self.events.put(Ended(worker, str(error)))
+            return
         try:
             with theirs, bound_to(worker.cores):
                 worker.process = subprocess.Popen(  # noqa: S603 - its words are the operator's
-                    command,
+                    [*self.command, *worker.arguments, f"--supervisor={theirs.fileno()}"],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # a Ctrl-C reaches only the supervisor, which passes it on

@@ -29,10 +29,12 @@ logger = logging.getLogger(__name__)
 def load_registry(path: Path) -> Registry:
     """The models of a models.toml. Raises RegistryError if the file is missing, is not TOML, or has a wrong entry."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise RegistryError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise RegistryError(f"{path}: is not TOML, which is UTF-8: {error}. Save it as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
         raise RegistryError(f"{path}: is not TOML: {error}.") from error
     _check_keys(document, {"models"}, {"models"}, str(path))
     entries = document["models"]
@@ -50,6 +52,7 @@ class RegistryFile:
         self._lock = threading.Lock()
         self._seen = _identity(path)
         self._registry = load_registry(path)
+        self._complaint = ""  # why the file cannot be used
         self._outdated = time.monotonic() + self.look
 
     def current(self) -> Registry:
@@ -79,8 +82,13 @@ class RegistryFile:
         try:
             self._registry = load_registry(self.path)
         except RegistryError as error:
-            logger.error("%s The models that it named before stay in use.", error)
+            if str(error) != self._complaint:
+                logger.error("%s The models that it named before stay in use.", error)
+            self._complaint = str(error)
+            if isinstance(error.__cause__, OSError):  # the reason may pass, while the file stays as it is
+                self._seen = None
         else:
+            self._complaint = ""
             logger.info("%s has changed: it has %d models now.", self.path, len(self._registry.models))
 
 
@@ -160,7 +168,8 @@ def _pair(pair: Any, where: str) -> Pair:
 def _decoding(decoding: Any, where: str) -> RequestOptions:
     _check_keys(decoding, set(), {"beam", "length_penalty"}, f"{where}: decoding")
     try:
-        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding})
+        unset = [name for name in ("beam", "length_penalty") if name not in decoding]
+        return RequestOptions.decode({"beam": 1, "nbest": 1, "length_penalty": 1.0, **decoding, "unset": unset})
     except TolkError as error:
         raise RegistryError(f"{where}: decoding: {error.message}") from error
 

@@ -96,6 +96,7 @@ def _reply(outcome: Any, blank: TranslateReply, version: str) -> TranslateReply:
         version=version,
         results=tuple(_result(each) for each in outcome.results),
         timings=replace(blank.timings, wait=took.wait, prefill=took.prefill, decode=took.decode),
+        tokens=outcome.tokens,
     )
 
 

@@ -22,6 +22,7 @@ from tasks.queues.errors import BROKER_ERRORS
 from tasks.queues.topology import dead_letter_queue
 from tasks.worker.publisher import Publication, Publisher
 from tasks.worker.replies import Reply
+from tasks.worker.request import hand_back
 
 EVENTS_PERIOD = 0.1  # seconds between two messages with events for monitors
 EVENTS_LIMIT = 1_000  # the largest number of events in one message
@@ -130,8 +131,8 @@ class Consumer(CeleryConsumer):
             self.event_dispatcher.flush()
         held = list(state.requests.values())  # super().stop() forgets the requests that have not begun
         super().stop()
-        for request in {*held, *state.requests.values()}:  # so that another worker can take them now
-            request.hand_back(self.publisher)
+        unbegun = [each for each in {*held, *state.requests.values()} if each.take_back()]
+        hand_back(unbegun, self.publisher)  # so that another worker can take them now
         self.publisher.close()
 
     def cancel_active_requests(self) -> None:

@@ -39,4 +39,5 @@ def status(state: Any) -> dict[str, Any]:
         evictions=stats.evictions,
         memory=memory.resident(),
         gpu_memory=memory.on_gpu(),
+        failed=models.failed(),
     ).encode()

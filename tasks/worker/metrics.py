@@ -34,6 +34,7 @@ from tasks.worker.translate import TASK_SECONDS, TASKS
 from telemetry.address import Address
 
 CLIENT_TIMEOUT = 10.0  # seconds after which a connection is closed, even if the client still sends
+ACCEPT_PAUSE = 0.1  # seconds after a connection that the system could not give us
 CLIENTS = 8  # the largest number of connections at the same time; further ones are closed at once
 
 logger = get_logger(__name__)
@@ -169,6 +170,13 @@ class Server(ThreadingTCPServer):
             if time.monotonic() - came > self._client_timeout:
                 with suppress(OSError):  # its thread may have closed it meanwhile
                     request.shutdown(socket.SHUT_RDWR)
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # there are no descriptors; without a pause, this thread would try without end
+            time.sleep(ACCEPT_PAUSE)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._came) == CLIENTS:

@@ -16,7 +16,7 @@ from models.errors import DeadlineExceeded, ModelError, Overloaded, UnknownModel
 from models.loading.loaded import LoadedModels
 from models.translation.call import Call
 from tasks.contract.errors import Code, TolkError
-from tasks.contract.worker import LoadedModel
+from tasks.contract.worker import FailedModel, LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
 from tasks.serving import Asked
@@ -44,7 +44,8 @@ class ServedModel:
         return self.translator.version
 
     def translate(self, asked: Mapping[str, Asked]) -> Iterator[tuple[str, Translated | Exception]]:
-        return self.translator.translate_each({task_id: _call(task_id, each) for task_id, each in asked.items()})
+        own = self.translator.decoding
+        return self.translator.translate_each({task_id: _call(task_id, each, own) for task_id, each in asked.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class Models:
         self._made: dict[str, Entry] = {}  # the entry that each model was last loaded from, by name
         self._updating: set[str] = set()
         self._failed: dict[str, tuple[Entry, float]] = {}  # the entry that failed, and when to try it again
+        self._reasons: dict[str, str] = {}  # why models could not be loaded, by name, until they can
         self._loading: tuple[str, float] | None = None  # the name of the model that is being loaded, and its start
-        self.memory = LoadedModels(self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting)
+        self.memory = LoadedModels(
+            self._find, self._fetch, self._load, budget, estimate=self._estimate, waiting=waiting
+        )
 
     @contextmanager
     def use(self, name: str, deadline: float) -> Iterator[ServedModel]:
@@ -134,6 +138,11 @@ class Models:
             for each in self.memory.loaded()
         )
 
+    def failed(self) -> tuple[FailedModel, ...]:
+        """The models on offer that could not be fetched or loaded when that was last tried."""
+        offered = self._registry.current().models
+        return tuple(FailedModel(name, reason) for name, reason in list(self._reasons.items()) if name in offered)
+
     def loading(self) -> tuple[str, float] | None:
         """The model that is being loaded, and the seconds since its loading began; None if there is none."""
         return None if (loading := self._loading) is None else (loading[0], time.monotonic() - loading[1])
@@ -175,11 +184,22 @@ class Models:
 
     # LoadedModels calls these in its own threads.
 
-    def _fetch(self, name: str) -> _Source:
+    def _find(self, name: str) -> _Source | str:
+        entry = self._entry(name)
+        with self._telling(name):
+            found = self._loader.find(entry)
+        return found if isinstance(found, str) else _Source(entry, found)
+
+    def _fetch(self, name: str, wanted: Callable[[], bool]) -> _Source:
+        entry = self._entry(name)
+        with self._telling(name):
+            return _Source(entry, self._loader.fetch(entry, wanted))
+
+    def _entry(self, name: str) -> Entry:
         entry = self._registry.current().models.get(name)
         if entry is None:
             raise UnknownModel(f"There is no model {name!r} any more.")
-        return _Source(entry, self._loader.fetch(entry))
+        return entry
 
     def _estimate(self, _name: str, source: _Source) -> int:
         return self._loader.estimate(source.entry, source.fetched)
@@ -187,11 +207,22 @@ class Models:
     def _load(self, name: str, source: _Source) -> LocalTranslator:
         self._loading = name, time.monotonic()
         try:
-            model = self._loader.load(source.entry, source.fetched)
+            with self._telling(name):
+                model = self._loader.load(source.entry, source.fetched)
         finally:
             self._loading = None
         self._made[name] = source.entry
+        self._reasons.pop(name, None)
         return model
+
+    @contextmanager
+    def _telling(self, name: str) -> Iterator[None]:
+        """Keeps the reason why a model cannot be fetched or loaded, for the operator."""
+        try:
+            yield
+        except ModelError as error:
+            self._reasons[name] = str(error)
+            raise
 
 
 def _recipe(entry: Entry) -> object:
@@ -199,15 +230,19 @@ def _recipe(entry: Entry) -> object:
     return entry.reference, entry.checksum, entry.precision, entry.decoding, entry.target_tokens
 
 
-def _call(task_id: str, asked: Asked) -> Call:
+def _call(task_id: str, asked: Asked, own: DecodingOptions) -> Call:
+    """`own`: the model's own options, for those that nobody has chosen."""
     request, wanted = asked.request, asked.request.options
+    beam = max(own.beam, wanted.nbest) if "beam" in wanted.unset else wanted.beam
+    penalty = None if "length_penalty" in wanted.unset else wanted.length_penalty
     return Call(
         request.texts,
         source=request.source,
         target=request.target,
-        options=DecodingOptions(beam=wanted.beam, nbest=wanted.nbest, length_penalty=wanted.length_penalty),
+        options=DecodingOptions(beam=beam, nbest=wanted.nbest, length_penalty=penalty),
         deadline=asked.deadline,
         priority=request.priority,
+        caller=request.caller or request.principal or "",
         group=task_id,
         unwanted=asked.unwanted,
     )

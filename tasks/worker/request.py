@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import closing
+from collections.abc import Collection, Iterable
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ logger = get_logger(__name__)
 current: ContextVar[Request] = ContextVar("request")  # the one whose task runs in this thread
 
 _changing = threading.Lock()  # guards what several threads change of a request
+_held: set[Request] = set()  # those whose messages are neither acknowledged nor rejected
 
 
 class HandedBack(Exception):
@@ -55,12 +56,14 @@ class Request(CeleryRequest):
     acknowledged: bool
     begun = False
     ended = False  # whether it is to be acknowledged once its replies are confirmed
+    is_left = False  # whether its task has ended without a reply to all of its requests, because the worker stops
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.bundled = named(self.args[0])
         self.unanswered = set(self.bundled) or {self.id}  # the ids of requests
         self.unconfirmed: set[str] = set()  # the ids of requests whose replies are on their way
+        _held.add(self)
 
     @override
     def info(self, safe: bool = False) -> Any:
@@ -99,47 +102,31 @@ class Request(CeleryRequest):
         """Acknowledges the message, now or when all replies are confirmed."""
         with _changing:
             self.ended = True
-            if not self.unconfirmed:
-                super().acknowledge()
+            self._acknowledge_if_confirmed()
 
     def reject(self, requeue: bool = False) -> None:
-        """With `requeue`, hands back what has no reply, so that another worker can take it."""
-        with closing(Publisher(self.app)) as publisher:
-            is_back = requeue and not self.acknowledged and self._publish_again(publisher)
-        if is_back:
-            self.acknowledge()
+        """With `requeue`, leaves the message to `hand_back`, so that another worker can take what has no reply."""
+        if requeue:
+            self.is_left = True
         else:
-            super().reject(requeue)
+            _held.discard(self)
+            super().reject()
 
     def revoked(self) -> bool:
         if self.id in state.revoked:
             self.refuse(Code.CANCELLED, "The request was cancelled.")
         return bool(super().revoked())
 
-    def hand_back(self, publisher: Publisher) -> None:
-        """Hands the request back unless it has begun. Only the consumer's thread may call this and use the channel."""
+    def take_back(self) -> bool:
+        """Whether it has not begun; then it never will, and is to be handed back."""
         with _changing:
             if self.begun or self.acknowledged:
-                return
+                return False
             self.acknowledged = True
         state.task_ready(self)
-        if self._publish_again(publisher):
-            self.message.ack_log_error(logger, self.connection_errors)
-        else:
-            self.message.reject_log_error(logger, self.connection_errors, requeue=True)
-
-    def _publish_again(self, publisher: Publisher) -> bool:
-        """Publishes what has no reply, as new messages. Whether the broker has confirmed them."""
-        if self.message.channel.connection is None:  # it is lost, so the broker has the message back already
-            return False
-        try:
-            publisher.publish([Publication(each) for each in self._unanswered_messages()])
-        except BROKER_ERRORS as error:
-            logger.warning("a message cannot be published again: %s", error or type(error).__name__)
-            return False
         return True
 
-    def _unanswered_messages(self) -> list[dict[str, Any]]:
+    def unanswered_messages(self) -> list[dict[str, Any]]:
         """The arguments with which kombu publishes what has no reply, to the queue that it came from."""
         now = time.time()
         if self.bundled and self.begun:
@@ -154,5 +141,46 @@ class Request(CeleryRequest):
     def _confirm(self, task_id: str) -> None:
         with _changing:
             self.unconfirmed.discard(task_id)
-            if self.ended and not self.unconfirmed:
-                super().acknowledge()
+            if self.ended:
+                self._acknowledge_if_confirmed()
+
+    def _acknowledge_if_confirmed(self) -> None:
+        if not self.unconfirmed:
+            _held.discard(self)
+            super().acknowledge()
+
+
+def left() -> list[Request]:
+    """The requests whose tasks have ended without all replies, because the worker stops."""
+    return [each for each in _held if each.is_left and not each.unconfirmed]
+
+
+def hand_back(requests: Iterable[Request], publisher: Publisher) -> None:
+    """Publishes again what the requests have no reply to, so that other workers can take it, and acknowledges their
+    messages. Their tasks do not run. Only the consumer's thread may call this, because it uses the channel."""
+    # If the connection of a message is lost, the broker has the message back already.
+    rest = [each for each in requests if each.message.channel.connection is not None]
+    back: list[Request] = []
+    try:
+        while rest:
+            publisher.publish([Publication(each) for each in rest[-1].unanswered_messages()])
+            back.append(rest.pop())
+    except BROKER_ERRORS as error:
+        logger.warning("%d messages cannot be published again: %s", len(rest), error or type(error).__name__)
+    for each in rest:
+        each.message.reject_log_error(logger, each.connection_errors, requeue=True)
+    _acknowledge_all(back)
+
+
+def _acknowledge_all(requests: Collection[Request]) -> None:
+    """Acknowledges the messages, in one go if this worker holds no others.
+
+    RabbitMQ passes up to 32 acknowledgements at a time on to a quorum queue, and forgets the others when the channel
+    closes before their turn (seen with 3.10): the messages would come back.
+    """
+    _held.difference_update(requests)
+    here = {each.message.channel for each in requests}
+    is_all = len(here) == 1 and not any(each.message.channel in here for each in _held)
+    some = [max(requests, key=lambda each: each.message.delivery_tag)] if is_all else requests
+    for each in some:
+        each.message.ack_log_error(logger, each.connection_errors, multiple=is_all)

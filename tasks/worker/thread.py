@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from contextvars import copy_context
 from typing import Any
 
@@ -10,7 +11,9 @@ from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult  # type: ignore[attr-defined]  # missing in celery-types
 from typing_extensions import override
 
+from tasks.worker.publisher import Publisher
 from tasks.worker.replies import Replies
+from tasks.worker.request import hand_back, left
 
 
 class TaskPool(thread.TaskPool):
@@ -28,11 +31,14 @@ class TaskPool(thread.TaskPool):
 
     @override
     def on_stop(self) -> None:
+        """Waits for all tasks and their replies; then hands back what has none."""
         super().on_stop()
         self.app.replies.close()
+        with closing(Publisher(self.app)) as publisher:
+            hand_back(left(), publisher)
 
     def on_terminate(self) -> None:
-        """Waits as `on_stop` does: the models are closed, so tasks only have to hand their messages back."""
+        """Does as `on_stop`, which does not wait long: the models are closed."""
         self.on_stop()
 
     @override

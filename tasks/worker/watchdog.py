@@ -39,7 +39,10 @@ class Watchdog:
     def watch(self) -> NoReturn:
         while True:
             time.sleep(self.period)
-            self.look()
+            try:
+                self.look()
+            except Exception:  # a model may hang later
+                logger.exception("the watchdog could not look at the models")
 
     def look(self) -> None:
         if (reason := self.complaint()) is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +60,24 @@ class House:
         """Kills a worker; the supervisor starts another one."""
         os.kill(self.workers[0].process.pid, how)
 
+    def web_workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.web.process.pid).children()
+
     def kill_web_worker(self) -> None:
         """Kills a process of gunicorn; its master starts another one."""
-        psutil.Process(self.web.process.pid).children()[0].kill()
+        self.web_workers()[0].kill()
+
+    @contextmanager
+    def without_descriptors(self) -> Iterator[None]:
+        """Lets gunicorn's processes open no file and take no connection beyond those that they have."""
+        limits = {each: each.rlimit(resource.RLIMIT_NOFILE) for each in self.web_workers()}
+        for each, (_, most) in limits.items():
+            each.rlimit(resource.RLIMIT_NOFILE, (each.num_fds(), most))
+        try:
+            yield
+        finally:
+            for each, limit in limits.items():
+                each.rlimit(resource.RLIMIT_NOFILE, limit)
 
     def replace_workers(self) -> None:
         """A rolling restart: for each worker, starts a successor and stops the worker."""
@@ -74,14 +91,22 @@ class House:
 
     def replace_web_workers(self) -> None:
         """Lets gunicorn start new processes, while the old ones finish their requests."""
-        old = {child.pid for child in psutil.Process(self.web.process.pid).children()}
+        old = {child.pid for child in self.web_workers()}
         self.web.process.send_signal(signal.SIGHUP)
-        self.eventually(lambda: not old & {child.pid for child in psutil.Process(self.web.process.pid).children()}, 90)
+        self.eventually(lambda: not old & {child.pid for child in self.web_workers()}, 90)
 
     def send(self, text: str) -> None:
         """Begins a translation whose answer nobody waits for."""
         document = 'mutation ($text: String!) { translate(input: {texts: [$text], target: "en"}) { model } }'
-        threading.Thread(target=self._post, args=(document, {"text": text}), daemon=True).start()
+
+        def post() -> None:
+            with suppress(requests.RequestException):  # its web process may be killed
+                self._post(document, {"text": text})
+
+        threading.Thread(target=post, daemon=True).start()
+
+    def is_ready(self) -> bool:
+        return requests.get(f"{self.url}/readyz", timeout=90).ok
 
     def status(self) -> Any:
         document = "{ status { broker deadLetters models { queues { depth workers } } workers { name active } } }"

@@ -38,6 +38,31 @@ def test_a_web_process_is_killed(house: House, trial: Trial) -> None:
     trial("kill -9 of a gunicorn worker", fault)
 
 
+def test_all_web_processes_are_killed_with_requests_that_nobody_repeats(house: House, trial: Trial) -> None:
+    """What was charged for them is given back: otherwise it would count as seen twice."""
+    charged, _ = house.counted()
+
+    def fault(_: Load) -> None:
+        for _ in range(10):
+            house.send("#sleep 3" + " un" * 1000)
+        house.eventually(lambda: house.counted()[0] > charged + 10 * 3000)
+        for each in house.web_workers():
+            each.kill()
+
+    trial("kill -9 of all gunicorn workers, with requests without a key", fault)
+
+
+def test_a_web_process_has_no_descriptors(house: House, trial: Trial) -> None:
+    pids = {child.pid for child in house.web_workers()}
+
+    def fault(_: Load) -> None:
+        with house.without_descriptors():
+            time.sleep(2)
+
+    trial("no descriptors left for gunicorn, for 2 s", fault)
+    assert {child.pid for child in house.web_workers()} == pids
+
+
 def test_the_broker_is_killed(house: House, trial: Trial) -> None:
     def fault(_: Load) -> None:
         house.broker.kill()
@@ -116,6 +141,18 @@ def test_the_broker_answers_nothing_for_half_a_minute(house: House, trial: Trial
             time.sleep(30)
 
     trial("a broker that answers nothing for 30 s", fault)
+
+
+@pytest.mark.long
+def test_the_brokers_disk_is_full(house: House, trial: Trial, alarm: Callable[..., Any]) -> None:
+    def fault(load: Load) -> None:
+        with alarm(house.broker):
+            began = time.monotonic()
+            house.eventually(lambda: not house.is_ready())
+            house.eventually(lambda: any(each.fate == "failed" and each.sent > began for each in list(load.outcomes)))
+
+    trial("the broker's disk alarm", fault)
+    house.eventually(house.is_ready)
 
 
 @pytest.mark.long

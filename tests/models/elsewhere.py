@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Server:
 
     files: dict[str, bytes] = field(default_factory=dict)
     damaged: dict[str, bytes] = field(default_factory=dict)
+    trickles: bool = False  # sends weights byte by byte, five a second
     redirects: dict[str, str] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -156,6 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.state.sent += len(content)
         self.close_connection = self.close_connection or headers.get("Connection") == "close"
         with suppress(ConnectionError):
+            while self.state.trickles and path.endswith(WEIGHTS) and content:
+                self.wfile.write(content[:1])
+                content = content[1:]
+                time.sleep(0.2)
             self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:

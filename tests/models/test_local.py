@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, cast
@@ -420,6 +421,58 @@ def test_a_multilingual_model_wants_to_know_the_target(multilingual: LocalTransl
         assert one(multilingual, "Il dort.", target=target) == one(multilingual, "Il dort.", target="eng")
     with pytest.raises(BadInput, match=r">>deu<<.*>>eng<<, >>fra<<"):
         LocalTranslator.load(str(make_model()), target_tokens={"de": ">>deu<<"})
+
+
+def test_languages_that_are_offered_must_have_a_token(make_model: MakeModel) -> None:
+    with pytest.raises(BadInput, match=r"no target token for 'de': name one of >>eng<<, >>fra<< as token of the pair"):
+        LocalTranslator.load(str(make_model()), targets=["en", "de"])
+
+
+def test_the_languages_of_the_tokenizer_are_those_of_a_call_that_names_none(
+    directory: Path, multilingual: LocalTranslator
+) -> None:
+    expected = one(multilingual, "Il dort.", target="fra")
+    for config in ({"target_lang": "fra"}, {"target_lang": "fr", "model_max_length": 1e30}):
+        (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": False, **config}))
+        with LocalTranslator.load(str(directory), precision="float32") as translator:
+            assert one(translator, "Il dort.") == expected
+
+
+@pytest.mark.parametrize("limit", [None, 1e30, 10**30, 512.0])
+def test_a_tokenizer_without_a_limit_leaves_that_of_the_positions(directory: Path, limit: object) -> None:
+    (directory / "tokenizer_config.json").write_text(json.dumps({"model_max_length": limit}))
+    with LocalTranslator.load(str(directory), precision="float32") as translator:
+        assert translator.longest == 64
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 20_000, "a. " * 6_000, "mot " * 5_000, "a\n" * 10_000])
+def test_taking_texts_apart_ends_when_nobody_wants_them(
+    translator: LocalTranslator, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    encoded = 0
+
+    def encode(*arguments: Any) -> list[int]:
+        nonlocal encoded
+        encoded += 1
+        return whole(*arguments)
+
+    whole = translator.tokenizer.encode
+    monkeypatch.setattr(translator.tokenizer, "encode", encode)
+    answers = chain([False, False], repeat(True))
+    texts = [text, *(f"{text} {number}" for number in range(20))]
+    with pytest.raises(Cancelled):
+        translator.translate(texts, unwanted=lambda: next(answers))
+    begun, encoded = encoded, 0
+    with pytest.raises(DeadlineExceeded):
+        translator.translate(texts, deadline=time.monotonic() + 0.02)
+    assert max(begun, encoded) < 5_000  # of more than 20,000
+    assert translator.stats().waiting == 0
+
+
+def test_a_call_says_what_it_took(translator: LocalTranslator) -> None:
+    few, many = (translator.translate([text]).tokens for text in ("Il pleut.", "Il pleut. Je dors. Tu viens ?"))
+    assert 0 < few < many
+    assert translator.translate(["\ufdfa" * 5_000]).tokens > 0  # no sentence, and yet work
 
 
 def test_a_deadline_fails_the_texts_that_are_not_complete(gated: LocalTranslator, gate: Gate) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import MarianMTModel
 
 from models.engine.options import DecodingOptions
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
+from tests.models.network.test_marian import edit_json
 
 if TYPE_CHECKING:
     from tests.models.conftest import Decode, Follow, MakeModel
@@ -108,6 +110,60 @@ def test_runs_of_tokens_that_may_not_come_twice(
         expected = generate(theirs, sources, num_beams=beam, no_repeat_ngram_size=size, max_length=31)
         found = decode(ours, sources, DecodingOptions(beam=beam, no_repeat_ngram=size, max_length=30))
         count_ties(ours, follow, sources, [best.tokens for best, *_ in found], [best for best, *_ in expected])
+
+
+# Each changes what a tiny model says, at beam 1, 4, or both. `<pad>` (2) is banned, and likely in this model.
+GENERATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "renormalized": ({"renormalize_logits": True}, (4,)),
+    "renormalized without repetition": ({"renormalize_logits": True, "no_repeat_ngram_size": 2}, (1, 4)),
+    "renormalized after a penalty": ({"renormalize_logits": True, "repetition_penalty": 1.3}, (1, 4)),
+    "repetition penalized": ({"repetition_penalty": 1.5}, (1, 4)),
+    "repetition rewarded": ({"repetition_penalty": 0.7}, (1, 4)),
+    "the source rewarded": ({"encoder_repetition_penalty": 2.0}, (1, 4)),
+    "no token twice": ({"no_repeat_ngram_size": 1}, (1, 4)),
+    "no pair twice": ({"no_repeat_ngram_size": 2}, (1, 4)),
+    "no token of the source": ({"encoder_no_repeat_ngram_size": 1}, (1, 4)),
+    "long": ({"length_penalty": 3.0}, (4,)),
+    "short": ({"length_penalty": -1.0}, (4,)),
+    "first ones": ({"early_stopping": True, "length_penalty": 3.0}, (4,)),
+    "last ones": ({"early_stopping": "never", "length_penalty": 2.0}, (4,)),
+    "not shorter": ({"min_length": 12}, (1, 4)),
+    "no fewer tokens": ({"min_new_tokens": 12, "min_length": 30}, (1, 4)),
+    "not longer": ({"max_new_tokens": 4}, (1, 4)),
+    "first token": ({"forced_bos_token_id": 17}, (1, 4)),
+    "start": ({"decoder_start_token_id": 9}, (1, 4)),
+    "start like a sentence": ({"decoder_start_token_id": None, "bos_token_id": 11}, (1, 4)),
+    "suppressed": ({"suppress_tokens": [*range(17, 140, 3)]}, (1, 4)),
+    "suppressed at the beginning": ({"begin_suppress_tokens": [*range(3, 140, 2)]}, (1, 4)),
+    "second token": ({"begin_suppress_tokens": [*range(3, 140, 2)], "forced_bos_token_id": 17}, (1, 4)),
+    "bad words": ({"bad_words_ids": [[2], [0], *([i, j] for i in range(3, 150) for j in range(20, 120))]}, (1, 4)),
+    "harmless": ({"num_beams": 3, "temperature": 0.3, "top_k": 5, "do_sample": False, "num_beam_groups": 1}, ()),
+}
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_every_option_of_generation_that_a_model_has(
+    name: str, beam: int, directory: Path, sentences: list[str], decode: Decode
+) -> None:
+    options, mattering = GENERATIONS[name]
+    weights = load_file(directory / "model.safetensors")
+    weights["final_logits_bias"][0, [0, 2]] += torch.tensor([1.5, 8.0])
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+    tokenizer = Tokenizer.load(directory)
+    sources = [tokenizer.encode(sentence) for sentence in sorted(sentences, key=len)[:200:20]]
+
+    def of_transformers() -> list[Output]:
+        model = MarianMTModel.from_pretrained(directory, dtype=torch.float64).eval()
+        longest = {} if "max_new_tokens" in options else {"max_length": 25}
+        return [generate(model, [source], num_beams=beam, **longest)[0][0] for source in sources]
+
+    without = of_transformers()
+    edit_json(directory / "generation_config.json", options)
+    expected = of_transformers()
+    assert (expected != without) == (beam in mattering)
+    found = decode(Marian.load(directory, dtype=torch.float64), sources, DecodingOptions(beam=beam, max_length=24))
+    assert [best.tokens for best, *_ in found] == expected
 
 
 def generate(model: MarianMTModel, sources: Sequence[Sequence[int]], **options: Any) -> list[list[Output]]:

@@ -93,6 +93,81 @@ def test_special_tokens_of_separate_vocabularies_have_their_own_ids(directory: P
     assert Tokenizer.load(directory).decode([2, ids["<pad>"], 0]) == "BON"
 
 
+def add(directory: Path, count: int) -> int:
+    """Makes room for more tokens; returns the first of their ids."""
+    config = json.loads((directory / "config.json").read_text())
+    first: int = config["vocab_size"]
+    changes = {"vocab_size": first + count, "decoder_vocab_size": config["decoder_vocab_size"] + count}
+    (directory / "config.json").write_text(json.dumps({**config, **changes}))
+    return first
+
+
+ADDED = [
+    "Bonjour <name> !",
+    "<name>",
+    "<name><name>, [ITEM]<nam [item]",
+    " Il\u00a0dort <nam e <name ",
+    "Il (<wide> dort.",
+    "Il <wide>dort <wide> .",
+    "rien",
+]
+
+
+@pytest.mark.parametrize("flags", [None, {}, {"lstrip": True}, {"rstrip": True}], ids=str)
+def test_ids_with_tokens_that_fine_tuning_has_added_are_those_of_transformers(
+    make_model: MakeModel, tmp_path: Path, flags: dict[str, bool] | None
+) -> None:
+    directory = shutil.copytree(make_model(), tmp_path / "model")
+    first = add(directory, 4)
+    added = {"<name>": first, "<nam": first + 1, "[ITEM]": first + 2, "<wide>": first + 3}
+    if flags is None:
+        (directory / "added_tokens.json").write_text(json.dumps(added))
+    else:
+        plain = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": False}
+        described = {str(i): {"content": text, **plain, **flags} for text, i in added.items()}
+        (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": described}))
+    ours, theirs = Tokenizer.load(directory), MarianTokenizer.from_pretrained(directory)
+    for text in ADDED:
+        ids = theirs(text)["input_ids"]
+        assert ours.encode(text) == ids, text
+        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+def test_an_added_token_may_have_to_be_a_word(make_model: MakeModel, tmp_path: Path) -> None:
+    directory = shutil.copytree(make_model(), tmp_path / "model")
+    described = {str(add(directory, 1)): {"content": "<name>", "single_word": True}}
+    before = Tokenizer.load(directory).encode("Il<name> dort.")
+    (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": described}))
+    tokenizer = Tokenizer.load(directory)
+    assert tokenizer.encode("Il<name> dort.") == before
+    assert (
+        tokenizer.encode("Il <name> dort.") == MarianTokenizer.from_pretrained(directory)("Il <name> dort.").input_ids
+    )
+
+
+def test_nobody_can_write_a_special_token_into_a_text(make_model: MakeModel, tmp_path: Path) -> None:
+    directory = shutil.copytree(make_model(), tmp_path / "model")
+    first = add(directory, 1)
+    before = Tokenizer.load(directory).encode("Il </s> dort <pad> . >>deu<<")
+    (directory / "added_tokens.json").write_text(json.dumps({"</s>": 0, "<unk>": 1, "<pad>": 2, ">>deu<<": first}))
+    tokenizer = Tokenizer.load(directory)
+    assert tokenizer.encode("Il </s> dort <pad> . >>deu<<") == before
+    assert tokenizer.encode("Il dort.", ">>deu<<")[0] == first
+
+
+@pytest.mark.parametrize(
+    "added", [{"<a>": -1}, {"<a>": "5"}, {"<a>": 5}, {"<a>": 10**6}, {"</s>": 5}, {"": 152}], ids=str
+)
+def test_added_tokens_that_do_not_fit_are_refused(
+    make_model: MakeModel, tmp_path: Path, added: dict[str, object]
+) -> None:
+    directory = shutil.copytree(make_model(), tmp_path / "model")
+    add(directory, 9)
+    (directory / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(UnknownModel, match=r"added_tokens\.json"):
+        Tokenizer.load(directory)
+
+
 def test_a_target_token_comes_first(make_model: MakeModel) -> None:
     directory = make_model()
     ours, theirs = Tokenizer.load(directory), MarianTokenizer.from_pretrained(directory)

@@ -57,6 +57,7 @@ class Echo:
     version: str = "echo"
     device: str = "cpu"
     bytes: int = 1000
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
     closed: threading.Event = field(default_factory=threading.Event)
     cancelled: set[str | None] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -89,7 +90,8 @@ class Echo:
             sleep = time.sleep if "#hang" in call.texts else ctypes.PyDLL(None).sleep
             sleep(600)
         results = [self.translate_one(text, call) for text in call.texts]
-        return SimpleNamespace(results=results, timings=SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75))
+        timings = SimpleNamespace(wait=0.25, prefill=0.5, decode=0.75)
+        return SimpleNamespace(results=results, timings=timings, tokens=float(sum(map(len, call.texts))))
 
     def translate_in_steps(self, call: Call) -> SimpleNamespace:
         came = time.monotonic()
@@ -100,7 +102,7 @@ class Echo:
         self.slots.release()
         results = [self.translate_one(text, call) for text in call.texts]
         timings = SimpleNamespace(wait=began - came, prefill=0.0, decode=time.monotonic() - began)
-        return SimpleNamespace(results=results, timings=timings)
+        return SimpleNamespace(results=results, timings=timings, tokens=float(sum(map(len, call.texts))))
 
     def translate_one(self, text: str, call: Call) -> SimpleNamespace:
         error: ModelError | None = BadInput("a bad text") if text == "#bad" else None
@@ -150,7 +152,7 @@ class EchoLoader:
     """Makes an Echo of an entry, of one kilobyte. The reference may set its size and the way it is loaded:
     `./8000-bytes`, `./3-seconds`, `./broken`, `./hanging`; a precision is its version."""
 
-    def fetch(self, model: Entry) -> Held:
+    def find(self, model: Entry) -> Held:
         return Held(Path(model.reference))
 
     def estimate(self, model: Entry, held: Held) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from text.segment import fit, join, spans, split
@@ -164,3 +164,46 @@ def test_the_dates_of_a_language_are_known_whichever_way_its_tag_is_spelled(lang
 def test_the_spaces_of_a_language_are_known_whichever_way_its_tag_is_spelled(source: str, target: str) -> None:
     assert fit(["", " ", ""], source, target) == ["", "", ""]
     assert fit(["", "", ""], target, source) == ["", " ", ""]
+
+
+LONG = 3_000  # characters
+
+
+class Enough(Exception):
+    """The work has to end."""
+
+
+@pytest.mark.parametrize("language", ["fr", "da", "ca", "ja", "xx"])
+@pytest.mark.parametrize("piece", ["\ufdfa", "a. ", "Dr. ", "漢。", "Oui! ", "mot ", "a", "(a. ", "\n", "a\n", "www."])
+def test_the_work_for_any_text_is_in_many_pieces_and_ends_between_any_two(piece: str, language: str) -> None:
+    text, pauses = (piece * LONG)[:LONG], 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses == until:
+            raise Enough
+
+    until = -1
+    split(text, language, lambda sentence: len(sentence) <= 200, pause=pause)
+    marks = len(regex.findall(r"[.!。]", text))
+    assert pauses >= 1 + marks // 25
+    for until in (1, pauses):
+        pauses = 0
+        with pytest.raises(Enough):
+            split(text, language, lambda sentence: len(sentence) <= 200, pause=pause)
+        assert pauses == until
+
+
+@pytest.mark.parametrize("language", ["fr", "en", "de", "da", "ru", "xx"])
+def test_many_sentences_of_a_line_are_those_of_few(language: str) -> None:
+    sentences = tuple(f"Voici la phrase {number}, qui dort." for number in range(1000))
+    assert split(" ".join(sentences), language, whole).sentences == sentences
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(PIECES, min_size=200, max_size=400).map("".join))
+def test_a_line_of_any_length_comes_back(text: str) -> None:
+    line = " ".join((text * 20).split())
+    found = split(line, "fr", lambda sentence: len(sentence) <= 200)
+    assert join(found.gaps, found.sentences) == line

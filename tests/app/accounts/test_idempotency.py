@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,28 @@ def test_a_repeat_gets_the_first_answer_and_is_not_paid_for(service: Service) ->
     assert service.charged == 8
 
 
-def test_without_a_key_every_request_is_made(service: Service) -> None:
+def test_without_a_key_every_request_is_made(service: Service, eventually: Callable[..., None]) -> None:
     assert service.send(None, "Un.") != service.send(None, "Un.")
-    assert (len(service.translator.calls), service.charged, service.rows()) == (2, 6, 0)
+    assert (len(service.translator.calls), service.charged) == (2, 6)
+    eventually(lambda: service.rows() == 0)
+
+
+@pytest.mark.parametrize("key", ["a", None])
+def test_a_process_that_dies_takes_nothing_with_it(
+    service: Service, key: str | None, eventually: Callable[..., None]
+) -> None:
+    service.translator.go.clear()
+    lost = service.begin(key, "Un.")  # its process dies, as far as the database knows
+    eventually(lambda: service.translator.calls)
+    assert service.charged == 3
+    service.age(10 + idempotency.ABANDONED)
+    assert service.charged == 0
+    go, service.translator.go = service.translator.go, threading.Event()
+    service.translator.go.set()
+    assert service.send(None, "Deux.", to=1)["translations"][0]["text"]
+    assert service.charged == 5
+    go.set()
+    lost.result()
 
 
 @pytest.mark.parametrize("change", [{"texts": ["Une."]}, {"source": "fr"}, {"model": "fr-en"}, {"texts": ["U", "n."]}])
@@ -174,7 +193,7 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually
 
     def send(request_id: str) -> TranslatedTexts:
         context = Context(
-            settings, registry, translator, request_id, time.time(), None, ledger, repeats, RecentErrors()
+            settings, registry, translator, request_id, time.time(), None, "", ledger, repeats, RecentErrors()
         )
         return translate(context, ["Un."], source=None, target="en", timeout=60, idempotency_key="a")
 
@@ -185,9 +204,33 @@ def test_who_joins_and_hangs_up_is_not_waited_for(database: Database, eventually
         joined = pool.submit(send, "second")
         eventually(lambda: abandon(translator, repeats, "second", None) or joined.done())
         translator.go.set()
-        with pytest.raises(TolkError, match="hung up"):
+        with pytest.raises(TolkError, match="cancelled"):
             joined.result()
         assert first.result().results[0].text == "Un. (1)"
+
+
+def test_a_repeat_that_is_cancelled_as_it_takes_over_leaves_the_request_to_others(service: Service) -> None:
+    """The first gives up between two looks of the repeat; the cancel comes before the next one."""
+    ledger, found = Ledger(service.database), []
+    wanted = idempotency.Claim("", "a", "hash", "second", time.time() + 60, 0, 0)
+    ledger.claim(replace(wanted, request_id="first"), None)
+    repeats = Repeats(ledger)
+    claim = ledger.claim
+
+    def cancelled_meanwhile(*arguments: Any, again: bool = False) -> Any:
+        if not again:
+            return claim(*arguments)
+        assert repeats.cancel("second", None)
+        ledger.release(replace(wanted, request_id="first"))
+        found.append(claim(*arguments, again=True))
+        return found[-1]
+
+    ledger.claim = cancelled_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(TolkError, match="cancelled"):
+        repeats.claim(wanted, None)
+    assert found == [wanted]
+    assert service.rows() == 0
+    assert not repeats.cancel("second", None)
 
 
 @pytest.mark.parametrize("code", [Code.TIMEOUT, Code.OVERLOADED, Code.UNAVAILABLE, Code.CANCELLED, Code.INTERNAL])
@@ -211,11 +254,63 @@ def test_who_joined_a_request_that_failed_makes_it(service: Service, eventually:
     assert service.charged == 3
 
 
-def test_a_text_that_failed_in_passing_makes_the_answer_free_and_is_tried_again(service: Service) -> None:
-    assert service.send("a", "Un.", "#TIMEOUT")["translations"][1] == {"text": None, "error": {"code": "TIMEOUT"}}
-    assert (service.charged, service.rows()) == (0, 0)
+@pytest.mark.parametrize("key", ["a", None])
+def test_what_is_delivered_is_paid_for_whatever_becomes_of_its_neighbours(service: Service, key: str | None) -> None:
+    assert service.send(key, "Un.", "#TIMEOUT")["translations"][1] == {"text": None, "error": {"code": "TIMEOUT"}}
+    assert service.charged == 3
+
+
+def test_a_repeat_translates_and_pays_what_failed_in_passing_alone(service: Service) -> None:
+    texts = ["Un.", "#TIMEOUT", "#BAD_INPUT", "Deux."]
+    first = service.send("a", *texts)
+    service.translator.result = lambda text: TextResult(text=f"{text} again")  # type: ignore[method-assign]
+    second = service.send("a", *texts, to=1)
+    assert service.translator.calls == [tuple(texts), ("#TIMEOUT",)]
+    assert [each["text"] for each in second["translations"]] == ["Un. (1)", "#TIMEOUT again", None, "Deux. (1)"]
+    assert second["translations"][2:] == first["translations"][2:]
+    assert service.send("a", *texts) == second
+    assert service.charged == len("Un.") + len("Deux.") + len("#TIMEOUT")
+
+
+def test_a_repeat_of_a_part_that_fails_leaves_what_was_delivered(
+    service: Service, eventually: Callable[..., None]
+) -> None:
+    """Whether it is told so, or its process dies."""
     service.send("a", "Un.", "#TIMEOUT")
-    assert len(service.translator.calls) == 2
+    service.translator.failures = [TolkError(Code.UNAVAILABLE, "Away.")]
+    assert service.send("a", "Un.", "#TIMEOUT") == "UNAVAILABLE"
+    assert service.charged == 3
+    service.translator.go.clear()
+    lost = service.begin("a", "Un.", "#TIMEOUT")
+    eventually(lambda: len(service.translator.calls) == 3)
+    assert service.charged == 3 + len("#TIMEOUT")
+    service.age(10 + idempotency.ABANDONED)
+    assert service.charged == 3
+    go, service.translator.go = service.translator.go, threading.Event()
+    service.translator.go.set()
+    service.send("b", "Deux.")  # sweeps
+    again = service.send("a", "Un.", "#TIMEOUT")
+    assert again["translations"][0]["text"] == "Un. (1)"
+    assert service.translator.calls[-1] == ("#TIMEOUT",)
+    assert service.charged == 3 + 5
+    go.set()
+    lost.result()
+
+
+def test_many_repeats_of_a_part_are_one(service: Service) -> None:
+    service.send("a", "Un.", "#TIMEOUT")
+    service.translator.result = lambda text: TextResult(text="again")  # type: ignore[method-assign]
+    answers = [service.begin("a", "Un.", "#TIMEOUT", to=number % 2) for number in range(20)]
+    assert len({repr(each.result()) for each in answers}) == 1
+    assert (len(service.translator.calls), service.charged) == (2, 3 + len("#TIMEOUT"))
+
+
+def test_texts_that_are_too_long_are_part_of_the_input(service: Service) -> None:
+    long, other = "x" * 20_001, "y" * 20_001
+    assert service.send("a", "Un.", long)["translations"][1]["error"] == {"code": "BAD_INPUT"}
+    assert service.send("a", "Un.", other) == "BAD_INPUT"
+    assert service.send("a", long, "Un.") == "BAD_INPUT"
+    assert service.send("a", "Un.", long)["translations"][0]["text"] == "Un. (1)"
 
 
 def test_a_text_that_fails_for_good_is_answered_again_and_costs_nothing(service: Service) -> None:

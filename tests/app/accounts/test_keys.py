@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from app import create_app
 from app.accounts import keys, quotas
 from app.accounts.keys import Key, Scope
-from app.database.tables import usage
+from app.database.tables import api_key, usage
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
@@ -363,3 +363,33 @@ def test_a_clock_that_is_behind_does_not_begin_an_earlier_day_anew(database: Dat
     database.run(lambda connection: quotas.charge(connection, key, 8, quotas.today()))
     with pytest.raises(TolkError, match="8 of the 10"):
         database.run(lambda connection: quotas.charge(connection, key, 8, quotas.today() - 1))
+
+
+@pytest.mark.parametrize("jump", [3600, 30 * 86_400, 400 * 86_400])
+def test_a_clock_that_jumped_and_came_back_locks_no_key(
+    database: Database, ask: Callable[..., TestResponse], make: Callable[..., str], jump: int
+) -> None:
+    secret = make("ops", "--requests-per-minute", "2", "--characters-per-day", "10")
+    assert ask(secret, translation("12345678")).status_code == 200
+    ahead = update(usage).values(next_request=usage.c.next_request + jump, day=usage.c.day + jump // 86_400)
+    database.run(lambda connection: connection.execute(ahead))
+    assert [ask(secret, translation("1")).status_code for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("keep", ["inf", "nan", "1e300", "-1"])
+def test_an_old_secret_is_kept_for_a_year_at_most(
+    make: Callable[..., str], command: Callable[..., Result], keep: str
+) -> None:
+    make("ops")
+    refused = command("rotate", "ops", "--keep", keep)
+    assert refused.exit_code == 1
+    assert "--keep: 0 to 31622400 seconds were expected" in refused.output
+    assert command("list").exit_code == 0
+
+
+def test_the_list_shows_a_key_whose_old_secret_an_earlier_release_kept_for_ever(
+    database: Database, make: Callable[..., str], command: Callable[..., Result]
+) -> None:
+    make("ops")
+    database.run(lambda connection: connection.execute(update(api_key).values(previous_until=math.inf)))
+    assert "its old secret holds until the key is revoked" in command("list").output

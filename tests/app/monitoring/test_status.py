@@ -25,7 +25,7 @@ from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED, queue_name
 from tasks.contract.request import TranslateRequest
-from tasks.contract.worker import LoadedModel, WorkerStatus
+from tasks.contract.worker import FailedModel, LoadedModel, WorkerStatus
 from tasks.registry.file import RegistryFile
 
 REGISTRY = Path(__file__).parents[3] / "models.toml"
@@ -99,6 +99,20 @@ def ask(client: FlaskClient, document: str = STATUS) -> Any:
     assert answer.status_code == 200, answer.text
     [data] = answer.json["data"].values()
     return data
+
+
+def test_a_model_that_a_worker_could_not_load_is_not_available_and_says_why(
+    surveyed: Callable[[Status], FlaskClient],
+) -> None:
+    survey = survey_of(one=["hot:1"])
+    failed = replace(survey.workers["one"], failed=(FailedModel("cold", "It has no target token."),))
+    client = surveyed(replace(survey, workers={"one": failed}))
+    problems = {
+        each["name"]: each["problem"] for each in ask(client, "{ status { models { name problem } } }")["models"]
+    }
+    assert problems == {"hot": None, "away": None, "cold": "It has no target token."}
+    states = {each["name"]: each["status"] for each in ask(client, "{ models { name status } }")}
+    assert (states["hot"], states["cold"]) == ("READY", "FAILED")
 
 
 class Surveyed(EchoTranslator):

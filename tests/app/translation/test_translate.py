@@ -28,7 +28,9 @@ def test_the_translator_is_asked_what_the_caller_asked(
         model="fr-en",
         deadline=request.deadline,
         options=RequestOptions(beam=3, length_penalty=0.5),
+        caller=request.caller,
     )
+    assert request.caller  # by its address, without a key
 
 
 def test_the_timeout_is_ten_seconds_unless_said_otherwise(

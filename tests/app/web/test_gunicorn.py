@@ -35,10 +35,11 @@ GROUND = {
     ThreadWorker.finish_request: "616e7bb15a00",
     ThreadWorker.murder_pending: "7bf11f464542",
     ThreadWorker.enqueue_req: "c9f428953d24",
+    ThreadWorker.set_accept_enabled: "140150ebfd3c",
+    ThreadWorker.wait_for_and_dispatch_events: "ea969b352482",
     # what it calls, and what calls it
     ThreadWorker.on_pending_socket_readable: "2475f7087832",
     ThreadWorker.on_client_socket_readable: "aead1a3ea7b7",
-    ThreadWorker.wait_for_and_dispatch_events: "ea969b352482",
     ThreadWorker.run: "f92c7394d857",
     ThreadWorker._keepalive_after: "4ebdbbc8bf5a",
     TConn.__init__: "c8763d7c6597",

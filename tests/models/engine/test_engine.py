@@ -481,7 +481,8 @@ def test_ten_thousand_submissions_leave_nothing_behind(start: Start, sources: li
         assert [len(lane.batch) for lane in engine._lanes] == [0, 0]
         assert [len(lane.batch._free) for lane in engine._lanes] == [64, 64]
         assert not any(lane.unwanted for lane in engine._lanes)
-        assert engine._scheduler._running == [{"interactive": 0, "bulk": 0}] * 2
+        assert engine._scheduler._held == engine._scheduler._bulk == [0, 0]
+        assert engine._scheduler._running == [{}, {}]
     assert held[1] <= held[0] + 100
 
 

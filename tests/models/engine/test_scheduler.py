@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.engine.scheduler import BULK_SHARE, SHORTEST, Priority, Scheduler, cost
+from models.engine.scheduler import BULK_SHARE, PRESENT, SHORTEST, WEIGHTS, Priority, Scheduler, cost
 from models.errors import Overloaded
 
 BUDGET, LANES, AGED_AFTER = 100, 2, 10.0
+CALLER_SHARE = 0.5
 
 
 @dataclass(eq=False)
@@ -24,7 +26,9 @@ class Queued:
     beam: int = 1
     deadline: float = math.inf
     priority: Priority = "interactive"
+    caller: str = ""
     group: str | None = None
+    preparation: float = 0.0
     submitted: float = 0.0
 
 
@@ -34,12 +38,17 @@ queued = st.builds(
     beam=st.integers(1, 3),
     deadline=st.sampled_from([1.0, 2.0, 3.0, math.inf]),
     priority=st.sampled_from(["interactive", "bulk"]),
+    caller=st.sampled_from(["x", "y", "z"]),
     group=st.sampled_from([None, "a", "b", "c"]),
 )
 
 
-def scheduler_of(sentences: Sequence[Queued], token_budget: int = BUDGET, lanes: int = 1) -> Scheduler[Queued]:
-    scheduler: Scheduler[Queued] = Scheduler(token_budget, max_waiting=1000, lanes=lanes, aged_after=AGED_AFTER)
+def scheduler_of(
+    sentences: Sequence[Queued], token_budget: int = BUDGET, lanes: int = 1, caller_share: float = 1.0
+) -> Scheduler[Queued]:
+    scheduler: Scheduler[Queued] = Scheduler(
+        token_budget, max_waiting=2000, lanes=lanes, aged_after=AGED_AFTER, caller_share=caller_share
+    )
     for sentence in sentences:
         scheduler.add(sentence)
     return scheduler
@@ -61,27 +70,37 @@ class Service(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.scheduler = scheduler_of([], lanes=LANES)
+        self.scheduler = scheduler_of([], lanes=LANES, caller_share=CALLER_SHARE)
         self.waiting: list[Queued] = []
         self.running: list[list[Queued]] = [[] for _ in range(LANES)]
+        self.admitted: dict[str, float] = {}  # when a sentence of each caller came, or entered
+
+    def _present(self) -> list[str]:
+        return [caller for caller, at in self.admitted.items() if self.now - at <= PRESENT]
+
+    def _has_aged(self, sentence: Queued) -> bool:
+        return self.now - sentence.submitted > AGED_AFTER
 
     @rule(sentence=queued, patience=st.floats(0.1, 30.0))
     def add(self, sentence: Queued, patience: float) -> None:
         sentence.submitted, sentence.deadline = self.now, self.now + patience
         self.scheduler.add(sentence)
         self.waiting.append(sentence)
+        self.admitted[sentence.caller] = self.now
 
     @rule(lane=st.integers(0, LANES - 1))
     def admit(self, lane: int) -> None:
         held = list(self.running[lane])
-        aged = [sentence for sentence in self.waiting if self.now - sentence.submitted > AGED_AFTER]
-        entering = self.scheduler.admit(lane, self.now)
-        assert entering[: len(aged)] == aged[: len(entering)]  # aged sentences enter first, the oldest first
-        for sentence in entering:  # each was in the queue, and has left it once
-            if sentence.priority == "bulk" and sentence not in aged and held:
-                bulk = sum(cost(each) for each in [*held, sentence] if each.priority == "bulk")
-                assert bulk <= BULK_SHARE * BUDGET
+        for sentence in self.scheduler.admit(lane, self.now):  # each was in the queue, and has left it once
+            line = [each for each in self.waiting if same_line(each, sentence)]
+            assert sentence == line[0] or not self._has_aged(line[0])  # the oldest enters first, if it has aged
+            assert sentence == next(each for each in line if same_request(each, sentence))
+            if sentence.priority == "bulk" and (bulk := [each for each in held if each.priority == "bulk"]):
+                assert sum(map(cost, [*bulk, sentence])) <= BULK_SHARE * BUDGET
+            if len(self._present()) > 1:
+                assert sum(cost(each) for each in held if each.caller == sentence.caller) < CALLER_SHARE * BUDGET
             self.waiting.remove(sentence)
+            self.admitted[sentence.caller] = self.now
             held.append(sentence)
         self.running[lane] = held
         if self.waiting and not held:
@@ -99,13 +118,13 @@ class Service(RuleBasedStateMachine):
     def expire(self, seconds: float) -> None:
         self.now += seconds
         late = [sentence for sentence in self.waiting if sentence.deadline <= self.now]
-        assert self.scheduler.expire(self.now) == late
+        assert set(self.scheduler.expire(self.now)) == set(late)
         self.waiting = [sentence for sentence in self.waiting if sentence not in late]
 
     @rule(group=st.sampled_from(["a", "b", "c"]))
     def cancel(self, group: str) -> None:
         unwanted = [sentence for sentence in self.waiting if sentence.group == group]
-        assert self.scheduler.remove(lambda sentence: sentence.group == group) == unwanted
+        assert set(self.scheduler.remove(lambda sentence: sentence.group == group)) == set(unwanted)
         self.waiting = [sentence for sentence in self.waiting if sentence not in unwanted]
 
     @invariant()
@@ -113,6 +132,7 @@ class Service(RuleBasedStateMachine):
         assert len(self.scheduler) == len(self.waiting)
         for held in self.running:
             assert sum(map(cost, held)) <= BUDGET or len(held) == 1
+        assert [self.scheduler.held(lane) for lane in range(LANES)] == [sum(map(cost, held)) for held in self.running]
 
     def teardown(self) -> None:
         """When all sentences have left, the whole budget is free again."""
@@ -120,7 +140,8 @@ class Service(RuleBasedStateMachine):
             for sentence in held:
                 self.scheduler.leave(lane, sentence)
         assert set(one_by_one(self.scheduler, self.now)) == set(self.waiting)
-        full = [Queued() for _ in range(2 * LANES * BUDGET // SHORTEST)]
+        self.now += PRESENT + 1
+        full = [Queued(submitted=self.now) for _ in range(2 * LANES * BUDGET // SHORTEST)]
         for sentence in full:
             self.scheduler.add(sentence)
         for lane in range(LANES):
@@ -132,34 +153,63 @@ TestService = Service.TestCase
 
 
 @given(st.lists(queued))
-def test_interactive_before_bulk_and_each_group_in_its_order(sentences: list[Queued]) -> None:
+def test_all_enter_and_each_request_in_its_order(sentences: list[Queued]) -> None:
     order = one_by_one(scheduler_of(sentences, SHORTEST))
     assert Counter(order) == Counter(sentences)
-    priorities = [sentence.priority for sentence in order]
-    assert priorities == sorted(priorities, key=lambda priority: priority == "bulk")
-    for priority in ("interactive", "bulk"):
-        for group in "abc":
-            mine = [each for each in sentences if (each.group, each.priority) == (group, priority)]
-            assert [each for each in order if each in mine] == mine
+    for sentence in sentences:
+        assert [each for each in order if same_request(each, sentence)] == [
+            each for each in sentences if same_request(each, sentence)
+        ]
 
 
-@given(st.lists(queued, max_size=30))
-def test_groups_take_turns(sentences: list[Queued]) -> None:
-    """Between two sentences of one group, every group that waits all the while has a turn."""
+@given(st.lists(queued, max_size=40), st.sampled_from(["caller", "group"]))
+def test_who_waits_all_the_while_is_served_as_much_as_any_other(sentences: list[Queued], who: str) -> None:
+    """The bound of start-time fair queueing: the difference is the largest sentence of each at most."""
+    share: Callable[[Queued], str] = lambda sentence: getattr(sentence, who)  # noqa: E731
+    for sentence in sentences:
+        sentence.priority, sentence.group = "interactive", sentence.group or "a"
+        if who == "group":
+            sentence.caller = "x"
     order = one_by_one(scheduler_of(sentences, SHORTEST))
-    for first, sentence in enumerate(order):
-        later = [i for i in range(first + 1, len(order)) if same_group(order[i], sentence)]
-        if sentence.group is None or not later:
-            continue
-        between = order[first + 1 : later[0]]
-        for other in order[later[0] + 1 :]:
-            if other.priority == sentence.priority and not same_group(other, sentence):
-                assert other.group is not None  # without a group, it would have had its turn before
-                assert any(same_group(other, each) for each in between)
+    for one in {share(each) for each in order}:
+        for other in {share(each) for each in order} - {one}:
+            largest = sum(max(cost(each) for each in order if share(each) == key) for key in (one, other))
+            served = Counter[str]()
+            for place, sentence in enumerate(order):
+                if not {one, other} <= {share(each) for each in order[place:]}:
+                    break  # one of the two does not wait any more
+                served[share(sentence)] += cost(sentence)
+                assert abs(served[one] - served[other]) <= largest
 
 
-def same_group(a: Queued, b: Queued) -> bool:
-    return (a.group, a.priority) == (b.group, b.priority)
+@given(st.lists(queued, min_size=1, max_size=20), st.integers(1, 60))
+def test_who_comes_is_not_behind_what_others_have_in_the_queue(sentences: list[Queued], length: int) -> None:
+    """However much the others have, and whatever they were served before: the first sentence of somebody new enters
+    after one sentence of each of the others at most."""
+    scheduler = scheduler_of(sentences, SHORTEST)
+    for _ in range(len(sentences) // 2):
+        for sentence in scheduler.admit(0, 2 * AGED_AFTER):  # all of them have aged
+            scheduler.leave(0, sentence)
+    new = Queued([0] * length, caller="new", submitted=2 * AGED_AFTER)
+    scheduler.add(new)
+    order = one_by_one(scheduler, 2 * AGED_AFTER)
+    before = [each for each in order[: order.index(new)] if each.priority == "interactive"]
+    assert max(Counter(each.caller for each in before).values(), default=0) <= 1
+
+
+def test_a_caller_pays_for_the_preparation_of_its_sentences() -> None:
+    costly = [Queued(caller="costly", preparation=3.0 * SHORTEST) for _ in range(10)]
+    plain = [Queued(caller="plain") for _ in range(40)]
+    order = one_by_one(scheduler_of([*costly, *plain], SHORTEST))
+    assert 4 <= sum(each in costly for each in order[:20]) <= 6
+
+
+def same_line(a: Queued, b: Queued) -> bool:
+    return (a.caller, a.priority) == (b.caller, b.priority)
+
+
+def same_request(a: Queued, b: Queued) -> bool:
+    return a is b or (a.group is not None and a.group == b.group and same_line(a, b))
 
 
 def test_a_request_of_one_sentence_is_not_behind_one_of_a_thousand() -> None:
@@ -185,16 +235,50 @@ def test_interactive_work_finds_room_beside_bulk_work() -> None:
     assert scheduler.admit(0, 0.0) == [asked]
 
 
-def test_bulk_work_enters_though_interactive_work_never_ends() -> None:
-    bulk = Queued(priority="bulk")
-    scheduler = scheduler_of([bulk], SHORTEST)
-    for second in range(100):
+def test_bulk_work_has_its_share_while_interactive_work_never_ends_and_never_more() -> None:
+    scheduler = scheduler_of([Queued(priority="bulk") for _ in range(500)], SHORTEST)
+    scheduler.add(Queued())
+    served = Counter[Priority]()
+    for second in range(200):  # after AGED_AFTER, all bulk sentences have aged
         scheduler.add(Queued(submitted=second))
         (entering,) = scheduler.admit(0, second)
         scheduler.leave(0, entering)
-        if entering is bulk:
-            break
-    assert second == AGED_AFTER + 1
+        served[entering.priority] += 1
+    assert served["bulk"] == pytest.approx(200 * WEIGHTS["bulk"] / sum(WEIGHTS.values()), abs=2)
+
+
+def test_age_moves_nobody_over_the_share_of_its_caller() -> None:
+    flood = [Queued(caller="flood", group=str(number % 4)) for number in range(400)]
+    scheduler = scheduler_of(flood, SHORTEST)
+    for second in range(2 * int(AGED_AFTER), 4 * int(AGED_AFTER)):
+        scheduler.add(small := Queued(caller="small", submitted=second))
+        entered = [scheduler.admit(0, second)[0]]
+        while small not in entered:
+            scheduler.leave(0, entered[-1])
+            entered += scheduler.admit(0, second)
+        assert len(entered) <= 2
+        scheduler.leave(0, small)
+
+
+def test_within_a_caller_who_has_waited_long_goes_first() -> None:
+    old = [Queued(group="old") for _ in range(5)]
+    young = [Queued(group="young", submitted=1.5 * AGED_AFTER) for _ in range(5)]
+    assert one_by_one(scheduler_of([*old, *young], SHORTEST), 2 * AGED_AFTER) == [*old, *young]
+
+
+def test_while_others_are_present_a_caller_leaves_room_in_the_batch() -> None:
+    flood = [Queued(caller="flood") for _ in range(100)]
+    scheduler = scheduler_of(flood, caller_share=CALLER_SHARE)
+    assert len(scheduler.admit(0, 0.0)) == BUDGET // SHORTEST
+    scheduler.add(small := Queued(caller="small"))
+    for sentence in flood[: BUDGET // SHORTEST]:
+        scheduler.leave(0, sentence)
+    entering = scheduler.admit(0, 0.0)
+    assert sum(each in flood for each in entering) == math.ceil(CALLER_SHARE * BUDGET / SHORTEST)
+    assert small in entering
+    scheduler.leave(0, small)
+    assert scheduler.admit(0, PRESENT) == []
+    assert len(scheduler.admit(0, PRESENT + 0.1)) == BUDGET // SHORTEST - len(entering) + 1  # it is alone again
 
 
 def test_lanes_share_what_there_is() -> None:
@@ -211,6 +295,16 @@ def test_a_deadline_that_comes_later_than_another_is_not_forgotten() -> None:
     scheduler.add(later)
     assert scheduler.expire(1.5) == []
     assert scheduler.expire(2.0) == [later]
+
+
+def test_whoever_fills_the_queue_leaves_room_for_others() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(token_budget=64, max_waiting=100)
+    for caller in ("flood", "another"):
+        with suppress(Overloaded):
+            for _ in range(100):
+                scheduler.add(Queued(caller=caller))
+    assert len(scheduler) < 100
+    scheduler.add(Queued(caller="small"))
 
 
 def test_a_full_queue_takes_no_more_until_some_have_left() -> None:

@@ -22,7 +22,9 @@ def make(shelf: Shelf) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def make(budget: int = 3 * SIZE, *, waiting: int = 100, **options: Any) -> Models:
-            models = LoadedModels(shelf.fetch, shelf.load, budget, estimate=shelf.estimate, waiting=waiting, **options)
+            models = LoadedModels(
+                shelf.find, shelf.fetch, shelf.load, budget, estimate=shelf.estimate, waiting=waiting, **options
+            )
             stack.callback(models.close)
             return models
 

@@ -64,6 +64,10 @@ class Shelf:
     estimates: dict[str, int] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     gates: dict[str, threading.Event] = field(default_factory=dict)
+    local: set[str] = field(default_factory=set)
+    hosts: dict[str, str] = field(default_factory=dict)
+    sought: list[str] = field(default_factory=list)
+    wanted: dict[str, Callable[[], bool]] = field(default_factory=dict)
     begun: list[str] = field(default_factory=list)
     made: list[Fake] = field(default_factory=list)
 
@@ -71,7 +75,13 @@ class Shelf:
         self.gates[stage] = threading.Event()
         return self.gates[stage]
 
-    def fetch(self, name: str) -> Fake:
+    def find(self, name: str) -> Fake | str:
+        """The model if it is local; else its host, by default one of its own."""
+        self.sought.append(name)
+        return self.fetch(name) if name in self.local else self.hosts.get(name, name)
+
+    def fetch(self, name: str, wanted: Callable[[], bool] = lambda: True) -> Fake:
+        self.wanted[name] = wanted
         self._pass(f"fetch {name}")
         self.made.append(Fake(name, self.sizes.get(name, SIZE), version=str(len(self.made))))
         return self.made[-1]

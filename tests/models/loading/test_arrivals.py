@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from models.errors import DeadlineExceeded, Overloaded
+from models.errors import DeadlineExceeded, Overloaded, Unavailable
 from tests.models.loading.shelf import LONG, SHORT, SIZE, Begin, Eventually, Make, Models, Shelf, names, touch
 
 
@@ -45,6 +45,64 @@ def test_some_are_fetched_at_once_and_a_slow_one_holds_nobody_up(models: Models,
     for gate in gates:
         gate.set()
     assert [each.result(LONG).name for each in slow] == [f"slow-{i}" for i in range(3)]
+
+
+def test_what_is_on_the_disk_does_not_wait_for_downloads(models: Models, shelf: Shelf, begin: Begin) -> None:
+    shelf.local |= {"a", "b"}
+    gates = [shelf.shut(f"fetch slow-{i}") for i in range(8)]
+    slow = [begin(touch, models, f"slow-{i}") for i in range(8)]
+    touch(models, "a", "b")
+    for gate in gates:
+        gate.set()
+    assert [each.result(LONG).name for each in slow] == [f"slow-{i}" for i in range(8)]
+
+
+def test_a_host_that_is_slow_leaves_downloads_to_others(
+    models: Models, shelf: Shelf, begin: Begin, eventually: Eventually
+) -> None:
+    shelf.hosts |= {f"slow-{i}": "slow" for i in range(6)}
+    gates = [shelf.shut(f"fetch slow-{i}") for i in range(6)]
+    slow = [begin(touch, models, f"slow-{i}") for i in range(6)]
+    eventually(lambda: len(shelf.sought) == 6)
+    touch(models, "a", "b")
+    assert sum(stage.startswith("fetch slow") for stage in shelf.begun) == 2
+    for gate in gates:
+        gate.set()
+    assert [each.result(LONG).name for each in slow] == [f"slow-{i}" for i in range(6)]
+
+
+def test_a_download_is_wanted_while_somebody_waits_and_a_while_longer(
+    make: Make, shelf: Shelf, begin: Begin, eventually: Eventually
+) -> None:
+    models = make(grace=0.0)
+    gate = shelf.shut("fetch a")
+    waiting = begin(touch, models, "a")
+    eventually(lambda: "fetch a" in shelf.begun)
+    assert shelf.wanted["a"]()
+    gate.set()
+    waiting.result(LONG)
+
+    gate = shelf.shut("fetch b")
+    with pytest.raises(DeadlineExceeded):
+        touch(models, "b", seconds=SHORT)
+    eventually(lambda: not shelf.wanted["b"]())
+    shelf.errors["fetch b"] = Unavailable("The download was given up.")
+    gate.set()
+    eventually(lambda: models.stats().failures == 1)
+    del shelf.errors["fetch b"]
+    touch(models, "b")  # the next one is not told of it
+
+
+def test_a_download_outlasts_its_callers_for_a_while(make: Make, shelf: Shelf, eventually: Eventually) -> None:
+    models = make(grace=LONG)
+    gate = shelf.shut("fetch a")
+    with pytest.raises(DeadlineExceeded):
+        touch(models, "a", seconds=SHORT)
+    eventually(lambda: "a" in shelf.wanted)
+    assert shelf.wanted["a"]()
+    gate.set()
+    touch(models, "a")
+    assert shelf.begun.count("fetch a") == 1
 
 
 def test_nobody_is_overtaken(models: Models, shelf: Shelf, begin: Begin) -> None:

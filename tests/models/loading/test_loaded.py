@@ -274,7 +274,7 @@ def test_any_schedule(make: Make, shelf: Shelf, seed: int) -> None:
             over.append(taken)
         return shelf.load(name, fetched)
 
-    models = LoadedModels(shelf.fetch, load, budget, estimate=shelf.estimate, waiting=6)
+    models = LoadedModels(shelf.find, shelf.fetch, load, budget, estimate=shelf.estimate, waiting=6)
     models.keep(names[0])
     kept = touch(models, names[0])
 
@@ -328,6 +328,7 @@ def test_real_models(make_model: MakeModel) -> None:
     largest = max(footprint(directory, precision="int8") for directory in directories.values())
     models = LoadedModels(
         lambda name: Fake(name, 0, ""),
+        lambda name, _: Fake(name, 0, ""),
         load,
         2 * largest,
         estimate=lambda name, _: footprint(directories[name], precision="int8"),

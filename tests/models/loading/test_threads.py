@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_seconds_of_loading(shelf: Shelf) -> None:
         clock.now += 2.0
         return shelf.load(name, fetched)
 
-    models = LoadedModels(shelf.fetch, load, SIZE, estimate=shelf.estimate, waiting=1, clock=clock)
+    models = LoadedModels(shelf.find, shelf.fetch, load, SIZE, estimate=shelf.estimate, waiting=1, clock=clock)
     for name in "ab":
         with models.use(name, math.inf):
             pass
@@ -80,7 +81,7 @@ def test_seconds_of_loading(shelf: Shelf) -> None:
 def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_not(shelf: Shelf) -> None:
     found: dict[str, int] = {}
 
-    def fetch(name: str) -> Fake:
+    def fetch(name: str, _: Callable[[], bool]) -> Fake:
         found["fetch"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return shelf.fetch(name)
 
@@ -88,7 +89,7 @@ def test_threads_that_fetch_have_a_lower_priority_and_what_loading_starts_has_no
         found["load"] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         return shelf.load(name, fetched)
 
-    models = LoadedModels(fetch, load, SIZE, estimate=shelf.estimate, waiting=1)
+    models = LoadedModels(shelf.find, fetch, load, SIZE, estimate=shelf.estimate, waiting=1)
     touch(models, "a")
     models.close()
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

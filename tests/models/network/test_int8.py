@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
 from models.engine.options import DecodingOptions
 from models.errors import UnknownModel
 from models.network.int8 import Int8Marian
+from models.network.interface import Logits
 from models.network.marian import Marian
 from models.tokenizer import Tokenizer
 
@@ -44,6 +46,20 @@ def test_probabilities_are_close_to_those_in_floats(
         ours, theirs = (follow(each, [source], [said])[0].exp() for each in (model, floats))
         differences.append(float((ours - theirs).abs().sum(-1).mean()))
     assert sum(differences) / len(differences) < 0.06  # 2 would be two distributions without overlap
+
+
+def test_the_logits_of_rows_are_those_that_its_likeliest_tokens_have(
+    model: Int8Marian, sources: list[list[int]]
+) -> None:
+    cache, rows = model.cache(3), np.arange(3, dtype=np.int32)
+    cache.reserve(1, max(map(len, sources[:3])))
+    cache.memories[:], cache.lengths[:], cache.paths[:] = rows, [*map(len, sources[:3])], rows[:, None]
+    cache.tokens[:] = model.config.decoder_start_token_id
+    model.prefill(cache, [0, 1, 2], sources[:3])
+    logits = Logits(np.array([0, 2], np.int32), np.empty((2, model.config.decoder_vocab_size), np.float32))
+    tokens, scores = model.step(cache, rows, 4, logits)
+    for values, row in zip(torch.from_numpy(logits.values), (0, 2), strict=True):
+        assert values.log_softmax(-1)[tokens[row].tolist()].tolist() == pytest.approx(scores[row].tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [DecodingOptions(max_length=50), DecodingOptions(beam=4, nbest=4, max_length=50)])

@@ -153,13 +153,24 @@ def test_a_config_that_does_not_fit_is_refused(directory: Path, changes: dict[st
 @pytest.mark.parametrize(
     "changes",
     [
-        {"bad_words_ids": [[2, 3]]},
+        {"bad_words_ids": [[2, 5000]]},
         {"bad_words_ids": [[5000]]},
-        {"bad_words_ids": [[0]]},
+        {"bad_words_ids": [[]]},
         {"bad_words_ids": [["2"]]},
         {"bad_words_ids": 2},
         {"max_length": "long"},
         {"num_beams": 0.5},
+        {"length_penalty": "1"},
+        {"length_penalty": 11},
+        {"repetition_penalty": 0},
+        {"early_stopping": "always"},
+        {"min_length": -1},
+        {"forced_bos_token_id": 5000},
+        {"begin_suppress_tokens": [5000]},
+        {"suppress_tokens": [0]},
+        {"renormalize_logits": "yes"},
+        {"decoder_start_token_id": [2, 3]},
+        {"eos_token_id": [0, 7]},
     ],
     ids=str,
 )
@@ -167,6 +178,52 @@ def test_options_of_generation_that_do_not_fit_are_refused(directory: Path, chan
     edit_json(directory / "generation_config.json", changes)
     with pytest.raises(UnknownModel, match="config"):
         Marian.load(directory)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"do_sample": True},
+        {"num_beam_groups": 2},
+        {"diversity_penalty": 0.5},
+        {"penalty_alpha": 0.6},
+        {"guidance_scale": 1.5},
+        {"remove_invalid_values": True},
+        {"exponential_decay_length_penalty": [5, 1.1]},
+        {"sequence_bias": [[[3], -2.0]]},
+        {"stop_strings": ["!"]},
+        {"watermarking_config": {"bias": 2.0}},
+        {"max_time": 3.0},
+        {"force_words_ids": [[7]]},
+    ],
+    ids=str,
+)
+def test_options_of_generation_that_tolk_does_not_have_are_refused_by_name(
+    directory: Path, options: dict[str, Any]
+) -> None:
+    edit_json(directory / "generation_config.json", options)
+    with pytest.raises(UnknownModel, match=rf"generation_config\.json: {next(iter(options))} "):
+        Marian.load(directory)
+
+
+def test_options_of_generation_without_effect_are_taken_in_silence(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = Marian.load(directory).config
+    neutral = {"do_sample": False, "num_beam_groups": 1, "diversity_penalty": 0.0, "sequence_bias": None, "top_p": 0.9}
+    none = dict.fromkeys(["early_stopping", "repetition_penalty", "length_penalty", "min_length", "suppress_tokens"])
+    edit_json(directory / "generation_config.json", {**neutral, **none, "temperature": 2.0, "use_cache": False})
+    assert Marian.load(directory).config == expected
+    assert not caplog.records
+
+
+def test_an_unknown_option_of_generation_is_logged_once(directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit_json(directory / "generation_config.json", {"novel_penalty": 2.0})
+    for _ in range(3):
+        Marian.load(directory)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{directory}/generation_config.json: these keys are not known to Tolk and are ignored: novel_penalty."
+    ]
 
 
 LAYER_NORM = "model.encoder.layers.0.self_attn_layer_norm.weight"

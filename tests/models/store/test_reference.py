@@ -13,6 +13,8 @@ from models.store.reference import Hosts, Remote, parse
     [
         ("hf:Helsinki-NLP/opus-mt-fr-de", ("hf", "Helsinki-NLP/opus-mt-fr-de", None, None)),
         ("hf:a/b.c@refs/pr/1", ("hf", "a/b.c", None, "refs/pr/1")),
+        ("https://huggingface.co/Helsinki-NLP/opus-mt-fr-de", ("hf", "Helsinki-NLP/opus-mt-fr-de", None, None)),
+        ("https://huggingface.co/a/b/tree/refs/pr/1", ("hf", "a/b", None, "refs/pr/1")),
         ("https://a.example/m/fr-de/", ("https", "https://a.example/m/fr-de", "https://a.example/m/fr-de", None)),
         (
             "https://a.example:84/m.zip",
@@ -65,6 +67,12 @@ def test_places_elsewhere(reference: str, found: tuple[str, str, str | None, str
 )
 def test_what_is_no_reference(reference: str) -> None:
     with pytest.raises(UnknownModel, match=r"is not a reference to a model\. Write hf:ORG/NAME"):
+        parse(reference)
+
+
+@pytest.mark.parametrize("reference", ["Helsinki-NLP/opus-mt-en-fr", "/srv/tolk/Helsinki-NLP/opus-mt-en-fr"])
+def test_a_directory_that_is_not_there_may_be_meant_as_a_model_of_the_hub(reference: str) -> None:
+    with pytest.raises(UnknownModel, match=r"hub, write hf:Helsinki-NLP/opus-mt-en-fr\."):
         parse(reference)
 
 

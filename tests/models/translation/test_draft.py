@@ -8,6 +8,7 @@ import pytest
 
 from models.errors import BadInput
 from models.translation.draft import Draft, draft
+from text.segment import join
 
 UNKNOWN, END = 1, 0
 
@@ -58,3 +59,28 @@ def test_what_the_model_does_not_know_at_all_is_layout() -> None:
 def test_why_a_text_is_refused(text: str) -> None:
     tokenizer: Any = Words()
     assert isinstance(draft(text, tokenizer, source="fr", target_token=None, longest=10), BadInput)
+
+
+def test_no_more_is_encoded_at_once_than_a_sentence_may_have() -> None:
+    lengths: list[int] = []
+
+    class Watched(Words):
+        def encode(self, text: str, target_token: str | None = None) -> list[int]:
+            lengths.append(len(text))
+            return super().encode(text, target_token)
+
+    tokenizer: Any = Watched()
+    made = draft("漢" * 20_000, tokenizer, source="fr", target_token=None, longest=10)
+    assert isinstance(made, Draft)
+    assert max(lengths) <= 80
+    assert join(made.segmentation.gaps, made.segmentation.sentences) == "漢" * 20_000
+
+
+def test_what_a_pause_raises_ends_the_work() -> None:
+    tokenizer: Any = Words()
+
+    def pause() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        draft("Il pleut.", tokenizer, source="fr", target_token=None, longest=10, pause=pause)

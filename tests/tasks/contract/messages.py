@@ -20,7 +20,7 @@ from tasks.contract.reply import (
     TranslateReply,
 )
 from tasks.contract.request import RequestOptions, TranslateRequest
-from tasks.contract.worker import LoadedModel, WorkerStatus
+from tasks.contract.worker import FailedModel, LoadedModel, WorkerStatus
 
 texts = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -49,6 +49,7 @@ requests = st.builds(
     options=options,
     priority=st.sampled_from(["interactive", "bulk"]),
     principal=names,
+    caller=names,
 )
 replies = st.builds(
     TranslateReply,
@@ -59,6 +60,7 @@ replies = st.builds(
     results=st.lists(results).map(tuple),
     timings=st.builds(RequestTimings, numbers, numbers, numbers, numbers, numbers),
     error=st.none() | failures,
+    tokens=st.none() | numbers,
 )
 statuses = st.builds(
     WorkerStatus,
@@ -68,6 +70,7 @@ statuses = st.builds(
     uptime=numbers,
     memory=st.none() | st.integers(),
     gpu_memory=st.none() | st.integers(),
+    failed=st.lists(st.builds(FailedModel, texts, texts)).map(tuple),
 )
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,

@@ -35,6 +35,13 @@ def test_a_reply_of_an_earlier_release_has_no_sentences() -> None:
     assert TranslateReply.decode(reply) == REPLY
 
 
+def test_a_reply_of_an_earlier_release_tells_no_tokens() -> None:
+    reply = over_the_wire(replace(REPLY, tokens=5.0).encode())
+    assert TranslateReply.decode(reply).tokens == 5.0
+    del reply["tokens"]
+    assert TranslateReply.decode(reply).tokens is None
+
+
 @pytest.mark.parametrize("span", [None, [], [1], [1, 2, 3], [2, 1], [-1, 1], ["1", "2"], [0.0, 1.0]])
 def test_a_span_is_a_start_and_an_end(span: object) -> None:
     reply = over_the_wire(REPLY.encode())

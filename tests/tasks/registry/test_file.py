@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,11 +21,11 @@ from tests.tasks.registry.conftest import MODELS
 def test_what_the_file_says(registry: Registry, path: Path) -> None:
     assert list(registry.models) == ["fr-en", "en-roa", "de-en", "customer-1", "customer-2"]
     assert registry.models["fr-en"].reference == "fr-en"
-    assert registry.models["fr-en"].decoding == RequestOptions(beam=4)
+    assert registry.models["fr-en"].decoding == RequestOptions(beam=4, unset=("length_penalty",))
     assert registry.models["en-roa"].reference == str(path.parent / "roa")
     assert registry.models["en-roa"].pairs == (Pair("en", "fr", ">>fra<<"), Pair("en", "es", ">>spa<<"))
     assert registry.models["de-en"].reference == "/srv/de-en"
-    assert registry.models["de-en"].decoding == RequestOptions()
+    assert registry.models["de-en"].decoding == RequestOptions(unset=("beam", "length_penalty"))
     fr_en, de_en = registry.models["fr-en"], registry.models["de-en"]
     assert (fr_en.precision, fr_en.checksum, fr_en.example) == ("float32", "sha256:" + "0a" * 32, "Bonjour.")
     assert (de_en.precision, de_en.checksum, de_en.example, de_en.warm) == (None, None, None, True)
@@ -138,9 +139,14 @@ def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     for wrong in (path, path.parent):
         with pytest.raises(RegistryError, match="cannot be read"):
             load_registry(wrong)
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(RegistryError, match="is not TOML"):
+    path.write_text(MODELS, encoding="utf-16")
+    with pytest.raises(RegistryError, match=r"is not TOML, .*\. Save it as UTF-8\."):
         load_registry(path)
+
+
+def test_a_byte_order_mark_and_lines_of_windows_change_nothing(path: Path, registry: Registry) -> None:
+    path.write_bytes(MODELS.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load_registry(path) == registry
 
 
 def test_a_file_that_changes_is_read_again(path: Path) -> None:
@@ -169,6 +175,19 @@ def test_what_a_file_said_last_holds_while_it_is_wrong(path: Path, caplog: pytes
     assert file.current() is before
     path.write_text(MODELS.replace("models.de-en", "models.de-en-2"))
     assert "de-en-2" in file.current().models
+
+
+def test_a_reason_that_passes_is_not_the_last_word(path: Path) -> None:
+    path.write_text(MODELS)
+    file = RegistryFile(path, look=0.0)
+    path.write_text(MODELS.replace("[models.fr-en]", "[models.fr-en-2]"))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))  # no file can be opened
+    try:
+        assert "fr-en" in file.current().models
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert "fr-en-2" in file.current().models
 
 
 def test_while_one_reads_a_changed_file_others_go_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

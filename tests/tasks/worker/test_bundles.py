@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -249,6 +250,22 @@ def test_a_worker_that_stops_hands_back_what_has_no_reply_as_single_requests(
         assert each.properties["correlation_id"] == each.headers["id"]
         assert RETURNED not in each.headers
         assert 0 < int(each.properties["expiration"]) <= 60_000
+
+
+def test_a_worker_full_of_bundles_hands_back_each_request_once(
+    broker, start_worker, sender: Sender, eventually, models: Path
+) -> None:
+    """60 messages of 16 requests, as many as a message holds: the queue takes up to 1,000 messages."""
+    worker = start_worker(broker.url, *QUICKLY, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="60")
+    asked = {f"{bundle}-{number}": "#sleep 50" for bundle in range(60) for number in range(16)}
+    names = list(asked)
+    for first in range(0, len(names), 16):
+        message = sender.bundle({name: asked[name] for name in names[first : first + 16]})
+        eventually(partial(worker.says, f"[{message}] received"))
+    assert worker.stop() == 0
+    raw = topology.translation_queue("a", "interactive")(sender.channel)
+    handed = [each.headers["id"] for each in iter(lambda: raw.get(no_ack=True), None)]
+    assert sorted(handed) == sorted(names)
 
 
 def test_a_bundle_that_celery_cannot_take_answers_its_requests(worker, sender: Sender) -> None:

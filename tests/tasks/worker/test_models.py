@@ -11,11 +11,18 @@ from typing import Any
 
 import pytest
 
+from models.engine.options import DecodingOptions
 from models.engine.stats import EngineStats
+from models.errors import BadInput
+from models.translation.call import Call
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import TranslateReply
+from tasks.contract.request import RequestOptions, TranslateRequest
+from tasks.contract.worker import FailedModel
+from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
-from tasks.worker.models import Models
+from tasks.serving import Asked
+from tasks.worker.models import Models, ServedModel
 from tests.tasks.worker.conftest import COLD, Offer
 
 
@@ -25,7 +32,7 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     path.write_text(entry.format("old"))
     made = SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
     loader: Any = SimpleNamespace(
-        fetch=lambda model: SimpleNamespace(release=lambda: None),
+        find=lambda model: SimpleNamespace(release=lambda: None),
         estimate=lambda model, fetched: 1,
         load=lambda model, fetched: made,
     )
@@ -40,6 +47,49 @@ def test_a_model_that_is_not_known_makes_it_look_at_once(tmp_path: Path) -> None
     with models.use("new", math.inf) as found:
         assert found.translator is made
     models.memory.close()
+
+
+def test_why_a_model_cannot_be_loaded_is_told_until_it_can(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    entry = '[models.a]\nreference = "./{}"\nwarm = false\npairs = [{{ source = "fr", target = "en" }}]\n'
+    path.write_text(entry.format("broken"))
+
+    def load(entry: Entry, _fetched: object) -> Any:
+        if entry.reference.endswith("broken"):
+            raise BadInput("It has no target token.")
+        return SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
+
+    fetched = SimpleNamespace(release=lambda: None)
+    loader: Any = SimpleNamespace(fetch=lambda entry: fetched, estimate=lambda entry, fetched: 1, load=load)
+    models = Models(RegistryFile(path, look=0.0), loader, budget=9, waiting=1)
+    assert models.failed() == ()
+    with pytest.raises(TolkError) as caught, models.use("a", math.inf):
+        pass
+    assert (caught.value.code, "target token" in caught.value.message) == (Code.UNAVAILABLE, False)
+    assert models.failed() == (FailedModel("a", "It has no target token."),)
+    path.write_text(entry.format("whole"))
+    models.memory.refresh("a")
+    assert models.failed() == ()
+    models.memory.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (RequestOptions(beam=2, length_penalty=0.5), DecodingOptions(beam=2, length_penalty=0.5)),
+        (RequestOptions(beam=2, unset=("length_penalty",)), DecodingOptions(beam=2)),
+        (RequestOptions(unset=("beam", "length_penalty")), DecodingOptions(beam=6)),
+        (RequestOptions(beam=8, nbest=8, unset=("beam",)), DecodingOptions(beam=8, nbest=8, length_penalty=1.0)),
+    ],
+)
+def test_the_models_own_options_hold_where_nobody_has_chosen_any(
+    wanted: RequestOptions, expected: DecodingOptions
+) -> None:
+    calls: dict[str, Call] = {}
+    translator: Any = SimpleNamespace(decoding=DecodingOptions(beam=6), translate_each=calls.update)
+    request = TranslateRequest(("Un.",), "en", "a", deadline=math.inf, options=wanted)
+    ServedModel(translator).translate({"id": Asked(request, math.inf, lambda: False)})
+    assert calls["id"].options == expected
 
 
 @pytest.mark.broker
