@@ -32,8 +32,8 @@ _TEMPERATURE = 0.65
 _WORD_WEIGHT = 2.0  # of a word that only one of the languages has, as a difference of log-probabilities
 
 _NOT_WORDS = regex.compile(
-    r"""<[^<>]*> | &\#?\w+; | \b(?:https?|ftp)://\S+ | \bwww\.\S+ | [\w.+-]+@[\w-]+\.[\w.-]+
-    | `[^`]*` | \$?\{\{?[^{}]*\}?\} | %\([^)]*\)\w | %[\d$.-]*[a-zA-Z]\b | [\p{N}\p{S}\p{Extended_Pictographic}]+""",
+    r"""<[^<>]*> | &\#?\w+; | \b(?:https?|ftp)://\S+ | \bwww\.\S+ | (?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]+
+    | `[^`]*` | \$?\{\{?[^{}]*\}?\} | %\([^)]*\)\w | %[\d$.-]*+[a-zA-Z]\b | [\p{N}\p{S}\p{Extended_Pictographic}]+""",
     regex.VERBOSE,
 )
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*(?:['’·-]\p{L}[\p{L}\p{M}]*)*")
