@@ -1,4 +1,5 @@
-"""The work before the model takes turns: one thread at a time takes texts apart, and a turn is a slice of time.
+"""The work before the model takes turns: one thread at a time takes texts apart, and a turn is a slice of time. A call
+with little text goes on at once, since passing turns on would take longer than its work.
 
 Start-time fair queueing among the callers (models.engine.shares) says whose turn it is, as in the engine. More threads
 at once would only wait for Python's lock, and make the engine's lanes wait for it.
@@ -20,6 +21,7 @@ from models.translation.call import Call
 K = TypeVar("K", bound=Hashable)
 
 SLICE = 0.005  # seconds of a turn, at least
+LITTLE = 1000  # characters of a call that needs no turn: less than a millisecond of work, unless nobody typed them
 PER_SECOND = 16_000.0  # the tokens x hypotheses that a core computes in a second with the embedded model in int8
 _LATE = "The deadline passed before the translation began."
 
@@ -30,8 +32,9 @@ class Turn:
     def __init__(self, turns: Turns, call: Call) -> None:
         self.tokens = 0.0
         self._turns, self._call = turns, call
+        self._is_little = sum(map(len, call.texts)) <= LITTLE
         self._until = self._began = 0.0
-        self._is_mine = False
+        self._is_on = False
 
     def pause(self) -> None:
         """Between two pieces of the work: if the slice is over, others have their turns first.
@@ -46,19 +49,21 @@ class Turn:
             raise DeadlineExceeded(_LATE)
 
     def begin(self) -> None:
-        self._turns.take(self._call.caller, self._call.deadline)
-        self._is_mine = True
+        if not self._is_little:
+            self._turns.take(self._call.caller, self._call.deadline)
+        self._is_on = True
         self._until, self._began = self._turns.clock() + SLICE, self._turns.cpu()
         if self._call.unwanted():
             raise Cancelled("The translation was cancelled.")
 
     def end(self) -> None:
-        if not self._is_mine:  # the deadline passed before it was
+        if not self._is_on:  # the deadline passed before it was
             return
-        self._is_mine = False
+        self._is_on = False
         seconds = self._turns.cpu() - self._began
         self.tokens += PER_SECOND * seconds
-        self._turns.pass_on(self._call.caller, seconds)
+        if not self._is_little:
+            self._turns.pass_on(self._call.caller, seconds)
 
 
 class Turns:

@@ -12,7 +12,9 @@ import pytest
 
 from models.errors import Cancelled, DeadlineExceeded
 from models.translation.call import Call
-from models.translation.turns import SLICE, Turns, in_turns
+from models.translation.turns import LITTLE, SLICE, Turns, in_turns
+
+MUCH = ["x" * (LITTLE + 1)]
 
 
 @dataclass
@@ -56,8 +58,8 @@ def waiting(
 
 def test_callers_take_turns_however_many_calls_they_have(eventually, threads) -> None:
     work = Work()
-    with work.turns.turn(Call([], caller="first")):
-        begun = waiting(work, eventually, threads, *[Call([], caller="flood")] * 8, Call([], caller="small"))
+    with work.turns.turn(Call(MUCH, caller="first")):
+        begun = waiting(work, eventually, threads, *[Call(MUCH, caller="flood")] * 8, Call(MUCH, caller="small"))
     for each in begun:
         each.result()
     served = Counter[str]()
@@ -71,51 +73,59 @@ def test_callers_take_turns_however_many_calls_they_have(eventually, threads) ->
 def test_who_is_late_is_told_so_at_the_next_piece() -> None:
     work = Work()
     with pytest.raises(DeadlineExceeded):
-        work.do(Call([], deadline=3.5 * SLICE), 100)
+        work.do(Call(MUCH, deadline=3.5 * SLICE), 100)
     assert len(work.order) == 4
-    assert work.do(Call([]), 2) > 0  # the turn is free
+    assert work.do(Call(MUCH), 2) > 0  # the turn is free
 
 
 def test_who_is_cancelled_stops_at_the_next_piece() -> None:
     work, cancelled = Work(), threading.Event()
     with pytest.raises(Cancelled):
-        work.do(Call([], unwanted=cancelled.is_set), 100, after_each=cancelled.set)
+        work.do(Call(MUCH, unwanted=cancelled.is_set), 100, after_each=cancelled.set)
     assert len(work.order) == 1
-    assert work.do(Call([]), 2) > 0
+    assert work.do(Call(MUCH), 2) > 0
 
 
 def test_who_is_cancelled_already_does_nothing() -> None:
     work = Work()
     with pytest.raises(Cancelled):
-        work.do(Call([], unwanted=lambda: True), 1)
+        work.do(Call(MUCH, unwanted=lambda: True), 1)
     assert not work.order
 
 
 def test_who_waits_for_a_turn_until_the_deadline_is_told_so() -> None:
     work = Work()
-    with work.turns.turn(Call([], caller="slow")):
+    with work.turns.turn(Call(MUCH, caller="slow")):
         with pytest.raises(DeadlineExceeded):
-            work.do(Call([], deadline=0.01, caller="waits"), 1)
+            work.do(Call(MUCH, deadline=0.01, caller="waits"), 1)
         assert not work.turns._waiting
-    assert work.do(Call([], caller="waits"), 1) > 0
+    assert work.do(Call(MUCH, caller="waits"), 1) > 0
+
+
+def test_a_call_with_little_text_waits_for_nobody() -> None:
+    work = Work()
+    with work.turns.turn(Call(MUCH, caller="slow")):
+        assert work.do(Call(["x" * LITTLE]), 3) > 0
+        with pytest.raises(DeadlineExceeded):
+            work.do(Call(["x"], deadline=work.now + 2.5 * SLICE), 100)
 
 
 def test_work_that_fails_passes_its_turn_on(eventually, threads) -> None:
     work = Work()
 
     def fail() -> None:
-        begun.extend(waiting(work, eventually, threads, Call([], caller="next")))
+        begun.extend(waiting(work, eventually, threads, Call(MUCH, caller="next")))
         raise ZeroDivisionError
 
     begun: list[Future[float]] = []
     with pytest.raises(ZeroDivisionError):
-        work.do(Call([]), 1, after_each=fail)
+        work.do(Call(MUCH), 1, after_each=fail)
     assert begun[0].result() > 0
 
 
 def test_what_took_twice_as_long_counts_twice() -> None:
     work = Work()
-    assert work.do(Call([]), 20) == pytest.approx(2 * work.do(Call([]), 10))
+    assert work.do(Call(MUCH), 20) == pytest.approx(2 * work.do(Call(MUCH), 10))
 
 
 def test_in_a_bundle_each_caller_has_its_turn_and_little_text_is_first() -> None:
