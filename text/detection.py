@@ -191,7 +191,8 @@ def _clean(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     """The words of a text in lower case, and the parts of those with an apostrophe."""
-    words = [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+    lowered = text.lower().replace("i\u0307", "i")  # İ of Turkish, in another language's lower case
+    words = [word.replace("’", "'") for word in _WORD.findall(lowered)]
     return words + [part for word in words if "'" in word for part in word.split("'")]
 
 
