@@ -190,3 +190,18 @@ def test_a_text_goes_there_and_back_through_both_models(
     assert "pleut" in translation["text"]
     assert "dormir" in translation["text"]
     assert [each["source"] for each in translation["sentences"]] == ["Il pleut.", "Je vais dormir."]
+
+
+def test_alternatives_come_from_the_model(url: str) -> None:
+    mutation = """mutation ($input: TranslateInput!) { translate(input: $input) {
+      source target model translations { text score alternatives { text score } error { message } } } }"""
+    variables = {"input": {"texts": ["Je vais dormir.", ""], "source": "fra", "target": "en-US", "nbest": 6}}
+    answer = requests.post(f"{url}/graphql", json={"query": mutation, "variables": variables}, timeout=30).json()
+    payload = answer["data"]["translate"]
+    assert (payload["source"], payload["target"], payload["model"]) == ("fr", "en", "fr-en")
+    sentence, blank = payload["translations"]
+    texts = [each["text"] for each in sentence["alternatives"]]
+    scores = [each["score"] for each in sentence["alternatives"]]
+    assert len({sentence["text"], *texts}) == len(texts) + 1 > 3
+    assert scores == sorted(scores, reverse=True)
+    assert blank["alternatives"] == []

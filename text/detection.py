@@ -32,8 +32,8 @@ _TEMPERATURE = 0.65
 _WORD_WEIGHT = 2.0  # of a word that only one of the languages has, as a difference of log-probabilities
 
 _NOT_WORDS = regex.compile(
-    r"""<[^<>]*> | &\#?\w+; | \b(?:https?|ftp)://\S+ | \bwww\.\S+ | [\w.+-]+@[\w-]+\.[\w.-]+
-    | `[^`]*` | \$?\{\{?[^{}]*\}?\} | %\([^)]*\)\w | %[\d$.-]*[a-zA-Z]\b | [\p{N}\p{S}\p{Extended_Pictographic}]+""",
+    r"""<[^<>]*> | &\#?\w+; | \b(?:https?|ftp)://\S+ | \bwww\.\S+ | (?<![\w.+-])[\w.+-]++@[\w-]++\.[\w.-]+
+    | `[^`]*` | \$?\{\{?[^{}]*\}?\} | %\([^)]*\)\w | %[\d$.-]*+[a-zA-Z]\b | [\p{N}\p{S}\p{Extended_Pictographic}]+""",
     regex.VERBOSE,
 )
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}]*(?:['’·-]\p{L}[\p{L}\p{M}]*)*")
@@ -191,7 +191,8 @@ def _clean(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     """The words of a text in lower case, and the parts of those with an apostrophe."""
-    words = [word.replace("’", "'") for word in _WORD.findall(text.lower())]
+    lowered = text.lower().replace("i\u0307", "i")  # İ of Turkish, in another language's lower case
+    words = [word.replace("’", "'") for word in _WORD.findall(lowered)]
     return words + [part for word in words if "'" in word for part in word.split("'")]
 
 

@@ -16,7 +16,7 @@ from langcodes import Language, standardize_tag, tag_distance
 # The largest distance, as CLDR measures it, of a language that stands for another one: that of two regions (5 from
 # pt-PT to pt-BR). Farther are other scripts (54 from zh-Hans to zh-Hant) and other languages (20 from nn to nb).
 FARTHEST = 5
-_REMEMBERED = 65_536  # tags and pairs of tags; clients choose them, so their number is limited
+_REMEMBERED = 16_384  # tags and pairs of tags; clients choose them, so their number is limited
 
 _WITHOUT_SPACES = {"Jpan", "Hira", "Kana", "Hani", "Hans", "Hant", "Thai", "Laoo", "Khmr", "Mymr"}
 _DOTTED_I = {"tr", "az"}  # have i and İ, ı and I
@@ -27,7 +27,7 @@ _GREEK_ACCENT = regex.compile(r"(?<=\p{Greek}\u0308?)\u0301")  # capitals have n
 def canonical(tag: str) -> str:
     """The tag in its one spelling: `fr` for `FR` and `fra`, `pt-BR` for `pt_br`. What is no tag stays as it is."""
     try:
-        return standardize_tag(tag.partition(".")[0])  # fr_FR.UTF-8 is how POSIX names a language
+        return standardize_tag(tag.partition(".")[0].strip())  # fr_FR.UTF-8 is how POSIX names a language
     except ValueError:
         return tag
 

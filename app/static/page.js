@@ -1,5 +1,6 @@
 // The translator page. A text goes to the API and nowhere else: not into the address, not into any storage.
 
+import { detect } from "./detect.js";
 import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
 import { demand, onChange } from "./key.js";
 
@@ -30,6 +31,7 @@ const FLAGS = {
 };
 const UNSURE = "The model was unsure of this sentence. It may be wrong.";
 const PAIR = "tolk.pair"; // in the local storage
+const DETECT = "detect"; // instead of a language that the texts are in
 
 const { limit, maxTimeout } = document.body.dataset;
 const LIMIT = Number(limit);
@@ -46,6 +48,7 @@ const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
 let pairs = JSON.parse(document.body.dataset.pairs); // of languages, and whether workers take them
+let detected = null; // the language that was found in the text
 let shown = ""; // the translation on the page
 let current = false; // whether `shown` is the translation of the text on the page
 let request = new AbortController(); // the newest one
@@ -56,18 +59,27 @@ let earliest = 0; // when the API may be asked again: a time in milliseconds, wh
 
 // The languages.
 
-// The wanted pair, or the one most like it.
+// The wanted pair, or the one most like it. Where there is a choice of languages, they may be detected.
 function choose(wanted, to) {
-  const from = pairs.some((pair) => pair[0] === wanted) ? wanted : pairs[0][0];
-  const targets = pairs.filter((pair) => pair[0] === from).map((pair) => pair[1]);
-  offer(source, [...new Set(pairs.map((pair) => pair[0]))], from);
+  const sources = [...new Set(pairs.map((pair) => pair[0]))];
+  const choices = sources.length > 1 ? [DETECT, ...sources] : sources;
+  if (!sources.includes(detected)) detected = null;
+  offer(source, choices, choices.includes(wanted) ? wanted : sources[0]);
+  const from = known();
+  const targets = [...new Set(pairs.filter((pair) => !from || pair[0] === from).map((pair) => pair[1]))];
   offer(target, targets, targets.includes(to) ? to : targets[0]);
-  text.lang = from;
-  unserved.hidden = find(from, target.value)[2];
+  text.lang = from ?? "";
+  unserved.hidden = !from || find(from, target.value)[2];
   const back = find(target.value, from);
   swap.ariaDisabled = String(!back);
   oneWay.textContent = back ? "" : `There is no model from ${name(target.value)} to ${name(from)}.`;
+  if (!from) oneWay.textContent = "Which language the text is in is not known yet.";
   swap.title = oneWay.textContent || "Swap the languages";
+}
+
+// The language of the text, if it is known.
+function known() {
+  return source.value === DETECT ? detected : source.value;
 }
 
 function find(from, to) {
@@ -93,6 +105,7 @@ function offer(select, languages, chosen) {
 }
 
 function name(code) {
+  if (code === DETECT) return detected ? `${name(detected)} (detected)` : "Detect language";
   try {
     return names.of(code);
   } catch {
@@ -111,7 +124,7 @@ function remember() {
 function remembered() {
   try {
     const [from, to] = JSON.parse(localStorage.getItem(PAIR));
-    return find(from, to);
+    return from === DETECT ? [from, to] : find(from, to);
   } catch {
     return undefined; // nothing is stored, or nothing valid
   }
@@ -163,12 +176,13 @@ async function translate() {
   const characters = LIMIT + measure();
   if (text.value.trim() === "" || characters > LIMIT) return;
   const { signal } = (request = new AbortController());
-  const to = target.value;
   const timeout = Math.min(MAX_TIMEOUT, TIMEOUT + characters / CHARACTERS_PER_SECOND);
-  const input = { texts: [text.value], source: source.value, target: to, timeout };
   const patient = AbortSignal.any([signal, AbortSignal.timeout((timeout + GRACE) * 1000)]);
   progress.hidden = false;
   try {
+    if (source.value === DETECT) await identify(patient);
+    const to = target.value;
+    const input = { texts: [text.value], source: known(), target: to, timeout };
     const { requestId, via, translations } = (await ask(MUTATION, { input }, patient)).translate;
     const [{ text: translation, sentences, error }] = translations;
     if (error) throw new RequestError(error.message, { ...error, requestId });
@@ -180,13 +194,24 @@ async function translate() {
     output.lang = to;
     const count = show(translation, sentences, via);
     const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
-    say(`Translated.${check}`);
+    say(`Translated${source.value === DETECT ? ` from ${name(known())}` : ""}.${check}`);
   } catch (error) {
     if (signal.aborted) return; // a newer text is on its way
     if (!(error instanceof RequestError)) throw error;
     fail(error);
   }
   progress.hidden = true;
+}
+
+// Finds out which language the text is in, and changes the target if nothing leads there.
+async function identify(signal) {
+  const { language, served } = await detect(text.value, detected, signal);
+  signal.throwIfAborted(); // another language may be chosen by now
+  detected = served ? (language ?? pairs[0][0]) : null; // a text without letters is the same in any language
+  choose(DETECT, target.value);
+  if (served) return;
+  const known = language === "und" ? "in a language that" : `in ${name(language)}, which`;
+  throw new RequestError(`The text seems to be ${known} cannot be translated here. If it is not, choose its language.`);
 }
 
 // Failures.
@@ -300,12 +325,14 @@ for (const select of [source, target]) {
 swap.addEventListener("click", () => {
   if (oneWay.textContent) return say(oneWay.textContent);
   if (current && shown) text.value = shown;
-  choose(target.value, source.value);
+  choose(target.value, known());
   remember();
   change();
 });
 clear.addEventListener("click", () => {
   text.value = "";
+  detected = null;
+  choose(source.value, target.value);
   change();
   text.focus();
 });
@@ -334,6 +361,11 @@ onChange(() => {
   if (!current) translate();
 });
 addEventListener("resize", measure);
+for (const { dataset, firstChild } of document.querySelectorAll("[data-note]")) {
+  const directions = dataset.languages.matchAll(/(\S+) (\S+)/g);
+  const named = Array.from(directions, ([, from, to]) => `${name(from)} → ${name(to)}`);
+  firstChild.data = `${named.join(", ")}: ${dataset.note}`;
+}
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") follow();
 });

@@ -86,7 +86,7 @@ function modelRows({ broker, models, onDemand, workers }) {
     const languages = pairs.map(({ source, target }) => `${source} → ${target}`).join(", ");
     const where = holders.length ? `in memory of ${some(holders.map((worker) => worker.name))}` : "in no memory";
     const facts = [languages, warm ? "warm" : "on demand", ...(broker ? [where] : [])].join(", ");
-    const detail = problem === null ? facts : `${facts}. It cannot be loaded: ${problem}`;
+    const detail = problem ? `${facts}. It cannot be loaded: ${problem}` : facts;
     return [[name, detail], ...(warm ? loads(queues) : [["–"], [holders.length]])];
   };
   const warm = models.filter((model) => model.warm).map(row);

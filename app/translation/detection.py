@@ -16,7 +16,7 @@ from text.detection import Detection
 def detect(context: Context, texts: Sequence[str]) -> list[Detection]:
     """The languages that texts of one origin are in, of all that can be translated. It counts as a request, without
     characters. Raises TolkError."""
-    tracing.annotate(texts=len(texts), characters=sum(map(len, texts)), principal=context.principal)
+    tracing.annotate(detected=len(texts), principal=context.principal)
     auth.demand(context.key, Scope.TRANSLATE)
     limits.check_texts(texts, context.settings)
     if context.key is not None:

@@ -58,6 +58,11 @@ class Outcome:
     @classmethod
     def of(cls, division: Division, replies: Sequence[TranslateReply]) -> Outcome:
         """The outcome of a request, from one reply for each part of it."""
+        if len(replies) == 1 and not division.detected:  # as nearly always
+            [part], [reply] = division.parts, replies
+            origin = Origin(part.way[0].pair.source, reply.model, reply.version, reply.via)
+            origins = (origin,) * len(reply.results)
+            return cls(origin.source, reply.model, reply.version, reply.via, reply.results, origins)
         found = {position: (result, _origin(division, position)) for position, result in division.settled.items()}
         for part, reply in zip(division.parts, replies, strict=True):
             for position, result in zip(part.positions, reply.results, strict=True):

@@ -26,6 +26,7 @@ from tasks.contract.reply import TextResult, TranslateReply
 from tasks.contract.request import Lines, RequestOptions, TranslateRequest
 from tasks.registry.ways import Leg
 from telemetry import tracing
+from text.languages import canonical
 
 PASSING = {Code.TIMEOUT, Code.INTERNAL}  # errors of a text that another attempt may not have
 
@@ -101,7 +102,8 @@ def translate(
         outcome = Outcome.of(division, ask_each(context.translator, request_id, ways))
     else:
         hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
-        input_hash = idempotency.hash_input(hashed, source, target, model, assume, nbest, lines)
+        source, assume = (each and canonical(each) for each in (source, assume))
+        input_hash = idempotency.hash_input(hashed, source, canonical(target), model, assume, nbest, lines)
         request_id, outcome = _charge_and_ask(context, division, ways, accepted, idempotency_key, input_hash)
     answered = zip(outcome.results, outcome.origins, strict=True)
     results, origins = [], []

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import SHARED
 from tasks.registry.entry import Entry, Pair
-from text.languages import nearest
+from text.languages import canonical, nearest
 
 PIVOT = "en"  # the pivot language that is tried first
 REMEMBERED = 4_096  # the largest number of answers to requests that a registry keeps, since clients choose the tags
@@ -92,7 +92,7 @@ class Registry:
         for pair in near:
             if pair in legs:
                 return (legs[pair][0],)
-        if model is None:
+        if model is None and canonical(source) != canonical(target):  # nobody wants a text there and back
             for pair in near:
                 if way := self._pivot(*pair):
                     return way

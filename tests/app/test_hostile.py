@@ -64,7 +64,7 @@ def test_lone_surrogates_in_raw_utf8_are_no_trouble(client: FlaskClient) -> None
 
 @pytest.mark.parametrize("field", ["source", "target", "model"])
 @pytest.mark.parametrize(
-    "value", ["", " ", "\x00", "\ud800", "fr\r\nX-Evil: 1", "../../etc", "é", "FR", "x" * 1_000_000]
+    "value", ["", " ", "\x00", "\ud800", "fr\r\nX-Evil: 1", "../../etc", "é", "F", "x" * 1_000_000]
 )
 def test_a_name_that_is_none_is_refused(translate: Callable[..., TestResponse], field: str, value: str) -> None:
     answer = translate(texts=["Un."], **{field: value})
@@ -102,7 +102,8 @@ def test_strange_headers_are_no_trouble(client: FlaskClient, headers: dict[str, 
         data=b'{"query": "{ languages { source } }"}',
         headers={"Content-Type": "application/json", **headers},
     )
-    assert answer.status_code in (200, 400, 415), answer.text
+    forwarded = any(name.startswith("X-Forwarded") for name in headers)  # it then needs a key
+    assert answer.status_code in ((401,) if forwarded else (200, 400, 415)), answer.text
     assert answer.headers["X-Request-Id"] != "mine"
     assert json.loads(answer.data)
 

@@ -82,6 +82,7 @@ def test_what_is_sure_does_not_go_by_its_neighbours(detector: Detector) -> None:
         ("Привет", ["en", "ru"], "ru"),
         ("{name}, %s: <b>Bonjour</b> https://example.org/the/and/of 👍 42", ["en", "fr"], "fr"),
         ("ＨＥＬＬＯ", ["en", "ru"], "en"),
+        ("İptal", ["en", "sv", "tr"], "tr"),
         ("Bonjour", ["FR", "en_US"], "fr"),  # tags in any spelling
         ("Dette er en norsk setning om været i dag.", ["nb", "de"], "nb"),
     ],

@@ -15,6 +15,7 @@ from text.languages import base, canonical, capitalize, distance, has_spaces, lo
         ("fre", "fr"),
         ("fr_FR", "fr-FR"),
         ("fr_FR.UTF-8", "fr-FR"),
+        (" fr\n", "fr"),
         ("pt_br", "pt-BR"),
         ("zh-hant-hk", "zh-Hant-HK"),
         ("iw", "he"),

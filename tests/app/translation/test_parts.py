@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
@@ -13,16 +15,18 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.accounts import keys
 from app.accounts.keys import Scope
+from app.broker.rpc import CeleryTranslator
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.outcome import Outcome
 from app.translation.parts import divide
 from app.translation.translator import EchoTranslator, Flight
+from launch.rabbitmq import PrivateRabbitMQ
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.contract.request import TranslateRequest
 from tasks.registry.entry import Entry, Pair
-from tasks.registry.file import load_registry
+from tasks.registry.file import RegistryFile, load_registry
 from tasks.registry.ways import Registry
 from text.detection import Detector
 from text.languages import canonical
@@ -240,6 +244,13 @@ def test_a_repeat_gets_the_first_answer_also_when_other_models_are_on_offer(
     assert answer(paid.client, FRENCH, GERMAN, idempotencyKey="a") == first
 
 
+def test_a_repeat_may_spell_its_languages_in_another_way(paid: Paid, translator: Versions) -> None:
+    first = answer(paid.client, FRENCH, source="fr", target="en", idempotencyKey="a")
+    assert answer(paid.client, FRENCH, source="FRA", target="eng", idempotencyKey="a") == first
+    assert answer(paid.client, FRENCH, target="en", idempotencyKey="a")["extensions"]["code"] == "BAD_INPUT"
+    assert len(translator.requests) == 1
+
+
 def test_an_answer_that_an_earlier_release_stored_has_the_language_of_the_request(models: Path) -> None:
     registry = load_registry(models)
     division = divide(["Un."], registry, Detector(), source="fra", target="en", model=None)
@@ -282,3 +293,49 @@ def test_detect_counts_as_a_request_without_characters(database: Database, model
     assert paid.client.post("/graphql", json=body).status_code == 200
     assert paid.client.post("/graphql", json=body).status_code == 429
     assert paid.charged == 0
+
+
+# Over a real broker.
+
+
+@pytest.fixture(scope="module")
+def served(
+    broker: PrivateRabbitMQ, start_worker: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[FlaskClient, CeleryTranslator, Any]]:
+    """A web tier and a worker whose models give every text back."""
+    models = tmp_path_factory.mktemp("models") / "models.toml"
+    models.write_text(MODELS.replace("fr-en", "parts-fr").replace("deu-en", "parts-de"))
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    translator = CeleryTranslator.from_config(RegistryFile(models), broker.url)
+    assert translator.replies.ready.wait(30)
+    yield create_app(Settings(models=models), translator).test_client(), translator, worker
+    translator.close()
+
+
+@pytest.mark.broker
+def test_texts_in_two_languages_come_back_in_one_answer(
+    served: tuple[FlaskClient, CeleryTranslator, Any],
+) -> None:
+    found = answer(served[0], GERMAN, FRENCH, "42", GERMAN)
+    assert [each["text"] for each in found["translations"]] == [GERMAN, FRENCH, "42", GERMAN]
+    assert [each["model"] for each in found["translations"]] == ["parts-de", "parts-fr", None, "parts-de"]
+    assert all(each["version"] for each in found["translations"] if each["model"])
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("texts", [("#sleep 60", GERMAN), (GERMAN, "#sleep 60")])
+def test_cancelling_ends_all_messages(
+    served: tuple[FlaskClient, CeleryTranslator, Any], eventually: Callable[..., None], texts: tuple[str, str]
+) -> None:
+    client, translator, worker = served
+    request_id = str(uuid4())
+    variables = {"input": {"texts": texts, "target": "en", "assume": "fr", "timeout": 60}}
+    body = {"query": DOCUMENT, "variables": variables}
+    with ThreadPoolExecutor(1) as threads:
+        headers = {"X-Request-Id": request_id}
+        waiting = threads.submit(client.application.test_client().post, "/graphql", json=body, headers=headers)
+        eventually(lambda: any(each.request_id == request_id for each in translator.replies.pending.values()))
+        eventually(lambda: worker.logged(request_id, "received"))
+        assert translator.cancel(request_id, None)
+        assert waiting.result(timeout=20).json["errors"][0]["extensions"]["code"] == "CANCELLED"
+    assert translator.replies.pending == {}

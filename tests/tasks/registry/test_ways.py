@@ -99,6 +99,7 @@ def test_what_no_model_translates_goes_through_another_language(
     ("models", "source", "target"),
     [
         (["fr-en", "en-fr"], "en", "en"),  # there and back
+        (["fr-en", "en-fr_CA"], "fr", "FRA"),  # the same, though fr-CA could be had
         (["fr-en", "en-it", "it-de"], "fr", "de"),  # three legs
         (["fr-en", "de-en"], "fr", "de"),
     ],
