@@ -40,7 +40,7 @@ DOCUMENT = "mutation($input: TranslateInput!) { translate(input: $input) { trans
 CALLERS = 20
 PAUSE = 1.0  # seconds between two requests of a small caller, in the mean
 AGAIN = 0.25  # seconds after which the flood sends a refused request again
-SECONDS = 12.0  # of each measurement
+SECONDS = 10.0  # of each measurement
 SETTLES = 3.0  # seconds of a flood before it is measured
 SLOWER, LEFT = 3.0, 0.9  # the most that small callers' p99 may grow, and the least share of throughput
 
