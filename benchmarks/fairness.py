@@ -4,7 +4,7 @@ python -m benchmarks.fairness [NAME ...]
 
 Gunicorn, RabbitMQ, the worker and the embedded model are real. Every caller has an address of its own (127.0.0.N), by
 which the service shares itself among callers without API keys. Each small caller sends a short sentence about once a
-second. The flood sends as much as it can, and when it is refused asks again a moment later, whatever Retry-After says.
+second. The flood sends as much as it can, and when it is refused asks again a second later, whatever Retry-After says.
 NAME are kinds of floods, by default all.
 """
 
@@ -39,8 +39,8 @@ decoding = { beam = 4, length_penalty = 1.0 }
 DOCUMENT = "mutation($input: TranslateInput!) { translate(input: $input) { translations { text error { code } } } }"
 CALLERS = 20
 PAUSE = 1.0  # seconds between two requests of a small caller, in the mean
-AGAIN = 0.25  # seconds after which the flood sends a refused request again
-SECONDS = 12.0  # of each measurement
+AGAIN = 1.0  # seconds after which the flood sends a refused request again, the least that Retry-After says
+SECONDS = 10.0  # of each measurement
 SETTLES = 3.0  # seconds of a flood before it is measured
 SLOWER, LEFT = 3.0, 0.9  # the most that small callers' p99 may grow, and the least share of throughput
 

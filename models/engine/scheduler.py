@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
 from models.engine.shares import Shares
@@ -96,7 +96,8 @@ class Scheduler(Generic[S]):
     an empty lane every sentence fits.
 
     While others are present, the sentences of a caller take `caller_share` of a lane's budget at most, and one sentence
-    more, so that steps stay short and there is room for the others' next sentences.
+    more, so that steps stay short and there is room for the others' next sentences. Further ones enter when half of
+    that is free, so that they are encoded together.
 
     While sentences run in a lane, others enter it only at every `pace`-th step, so that they are encoded together.
     """
@@ -163,10 +164,12 @@ class Scheduler(Generic[S]):
             return entering
         while self._present and now - next(iter(self._present.values())) > PRESENT:
             self._present.popitem(last=False)
-        while (sentence := self._next(lane, now)) is not None and self._fits(sentence, lane):
+        begun = set[str]()  # whose sentences enter
+        while (sentence := self._next(lane, now, begun)) is not None and self._fits(sentence, lane):
             self._take(sentence, served=cost(sentence) + sentence.preparation)
             self._hold(lane, sentence, cost(sentence))
             self._see(sentence.caller, now)
+            begun.add(sentence.caller)
             entering.append(sentence)
             self._steps[lane] = 0
         return entering
@@ -197,12 +200,14 @@ class Scheduler(Generic[S]):
     def _all(self) -> Iterator[S]:
         return (sentence for lines in self._lines.values() for line in lines.values() for sentence in line.sentences)
 
-    def _next(self, lane: int, now: float) -> S | None:
+    def _next(self, lane: int, now: float, begun: Container[str]) -> S | None:
         """The sentence whose turn it is, of those that may enter this lane as far as bulk and callers are limited."""
 
         def is_allowed(caller: str) -> bool:
-            alone = len(self._present) <= (caller in self._present)
-            return alone or self._running[lane].get(caller, 0) < self._most
+            if len(self._present) <= (caller in self._present):  # it is alone
+                return True
+            most = self._most if caller in begun else self._most / 2  # so that several enter together
+            return self._running[lane].get(caller, 0) < most
 
         refused: set[Priority] = set()
         while (priority := self._priorities.first(lambda each: each not in refused)) is not None:
