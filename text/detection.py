@@ -60,6 +60,8 @@ _FAMILIES = (
 
 Rank = Callable[[str], Sequence[tuple[str, float]]]
 
+_LOADING = threading.Lock()
+
 
 class Candidate(NamedTuple):
     """A language that a text may be in."""
@@ -85,10 +87,7 @@ class Detection:
 
 
 class Detector:
-    """Thread-safe. The model takes 75 MB and two seconds to load, so it is loaded at the first use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    """Thread-safe. The model takes 75 MB and two seconds to load, so a process loads it once, at the first use."""
 
     def detect(self, texts: Sequence[str], served: Collection[str]) -> list[Detection]:
         """The languages of texts that belong together, of those that are `served` (tags).
@@ -134,8 +133,8 @@ class Detector:
     def _likely(self, text: str) -> dict[str, float]:
         """The probability of each of py3langid's languages. It knows words by the spaces around them, and capitals
         from the beginnings of sentences alone."""
-        with self._lock:
-            rank = self._rank
+        with _LOADING:
+            rank = _rank()
         found = [dict(rank(f" {each} ")) for each in dict.fromkeys((text, text.lower()))]
         return {label: math.prod(each[label] for each in found) ** (1 / len(found)) for label in found[0]}
 
@@ -167,13 +166,6 @@ class Detector:
         return hits.most_common(1)[0][0] if hits else (nearest(name, in_script) or in_script)[0]
 
     @cached_property
-    def _rank(self) -> Rank:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier  # it imports numpy, which takes a while
-
-        rank: Rank = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).rank
-        return rank
-
-    @cached_property
     def _languages(self) -> dict[str, frozenset[str]]:
         """The languages that use a word all the time, as words.tsv has them."""
         languages: dict[str, set[str]] = {}
@@ -182,6 +174,15 @@ class Detector:
             for word in words.split():
                 languages.setdefault(word, set()).add(language)
         return {word: frozenset(found) for word, found in languages.items()}
+
+
+@lru_cache(maxsize=1)
+def _rank() -> Rank:
+    """The model of py3langid. The caller holds _LOADING, so that it is loaded once."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # it imports numpy, which takes a while
+
+    rank: Rank = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True).rank
+    return rank
 
 
 def _clean(text: str) -> str:
