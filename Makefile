@@ -21,7 +21,7 @@ test: ## install what is missing and run all tests; ARGS go to pytest
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest $(PARALLEL) $(ARGS)
 
-test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (4 minutes)
+test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (5 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
 
