@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,7 +28,7 @@ from models.loading.loaded import LoadedStats
 from models.local import LocalTranslator
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import TranslateReply
-from tasks.contract.request import RequestOptions, TranslateRequest
+from tasks.contract.request import TranslateRequest
 from tasks.host import memory
 from tasks.host.gpu import Gpu
 from tasks.worker.health import Health
@@ -129,7 +129,7 @@ def test_what_a_worker_did_is_counted_to_the_number(
 
     texts = ["Je vais dormir.", "Merci. Il pleut.", "Où est la gare ?"]
     with LocalTranslator.load("fr-en") as alone:
-        options = DecodingOptions(**asdict(RequestOptions()))
+        options = DecodingOptions()
         for text in texts:
             [translation] = alone.translate([text], options=options).results
             assert ask(text).results[0].text == translation.text

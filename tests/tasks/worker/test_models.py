@@ -60,7 +60,7 @@ def test_why_a_model_cannot_be_loaded_is_told_until_it_can(tmp_path: Path) -> No
         return SimpleNamespace(bytes=1, version="1", device="cpu", stats=EngineStats, close=lambda grace: None)
 
     fetched = SimpleNamespace(release=lambda: None)
-    loader: Any = SimpleNamespace(fetch=lambda entry: fetched, estimate=lambda entry, fetched: 1, load=load)
+    loader: Any = SimpleNamespace(find=lambda entry: fetched, estimate=lambda entry, fetched: 1, load=load)
     models = Models(RegistryFile(path, look=0.0), loader, budget=9, waiting=1)
     assert models.failed() == ()
     with pytest.raises(TolkError) as caught, models.use("a", math.inf):
