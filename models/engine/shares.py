@@ -24,9 +24,10 @@ class Shares(Generic[K]):
     def __init__(self, weights: Mapping[K, float] | None = None) -> None:
         self._weights = weights or {}
         self._now = 0.0
-        self._starts: dict[K, tuple[float, int]] = {}  # of those who wait: their own time, and who came first
+        # Of those who wait: their own time, at the same time who weighs more, and who came first.
+        self._starts: dict[K, tuple[float, float, int]] = {}
         self._ends: dict[K, float] = {}  # their own time after what they were served last, if that is not past
-        self._heap: list[tuple[float, int, K]] = []  # the starts, and some that are outdated
+        self._heap: list[tuple[float, float, int, K]] = []  # the starts, and some that are outdated
         self._count = count()
 
     def __contains__(self, key: K) -> bool:
@@ -46,8 +47,8 @@ class Shares(Generic[K]):
         passed = []
         found = None
         while found is None and self._heap:
-            start, number, key = self._heap[0]
-            if self._starts.get(key) != (start, number):
+            start, weight, number, key = self._heap[0]
+            if self._starts.get(key) != (start, weight, number):
                 heappop(self._heap)
             elif allowed is None or allowed(key):
                 found = key
@@ -76,6 +77,6 @@ class Shares(Generic[K]):
             self._ends = {each: end for each, end in self._ends.items() if end > self._now or each in self._starts}
 
     def _wait(self, key: K, start: float) -> None:
-        number = next(self._count)
-        self._starts[key] = start, number
-        heappush(self._heap, (start, number, key))
+        place = start, -self._weights.get(key, 1.0), next(self._count)
+        self._starts[key] = place
+        heappush(self._heap, (*place, key))
