@@ -305,8 +305,8 @@ class LocalTranslator:
             return None
         if tokens := self._nearest_tokens(target):
             return tokens[0]
-        named = "target is missing" if asked is None else f"target: {asked!r} is not one of this model's languages"
-        raise BadInput(f"{named}: {_list(self.target_tokens)}.")
+        named = "target: none is given" if asked is None else f"target: {asked!r} is not"
+        raise BadInput(f"{named}; name one of this model's languages: {_list(self.target_tokens)}.")
 
     def _nearest_tokens(self, target: str) -> list[str]:
         """The tokens that may stand for a language, the nearest first. Without a language, the only one there is."""

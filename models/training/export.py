@@ -12,8 +12,11 @@ from torch import Tensor
 
 from models.errors import BadInput
 from models.network.config import MarianConfig
+from models.network.generation import DEFAULT_GENERATION, Generation
 from models.network.tensor_names import checkpoint_names
 from models.training.vocabulary import copy
+
+_OF_GENERATION = {"bad_token_ids", "max_length", "num_beams", "generation"}  # what generation_config.json says
 
 
 def export(
@@ -28,7 +31,8 @@ def export(
     copy(vocabulary, directory)
     _set(directory / "tokenizer_config.json", **tokenizer)
     generation = {
-        "bad_words_ids": [[token] for token in config.bad_token_ids],
+        **_options(config.generation),
+        "bad_words_ids": [[token] for token in config.bad_token_ids] + list(map(list, config.generation.bad_words)),
         "bos_token_id": config.eos_token_id,
         "decoder_start_token_id": config.decoder_start_token_id,
         "eos_token_id": config.eos_token_id,
@@ -59,9 +63,14 @@ def tensors(weights: Mapping[str, Tensor], config: MarianConfig) -> dict[str, Te
     return named
 
 
+def _options(generation: Generation) -> dict[str, object]:
+    """The options of decoding that are not the defaults, but for the bad words."""
+    said = {name: getattr(generation, name) for name in generation.__dataclass_fields__ if name != "bad_words"}
+    return {name: value for name, value in said.items() if value != getattr(DEFAULT_GENERATION, name)}
+
+
 def _config(config: MarianConfig) -> dict[str, object]:
-    kept = {name: getattr(config, name) for name in config.__dataclass_fields__ if name != "bad_token_ids"}
-    del kept["max_length"], kept["num_beams"]  # generation_config.json's
+    kept = {name: getattr(config, name) for name in config.__dataclass_fields__ if name not in _OF_GENERATION}
     return {
         **kept,
         "model_type": "marian",

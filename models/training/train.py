@@ -26,6 +26,7 @@ from tqdm import tqdm
 from models.engine.settings import cores
 from models.errors import BadInput, ModelError
 from models.network.config import MarianConfig
+from models.network.generation import Generation
 from models.network.marian import Marian
 from models.training.augmentation import Augmenter
 from models.training.batches import Batch, Pools, stream
@@ -197,7 +198,8 @@ def _average(average: dict[str, Tensor], network: Marian, decay: float, step: in
 def _network(state: State, config: Config, prepared: Prepared, start: Path | None) -> Marian:
     if not state.step:
         return begin(config, prepared.vocabulary, start)
-    network = trainable(Marian(MarianConfig(**state.shape)))
+    generation = Generation(**state.shape.get("generation", {}))  # checkpoints of earlier releases have none
+    network = trainable(Marian(MarianConfig(**{**state.shape, "generation": generation})))
     network.load_state_dict(state.network)
     return network
 

@@ -82,11 +82,11 @@ def test_a_long_queue_is_overload_before_it_is_full(broker, connect, eventually)
     translator = connect(broker.url, "long")
 
     def answer(payload: dict[str, Any]) -> dict[str, Any]:
-        time.sleep(0.1)
+        time.sleep(0.2)
         return succeed(payload)
 
     with Worker(broker.url, "long", answer):
-        for _ in range(3):
+        for _ in range(6):
             ask(translator, "un", model="long")
     queue = topology.translation_queue("long", "interactive")
     others = topology.MAX_LENGTH["interactive"] // 4

@@ -60,9 +60,9 @@ class Versions(EchoTranslator):
         self.flights = 0
         self.then: Callable[[TranslateRequest], None] = lambda _: None
 
-    def begin(self, request_id: str, principal: str | None) -> AbstractContextManager[Flight]:
+    def begin(self, request_id: str, principal: str | None, caller: str = "") -> AbstractContextManager[Flight]:
         self.flights += 1
-        return super().begin(request_id, principal)
+        return super().begin(request_id, principal, caller)
 
     def ask(self, request: TranslateRequest) -> TranslateReply:
         self.requests.append(request)
