@@ -28,6 +28,7 @@ class Shares(Generic[K]):
         self._starts: dict[K, tuple[float, float, int]] = {}
         self._ends: dict[K, float] = {}  # their own time after what they were served last, if that is not past
         self._heap: list[tuple[float, float, int, K]] = []  # the starts, and some that are outdated
+        self._most = _FEW  # ends, beyond which those that make no difference any more are forgotten
         self._count = count()
 
     def __contains__(self, key: K) -> bool:
@@ -73,8 +74,9 @@ class Shares(Generic[K]):
         if not self._starts:
             self._now = max(self._now, *self._ends.values(), 0.0)
             self._ends.clear()
-        elif len(self._ends) > 2 * len(self._starts) + _FEW:
+        elif len(self._ends) > self._most:
             self._ends = {each: end for each, end in self._ends.items() if end > self._now or each in self._starts}
+            self._most = 2 * len(self._ends) + _FEW  # so that looking through them is rare, however many are left
 
     def _wait(self, key: K, start: float) -> None:
         place = start, -self._weights.get(key, 1.0), next(self._count)
