@@ -30,8 +30,11 @@ def few_files(worker: psutil.Process, more: int) -> Iterator[None]:
         worker.rlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_process_without_descriptors_goes_on(start_gunicorn: Callable[..., Any]) -> None:
+def test_a_process_without_descriptors_goes_on(
+    start_gunicorn: Callable[..., Any], eventually: Callable[..., None]
+) -> None:
     web = start_gunicorn()
+    eventually(lambda: len(web.workers) == 2)
     workers = [worker.pid for worker in web.workers]
     assert all(web.answers() for _ in range(20))  # by either process, which reads some of its modules only then
     with ExitStack() as clients:
