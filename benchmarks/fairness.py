@@ -25,10 +25,10 @@ from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
 
+from benchmarks.overload import HOUSE, ask, get, post
 from benchmarks.path import accepts, free_port, processor, running, verdict, wait
 from launch.rabbitmq import PrivateRabbitMQ
 
-HOUSE = Path(__file__).parents[1]
 SENTENCES = (HOUSE / "tests" / "data" / "sentences.fr").read_text(encoding="utf-8").splitlines()
 MODELS = """
 [models.fr-en]
@@ -112,7 +112,7 @@ class Service:
 
     async def tokens(self) -> float:
         """Source tokens of the sentences that the worker has translated so far."""
-        _, body = await ask(self.metrics, get("/metrics"), "127.0.0.1")
+        _, body = await ask(self.metrics, get("/metrics"))
         return sum(float(found) for found in re.findall(r"^tolk_source_tokens_total\S* (\S+)$", body.decode(), re.M))
 
 
@@ -152,7 +152,7 @@ def start(directory: Path, stack: ExitStack) -> Service:
     for command in (("celery", "-A", "tasks", "worker", metrics), ("gunicorn",)):
         stack.enter_context(running([sys.executable, "-m", *command], environ, log))
     ready = get("/readyz")
-    wait(lambda: accepts(service.port) and " 200 " in asyncio.run(ask(service.port, ready, "127.0.0.1"))[0], 120)
+    wait(lambda: accepts(service.port) and " 200 " in asyncio.run(ask(service.port, ready))[0], 120)
     return service
 
 
@@ -213,28 +213,6 @@ async def translate(
         told = next(iter(failed), "OK")
     outcome.took.setdefault(told, []).append(asyncio.get_running_loop().time() - began)
     return told
-
-
-async def ask(port: int, request: bytes, address: str) -> tuple[str, bytes]:
-    """Sends a request from an address of this machine. Returns the head of the answer and its body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
-    try:
-        writer.write(request)
-        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    finally:
-        writer.close()
-    return head.decode(), body
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-
-
-def post(body: str) -> bytes:
-    return (
-        "POST /graphql HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
 
 
 HEAD = (

@@ -139,13 +139,14 @@ async def look(port: int, outcome: Outcome) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def ask(port: int, request: bytes) -> tuple[str, bytes]:
-    """Sends a request. Returns the head of the answer, in lower case, and its body."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
+async def ask(port: int, request: bytes, address: str = "127.0.0.1") -> tuple[str, bytes]:
+    """Sends a request from an address of this machine. Returns the head of the answer, in lower case, and its body."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+    try:
+        writer.write(request)
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    finally:
+        writer.close()
     return head.decode().lower(), body
 
 

@@ -99,9 +99,8 @@ class Scene:
         before = [sum(map(cpu, part)) for part in parts]
         took = load(CLIENTS * number, seconds)
         spent = [1000 * (sum(map(cpu, part)) - at) / len(took) for part, at in zip(parts, before, strict=True)]
-        rate = (
-            CLIENTS * number / (sum(took) / len(took))
-        )  # of a closed loop (Little's law), whatever is left at the end
+        # Little's law for a closed loop, whatever is left at the end.
+        rate = CLIENTS * number / (sum(took) / len(took))
         return Sample(rate, 1000 * median(took), 1000 * quantiles(took, n=100)[98], *spent)
 
     def _start(self) -> psutil.Process:
