@@ -84,8 +84,8 @@ job = Table(
     Column("source", String(100)),
     Column("target", String(100), nullable=False),
     Column("wanted", String(100)),  # the model that the caller named
-    Column("model", String(255)),
-    Column("version", String(255)),
+    Column("model", Text),
+    Column("version", Text),
     Column("assume", String(100)),
     Column("lines", String(10), nullable=False),
     Column("priority", String(16), nullable=False),
@@ -94,6 +94,7 @@ job = Table(
     Column("started", Float),
     Column("finished", Float),
     Column("deadline", Float, nullable=False),
+    Column("retention", Float, nullable=False),  # seconds from its end until it expires
     Column("expires", Float, index=True),
     Column("fed", Float, nullable=False, server_default="0"),  # when texts of it were last sent to workers
     Column("total", Integer, nullable=False, server_default="0"),

@@ -11,7 +11,6 @@ from app.translation.outcome import Origin
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, TextResult
 
-RETENTION = 7 * 86_400.0  # seconds after its end for which a job and its translations are kept
 LONGEST = 7 * 86_400.0  # seconds that a job may take, at most
 USUAL = 86_400.0  # seconds that it may take if nobody says
 
@@ -81,6 +80,13 @@ class Job:
     def done(self) -> int:
         """How many texts have an outcome: a translation or an error."""
         return self.translated + self.failed
+
+    @property
+    def abandoned(self) -> Failure | None:
+        """Why a text without an outcome will have none, unless the job is retried; None while the job goes on."""
+        if self.status not in ENDED:
+            return None
+        return self.error or Failure(Code.CANCELLED, "The job was cancelled before this text was translated.")
 
 
 @dataclass(frozen=True, slots=True)

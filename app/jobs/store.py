@@ -13,12 +13,12 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_
 from app.accounts import quotas
 from app.database.tables import job as table
 from app.database.tables import job_callback, job_chunk, job_segment
-from app.jobs.job import ENDED, RETENTION, Job, Segment, State, Status
+from app.jobs.job import ENDED, Job, Segment, State, Status
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure
 
 PAGE_CHARACTERS = 1_000_000  # of the texts of a page, after which it is cut short
-GONE = "There is no such job, or it has expired. Jobs are kept for 7 days after their end."
+GONE = "There is no such job of this key, or it has expired, as its field expiresAt said."
 
 
 def lock(connection: Connection, number: int) -> Any:
@@ -26,16 +26,21 @@ def lock(connection: Connection, number: int) -> Any:
     return connection.execute(select(table).where(table.c.id == number).with_for_update()).one()
 
 
-def find(connection: Connection, principal: str, job_id: str, *, locked: bool = False) -> Job:
-    """A job of this principal; if `locked`, nobody else changes it until the transaction ends.
-
-    Raises TolkError(BAD_INPUT) if the principal has no such job.
-    """
+def find(connection: Connection, principal: str, job_id: str, *, locked: bool = False) -> Job | None:
+    """A job of this principal, None if it has none with this id. If `locked`, nobody else changes it until the
+    transaction ends."""
     query = select(table).where(table.c.uuid == job_id.lower(), table.c.principal == principal, _is_kept())
     row = connection.execute(query.with_for_update() if locked else query).one_or_none()
-    if row is None:
+    return None if row is None else Job.of(row)
+
+
+def known(connection: Connection, principal: str, job_id: str) -> Job:
+    """A job of this principal, which nobody else changes until the transaction ends. Raises TolkError(BAD_INPUT) if it
+    has none with this id."""
+    job = find(connection, principal, job_id, locked=True)
+    if job is None:
         raise TolkError(Code.BAD_INPUT, f"id: {GONE}")
-    return Job.of(row)
+    return job
 
 
 def find_by_idempotency_key(connection: Connection, principal: str, key: str) -> tuple[Job, str] | None:
@@ -120,7 +125,7 @@ def end(connection: Connection, number: int, status: Status, error: Failure | No
         number,
         status=status,
         finished=now,
-        expires=now + RETENTION,
+        expires=now + row.retention,
         charged=row.charged - refund,
         error_code=error and error.code,
         error_message=error and error.message,
