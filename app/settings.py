@@ -24,6 +24,9 @@ DOCUMENT_BYTES = 64 * 1024
 IN_FLIGHT = 96  # translations
 REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind
 SCRAPES = 2  # of the metrics
+LISTENERS = 1_000  # subscriptions, which need no thread
+MOST_CONNECTIONS = 800  # of clients, idle ones too, without subscriptions
+OTHER_FILES = 192  # connections to the broker and the database, logs, metrics and traces
 THREADS = REQUESTS + 16  # the others refuse further requests, and answer health checks
 IN_MEMORY = URL.create("sqlite")  # a database that lives as long as its process
 # In lower case, and without the port that the scheme implies.
