@@ -14,6 +14,7 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.database.transactions import Database
+from app.downloads import Downloads
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
@@ -22,7 +23,7 @@ from app.graphql.view import GraphQL
 from app.jobs.submission import Jobs
 from app.jobs.updates import JobUpdates
 from app.monitoring.recent_errors import RecentErrors
-from app.settings import LISTENERS, REQUESTS, SCRAPES, Settings
+from app.settings import DOWNLOADS, LISTENERS, REQUESTS, SCRAPES, Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web import health
@@ -50,11 +51,12 @@ def register(
     """Adds the routes to the application."""
     hangups = Hangups(partial(abandon, translator, repeats))
     jobs = Jobs(database)
+    keys = KeyRing(database)
     updates = JobUpdates(database)
     streams = Streams(updates.refresh, most=room(LISTENERS))
     atexit.register(streams.close)
     subscriptions = Subscriptions(updates, streams)
-    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector())
+    tools = (settings, models, translator, hangups, ledger, repeats, keys, recent_errors, Detector())
     durable = (jobs, subscriptions)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools, *durable), places)
@@ -63,6 +65,8 @@ def register(
     view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
+    downloads = Downloads(settings, jobs, keys, DOWNLOADS)
+    app.add_url_rule("/jobs/<job_id>/translations.<form>", "download", downloads)
     app.add_url_rule("/", "page", partial(pages.translate, settings, models, translator))
     app.add_url_rule("/status", "status", partial(pages.status, settings))
     app.add_url_rule("/healthz", "healthz", health.alive)
