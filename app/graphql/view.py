@@ -271,14 +271,12 @@ class GraphQL(GraphQLView[Context, None]):
         return response
 
     def _stream(self, first: GraphQLHTTPResponse, response: Response) -> Response:
-        proxy: Any = request
-        served: Request = proxy._get_current_object()
         return self.subscriptions.respond(
-            served,
+            request,
             response,
             self.encode_json(first),
             g.get("subscribed"),
-            lambda result: self.encode_json(self.process_result(served, result)),
+            lambda result: self.encode_json(self.process_result(request, result)),
         )
 
     @override
