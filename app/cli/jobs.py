@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 from uuid import uuid4
 
 import click
@@ -214,8 +215,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _follow(all_jobs: Jobs, job: Job) -> None:
     """Returns when a job has ended. On a terminal, a bar shows how far it is."""
-    bar: Any = click.progressbar(length=job.total, label=job.status, file=click.get_text_stream("stderr"))
-    with bar:
+    with click.progressbar(length=job.total, label=job.status, file=sys.stderr) as bar:
         while job.status not in ENDED:
             time.sleep(POLL)
             done, job = job.done, all_jobs.find(job.principal, job.id) or job
