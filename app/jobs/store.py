@@ -150,7 +150,7 @@ def end_if_complete(connection: Connection, number: int) -> None:
 def release(connection: Connection, number: int, chunk: str, *, attempts: int = 0) -> int:
     """Takes a chunk of a job back, whose texts then wait again, with so many attempts more. Returns how many they
     are."""
-    mine = (job_segment.c.job_id == number) & (job_segment.c.chunk_id == chunk)
+    mine = job_segment.c.chunk_id == chunk
     waiting = {"state": State.WAITING, "chunk_id": None, "attempts": job_segment.c.attempts + attempts}
     count = connection.execute(update(job_segment).where(mine).values(waiting)).rowcount
     connection.execute(delete(job_chunk).where(job_chunk.c.id == chunk))
