@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_, update
 
 from app.accounts import quotas
 from app.database.tables import job as table
@@ -89,6 +89,13 @@ def texts(connection: Connection, number: int, start: int, end: int) -> list[str
     """The texts of a job at the positions from `start` to before `end`."""
     where = (job_segment.c.job_id == number) & job_segment.c.position.between(start, end - 1)
     return list(connection.scalars(select(job_segment.c.text).where(where).order_by(job_segment.c.position)))
+
+
+def counts(connection: Connection) -> dict[str, tuple[int, int]]:
+    """By status, how many jobs there are, and how many of their texts have no outcome."""
+    left = func.sum(table.c.total - table.c.translated - table.c.failed)
+    rows = connection.execute(select(table.c.status, func.count(), left).group_by(table.c.status))
+    return dict.fromkeys(Status, (0, 0)) | {status: (count, int(left)) for status, count, left in rows}
 
 
 def create(connection: Connection, values: dict[str, Any]) -> int:
