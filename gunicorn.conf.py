@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.settings import THREADS, Settings
+from app.settings import LISTENERS, MOST_CONNECTIONS, OTHER_FILES, THREADS, Settings
 from app.web.proxies import TrustedProxies
 from tasks.environment import SettingsError
 from tasks.registry.entry import RegistryError
@@ -29,11 +29,12 @@ def load() -> Settings:
 
 
 def connections() -> int:
-    """How many clients a process may be connected to: as many as its files allow, less OTHER_FILES. Raises
-    SettingsError."""
+    """How many clients a process may be connected to: as many as its files allow, less OTHER_FILES. Subscriptions get
+    files of their own. Raises SettingsError."""
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= files < MOST_CONNECTIONS + OTHER_FILES:
-        files = MOST_CONNECTIONS + OTHER_FILES if most < 0 else min(MOST_CONNECTIONS + OTHER_FILES, most)
+    wanted = MOST_CONNECTIONS + OTHER_FILES + LISTENERS
+    if 0 <= files < wanted:
+        files = wanted if most < 0 else min(wanted, most)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
     if 0 <= files < LEAST_CONNECTIONS + OTHER_FILES:
         raise SettingsError(
@@ -86,9 +87,7 @@ def maker(directory: str) -> int | None:
     return int(found[1]) if found else None
 
 
-MOST_CONNECTIONS = 800  # idle ones too
 LEAST_CONNECTIONS = 64
-OTHER_FILES = 192  # connections to the broker and the database, logs, metrics and traces
 
 try:  # in the master, because a worker that cannot boot would be restarted again and again
     settings = load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,15 +18,18 @@ from app.downloads import Downloads
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
+from app.graphql.subscriptions import Subscriptions
 from app.graphql.view import GraphQL
 from app.jobs.submission import Jobs
+from app.jobs.updates import JobUpdates
 from app.monitoring.recent_errors import RecentErrors
-from app.settings import DOWNLOADS, REQUESTS, SCRAPES, Settings
+from app.settings import DOWNLOADS, LISTENERS, REQUESTS, SCRAPES, Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web import health
 from app.web.hangups import Hangups
 from app.web.places import bounded
+from app.web.streams import Streams, room
 from tasks.registry.file import RegistryFile
 from text.detection import Detector
 
@@ -48,11 +52,16 @@ def register(
     hangups = Hangups(partial(abandon, translator, repeats))
     jobs = Jobs(database)
     keys = KeyRing(database)
-    tools = (settings, models, translator, hangups, ledger, repeats, keys, recent_errors, Detector(), jobs)
+    updates = JobUpdates(database)
+    streams = Streams(updates.refresh, most=room(LISTENERS))
+    atexit.register(streams.close)
+    subscriptions = Subscriptions(updates, streams)
+    tools = (settings, models, translator, hangups, ledger, repeats, keys, recent_errors, Detector())
+    durable = (jobs, subscriptions)
     places = threading.BoundedSemaphore(REQUESTS)
-    view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
+    view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools, *durable), places)
     app.add_url_rule("/graphql", view_func=view)
-    view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools)
+    view = PredecessorGraphQL.as_view("predecessor", predecessor.build_schema().graphql_schema, *tools, *durable)
     view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)

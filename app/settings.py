@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,12 @@ JOB_CALL_BYTES = 4 * 2**20  # of the texts in one call about a job
 IN_FLIGHT = 96  # translations
 REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind
 SCRAPES = 2  # of the metrics
+LISTENERS = 1_000  # subscriptions, which need no thread
+MOST_CONNECTIONS = 800  # of clients, idle ones too, without subscriptions
+OTHER_FILES = 192  # connections to the broker and the database, logs, metrics and traces
 DOWNLOADS = 8  # files with translations of jobs
 THREADS = REQUESTS + DOWNLOADS + 8  # the others refuse further requests, and answer health checks
+SECRET_CHARACTERS = 24  # of a secret that signs, at least
 IN_MEMORY = URL.create("sqlite")  # a database that lives as long as its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
@@ -37,6 +41,7 @@ class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
     An ended job is kept for `job_days`. A chunk of a job is lost if it is not back in `job_lease` seconds.
+    Without a `webhook_secret` no job calls back; `webhook_private` allows addresses of private networks, and http.
 
     `flower` is the address at which a browser finds Flower. `origins` are the sites whose pages may use /graphql.
 
@@ -53,6 +58,8 @@ class Settings:
     max_timeout: int = 60
     job_days: int = 7
     job_lease: int = 300
+    webhook_secret: str | None = field(default=None, repr=False)
+    webhook_private: bool = False
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
@@ -96,6 +103,8 @@ class Settings:
             max_timeout=whole_number(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
             job_days=whole_number(environ, "TOLK_JOB_DAYS", cls().job_days, most=3650),
             job_lease=whole_number(environ, "TOLK_JOB_LEASE", cls().job_lease, most=86_400),
+            webhook_secret=_webhook_secret(environ),
+            webhook_private=switch(environ, "TOLK_WEBHOOK_PRIVATE", cls().webhook_private),
             host=environ.get("TOLK_HOST") or cls().host,
             port=whole_number(environ, "PORT", cls().port, least=0, most=65_535),
             flower=environment.matching(environ, "TOLK_FLOWER_URL", "https?://.*", "the address of a page"),
@@ -119,6 +128,13 @@ class Settings:
                 f"{MESSAGE_BYTES} bytes were expected, not of {settings.max_body_bytes}."
             )
         return settings
+
+
+def _webhook_secret(environ: Mapping[str, str]) -> str | None:
+    value = environment.secret(environ, "TOLK_WEBHOOK_SECRET")
+    if value is not None and len(value) < SECRET_CHARACTERS:  # the message leaves out the value
+        raise SettingsError(f"TOLK_WEBHOOK_SECRET: at least {SECRET_CHARACTERS} characters were expected.")
+    return value
 
 
 def _database(environ: Mapping[str, str]) -> URL:

@@ -72,11 +72,11 @@ class Execution(ExecutionContext):
         if document.selections is not None:
             self._subfields_cache = document.selections
 
-    def run(self) -> ExecutionResult:
+    def run(self, root: object) -> ExecutionResult:
         """Executes the operation. The result has the errors of the fields, and of everything else too."""
         data: Any
         try:
-            data = self.execute_operation(self.operation, None)
+            data = self.execute_operation(self.operation, root)
         except GraphQLError as error:
             data = None
             self.collected_errors.add(error, None)
@@ -90,16 +90,18 @@ def execute(
     variables: dict[str, Any] | None,
     context: object,
     *,
+    root: object = None,
     suggest: bool = True,
 ) -> ExecutionResult:
-    """Executes an operation of the document. Raises nothing: all errors are in the result. `suggest` says whether
-    errors may name fields and values that the caller may have meant."""
+    """Executes an operation of the document; of a subscription, one event. Raises nothing: all errors are in the
+    result. `root` is what the resolvers of root fields get. `suggest` says whether errors may name fields and values
+    that the caller may have meant."""
     try:
         coerced = get_variable_values(
             schema, operation.variable_definitions or (), variables or {}, MAX_COERCION_ERRORS, not suggest
         )
         if isinstance(coerced, list):
             return ExecutionResult(None, coerced)
-        return Execution(schema, document, operation, coerced, context).run()
+        return Execution(schema, document, operation, coerced, context).run(root)
     except Exception as error:  # noqa: BLE001 - it is ours, and graphql-server would call it the caller's
         return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])

@@ -78,6 +78,18 @@ class Progress(graphene.ObjectType):
     failed = graphene.Int(required=True, description="Texts that have an error.")
 
 
+class CallbackType(graphene.ObjectType):
+    """What became of telling a callback address that a job has ended."""
+
+    class Meta:
+        name = "Callback"
+
+    attempts = graphene.Int(required=True, description="How often it was tried.")
+    delivered_at = graphene.DateTime(description="When the receiver accepted it.")
+    next_attempt_at = graphene.DateTime(description="When it is tried again; null if it is not.")
+    error = graphene.String(description="Why the last attempt failed.")
+
+
 class JobType(graphene.ObjectType):
     """Texts that are translated whether or not anybody waits for them."""
 
@@ -98,6 +110,7 @@ class JobType(graphene.ObjectType):
     version = graphene.String(description="The versions of the models' weights, as far as they have translated.")
     priority = graphene.Field(JobPriority, required=True, description="How soon it is done.")
     callback_url = graphene.String(description="The address that is told when the job ends.")
+    callback = graphene.Field(CallbackType, description="The telling; null without an address, and before its end.")
     error = graphene.Field(TranslationError, description="Why it failed; null if it did not.")
     translations = graphene.Field(
         TranslationConnection,
@@ -106,6 +119,15 @@ class JobType(graphene.ObjectType):
         after=graphene.String(description="The cursor of the text before the first one that is wanted."),
         description="Its texts with their translations. A page is shorter if its texts are long.",
     )
+
+    def resolve_callback(self, info: GraphQLResolveInfo) -> CallbackType | None:
+        found = info.context.jobs.callback(self.job)
+        return found and CallbackType(
+            attempts=found.attempts,
+            delivered_at=_time(found.delivered),
+            next_attempt_at=_time(found.next_attempt),
+            error=found.error,
+        )
 
     def resolve_translations(
         self, info: GraphQLResolveInfo, *, first: int = 100, after: str | None = None

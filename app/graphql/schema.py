@@ -21,6 +21,7 @@ from app.graphql.jobs import (
 )
 from app.graphql.models import LanguagePair, ModelType, resolve_languages, resolve_models
 from app.graphql.service import ServiceStatus, resolve_status
+from app.graphql.subscriptions import Subscription
 from app.graphql.translations import (
     CancelPayload,
     TranslateInput,
@@ -150,4 +151,4 @@ class Mutation(graphene.ObjectType):
 
 def build_schema() -> graphene.Schema:
     """The schema of the API. Its resolvers expect a Context."""
-    return graphene.Schema(query=Query, mutation=Mutation)
+    return graphene.Schema(query=Query, mutation=Mutation, subscription=Subscription)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Never
 
-from flask import Request, Response, abort, make_response, render_template, request
+from flask import Request, Response, abort, g, make_response, render_template, request
 from flask.typing import ResponseReturnValue
 from graphql import (
     ExecutionResult,
@@ -32,9 +32,11 @@ from app.accounts import auth
 from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
+from app.graphql import subscriptions
 from app.graphql.complexity import Complexity
 from app.graphql.context import GraphQLContext
 from app.graphql.execution import Document, execute
+from app.graphql.subscriptions import Subscribed, Subscriptions
 from app.jobs.submission import Jobs
 from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
@@ -42,6 +44,7 @@ from app.translation.context import Context
 from app.translation.translator import Translator
 from app.web import errors, request_log
 from app.web.hangups import Hangups
+from app.web.streams import MIMETYPE
 from tasks.contract.errors import Code, TolkError
 from tasks.registry.file import RegistryFile
 from text.detection import Detector
@@ -95,6 +98,7 @@ class GraphQL(GraphQLView[Context, None]):
         recent_errors: RecentErrors,
         detector: Detector,
         jobs: Jobs,
+        subscriptions: Subscriptions,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
@@ -107,6 +111,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.recent_errors = recent_errors
         self.detector = detector
         self.jobs = jobs
+        self.subscriptions = subscriptions
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
@@ -215,9 +220,15 @@ class GraphQL(GraphQLView[Context, None]):
             )
         if operation.operation not in allowed_operation_types:
             raise InvalidOperationTypeError(operation.operation, allowed_operation_types)
+        run = partial(execute, self.schema, document, operation, request_data.variables, context)
+        suggest = self.settings.introspection
+        if operation.operation is OperationType.SUBSCRIPTION:
+            if not subscriptions.is_asked_for(request):
+                raise HTTPException(406, f"Send a subscription with the header Accept: {MIMETYPE}.")
+            g.subscribed = subscribed = Subscribed(context.caller, lambda root: run(root=root, suggest=suggest))
+            return subscribed.event()
         with self.hangups.watched(request.environ, context.request_id, context.principal):
-            suggest = self.settings.introspection
-            return execute(self.schema, document, operation, request_data.variables, context, suggest=suggest)
+            return run(suggest=suggest)
 
     def _parse(self, query: str) -> Document:
         """Parses a document. Raises GraphQLValidationError if it exceeds a limit or is invalid against the schema."""
@@ -251,11 +262,22 @@ class GraphQL(GraphQLView[Context, None]):
     @override
     def create_response(self, response_data: GraphQLHTTPResponse, sub_response: Response, is_strict: bool) -> Response:
         response = super().create_response(response_data, sub_response, is_strict)
+        if subscriptions.is_asked_for(request):
+            return self._stream(response_data, response)
         problems: Any = response_data.get("errors")
         if problems and response_data.get("data") is None:
             first = problems[0]["extensions"]
             errors.set_status(response, first["code"], first.get("retryAfter"))
         return response
+
+    def _stream(self, first: GraphQLHTTPResponse, response: Response) -> Response:
+        return self.subscriptions.respond(
+            request,
+            response,
+            self.encode_json(first),
+            g.get("subscribed"),
+            lambda result: self.encode_json(self.process_result(request, result)),
+        )
 
     @override
     def render_graphql_ide(self, request: Request, request_data: GraphQLRequestData) -> Response:

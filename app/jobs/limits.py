@@ -64,6 +64,8 @@ def check_submission(wanted: Submission, settings: Settings) -> None:
         raise refusal(f"deadline: a time within the next {LONGEST / 86_400:.0f} days was expected.")
     if wanted.callback_url is not None and not _is_url(wanted.callback_url):
         raise refusal("callbackUrl: an address such as https://host/path was expected.")
+    if wanted.callback_url is not None:
+        _check_callback(wanted.callback_url, settings)
 
 
 def check_call(texts: Sequence[str]) -> None:
@@ -86,9 +88,18 @@ def refusal(message: str) -> TolkError:
     return TolkError(Code.BAD_INPUT, message)
 
 
+def _check_callback(url: str, settings: Settings) -> None:
+    if settings.webhook_secret is None:
+        message = "callbackUrl: this service calls nobody back. Its operator has to set TOLK_WEBHOOK_SECRET."
+        raise TolkError(Code.UNAVAILABLE, message)
+    if not settings.webhook_private and urlsplit(url).scheme != "https":
+        raise refusal("callbackUrl: an address that begins with https:// was expected.")
+
+
 def _is_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and len(value) <= URL_CHARACTERS
+        is_plain = value.isascii() and value.isprintable() and " " not in value and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain and len(value) <= URL_CHARACTERS
     except ValueError:
         return False

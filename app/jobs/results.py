@@ -20,6 +20,7 @@ from app.broker import messages
 from app.database.transactions import Database
 from app.jobs import recording
 from app.jobs.dispatch import Dispatcher
+from app.jobs.webhooks import Webhooks
 from app.settings import Settings
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure, TranslateReply
@@ -89,11 +90,18 @@ class RunJobs(bootsteps.StartStopStep):
         self.dispatcher = Dispatcher(worker.app, self.database, models, settings.job_lease)
         worker.recorder = Recorder(self.database, models, self.dispatcher.wake)
 
+        secret, private = settings.webhook_secret, settings.webhook_private
+        self.webhooks = Webhooks(self.database, secret, private=private) if secret else None
+
     def start(self, _worker: Any) -> None:
         self.dispatcher.start()
+        if self.webhooks is not None:
+            self.webhooks.start()
 
     def stop(self, _worker: Any) -> None:
         self.dispatcher.close()
+        if self.webhooks is not None:
+            self.webhooks.close()
         self.database.close()
 
     def terminate(self, worker: Any) -> None:

@@ -29,7 +29,7 @@ def lock(connection: Connection, number: int) -> Any:
 def find(connection: Connection, principal: str, job_id: str, *, locked: bool = False) -> Job | None:
     """A job of this principal, None if it has none with this id. If `locked`, nobody else changes it until the
     transaction ends."""
-    query = select(table).where(table.c.uuid == job_id.lower(), table.c.principal == principal, _is_kept())
+    query = select(table).where(table.c.uuid == job_id.lower(), table.c.principal == principal, is_kept())
     row = connection.execute(query.with_for_update() if locked else query).one_or_none()
     return None if row is None else Job.of(row)
 
@@ -47,7 +47,7 @@ def find_by_idempotency_key(connection: Connection, principal: str, key: str) ->
     """The principal's job that was submitted with an idempotency key, and the hash of its input. One that has expired
     loses the key."""
     mine = (table.c.principal == principal) & (table.c.idempotency_key == key)
-    connection.execute(update(table).where(mine, ~_is_kept()).values(idempotency_key=None))
+    connection.execute(update(table).where(mine, ~is_kept()).values(idempotency_key=None))
     row = connection.execute(select(table).where(mine)).one_or_none()
     return None if row is None else (Job.of(row), row.input_hash)
 
@@ -57,7 +57,7 @@ def page(
 ) -> tuple[list[Job], bool]:
     """Up to `first` jobs of a principal, the newest first, from the one behind the cursor `after`; and whether there
     are more. Raises TolkError(BAD_INPUT) for a cursor that this service has not made."""
-    query = select(table).where(table.c.principal == principal, _is_kept())
+    query = select(table).where(table.c.principal == principal, is_kept())
     if status is not None:
         query = query.where(table.c.status == status)
     if after is not None:
@@ -174,7 +174,8 @@ def _first_code(connection: Connection, number: int) -> Code:
     return result.error.code if result and result.error else Code.INTERNAL
 
 
-def _is_kept() -> ColumnElement[bool]:
+def is_kept() -> ColumnElement[bool]:
+    """That a job has not expired."""
     return table.c.expires.is_(None) | (table.c.expires > time.time())
 
 

@@ -16,10 +16,11 @@ from app.accounts.quotas import DAY
 from app.database.tables import job as table
 from app.database.tables import job_chunk, job_segment
 from app.database.transactions import Database
-from app.jobs import store
+from app.jobs import store, webhooks
 from app.jobs.job import ENDED, USUAL, Job, Segment, State, Status
 from app.jobs.limits import JOB_TEXTS, UNFINISHED, Submission, check_call, check_page, check_submission, refusal
 from app.jobs.texts import GivenTexts, given, merged
+from app.jobs.webhooks import Callback
 from app.translation.context import Context
 from tasks.contract.errors import Code, TolkError
 
@@ -193,6 +194,10 @@ class Jobs:
         auth.demand(context.key, Scope.TRANSLATE)
         check_page(first)
         return self._database.run(lambda connection: store.page(connection, _owner(context), first, after, status))
+
+    def callback(self, job: Job) -> Callback | None:
+        """What became of telling the end of a job that was found."""
+        return self._database.run(lambda connection: webhooks.find(connection, job.number))
 
     def segments(self, job: Job, first: int, after: int = -1) -> tuple[list[Segment], bool]:
         """Texts of a job that was found, as app.jobs.store.segments has them."""

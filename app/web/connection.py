@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -51,6 +52,7 @@ class Connection(socket.socket):
         self._received_by: float | None = None
         self._sent_by: float | None = None
         self._held: bytes | None = None  # the answer's head
+        self._heir: Callable[[socket.socket, bytes], None] | None = None
 
     @override
     def gettimeout(self) -> float | None:
@@ -101,10 +103,20 @@ class Connection(socket.socket):
         with `flush`: one system call, and one packet, instead of two."""
         self.request, self._held = request, b""
 
+    def bequeath(self, heir: Callable[[socket.socket, bytes], None]) -> None:
+        """Has the client's socket given to `heir` when the answer's head is complete, together with that head, which
+        is still to be sent. Then this connection is closed. Nothing of what gunicorn sends after the head is sent."""
+        self.request.force_close()
+        self._heir = heir
+
     def flush(self) -> None:
-        """Sends the head of an answer without a body."""
+        """Sends the head of an answer without a body, or has the heir go on with it."""
         held, self._held = self._held, None
-        if held:
+        if not held:
+            return
+        if self._heir is not None:
+            self._heir(socket.socket(fileno=self.detach()), held)
+        else:
             self.sendall(held)
 
     @override
@@ -113,6 +125,8 @@ class Connection(socket.socket):
         if self._held == b"":
             self._held = bytes(data)
             return
+        if self._heir is not None:
+            return  # it is gunicorn's end of the body
         if self._held is not None:
             data, self._held = self._held + data, None
         now = time.monotonic()
