@@ -59,7 +59,7 @@ def create_app(
         return _create_from_environment(translator, recent_errors)
     models = RegistryFile(settings.models)
     app = WebApplication(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_call_bytes
     app.config["LOG_TEXTS"] = settings.log_texts
     app.jinja_env.globals["graphiql"] = settings.graphiql  # whether pages link to GraphiQL
     recent_errors = recent_errors or RecentErrors()

@@ -13,13 +13,14 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.database.transactions import Database
+from app.downloads import Downloads
 from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
 from app.jobs.submission import Jobs
 from app.monitoring.recent_errors import RecentErrors
-from app.settings import REQUESTS, SCRAPES, Settings
+from app.settings import DOWNLOADS, REQUESTS, SCRAPES, Settings
 from app.translation.translate import abandon
 from app.translation.translator import Translator
 from app.web import health
@@ -46,7 +47,8 @@ def register(
     """Adds the routes to the application."""
     hangups = Hangups(partial(abandon, translator, repeats))
     jobs = Jobs(database)
-    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector(), jobs)
+    keys = KeyRing(database)
+    tools = (settings, models, translator, hangups, ledger, repeats, keys, recent_errors, Detector(), jobs)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)
@@ -54,6 +56,8 @@ def register(
     view = bounded(view, places)
     app.add_url_rule("/api/graphql", view_func=view)
     app.add_url_rule("/api/graphiql", view_func=view)
+    downloads = Downloads(settings, jobs, keys, DOWNLOADS)
+    app.add_url_rule("/jobs/<job_id>/translations.<form>", "download", downloads)
     app.add_url_rule("/", "page", partial(pages.translate, settings, models, translator))
     app.add_url_rule("/status", "status", partial(pages.status, settings))
     app.add_url_rule("/healthz", "healthz", health.alive)

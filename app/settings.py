@@ -20,11 +20,13 @@ from telemetry.address import Address
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_TIMEOUT = 10.0  # seconds; part of the GraphQL schema, so not a setting
 DOCUMENT_BYTES = 64 * 1024
+JOB_CALL_BYTES = 4 * 2**20  # of the texts in one call about a job
 # What one process takes on at once.
 IN_FLIGHT = 96  # translations
 REQUESTS = IN_FLIGHT + 16  # GraphQL requests of any kind
 SCRAPES = 2  # of the metrics
-THREADS = REQUESTS + 16  # the others refuse further requests, and answer health checks
+DOWNLOADS = 8  # files with translations of jobs
+THREADS = REQUESTS + DOWNLOADS + 8  # the others refuse further requests, and answer health checks
 IN_MEMORY = URL.create("sqlite")  # a database that lives as long as its process
 # In lower case, and without the port that the scheme implies.
 ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[1-9][0-9]{0,4})?"
@@ -73,9 +75,14 @@ class Settings:
 
     @property
     def max_body_bytes(self) -> int:
-        """The limit for a request's body, in bytes: room for the GraphQL document and the longest texts in JSON's
+        """The limit for a translation's body, in bytes: room for the GraphQL document and the longest texts in JSON's
         longest spelling, 12 bytes a character."""
         return 12 * self.max_request_characters + 8 * self.max_texts + DOCUMENT_BYTES
+
+    @property
+    def max_call_bytes(self) -> int:
+        """The limit for the body of any call, in bytes: that of a request, or that of a call with texts of a job."""
+        return max(self.max_body_bytes, JOB_CALL_BYTES + DOCUMENT_BYTES)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:

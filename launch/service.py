@@ -1,9 +1,9 @@
-"""`make run`: starts, watches, restarts and stops the broker, a worker, the web app and Flower.
+"""`make run`: starts, watches, restarts and stops the broker, a worker, the worker of jobs, the web app and Flower.
 
     .venv/bin/python -m launch.service [DIRECTORY]
 
 DIRECTORY has the data of the broker and the database (default: .run). Each child has its own session, so a Ctrl-C
-reaches only this process, which then stops web and Flower, the worker and the broker, in order. Standard library only.
+reaches only this process, which then stops web and Flower, the workers and the broker, in order. Standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from launch.ports import answer, flower_address, web_address
 from launch.rabbitmq import PrivateRabbitMQ, RabbitMQError
 
 # Seconds from SIGTERM to SIGKILL. They are longer than each process takes to finish its work.
-GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "broker": 30.0}
+GRACE = {"web": 75.0, "flower": 5.0, "worker": 30.0, "jobs": 30.0, "broker": 30.0}
 HURRY = 1.0  # the same, after a second Ctrl-C
 # By default Flower sends the broker's password to whatever listens on port 15672 of the broker's host.
 NO_BROKER_API = "http://none:none@127.0.0.1:1/"
@@ -72,7 +72,7 @@ class Service:
                 self.start("broker")
             self.listen()
             self.say("starting the worker, the web app and Flower")
-            for name in ("worker", "web", "flower"):
+            for name in ("worker", "jobs", "web", "flower"):
                 self.start(name)
             return self.watch()
         finally:
@@ -94,6 +94,7 @@ class Service:
         host, port = self.flower
         commands = {
             "worker": ("celery", "-A", "tasks", "worker", "--loglevel=INFO", *self.worker_metrics()),
+            "jobs": ("celery", "-A", "app.jobs.results", "worker"),
             "web": ("gunicorn",),
             "flower": ("launch.flower", "-A", "tasks", "flower", *FLOWER, f"--address={host}", f"--port={port}"),
         }
@@ -221,9 +222,10 @@ class Service:
         self.say("  Ctrl-C stops it")
 
     def stop(self) -> None:
-        """Ends web and Flower, then the worker, then the broker, and leaves no process behind."""
+        """Ends web and Flower, then the worker, then that of jobs, then the broker, and leaves no process behind."""
         self.end("web", "flower")
         self.end("worker")
+        self.end("jobs")
         self.end("broker")
         if self.broker is not None:
             self.broker.stop()

@@ -9,6 +9,8 @@ from typing import Any
 import graphene
 from graphql import GraphQLResolveInfo
 
+from app.accounts import auth
+from app.accounts.keys import Scope
 from app.graphql.context import GraphQLContext
 from app.graphql.translations import LinesType, TranslationError, TranslationType, translation_type
 from app.jobs import store
@@ -204,7 +206,9 @@ def resolve_delete(_root: None, info: GraphQLResolveInfo, *, id: str) -> JobType
 
 
 def resolve_job(_root: None, info: GraphQLResolveInfo, *, id: str) -> JobType | None:
-    job = info.context.jobs.find(info.context, id)
+    context: GraphQLContext = info.context
+    auth.demand(context.key, Scope.TRANSLATE)
+    job = context.jobs.find(context.principal or "", id)
     return None if job is None else job_type(job)
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, func, insert, literal_column, select, update
 
 from app.database.tables import job as table
 from app.database.tables import job_chunk, job_segment
+from app.database.transactions import is_first
 from app.jobs import store
 from app.jobs.job import ACTIVE, State, Status
 from tasks.contract.errors import TolkError
@@ -22,6 +23,7 @@ from tasks.contract.reply import Failure, TextResult
 from tasks.contract.request import Lines, TranslateRequest
 from tasks.registry.ways import Leg, Registry
 
+LOCK = 0x6A6F6273  # of the database, for whoever takes chunks or sweeps
 OUT = 16  # chunks of a caller that are out at a time, at most
 CHUNK_TEXTS = 64  # of a chunk, at most
 CHUNK_CHARACTERS = 8_000  # of the texts of a chunk, at most, unless it has only one
@@ -42,13 +44,18 @@ class Chunk:
 
 
 def take(connection: Connection, registry: Registry, lasts: float) -> list[Chunk]:
-    """The next chunks, whose texts count as out from now on. A chunk has `lasts` seconds until its deadline."""
+    """The next chunks, whose texts count as out from now on; none while another process takes some. A chunk has `lasts`
+    seconds until its deadline."""
+    if not is_first(connection, LOCK):
+        return []
     out: Counter[str] = Counter()
     for caller, count in connection.execute(select(job_chunk.c.caller, func.count()).group_by(job_chunk.c.caller)):
         out[caller] = count
     full = [caller for caller, count in out.items() if count >= OUT]
     waiting = select(table).where(table.c.status.in_(ACTIVE), table.c.waiting > 0, table.c.deadline > time.time())
-    rows = connection.execute(waiting.where(table.c.caller.not_in(full)).order_by(table.c.fed).limit(JOBS)).all()
+    waiting = waiting.where(table.c.caller.not_in(full)).order_by(table.c.fed).limit(JOBS)
+    # A job that is being cancelled or recorded has its turn the next time.
+    rows = connection.execute(waiting.with_for_update(skip_locked=True)).all()
     jobs: dict[str, deque[Any]] = {}
     for row in rows:
         jobs.setdefault(row.caller, deque()).append(row)

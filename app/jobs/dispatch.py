@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from app.broker import commands, messages
 from app.broker.connections import ANSWER_TIMEOUT, Connections, reason
 from app.broker.queues import RequestQueues
-from app.database.transactions import Database, is_first
+from app.database.transactions import Database
 from app.jobs import chunks, recording, sweep
 from app.jobs.chunks import Chunk
 from tasks.contract.bundle import Bundled
@@ -109,8 +109,6 @@ class Dispatcher:
                 break
 
     def _take(self, connection: Connection) -> list[Chunk]:
-        if not is_first(connection, sweep.LOCK):
-            return []
         return chunks.take(connection, self._models.current(), self._lasts)
 
     def _publish(self, chunk: Chunk) -> None:

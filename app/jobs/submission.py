@@ -181,10 +181,10 @@ class Jobs:
 
         return self._change(context, job_id, retry)
 
-    def find(self, context: Context, job_id: str) -> Job | None:
-        """A job of the caller, None if it has none with this id."""
-        auth.demand(context.key, Scope.TRANSLATE)
-        return self._database.run(lambda connection: store.find(connection, _owner(context), job_id))
+    def find(self, principal: str, job_id: str) -> Job | None:
+        """A job of a key's principal, or without keys of the empty one; None if it has none with this id. The caller
+        has to have made sure of the scope."""
+        return self._database.run(lambda connection: store.find(connection, principal, job_id))
 
     def page(
         self, context: Context, first: int, after: str | None = None, status: Status | None = None

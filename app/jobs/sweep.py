@@ -13,11 +13,11 @@ from app.database.tables import job as table
 from app.database.tables import job_chunk, job_segment
 from app.database.transactions import is_first
 from app.jobs import recording, store
+from app.jobs.chunks import LOCK
 from app.jobs.job import ENDED, Status
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure
 
-LOCK = 0x6A6F6273  # of the database, for whoever sweeps or takes chunks
 PART = 100  # rows of jobs or chunks that one transaction looks at
 PURGED = 5_000  # texts that one transaction deletes
 LATE = "The job was not done by its deadline. retryJob goes on with what is left, with as much time again."

@@ -253,7 +253,10 @@ def use_init(stack: Stack) -> str:
 def start(stack: Stack) -> str:
     stack.compose("up", "--detach", "--wait", "--scale", f"worker={WORKERS}")
     running = Counter(service(each) for each in stack.containers())
-    check(running == Counter(rabbitmq=1, postgres=1, worker=WORKERS, web=1, flower=1), f"these run: {dict(running)}")
+    check(
+        running == Counter(rabbitmq=1, postgres=1, worker=WORKERS, jobs=1, web=1, flower=1),
+        f"these run: {dict(running)}",
+    )
     return f"healthy: {', '.join(f'{number} {name}' for name, number in sorted(running.items()))}"
 
 

@@ -113,7 +113,7 @@ def test_whoever_is_stopped_has_time_to_finish(stack: dict[str, Any]) -> None:
 def test_a_service_sees_no_secrets_but_its_own(stack: dict[str, Any]) -> None:
     for name, service in stack.items():
         seen = {each["source"] for each in service.get("volumes", []) if "secrets" in each["source"]}
-        of = {"secrets": seen, "migrate": {"web-secrets"}, "prometheus": set(), "tests": set()}
+        of = {"secrets": seen, "migrate": {"web-secrets"}, "jobs": {"web-secrets"}, "prometheus": set(), "tests": set()}
         assert seen == of.get(name, {f"{name}-secrets"}), name
 
 

@@ -159,7 +159,7 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
     children = psutil.Process(run.process.pid).children(recursive=True)
     assert run.end(signal.SIGTERM) == 0
     assert set(run.stops()[:2]) == {"web", "flower"}
-    assert run.stops()[2:] == ["worker", "broker"]
+    assert run.stops()[2:] == ["worker", "jobs", "broker"]
     assert run.remains() == []
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
@@ -223,7 +223,7 @@ def test_a_child_that_cannot_start_ends_all(start: Callable[..., Run], tmp_path:
     assert run.ended() == 1
     run.until("worker ended with code 1; its last lines were:")
     run.until("model none .* cannot be used")
-    assert set(run.stops()) == {"web", "flower", "broker"}
+    assert set(run.stops()) == {"web", "flower", "jobs", "broker"}
     assert run.remains() == []
 
 
@@ -286,5 +286,5 @@ def test_without_a_broker_it_waits_and_a_second_interrupt_hurries(
     run.until("SIGINT: stopping")
     assert run.end(signal.SIGINT) == 0
     run.until("web did not stop within 1 s and is killed")
-    assert set(run.stops()) == {"web", "flower", "worker"}
+    assert set(run.stops()) == {"web", "flower", "worker", "jobs"}
     assert run.remains() == []

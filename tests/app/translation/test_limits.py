@@ -88,17 +88,17 @@ def test_the_largest_request_fits_the_body_in_its_longest_spelling(client: Flask
 
 @pytest.mark.parametrize("environ", [{}, {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}])
 def test_a_body_over_the_limit_is_refused_unread(client: FlaskClient, environ: dict[str, Any]) -> None:
-    body = b'{"query": "' + b"x" * Settings().max_body_bytes
+    body = b'{"query": "' + b"x" * Settings().max_call_bytes
     answer = client.post("/graphql", data=body, content_type="application/json", environ_overrides=environ)
     assert answer.status_code == 413
     assert answer.json["errors"][0]["extensions"]["code"] == "BAD_INPUT"
-    assert str(Settings().max_body_bytes) in answer.json["errors"][0]["message"]
+    assert str(Settings().max_call_bytes) in answer.json["errors"][0]["message"]
 
 
 @pytest.mark.parametrize("form", ["application/x-www-form-urlencoded", "multipart/form-data"])
 def test_the_limit_of_a_form_is_the_one_that_is_said(client: FlaskClient, form: str) -> None:
     query = "{ languages { source } }"
-    limit = Settings().max_body_bytes
+    limit = Settings().max_call_bytes
     large = {"query": f"{query} #{'x' * (limit - 5_000)}"}
     answer = client.post("/api/graphql", data=large, content_type=form)
     assert answer.status_code == 200
