@@ -245,7 +245,7 @@ onInput((kind) => {
 text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
     event.preventDefault();
-    translate();
+    if (progress.hidden) translate(); // otherwise this text is on its way
   }
 });
 for (const select of [source, target]) {

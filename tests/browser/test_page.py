@@ -221,7 +221,7 @@ def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
         seen.append(here)
         page.keyboard.press("Tab")
     body = seen.pop()  # after the last element, the focus goes to the browser's own controls
-    assert seen == ["Translate", "Status", "API", "source", "swap", "target", "text", "clear", "#flag", "copy"]
+    assert seen == ["Translate", "Jobs", "Status", "API", "source", "swap", "target", "text", "clear", "#flag", "copy"]
     assert "Tolk" in body
 
 
@@ -283,7 +283,7 @@ def test_everybody_can_use_it(url: str, open_page: Open, check_access: Callable[
       [...document.querySelectorAll("a, button, select, textarea")]
         .filter((each) => each.checkVisibility()).map((each) => each.getBoundingClientRect())
     """)
-    assert len(boxes) == 9
+    assert len(boxes) == 10
     assert all(0 <= box["left"] < box["right"] <= 360 for box in boxes)
 
 

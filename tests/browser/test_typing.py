@@ -149,6 +149,16 @@ def test_half_composed_words_are_not_sent(page: Page, sent: list[list[str]], ste
     assert sent == [[f"a {steps[-1]}"]]
 
 
+def test_a_text_on_its_way_is_not_sent_again(page: Page, sent: list[list[str]]) -> None:
+    """PG-11."""
+    page.route("**/graphql", lambda _: None)
+    with page.expect_request(is_request):
+        page.fill("#text", "Bonjour.")
+    page.locator("#text").press("Control+Enter")
+    page.locator("#text").press("Control+Enter")
+    assert sent == [["Bonjour."]]
+
+
 def test_what_is_pasted_is_sent_without_a_pause(page: Page, sent: list[list[str]]) -> None:
     """PG-9."""
     page.fill("#text", "Bonjour.")
