@@ -244,8 +244,8 @@ def test_of_what_a_worker_holds_monitors_see_no_text(
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="1")
     inspect = Celery(broker=broker.url).control.inspect(limit=1, timeout=10)
 
-    def begin(name: str, text: str, priority: Priority) -> Future[TranslateReply]:
-        request = TranslateRequest((text, "un secret"), "en", "a", time.time() + 60, "fr", priority=priority)
+    def begin(name: str, text: str, priority: Priority, model: str = "a") -> Future[TranslateReply]:
+        request = TranslateRequest((text, "un secret"), "en", model, time.time() + 60, "fr", priority=priority)
         return threads.submit(ask_models, translator, name, [request])
 
     def shown(name: str) -> list[dict[str, Any]]:
@@ -253,7 +253,7 @@ def test_of_what_a_worker_holds_monitors_see_no_text(
 
     running = [begin("active", "#sleep 60", "interactive"), begin("busy", "#sleep 60", "bulk")]
     eventually(lambda: len(shown("active")) == 2)
-    reserved = begin("reserved", "un", "bulk")  # the only thread for bulk work is busy
+    reserved = begin("reserved", "un", "bulk", "b")  # the only thread for bulk work is busy
     eventually(lambda: shown("reserved"))
     tasks = sorted(shown("active"), key=itemgetter("id")) + shown("reserved")
     for task, name in zip(tasks, ("active", "busy", "reserved"), strict=True):
