@@ -231,8 +231,7 @@ class LocalTranslator:
         sentences = dict.fromkeys(tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens)
         preparation = turn.tokens / max(1, len(sentences))
 
-        size = self.model.config.generation.no_repeat_ngram_size
-        size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
+        size = options.no_repeat_ngram_of(self.model.config.generation)
 
         def submit(tokens: Tokens, no_repeat_ngram: int = size) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)

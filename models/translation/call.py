@@ -24,3 +24,7 @@ class Call:
     group: str | None = None
     unwanted: Callable[[], bool] = lambda: False
     joined: bool = False
+
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.texts))
