@@ -18,6 +18,7 @@ def translate(settings: Settings, models: RegistryFile, translator: Translator) 
         pairs=[(way.source, way.target, status.can_translate(way, registry)) for way in registry.ways],
         notes=[each for each in registry.models.values() if each.note],
         limit=min(settings.max_text_characters, settings.max_request_characters),
+        max_texts=settings.max_texts,
         max_timeout=settings.max_timeout,
     )
 

@@ -17,6 +17,7 @@ from app.graphql import predecessor
 from app.graphql.predecessor import PredecessorGraphQL
 from app.graphql.schema import build_schema
 from app.graphql.view import GraphQL
+from app.jobs.submission import Jobs
 from app.monitoring.recent_errors import RecentErrors
 from app.settings import REQUESTS, SCRAPES, Settings
 from app.translation.translate import abandon
@@ -44,7 +45,8 @@ def register(
 ) -> None:
     """Adds the routes to the application."""
     hangups = Hangups(partial(abandon, translator, repeats))
-    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector())
+    jobs = Jobs(database)
+    tools = (settings, models, translator, hangups, ledger, repeats, KeyRing(database), recent_errors, Detector(), jobs)
     places = threading.BoundedSemaphore(REQUESTS)
     view = bounded(GraphQL.as_view("graphql", build_schema().graphql_schema, *tools), places)
     app.add_url_rule("/graphql", view_func=view)

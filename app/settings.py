@@ -34,6 +34,8 @@ ORIGIN = r"(?!.*(https:.*:443|http:.*:80)$)https?://[a-z0-9]([a-z0-9.-]*[a-z0-9]
 class Settings:
     """`models` is the path of models.toml; timeouts are in seconds, lengths of texts in Unicode characters.
 
+    An ended job is kept for `job_days`. A chunk of a job is lost if it is not back in `job_lease` seconds.
+
     `flower` is the address at which a browser finds Flower. `origins` are the sites whose pages may use /graphql.
 
     `traces` is the directory for the traces of the latest requests, `metrics` the address that Prometheus scrapes, and
@@ -47,6 +49,8 @@ class Settings:
     max_text_characters: int = 20_000
     max_request_characters: int = 100_000
     max_timeout: int = 60
+    job_days: int = 7
+    job_lease: int = 300
     host: str = "127.0.0.1"
     port: int = 8000
     flower: str | None = None
@@ -83,6 +87,8 @@ class Settings:
             max_text_characters=whole_number(environ, "TOLK_MAX_TEXT_CHARACTERS", cls().max_text_characters),
             max_request_characters=whole_number(environ, "TOLK_MAX_REQUEST_CHARACTERS", cls().max_request_characters),
             max_timeout=whole_number(environ, "TOLK_MAX_TIMEOUT", cls().max_timeout, least=int(DEFAULT_TIMEOUT)),
+            job_days=whole_number(environ, "TOLK_JOB_DAYS", cls().job_days, most=3650),
+            job_lease=whole_number(environ, "TOLK_JOB_LEASE", cls().job_lease, most=86_400),
             host=environ.get("TOLK_HOST") or cls().host,
             port=whole_number(environ, "PORT", cls().port, least=0, most=65_535),
             flower=environment.matching(environ, "TOLK_FLOWER_URL", "https?://.*", "the address of a page"),

@@ -174,6 +174,13 @@ class Database:
         self._current = False
 
 
+def is_first(connection: Connection, lock: int) -> bool:
+    """Whether no other transaction holds a lock, which this one then holds to its end. SQLite has one writer anyway."""
+    if connection.dialect.name == "sqlite":
+        return True
+    return bool(connection.scalar(sqlalchemy.select(sqlalchemy.func.pg_try_advisory_xact_lock(lock))))
+
+
 def _configuration() -> Config:
     configuration = Config()
     configuration.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))

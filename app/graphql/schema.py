@@ -5,6 +5,20 @@ from __future__ import annotations
 import graphene
 
 from app.graphql.detection import DetectionType, resolve_detect
+from app.graphql.jobs import (
+    JobConnection,
+    JobStatus,
+    JobType,
+    SubmitInput,
+    resolve_append,
+    resolve_cancel,
+    resolve_delete,
+    resolve_job,
+    resolve_jobs,
+    resolve_retry,
+    resolve_start,
+    resolve_submit,
+)
 from app.graphql.models import LanguagePair, ModelType, resolve_languages, resolve_models
 from app.graphql.service import ServiceStatus, resolve_status
 from app.graphql.translations import (
@@ -52,6 +66,21 @@ class Query(graphene.ObjectType):
         resolver=resolve_usage,
         description="The usage of the API key; null if no key is needed and none was sent.",
     )
+    job = graphene.Field(
+        JobType,
+        id=graphene.ID(required=True, description="The job's id."),
+        resolver=resolve_job,
+        description="A job of the API key, or without keys of this machine; null if it has none with this id.",
+    )
+    jobs = graphene.Field(
+        JobConnection,
+        required=True,
+        first=graphene.Int(default_value=20, description="How many jobs are wanted, 1000 at most."),
+        after=graphene.String(description="The cursor of the job before the first one that is wanted."),
+        status=JobStatus(description="Only jobs that stand there."),
+        resolver=resolve_jobs,
+        description="The jobs of the API key, or without keys of this machine, the newest first.",
+    )
 
 
 class Mutation(graphene.ObjectType):
@@ -70,6 +99,52 @@ class Mutation(graphene.ObjectType):
         request_id=graphene.ID(required=True, description="The id of the translation's request."),
         resolver=resolve_cancel_translation,
         description="Cancels a translation of the same caller, by the X-Request-Id that it was sent with.",
+    )
+    submit_translation = graphene.Field(
+        JobType,
+        required=True,
+        input=graphene.Argument(SubmitInput, required=True, description="The texts and the languages."),
+        resolver=resolve_submit,
+        description="Makes a job, which is done whether or not anybody waits. Returns at once.",
+    )
+    append_texts = graphene.Field(
+        JobType,
+        required=True,
+        job_id=graphene.ID(required=True, description="The id of an open job."),
+        offset=graphene.Int(required=True, description="The number of texts before these in the job."),
+        texts=graphene.List(
+            graphene.NonNull(graphene.String), required=True, description="The texts, 2000 at most, in a variable."
+        ),
+        resolver=resolve_append,
+        description="Adds texts to an open job. The same call once more changes nothing.",
+    )
+    start_job = graphene.Field(
+        JobType,
+        required=True,
+        job_id=graphene.ID(required=True, description="The id of an open job."),
+        resolver=resolve_start,
+        description="Closes and starts a job that was submitted open.",
+    )
+    cancel_job = graphene.Field(
+        JobType,
+        required=True,
+        id=graphene.ID(required=True, description="The job's id."),
+        resolver=resolve_cancel,
+        description="Cancels a job, unless it has ended. What was translated stays; the rest is refunded.",
+    )
+    retry_job = graphene.Field(
+        JobType,
+        required=True,
+        id=graphene.ID(required=True, description="The job's id."),
+        resolver=resolve_retry,
+        description="Starts a job that has ended once more, for the texts that have no translation.",
+    )
+    delete_job = graphene.Field(
+        JobType,
+        required=True,
+        id=graphene.ID(required=True, description="The job's id."),
+        resolver=resolve_delete,
+        description="Deletes a job with its translations now. One that has not ended is cancelled.",
     )
 
 

@@ -250,7 +250,9 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
         model=answer.model,
         version=answer.version,
         via=answer.via,
-        translations=[_translation(*each) for each in zip(answer.texts, answer.results, answer.origins, strict=True)],
+        translations=[
+            translation_type(*each) for each in zip(answer.texts, answer.results, answer.origins, strict=True)
+        ],
     )
 
 
@@ -258,7 +260,8 @@ def resolve_cancel_translation(_root: None, info: GraphQLResolveInfo, *, request
     return CancelPayload(cancelled=cancel(info.context, request_id))
 
 
-def _translation(source: str, result: TextResult, origin: Origin) -> TranslationType:
+def translation_type(source: str, result: TextResult, origin: Origin) -> TranslationType:
+    """The result for the text `source` as the API has it."""
     target = result.text or ""
     return TranslationType(
         text=result.text,

@@ -33,7 +33,9 @@ from app.accounts.keys import KeyRing
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.graphql.complexity import Complexity
+from app.graphql.context import GraphQLContext
 from app.graphql.execution import Document, execute
+from app.jobs.submission import Jobs
 from app.monitoring.recent_errors import RecentErrors
 from app.settings import Settings
 from app.translation.context import Context
@@ -92,6 +94,7 @@ class GraphQL(GraphQLView[Context, None]):
         keys: KeyRing,
         recent_errors: RecentErrors,
         detector: Detector,
+        jobs: Jobs,
     ) -> None:
         super().__init__(schema, allow_queries_via_get=self.queries_by_get)
         self.settings = settings
@@ -103,6 +106,7 @@ class GraphQL(GraphQLView[Context, None]):
         self.keys = keys
         self.recent_errors = recent_errors
         self.detector = detector
+        self.jobs = jobs
         self._rules = specified_rules if settings.introspection else (*specified_rules, NoSchemaIntrospectionCustomRule)
         self._parse_cached = lru_cache(CACHED_DOCUMENTS)(self._parse)
 
@@ -130,12 +134,12 @@ class GraphQL(GraphQLView[Context, None]):
             abort(error.status_code, description=error.reason)
 
     @override
-    def get_context(self, request: Request, response: Response) -> Context:
+    def get_context(self, request: Request, response: Response) -> GraphQLContext:
         key = None
         if not self._asks_for_graphiql(request):
             key = auth.authenticate(request, self.keys, local=auth.is_loopback(self.settings.host))
         registry = self.models.current()
-        return Context(
+        return GraphQLContext(
             self.settings,
             registry,
             self.translator,
@@ -147,6 +151,7 @@ class GraphQL(GraphQLView[Context, None]):
             self.repeats,
             self.recent_errors,
             self.detector,
+            jobs=self.jobs,
         )
 
     def _asks_for_graphiql(self, request: Request) -> bool:

@@ -63,10 +63,10 @@ class Outcome:
             origin = Origin(part.way[0].pair.source, reply.model, reply.version, reply.via)
             origins = (origin,) * len(reply.results)
             return cls(origin.source, reply.model, reply.version, reply.via, reply.results, origins)
-        found = {position: (result, _origin(division, position)) for position, result in division.settled.items()}
+        found = {position: (result, origin_at(division, position)) for position, result in division.settled.items()}
         for part, reply in zip(division.parts, replies, strict=True):
             for position, result in zip(part.positions, reply.results, strict=True):
-                found[position] = result, _origin(division, position, part.way[0].pair.source, reply)
+                found[position] = result, origin_at(division, position, part.way[0].pair.source, reply)
         origins = tuple(found[each][1] for each in sorted(found))
         sources = _distinct(
             [origin.source for origin in origins] or [part.way[0].pair.source for part in division.parts]
@@ -107,9 +107,10 @@ class Outcome:
         return cls(source, reply.model, reply.version, reply.via, reply.results, origins)
 
 
-def _origin(
+def origin_at(
     division: Division, position: int, source: str | None = None, reply: TranslateReply | None = None
 ) -> Origin:
+    """Where the result of the text at a position comes from, as far as its division and a reply tell."""
     detected = division.detected.get(position)
     best = detected.best if detected else None
     return Origin(

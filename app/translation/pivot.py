@@ -57,7 +57,7 @@ def _chosen(leg: TranslateRequest) -> list[str]:
 
 
 def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, ask: Ask) -> TranslateReply:
-    halfway = _fit(reply.results)
+    halfway = fitting(reply.results)
     sent = tuple(result.text for result in halfway if result.text is not None)
     further = _ask(replace(leg, texts=sent), ask) if sent else TranslateReply(leg.model)
     results = iter(further.results)
@@ -67,7 +67,7 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
         via=(*reply.via, leg.source or ""),
         worker=f"{reply.worker}+{further.worker}" if sent else reply.worker,
         results=tuple(
-            result if result.text is None else _join(text, result, next(results), leg.options.nbest - 1)
+            result if result.text is None else join(text, result, next(results), leg.options.nbest - 1)
             for text, result in zip(texts, halfway, strict=True)
         ),
         timings=RequestTimings(
@@ -79,7 +79,7 @@ def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, a
     )
 
 
-def _fit(results: Iterable[TextResult]) -> list[TextResult]:
+def fitting(results: Iterable[TextResult]) -> list[TextResult]:
     """The results, with a failure for each that does not fit into a message: translations may be longer than their
     texts."""
     fitting, room = [], ROOM
@@ -94,7 +94,7 @@ def _fit(results: Iterable[TextResult]) -> list[TextResult]:
     return fitting
 
 
-def _join(text: str, first: TextResult, second: TextResult, alternatives: int) -> TextResult:
+def join(text: str, first: TextResult, second: TextResult, alternatives: int) -> TextResult:
     """The result of a text by both translations, with alternatives of the second. Their scores, as logarithms of
     probabilities, are added."""
     if second.text is None:

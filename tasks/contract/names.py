@@ -13,6 +13,8 @@ from zlib import crc32
 TASK = "tolk.translate"
 EXCHANGE = "tolk.translate"
 DEAD_LETTERS = "tolk.dead-letters"  # the exchange; the queue behind it is `tolk.dead-letters.kept`
+JOB_RESULTS = "tolk.jobs.results"  # the queue of the replies to the chunks of jobs
+JOB_CHUNK = "tolk-job-chunk"  # the header of a message that is a chunk of a job
 DELIVERIES = 3  # deliveries of a message that may fail before it becomes a dead letter; in the last it is alone
 STATUS_COMMAND = "tolk_status"  # the remote-control command that asks a worker for its WorkerStatus
 PUBLISHED = "tolk-published"  # the message header with the time of publication, in Unix seconds
@@ -42,6 +44,11 @@ def queue_name(route: str, priority: Priority) -> str:
 def queue_names(route: str) -> list[str]:
     """The queues of a route: interactive, then bulk."""
     return [queue_name(route, priority) for priority in get_args(Priority)]
+
+
+def is_bulk(queue: str) -> bool:
+    """Whether `queue` is the queue of a route for bulk work."""
+    return queue.startswith(f"{EXCHANGE}.") and queue.endswith(".bulk")
 
 
 def suspects_name(route: str) -> str:

@@ -13,6 +13,8 @@ from tasks.contract.names import (
     DEAD_LETTERS,
     DELIVERIES,
     EXCHANGE,
+    JOB_CHUNK,
+    JOB_RESULTS,
     SHARED,
     Priority,
     queue_name,
@@ -82,6 +84,20 @@ def dead_letter_queue() -> Queue:
             "x-delivery-limit": 2**31 - 1,  # each inspection counts as a delivery; RabbitMQ 4's default is 20
             "x-max-length": 10_000,
             "x-message-ttl": 7 * 24 * 3600 * 1000,  # seven days in milliseconds: dead letters hold people's texts
+        },
+    )
+
+
+def job_results_queue() -> Queue:
+    """The queue of the replies to chunks of jobs, and of the chunks that expired before any worker took them."""
+    return Queue(
+        JOB_RESULTS,
+        Exchange(""),
+        routing_key=JOB_RESULTS,
+        bindings=[_died("expired", **{JOB_CHUNK: "1"})],
+        queue_arguments={
+            "x-queue-type": "quorum",
+            "x-delivery-limit": 2**31 - 1,  # RabbitMQ 4's default is 20: a result must outlast any failure
         },
     )
 

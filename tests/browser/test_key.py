@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -152,8 +153,11 @@ def test_after_a_revoked_key_another_is_asked_for(
     expect(page.locator("#output")).to_have_text("Bonjour.")
     ring.revoke("revoked")
 
+    attempts = itertools.count()
+
     def refused() -> bool:
         with page.expect_response("**/graphql") as answer:
+            page.fill("#text", f"Bonjour {next(attempts)}.")
             page.locator("#text").press("Control+Enter")
         return answer.value.status == 401
 

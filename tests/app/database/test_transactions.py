@@ -138,19 +138,20 @@ def test_a_postgresql_that_dies_and_one_that_hangs_hold_nobody_and_come_back(
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_database_of_a_later_release_is_borne_with(database: Database) -> None:
+    revision = database.revision()
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     later = Database(database.url)
     later.run(insert_key)
     later.close()
     with database.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
 
 
 def test_the_commands_migrate_and_say_what_is_wrong(tmp_path: Path) -> None:
     settings = Settings(database=make_url(f"sqlite:///{tmp_path}/new/tolk.sqlite"))
     runner = create_app(settings, EchoTranslator()).test_cli_runner()
-    assert runner.invoke(args=["database", "upgrade"]).output == "The database is at revision 0002.\n"
+    assert runner.invoke(args=["database", "upgrade"]).output == "The database is at revision 0003.\n"
     assert runner.invoke(args=["database", "downgrade", "base", "--yes"]).output.endswith("at revision base.\n")
     refused = runner.invoke(args=["database", "downgrade", "base"], input="n\n")
     assert refused.exit_code == 1
