@@ -6,8 +6,10 @@ const UNSURE = "The model was unsure of this sentence. It may be wrong.";
 const FLAGS = new Map([
   ["REPETITION", "The model began to repeat itself here. Something may be missing, or said twice."],
   ["UNKNOWN_TOKENS", "The sentence has characters that the model does not know. They may be missing."],
-  ["SPLIT", "The sentence was too long for the model and was translated in parts."],
+  ["SPLIT", "The sentence was translated in parts: it was too long, or would have lost a placeholder."],
   ["TRUNCATED", "The translation reached its length limit. The end may be missing."],
+  ["NUMBER_MISMATCH", "A number of the sentence is missing or is not the same."],
+  ["SOURCE_KEPT", "The sentence was not translated, because a placeholder would have been lost."],
 ]);
 
 // Returns the nodes that show translated paragraphs ({ text, sentences, via }), one on each line. The sentences occur in
