@@ -15,7 +15,7 @@ for the queue tier, when a Celery application first asks for its configuration. 
                         apply, too
     TOLK_METRICS        as a worker's --metrics: HOST:PORT of its /metrics and /healthz (default: neither is served)
     TOLK_CONCURRENCY    messages that a worker holds at once, so that its engines can batch them (default 64); a message
-                        has up to 16 requests
+                        has up to 16 requests. Of bulk messages it works on an eighth as many besides
     TOLK_MEMORY         bytes that a worker's models may take, also as 4GB or 512MiB (default: see
                         tasks.host.memory.for_models)
     TOLK_MODEL_CACHE    the directory for fetched models (default: tolk in the user's cache directory)

@@ -8,6 +8,7 @@ import logging.config
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from app import cli, routes
 from app.accounts.ledger import Ledger
 from app.accounts.repeats import Repeats
 from app.database.transactions import Database
+from app.jobs import store
 from app.monitoring.recent_errors import RecentErrors
 from app.monitoring.traces import Traces
 from app.settings import Settings
@@ -75,7 +77,8 @@ def create_app(
     if settings.metrics is not None:
         from app.monitoring.metrics import WebMetrics  # prometheus_client reads the environment at its import
 
-        metrics = WebMetrics(translator.status, settings.metrics, settings.metrics_files)
+        jobs = partial(database.run, store.counts)
+        metrics = WebMetrics(translator.status, settings.metrics, settings.metrics_files, jobs)
     request_log.register(app, traces, metrics)
     routes.register(app, settings, models, translator, database, ledger, repeats, metrics, recent_errors)
     headers.register(app)

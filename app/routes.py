@@ -68,6 +68,7 @@ def register(
     downloads = Downloads(settings, jobs, keys, DOWNLOADS)
     app.add_url_rule("/jobs/<job_id>/translations.<form>", "download", downloads)
     app.add_url_rule("/", "page", partial(pages.translate, settings, models, translator))
+    app.add_url_rule("/jobs", "jobs", partial(pages.jobs, models, translator))
     app.add_url_rule("/status", "status", partial(pages.status, settings))
     app.add_url_rule("/healthz", "healthz", health.alive)
     app.add_url_rule("/readyz", "readyz", health.Readiness(translator.check, database))

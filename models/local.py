@@ -38,9 +38,11 @@ from models.tokenizer import Tokenizer
 from models.translation.call import Call
 from models.translation.draft import Draft, Tokens, draft
 from models.translation.ongoing import Ongoing, finished
+from models.translation.repairs import second_tries
 from models.translation.results import Translated
 from models.translation.runaways import Decoding
 from models.translation.turns import Turns, in_turns
+from text.holds import Profile
 from text.languages import nearest
 
 K = TypeVar("K", bound=Hashable)
@@ -183,6 +185,8 @@ class LocalTranslator:
         group: str | None = None,
         unwanted: Callable[[], bool] = lambda: False,
         joined: bool = False,
+        profile: Profile = Profile.AUTO,
+        preserve: Sequence[str] = (),
     ) -> Translated:
         """Translates the texts. Returns a translation per text, in order; each carries its own error if it failed.
 
@@ -190,12 +194,15 @@ class LocalTranslator:
         needs `target`. `deadline`, a time.monotonic(): texts that are not complete by then fail with DeadlineExceeded,
         even if the model hangs. `caller`: whose call it is; callers share the engine equally. `group`: the name under
         which `cancel` ends the call. `unwanted` says whether the group has been cancelled already. `joined`: whether
-        the lines of a paragraph are joined, as in hard-wrapped text.
+        the lines of a paragraph are joined, as in hard-wrapped text. `profile` and `preserve` say what of the texts has
+        to come through as it is (text.holds.find).
 
         Raises BadInput for a target language that the model does not have. Raises Overloaded, Unavailable or Cancelled
         if the call as a whole fails, after cancelling the sentences of `group` that are left.
         """
-        call = Call(texts, source, target, options, deadline, priority, caller, group, unwanted, joined)
+        call = Call(
+            texts, source, target, options, deadline, priority, caller, group, unwanted, joined, profile, preserve
+        )
         [(_, outcome)] = self.translate_each({None: call})
         if isinstance(outcome, Exception):
             raise outcome
@@ -225,14 +232,21 @@ class LocalTranslator:
         token = self._target_token(call.target, target)
         options, group = call.options or self.decoding, call.group or uuid4().hex
         queue = partial(self._engine.submit, deadline=call.deadline, priority=call.priority, caller=call.caller)
-        take_apart = partial(draft, source=source, target_token=token, longest=self.longest, joined=call.joined)
+        take_apart = partial(
+            draft,
+            source=source,
+            target_token=token,
+            longest=self.longest,
+            joined=call.joined,
+            profile=call.profile,
+            preserve=call.preserve,
+        )
         with self._turns.turn(call) as turn:
             drafts = [take_apart(text, self.tokenizer, pause=turn.pause) for text in call.texts]
         sentences = dict.fromkeys(tokens for each in drafts if isinstance(each, Draft) for tokens in each.tokens)
         preparation = turn.tokens / max(1, len(sentences))
 
-        size = self.model.config.generation.no_repeat_ngram_size
-        size = size if options.no_repeat_ngram is None else options.no_repeat_ngram
+        size = options.no_repeat_ngram_of(self.model.config.generation)
 
         def submit(tokens: Tokens, no_repeat_ngram: int = size) -> Pending:
             limit = min(options.max_length or math.inf, self.tokenizer.max_length, 3 * len(tokens) + 20)
@@ -244,9 +258,10 @@ class LocalTranslator:
             return pending
 
         cancel = partial(self._engine.cancel, group)
+        others = partial(second_tries, drafts, tokenizer=self.tokenizer, source=source, target=target)
         with ExitStack() as failing:
             failing.callback(cancel)
-            decoding = Decoding(sentences, submit, ready)
+            decoding = Decoding(sentences, submit, ready, others)
             failing.pop_all()
         cost = turn.tokens + options.beam * sum(max(len(tokens), SHORTEST) for tokens in sentences)
         return Ongoing(drafts, decoding, self.tokenizer, source, target, call.deadline + _LATE, cancel, cost)

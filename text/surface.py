@@ -7,8 +7,8 @@ import regex
 from text import languages
 
 _WORD = regex.compile(r"\p{L}{2,}")
-_OPEN_END = regex.compile(r"[\p{L}\p{N},;:]\Z")
-_ADDED_STOP = regex.compile(r"(?<=\p{L}{2})[.。]\Z")
+_OPEN_END = regex.compile(r"[\p{L}\p{N}\p{Co},;:]\Z")  # a private character stands for a placeholder
+_ADDED_STOP = regex.compile(r"(?<=\p{L}{2}|\p{Co})[.。]\Z")
 
 
 def soften(sentence: str, language: str) -> str:
@@ -30,7 +30,7 @@ def restore(translation: str, sentence: str, language: str, *, capitals: bool = 
     A model that was trained on whole sentences adds a full stop to every heading and list item.
     """
     if _OPEN_END.search(sentence):
-        translation = _ADDED_STOP.sub("" if sentence[-1].isalnum() else sentence[-1], translation)
+        translation = _ADDED_STOP.sub(sentence[-1] if sentence[-1] in ",;:" else "", translation)
     return languages.upper(translation, language) if capitals or _shouts(sentence) else translation
 
 

@@ -83,11 +83,14 @@ def hash_input(
     assume: str | None = None,
     nbest: int = 1,
     lines: str = "keep",
+    held: Sequence[str] = (),
 ) -> str:
-    """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one. A request
-    without the later options has the hash that earlier releases gave it."""
-    options: list[object] = [assume, nbest] if (assume, nbest, lines) != (None, 1, "keep") else []
-    options += [lines] if lines != "keep" else []
+    """A hash of the input. The timeout is not part of it. A text that is too long is given as a list of one. `held`:
+    what has to come through, if that is not the default. A request without the later options has the hash that earlier
+    releases gave it."""
+    options: list[object] = [assume, nbest] if (assume, nbest, lines, *held) != (None, 1, "keep") else []
+    options += [lines] if lines != "keep" or held else []
+    options += [list(held)] if held else []
     return hashlib.sha256(json.dumps([list(texts), source, target, model, *options]).encode()).hexdigest()
 
 

@@ -13,13 +13,15 @@ from app.translation.outcome import Origin
 from app.translation.translate import cancel, translate
 from tasks.contract.errors import Code
 from tasks.contract.reply import Flag, TextResult
-from tasks.contract.request import Lines
+from tasks.contract.request import Holds, Lines
 
 FLAGS = {
     Flag.REPETITION: "The model kept repeating itself. The translation is a second attempt, or was shortened.",
     Flag.UNKNOWN_TOKENS: "The text has characters that the model does not know.",
-    Flag.SPLIT: "A sentence was longer than the model's limit and was translated in parts.",
+    Flag.SPLIT: "A sentence was translated in parts: it was too long for the model, or lost what has to be kept.",
     Flag.TRUNCATED: "The translation stopped at the length limit.",
+    Flag.NUMBER_MISMATCH: "The translation lacks a number of the text, or has one that the text does not have.",
+    Flag.SOURCE_KEPT: "A sentence is not translated, because its translation lost what has to be kept.",
 }
 CODES = {
     Code.BAD_INPUT: "The request is invalid. The message says what to change.",
@@ -40,6 +42,17 @@ LINES = {
     Lines.JOIN: "The lines of a paragraph are joined, as hard-wrapped text needs it. Breaks between sentences stay.",
 }
 
+HOLDS = {
+    Holds.AUTO: "Placeholders, tags, addresses, code, file names and versions that no ordinary text has by chance.",
+    Holds.OFF: "Nothing but what `preserve` names.",
+    Holds.PRINTF: "AUTO, and all of printf: `%%` and blank flags, too.",
+    Holds.QT: "AUTO, and `%1`, `%L1`, `%n`.",
+    Holds.SHELL: "AUTO, and `$x`.",
+    Holds.TEX: "AUTO, and commands and formulas of TeX.",
+    Holds.WIKI: "AUTO, and links and templates of wikis.",
+    Holds.BBCODE: "AUTO, and tags in square brackets.",
+}
+
 TranslationFlag = graphene.Enum.from_enum(
     Flag,
     name="TranslationFlag",
@@ -55,6 +68,12 @@ ErrorCode = graphene.Enum.from_enum(
 LinesType = graphene.Enum.from_enum(
     Lines,
     description=lambda lines: LINES[lines] if lines else "What becomes of the line breaks in a text.",
+)
+
+
+HoldsType = graphene.Enum.from_enum(
+    Holds,
+    description=lambda holds: HOLDS[holds] if holds else "What of a text comes through exactly as it is.",
 )
 
 
@@ -80,6 +99,11 @@ class TranslateInput(graphene.InputObjectType):
         default_value=1, description="How many translations of each text are wanted, the alternatives included."
     )
     lines = LinesType(default_value=Lines.KEEP, description="What becomes of the line breaks in a text.")
+    holds = HoldsType(default_value=Holds.AUTO, description="What of the texts comes through exactly as it is.")
+    preserve = graphene.List(
+        graphene.NonNull(graphene.String),
+        description="Words and phrases that stay as they are, too, where they stand as whole words in this spelling.",
+    )
     timeout = graphene.Float(
         default_value=DEFAULT_TIMEOUT, description="Seconds after which the answer is no longer wanted."
     )
@@ -211,6 +235,8 @@ def resolve_translate(_root: None, info: GraphQLResolveInfo, *, input: Any) -> T
         assume=input.assume,
         nbest=1 if input.nbest is None else input.nbest,
         lines=input.lines or Lines.KEEP,
+        holds=input.holds or Holds.AUTO,
+        preserve=input.preserve or (),
         timeout=DEFAULT_TIMEOUT if input.timeout is None else input.timeout,
         idempotency_key=input.idempotency_key,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,8 +44,7 @@ def record(connection: Connection, registry: Registry, task_id: str, reply: Tran
         store.release(connection, number, task_id)
         return False
     taken = connection.execute(delete(job_chunk).where(job_chunk.c.id == task_id)).rowcount
-    where = (job_segment.c.job_id == number) & (job_segment.c.chunk_id == task_id)
-    segments = connection.execute(select(job_segment).where(where).order_by(job_segment.c.position)).all()
+    segments = _segments(connection, task_id)
     if not taken or not segments:
         return False
     error = reply.error
@@ -66,8 +66,7 @@ def lose(connection: Connection, task_id: str) -> None:
     if number is None:
         return
     job = store.lock(connection, number)
-    where = (job_segment.c.job_id == number) & (job_segment.c.chunk_id == task_id)
-    segments = connection.execute(select(job_segment).where(where).order_by(job_segment.c.position)).all()
+    segments = _segments(connection, task_id)
     connection.execute(delete(job_chunk).where(job_chunk.c.id == task_id))
     failed = Failure(Code.INTERNAL, LOST)
     rows = [_again(row) if row.attempts + 1 < LOSSES else _failed(row, failed) for row in segments]
@@ -80,6 +79,12 @@ def take_back(connection: Connection, task_id: str) -> None:
     if number is not None:
         store.lock(connection, number)
         store.release(connection, number, task_id)
+
+
+def _segments(connection: Connection, task_id: str) -> Sequence[Any]:
+    """The rows of a chunk's texts, in order. With the job in the query, SQLite would read all of the job's."""
+    mine = select(job_segment).where(job_segment.c.chunk_id == task_id)
+    return connection.execute(mine.order_by(job_segment.c.position)).all()
 
 
 def _row(row: Any, job: Any, registry: Registry, reply: TranslateReply, result: TextResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_, update
 
 from app.accounts import quotas
 from app.database.tables import job as table
@@ -91,6 +91,13 @@ def texts(connection: Connection, number: int, start: int, end: int) -> list[str
     return list(connection.scalars(select(job_segment.c.text).where(where).order_by(job_segment.c.position)))
 
 
+def counts(connection: Connection) -> dict[str, tuple[int, int]]:
+    """By status, how many jobs there are, and how many of their texts have no outcome."""
+    left = func.sum(table.c.total - table.c.translated - table.c.failed)
+    rows = connection.execute(select(table.c.status, func.count(), left).group_by(table.c.status))
+    return dict.fromkeys(Status, (0, 0)) | {status: (count, int(left)) for status, count, left in rows}
+
+
 def create(connection: Connection, values: dict[str, Any]) -> int:
     """Inserts a job with these columns, and returns its number. Raises sqlalchemy's IntegrityError if another caller
     was faster with the same idempotency key."""
@@ -150,7 +157,7 @@ def end_if_complete(connection: Connection, number: int) -> None:
 def release(connection: Connection, number: int, chunk: str, *, attempts: int = 0) -> int:
     """Takes a chunk of a job back, whose texts then wait again, with so many attempts more. Returns how many they
     are."""
-    mine = (job_segment.c.job_id == number) & (job_segment.c.chunk_id == chunk)
+    mine = job_segment.c.chunk_id == chunk
     waiting = {"state": State.WAITING, "chunk_id": None, "attempts": job_segment.c.attempts + attempts}
     count = connection.execute(update(job_segment).where(mine).values(waiting)).rowcount
     connection.execute(delete(job_chunk).where(job_chunk.c.id == chunk))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from app.monitoring.status import Status
-from tasks.contract.errors import Code
+from tasks.contract.errors import Code, TolkError
 from telemetry.address import Address
 from telemetry.tracing import Span
 
@@ -38,8 +39,15 @@ class WebMetrics:
 
     CONTENT_TYPE = CONTENT_TYPE_LATEST
 
-    def __init__(self, status: Callable[[], Status], address: Address, directory: Path | None) -> None:
-        """`status` returns the state of queues and workers; `address` is where the metrics are served.
+    def __init__(
+        self,
+        status: Callable[[], Status],
+        address: Address,
+        directory: Path | None,
+        jobs: Callable[[], Mapping[str, tuple[int, int]]] = dict,
+    ) -> None:
+        """`status` returns the state of queues and workers; `address` is where the metrics are served. `jobs` returns,
+        by the status of jobs, how many there are, and how many of their texts have no outcome.
 
         Processes share their counts in `directory`, which is made if it is missing. A single process needs none.
         """
@@ -47,7 +55,7 @@ class WebMetrics:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _share(directory)
         self.address = address
-        self._queues = _QueueCollector(status)
+        self._shown = (_QueueCollector(status), _JobCollector(jobs))
         self._directory = directory
         self._registry = registry = CollectorRegistry()
         requests = Counter("tolk_requests", "GraphQL requests, by outcome.", ["code"], registry=registry)
@@ -80,7 +88,8 @@ class WebMetrics:
             collector(registry, str(self._directory))
         counted: bytes = generate_latest(registry)
         shown = CollectorRegistry()
-        shown.register(self._queues)
+        for collected in self._shown:
+            shown.register(collected)
         return counted + generate_latest(shown)
 
 
@@ -128,6 +137,25 @@ class _QueueCollector(Collector):
             "Seconds that a queue's oldest translation has waited.",
             _ages(status),
         )
+
+
+class _JobCollector(Collector):
+    """Collects the metrics of jobs from the database; none while it does not answer."""
+
+    def __init__(self, jobs: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        self._jobs = jobs
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        with suppress(TolkError):
+            by_status = self._jobs()
+            jobs = GaugeMetricFamily("tolk_jobs", "Jobs that are kept, by status.", labels=["status"])
+            texts = GaugeMetricFamily("tolk_job_texts", "Texts of these that have no outcome.", labels=["status"])
+            for status, (count, left) in by_status.items():
+                jobs.add_metric([status], count)
+                texts.add_metric([status], left)
+            yield jobs
+            yield texts
 
 
 def _ages(status: Status) -> dict[str, float]:

@@ -1,54 +1,38 @@
-// The translator page. A text goes to the API and nowhere else: not into the address, not into any storage.
+// The translator page. A text goes to the API and nowhere else: not into the address, not into any lasting storage.
 
+import { say, write } from "./announce.js";
+import { copyText } from "./clipboard.js";
 import { detect } from "./detect.js";
-import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
+import { annotate, hushOnEscape } from "./doubts.js";
+import * as draft from "./draft.js";
+import { keepClear } from "./edges.js";
+import { isComposing, measure, onInput, put } from "./field.js";
+import { LONGEST_WAIT, RequestError } from "./graphql.js";
 import { demand, onChange } from "./key.js";
+import { DETECT, find, nameNotes, nameOf, offered, refresh, remember, remembered } from "./languages.js";
+import * as paragraphs from "./paragraphs.js";
 
-const MUTATION = `
-mutation Translate($input: TranslateInput!) {
-  translate(input: $input) {
-    requestId
-    via
-    translations { text error { code message } sentences { text score flags } }
-  }
-}`;
-const LANGUAGES = "{ languages { source target available } }";
-const PATIENCE = 10_000; // milliseconds that an answer with the languages may take
 const PAUSE = 350; // milliseconds without a keystroke after which a text is sent
+const QUIET = 1_500; // milliseconds without a keystroke after which a screen reader may announce how a text fares
+const AT_ONCE = ["insertFromPaste", "insertFromDrop", "historyUndo", "historyRedo"]; // what nobody goes on typing
 const RETRIES = 5; // automatic ones, after doubling pauses of half a minute in all, or after those that the API asks for
 // A text has far more time than a translation takes: a timeout means that no worker took it.
 const TRANSIENT = ["RATE_LIMITED", "OVERLOADED", "UNAVAILABLE", "TIMEOUT", "UNREACHABLE"];
-const TIMEOUT = 10; // seconds for a short text
-const GRACE = 5; // more seconds, in which the service would report the timeout
-const CHARACTERS_PER_SECOND = 200; // a longer text has more time
-// Mean log-probability per token, of each model, below which a sentence deserves a second look (docs/page.md).
-const LOW_SCORE = -0.8;
-const FLAGS = {
-  REPETITION: "The model began to repeat itself here. Something may be missing, or said twice.",
-  UNKNOWN_TOKENS: "The sentence has characters that the model does not know. They may be missing.",
-  SPLIT: "The sentence was too long for the model and was translated in parts.",
-  TRUNCATED: "The translation reached its length limit. The end may be missing.",
-};
-const UNSURE = "The model was unsure of this sentence. It may be wrong.";
-const PAIR = "tolk.pair"; // in the local storage
-const DETECT = "detect"; // instead of a language that the texts are in
 
-const { limit, maxTimeout } = document.body.dataset;
+const { limit, maxTexts, maxTimeout } = document.body.dataset;
 const LIMIT = Number(limit);
-const MAX_TIMEOUT = Number(maxTimeout);
+const LIMITS = { texts: Number(maxTexts), timeout: Number(maxTimeout) };
 const element = (id) => document.getElementById(id);
 const [source, target, swap, oneWay, unserved] = ["source", "target", "swap", "one-way", "unserved"].map(element);
-const [text, length, clear] = ["text", "length", "clear"].map(element);
-const [output, progress, outcome, copy] = ["output", "progress", "outcome", "copy"].map(element);
-const [trouble, reason, plan, trace] = ["trouble", "reason", "plan", "trace"].map(element);
-const [again, outdated, through] = ["again", "outdated", "through"].map(element);
-const names = new Intl.DisplayNames("en", { type: "language", fallback: "code" });
+const [text, clear, undo] = ["text", "clear", "undo"].map(element);
+const [output, progress, outdated, through, copy] = ["output", "progress", "outdated", "through", "copy"].map(element);
+const [trouble, reason, plan, trace, again] = ["trouble", "reason", "plan", "trace", "again"].map(element);
 const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "long", timeStyle: "short" });
 
-let pairs = JSON.parse(document.body.dataset.pairs); // of languages, and whether workers take them
 let detected = null; // the language that was found in the text
+let replaced = null; // what Clear or Swap replaced: the text and its languages, until somebody types
 let shown = ""; // the translation on the page
 let current = false; // whether `shown` is the translation of the text on the page
 let request = new AbortController(); // the newest one
@@ -61,20 +45,24 @@ let earliest = 0; // when the API may be asked again: a time in milliseconds, wh
 
 // The wanted pair, or the one most like it. Where there is a choice of languages, they may be detected.
 function choose(wanted, to) {
-  const sources = [...new Set(pairs.map((pair) => pair[0]))];
+  const sources = [...new Set(offered.map((pair) => pair[0]))];
   const choices = sources.length > 1 ? [DETECT, ...sources] : sources;
   if (!sources.includes(detected)) detected = null;
   offer(source, choices, choices.includes(wanted) ? wanted : sources[0]);
   const from = known();
-  const targets = [...new Set(pairs.filter((pair) => !from || pair[0] === from).map((pair) => pair[1]))];
+  const targets = [...new Set(offered.filter((pair) => !from || pair[0] === from).map((pair) => pair[1]))];
   offer(target, targets, targets.includes(to) ? to : targets[0]);
   text.lang = from ?? "";
-  unserved.hidden = !from || find(from, target.value)[2];
+  tellService(!from || find(from, target.value)[2]);
   const back = find(target.value, from);
-  swap.ariaDisabled = String(!back);
+  swap.setAttribute("aria-disabled", !back);
   oneWay.textContent = back ? "" : `There is no model from ${name(target.value)} to ${name(from)}.`;
   if (!from) oneWay.textContent = "Which language the text is in is not known yet.";
   swap.title = oneWay.textContent || "Swap the languages";
+}
+
+function tellService(served) {
+  write(unserved, served ? "" : "No worker translates these languages at the moment. A text may have to wait for one.");
 }
 
 // The language of the text, if it is known.
@@ -82,22 +70,15 @@ function known() {
   return source.value === DETECT ? detected : source.value;
 }
 
-function find(from, to) {
-  return pairs.find((pair) => pair[0] === from && pair[1] === to);
-}
-
-// Models come and go while the page stays open.
 async function follow() {
-  const before = [source.value, target.value];
+  const before = String([source.value, target.value]);
   try {
-    const { languages } = await ask(LANGUAGES, {}, AbortSignal.timeout(PATIENCE));
-    pairs = languages.map((each) => [each.source, each.target, each.available]);
-  } catch (error) {
-    if (!(error instanceof RequestError)) throw error;
+    await refresh();
+  } catch {
     return; // the next translation will show the error
   }
   choose(source.value, target.value);
-  if (String([source.value, target.value]) !== String(before)) change();
+  if (String([source.value, target.value]) !== before) change(PAUSE);
 }
 
 function offer(select, languages, chosen) {
@@ -105,53 +86,33 @@ function offer(select, languages, chosen) {
 }
 
 function name(code) {
-  if (code === DETECT) return detected ? `${name(detected)} (detected)` : "Detect language";
-  try {
-    return names.of(code);
-  } catch {
-    return code; // not a language code, but a name from models.toml
-  }
-}
-
-function remember() {
-  try {
-    localStorage.setItem(PAIR, JSON.stringify([source.value, target.value]));
-  } catch {
-    // The browser does not allow storage. The first pair will be shown next time.
-  }
-}
-
-function remembered() {
-  try {
-    const [from, to] = JSON.parse(localStorage.getItem(PAIR));
-    return from === DETECT ? [from, to] : find(from, to);
-  } catch {
-    return undefined; // nothing is stored, or nothing valid
-  }
+  if (code !== DETECT) return nameOf(code);
+  return detected ? `${nameOf(detected)} (detected)` : "Detect language";
 }
 
 // From a text to its translation.
 
-function change() {
+// Translates what is on the page now, after a pause in milliseconds.
+function change(pause) {
   halt();
   failures = 0;
-  const excess = measure();
+  const excess = measure(LIMIT) - LIMIT;
+  draft.keep(text.value);
   clear.disabled = !text.value;
   current = false;
+  say("");
   if (text.value.trim() === "") {
-    show("", [], []);
-    say("");
+    show([]);
   } else if (excess > 0) {
     trouble.hidden = true;
     mark(true);
-    say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`);
+    say(`The text is ${excess.toLocaleString("en")} characters too long. Shorten it, or translate it in parts.`, QUIET);
   } else {
     const held = earliest > Date.now();
     if (refused || held) trouble.hidden = false;
     mark(!trouble.hidden);
-    say("");
-    if (refused) return;
-    const words = schedule(PAUSE);
+    if (refused || isComposing()) return;
+    const words = schedule(pause);
     if (held) write(plan, words);
   }
 }
@@ -173,31 +134,17 @@ function halt() {
 
 async function translate() {
   halt();
-  const characters = LIMIT + measure();
-  if (text.value.trim() === "" || characters > LIMIT) return;
+  if (isComposing() || text.value.trim() === "" || measure(LIMIT) > LIMIT) return;
   const { signal } = (request = new AbortController());
-  const timeout = Math.min(MAX_TIMEOUT, TIMEOUT + characters / CHARACTERS_PER_SECOND);
-  const patient = AbortSignal.any([signal, AbortSignal.timeout((timeout + GRACE) * 1000)]);
   progress.hidden = false;
   try {
-    if (source.value === DETECT) await identify(patient);
-    const to = target.value;
-    const input = { texts: [text.value], source: known(), target: to, timeout };
-    const { requestId, via, translations } = (await ask(MUTATION, { input }, patient)).translate;
-    const [{ text: translation, sentences, error }] = translations;
-    if (error) throw new RequestError(error.message, { ...error, requestId });
-    current = true;
-    failures = 0;
-    earliest = 0;
-    refused = demand();
-    unserved.hidden = true;
-    output.lang = to;
-    const count = show(translation, sentences, via);
-    const check = ["", " Check the underlined sentence."][count] ?? ` Check the ${count} underlined sentences.`;
-    say(`Translated${source.value === DETECT ? ` from ${name(known())}` : ""}.${check}`);
+    if (source.value === DETECT) await identify(signal);
+    const pair = { source: known(), target: target.value };
+    const translations = await paragraphs.translate(text.value, pair, LIMITS, signal);
+    if (signal.aborted) return;
+    succeed(translations, pair.target);
   } catch (error) {
     if (signal.aborted) return; // a newer text is on its way
-    if (!(error instanceof RequestError)) throw error;
     fail(error);
   }
   progress.hidden = true;
@@ -206,15 +153,25 @@ async function translate() {
 // Finds out which language the text is in, and changes the target if nothing leads there.
 async function identify(signal) {
   const { language, served } = await detect(text.value, detected, signal);
-  signal.throwIfAborted(); // another language may be chosen by now
-  detected = served ? (language ?? pairs[0][0]) : null; // a text without letters is the same in any language
+  if (signal.aborted) throw new Error("Another language, or another text, was chosen by now.");
+  detected = served ? (language ?? offered[0][0]) : null; // a text without letters is the same in any language
   choose(DETECT, target.value);
   if (served) return;
   const known = language === "und" ? "in a language that" : `in ${name(language)}, which`;
   throw new RequestError(`The text seems to be ${known} cannot be translated here. If it is not, choose its language.`);
 }
 
-// Failures.
+function succeed(translations, to) {
+  current = true;
+  failures = 0;
+  earliest = 0;
+  refused = demand();
+  tellService(true);
+  output.lang = to;
+  const marked = show(translations);
+  const check = ["", " Check the underlined sentence."][marked] ?? ` Check the ${marked} underlined sentences.`;
+  say(`Translated${source.value === DETECT ? ` from ${name(known())}` : ""}.${check}`, QUIET);
+}
 
 function fail(error) {
   refused = demand(error);
@@ -223,19 +180,16 @@ function fail(error) {
   const byItself = TRANSIENT.includes(error.code) && failures < RETRIES;
   const words = byItself ? schedule(2 ** failures * 1000) : "";
   failures += 1;
-  reason.textContent = error.message;
+  write(reason, error instanceof RequestError ? error.message : `The page failed (${error}). Reload it.`);
   write(plan, refused ? "It is sent again with the key that you enter." : words);
-  trace.textContent = error.requestId ? `Request ${error.requestId}.` : "";
+  write(trace, error.requestId ? `Request ${error.requestId}.` : "");
   again.hidden = refused;
   trouble.hidden = false;
   mark(true);
   say("");
 }
 
-// If the page says so already, it is not announced again.
-function write(where, words) {
-  if (where.textContent !== words) where.textContent = words;
-}
+// What is on the page.
 
 // An older translation stays, and looks outdated. Words say so if no newer one is about to come.
 function mark(inWords) {
@@ -244,13 +198,12 @@ function mark(inWords) {
   outdated.hidden = !(old && inWords);
 }
 
-// What is on the page.
-
-// Returns how many sentences are marked.
-function show(translation, sentences, via) {
-  shown = translation;
-  output.replaceChildren(...annotate(translation, sentences, LOW_SCORE * (via.length + 1)));
-  through.textContent = via.length ? `By way of ${list.format(via.map(name))}: no model translates directly.` : "";
+// Shows the paragraphs of a translation. Returns how many sentences are marked.
+function show(translations) {
+  shown = translations.map((each) => each.text).join("\n");
+  output.replaceChildren(...annotate(translations));
+  const via = [...new Set(translations.flatMap((each) => each.via))];
+  write(through, via.length ? `By way of ${list.format(via.map(name))}: no model translates directly.` : "");
   copy.disabled = !shown;
   if (trouble.contains(document.activeElement)) text.focus();
   trouble.hidden = true;
@@ -258,83 +211,67 @@ function show(translation, sentences, via) {
   return output.querySelectorAll("mark").length;
 }
 
-// Shows the translation, and marks each sentence that a reader should check. The sentences occur in it in order.
-function annotate(translation, sentences, low) {
-  const parts = [];
-  let written = 0;
-  let cursor = 0;
-  for (const sentence of sentences) {
-    const start = translation.indexOf(sentence.text, cursor);
-    if (start < 0 || !sentence.text) continue;
-    cursor = start + sentence.text.length;
-    const doubts = sentence.flags.map((flag) => FLAGS[flag]);
-    if (sentence.score < low) doubts.push(UNSURE);
-    if (doubts.length === 0) continue;
-    parts.push(translation.slice(written, start), ...doubtful(sentence.text, doubts, `doubt-${parts.length}`));
-    written = cursor;
-  }
-  return [...parts, translation.slice(written)];
-}
-
-function doubtful(sentence, doubts, id) {
-  const marked = document.createElement("mark");
-  marked.textContent = sentence;
-  marked.tabIndex = 0;
-  marked.setAttribute("aria-describedby", id);
-  const why = document.createElement("span");
-  why.id = id;
-  why.role = "tooltip";
-  why.lang = "en";
-  why.dir = "ltr";
-  why.textContent = doubts.join(" ");
-  return [marked, why];
-}
-
-// Measures the text as the server does, in Unicode code points, and shows by how many it exceeds the limit.
-function measure() {
-  const characters = Array.from(text.value).length;
-  length.textContent = `${characters.toLocaleString("en")} / ${LIMIT.toLocaleString("en")}`;
-  text.ariaInvalid = String(characters > LIMIT);
-  if (!CSS.supports("field-sizing", "content")) {
-    text.style.height = "auto";
-    text.style.height = `${text.scrollHeight}px`;
-  }
-  return characters - LIMIT;
-}
-
-function say(words) {
-  outcome.textContent = words;
-}
-
 // What people do.
 
-text.addEventListener("input", change);
+// Puts another text in the place of the present one, and offers to undo that, and a change of the languages too.
+function replace(value, ...languages) {
+  const before = { value: text.value, languages: [source.value, target.value] };
+  const { activeElement } = document;
+  put(value);
+  if (languages.length) turn(...languages);
+  replaced = before;
+  undo.hidden = false;
+  activeElement.focus();
+  change(0);
+}
+
+// Changes the languages, and remembers them.
+function turn(from, to) {
+  choose(from, to);
+  remember(source.value, target.value);
+}
+
+// Forgets what was replaced; `back` brings its languages back.
+function settle(back) {
+  if (back) turn(...replaced.languages);
+  replaced = null;
+  undo.hidden = true;
+}
+
+onInput((kind) => {
+  if (replaced) settle(kind === "historyUndo" && text.value === replaced.value);
+  change(AT_ONCE.includes(kind) ? 0 : PAUSE);
+});
 text.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.isComposing) {
     event.preventDefault();
-    translate();
+    if (progress.hidden) translate(); // otherwise this text is on its way
   }
 });
 for (const select of [source, target]) {
   select.addEventListener("change", () => {
-    choose(source.value, target.value);
-    remember();
-    change();
+    turn(source.value, target.value);
+    change(0);
   });
 }
 swap.addEventListener("click", () => {
   if (oneWay.textContent) return say(oneWay.textContent);
-  if (current && shown) text.value = shown;
-  choose(target.value, known());
-  remember();
-  change();
+  const languages = [target.value, known()];
+  if (current && shown) return replace(shown, ...languages);
+  turn(...languages);
+  change(0);
 });
 clear.addEventListener("click", () => {
-  text.value = "";
   detected = null;
-  choose(source.value, target.value);
-  change();
+  replace("", source.value, target.value);
   text.focus();
+});
+undo.addEventListener("click", () => {
+  const { value } = replaced;
+  settle(true);
+  put(value);
+  text.focus();
+  change(0);
 });
 again.addEventListener("click", () => {
   failures = 0;
@@ -342,39 +279,22 @@ again.addEventListener("click", () => {
   translate();
 });
 copy.addEventListener("click", async () => {
-  if (navigator.clipboard) {
-    try {
-      await navigator.clipboard.writeText(shown);
-    } catch {
-      return say("The browser did not allow it. Select the translation and copy it.");
-    }
-  } else {
-    // Browsers offer the clipboard only to pages over HTTPS or from this machine. Other pages use the older way.
-    getSelection().selectAllChildren(output);
-    document.execCommand("copy");
-  }
-  say("Copied.");
+  const what = current ? "Copied." : "Copied the translation of an earlier text.";
+  say((await copyText(shown, output)) ? what : "The browser did not allow it. Select the translation and copy it.");
 });
 onChange(() => {
   failures = 0;
   earliest = 0;
   if (!current) translate();
 });
-addEventListener("resize", measure);
-for (const { dataset, firstChild } of document.querySelectorAll("[data-note]")) {
-  const directions = dataset.languages.matchAll(/(\S+) (\S+)/g);
-  const named = Array.from(directions, ([, from, to]) => `${name(from)} → ${name(to)}`);
-  firstChild.data = `${named.join(", ")}: ${dataset.note}`;
-}
+addEventListener("resize", () => measure(LIMIT));
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") follow();
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") output.classList.add("hushed");
-});
-for (const kind of ["pointerover", "focusin"]) {
-  output.addEventListener(kind, () => output.classList.remove("hushed"));
-}
 
-choose(...(remembered() ?? pairs[0]));
-measure();
+keepClear();
+hushOnEscape(output);
+nameNotes();
+choose(...remembered());
+text.value = draft.kept();
+change(0);

@@ -1,6 +1,7 @@
 // The operators' page: shows the status of the service, and updates it while the page is visible.
 
-import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
+import { write } from "./announce.js";
+import { ask, LONGEST_WAIT } from "./graphql.js";
 import { demand, onChange } from "./key.js";
 
 const QUERY = `
@@ -24,14 +25,14 @@ const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 let timer;
+let paused = false; // by the reader
 let due = 0; // when the API is asked next: a time in milliseconds
 
 async function update() {
   let pause = PERIOD;
   try {
-    show((await ask(QUERY, {}, AbortSignal.timeout(PATIENCE))).status);
+    await ask(QUERY, {}, { patience: PATIENCE }, ({ status }) => show(status));
   } catch (error) {
-    if (!(error instanceof RequestError)) throw error;
     pause = fail(error);
   }
   due = Date.now() + pause;
@@ -40,7 +41,7 @@ async function update() {
 
 function schedule() {
   clearTimeout(timer);
-  if (visible() && due < Infinity) timer = setTimeout(update, due - Date.now());
+  if (visible() && !paused && due < Infinity) timer = setTimeout(update, due - Date.now());
 }
 
 function visible() {
@@ -55,15 +56,13 @@ function fail(error) {
   }
   const pause = Math.max(PERIOD, Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT));
   const then = `${OLD} The page asks again at ${time.format(Date.now() + pause)}.`;
-  complain(error.message, pause > PERIOD ? then : undefined);
+  complain(error.message, pause > PERIOD && !paused ? then : undefined);
   return pause;
 }
 
-// Changes the words only if they differ, so that screen readers do not announce them again.
-function complain(reason, advice = `${OLD} The page goes on asking every three seconds.`) {
-  for (const [id, words] of Object.entries({ reason, advice })) {
-    if (element(id).textContent !== words) element(id).textContent = words;
-  }
+function complain(reason, advice = paused ? OLD : `${OLD} The page goes on asking every three seconds.`) {
+  write(element("reason"), reason);
+  write(element("advice"), advice);
   element("trouble").hidden = false;
 }
 
@@ -165,6 +164,12 @@ function newRow(body, columns) {
 }
 
 document.addEventListener("visibilitychange", schedule);
+element("pause").addEventListener("click", () => {
+  paused = !paused;
+  element("pause").textContent = paused ? "Go on" : "Pause";
+  element("rhythm").textContent = paused ? "The page does not update." : "The page updates every three seconds while you look.";
+  schedule();
+});
 onChange(() => {
   element("reason").textContent = ""; // so that the next message is announced, even if it is the same
   update();

@@ -9,6 +9,7 @@ from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import Failure
 
 MAX_NBEST = 10  # each takes a place in the beam, which costs as much as another text
+MAX_PRESERVED = 100  # phrases, each of so many characters at most; every text is searched for all of them
 MAX_NAME_CHARACTERS = 100  # of a language's or model's name, because errors quote it
 
 
@@ -42,6 +43,15 @@ def check_nbest(nbest: int) -> None:
     """Raises TolkError(BAD_INPUT), with the limit, unless that many translations of a text may be asked for."""
     if not 1 <= nbest <= MAX_NBEST:
         _refuse(f"nbest: 1 to {MAX_NBEST} were expected, not {nbest}.")
+
+
+def check_preserve(phrases: Sequence[str]) -> None:
+    """Raises TolkError(BAD_INPUT), with the limit, for too many phrases, and for a blank or a long one."""
+    if len(phrases) > MAX_PRESERVED:
+        _refuse(f"preserve: at most {MAX_PRESERVED} phrases were expected, not {len(phrases)}.")
+    for phrase in phrases:
+        if not phrase.strip() or len(phrase) > MAX_PRESERVED:
+            _refuse(f"preserve: a phrase has 1 to {MAX_PRESERVED} characters that are not all blank.")
 
 
 def check_names(**names: str | None) -> None:

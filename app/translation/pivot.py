@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 
 from app.translation.alignment import align, unite
-from tasks.contract.errors import Code
+from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import MESSAGE_BYTES
 from tasks.contract.reply import AlternativeResult, Failure, RequestTimings, TextResult, TranslateReply
-from tasks.contract.request import TranslateRequest
+from tasks.contract.request import Holds, TranslateRequest
 
 ROOM = MESSAGE_BYTES - 64 * 1024  # bytes of a message that its texts may take
+
+_TRIES = 3  # of a leg, while old and new workers are there side by side
+_RETRY_AFTER = 10.0  # seconds
 
 Ask = Callable[[TranslateRequest], TranslateReply]
 
@@ -25,16 +28,38 @@ def translate(legs: Sequence[TranslateRequest], ask: Ask) -> TranslateReply:
     `ask` raises.
     """
     first, *onward = legs
-    reply = ask(first)
+    reply = _ask(first, ask)
     for leg in onward:
         reply = _go_on(reply, first.texts, leg, ask)
     return reply
 
 
+def _ask(leg: TranslateRequest, ask: Ask) -> TranslateReply:
+    """The reply of a model. Where a worker of an earlier release has answered, which does not know an option that the
+    caller chose, another one may: it is asked for again. Raises TolkError(UNAVAILABLE) if none did."""
+    for _ in range(_TRIES):
+        reply = ask(leg)
+        missing = [name for name in _chosen(leg) if name not in reply.honoured]
+        if not missing or not any(result.error is None for result in reply.results):
+            return reply
+    raise TolkError(
+        Code.UNAVAILABLE,
+        f"The workers that answer are of an earlier release, which does not know {', '.join(missing)}. "
+        "Try again when they have been updated, or leave it out.",
+        _RETRY_AFTER,
+    )
+
+
+def _chosen(leg: TranslateRequest) -> list[str]:
+    """The options that a worker has to know, because they are not what every release does or at least should do."""
+    options = {"holds": leg.holds is not Holds.AUTO, "preserve": bool(leg.preserve)}
+    return [name for name, is_chosen in options.items() if is_chosen]
+
+
 def _go_on(reply: TranslateReply, texts: Sequence[str], leg: TranslateRequest, ask: Ask) -> TranslateReply:
     halfway = fitting(reply.results)
     sent = tuple(result.text for result in halfway if result.text is not None)
-    further = ask(replace(leg, texts=sent)) if sent else TranslateReply(leg.model)
+    further = _ask(replace(leg, texts=sent), ask) if sent else TranslateReply(leg.model)
     results = iter(further.results)
     return TranslateReply(
         model=f"{reply.model}+{further.model}",

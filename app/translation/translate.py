@@ -23,7 +23,7 @@ from app.translation.translator import Translator
 from tasks.contract.errors import Code
 from tasks.contract.names import REQUEST_ID
 from tasks.contract.reply import TextResult, TranslateReply
-from tasks.contract.request import Lines, RequestOptions, TranslateRequest
+from tasks.contract.request import Holds, Lines, RequestOptions, TranslateRequest
 from tasks.registry.ways import Leg
 from telemetry import tracing
 from text.languages import canonical
@@ -64,13 +64,16 @@ def translate(
     assume: str | None = None,
     nbest: int = 1,
     lines: Lines = Lines.KEEP,
+    holds: Holds = Holds.AUTO,
+    preserve: Sequence[str] = (),
     timeout: float = DEFAULT_TIMEOUT,
     idempotency_key: str | None = None,
 ) -> TranslatedTexts:
     """Translates the texts. A text that is too long, or that fails, has a failure as its result.
 
     Without `source`, each text is in the language that is detected (app.translation.parts.divide). Each translation has
-    up to `nbest` - 1 alternatives. `lines` says whether the lines of a paragraph are joined.
+    up to `nbest` - 1 alternatives. `lines` says whether the lines of a paragraph are joined. `holds` and the phrases to
+    `preserve` come through as they are.
 
     Raises TolkError if the request as a whole is refused, fails, or has no answer within `timeout` seconds of its
     arrival.
@@ -81,6 +84,7 @@ def translate(
     limits.check_texts(texts, context.settings)
     limits.check_names(source=source, target=target, model=model, assume=assume)
     limits.check_nbest(nbest)
+    limits.check_preserve(preserve)
     _log_texts(context, "asks", texts)
     failures = [limits.check_text(text, context.settings) for text in texts]
     accepted = tuple(text for text, failure in zip(texts, failures, strict=True) if failure is None)
@@ -89,7 +93,10 @@ def translate(
     division = divide(
         accepted, context.registry, context.detector, source=source, target=target, model=model, assume=assume
     )
-    ways = _ways(context, division, accepted, timeout, nbest, lines)
+    ways = [
+        [replace(leg, lines=lines, holds=holds, preserve=tuple(preserve)) for leg in legs]
+        for legs in _ways(context, division, accepted, timeout, nbest)
+    ]
     tracing.annotate(
         model=", ".join("+".join(leg.model for leg in legs) for legs in ways) or None,
         source=", ".join(str(legs[0].source) for legs in ways) or None,
@@ -103,7 +110,8 @@ def translate(
     else:
         hashed = [text if failure is None else [text] for text, failure in zip(texts, failures, strict=True)]
         source, assume = (each and canonical(each) for each in (source, assume))
-        input_hash = idempotency.hash_input(hashed, source, canonical(target), model, assume, nbest, lines)
+        held = [] if holds is Holds.AUTO and not preserve else [holds, *preserve]
+        input_hash = idempotency.hash_input(hashed, source, canonical(target), model, assume, nbest, lines, held)
         request_id, outcome = _charge_and_ask(context, division, ways, accepted, idempotency_key, input_hash)
     answered = zip(outcome.results, outcome.origins, strict=True)
     results, origins = [], []
@@ -161,7 +169,7 @@ def ask_each(
 
 
 def _ways(
-    context: Context, division: Division, texts: Sequence[str], timeout: float, nbest: int, lines: Lines
+    context: Context, division: Division, texts: Sequence[str], timeout: float, nbest: int
 ) -> list[list[TranslateRequest]]:
     """The requests to the models of each part: one for each leg. Of legs after the first, pivot.translate replaces the
     texts. Only the last leg makes alternatives."""
@@ -177,7 +185,6 @@ def _ways(
                 deadline=context.arrival + timeout,
                 principal=context.principal,
                 caller=context.caller,
-                lines=lines,
             )
             for leg in part.way
         ]

@@ -9,7 +9,7 @@ from typing import Protocol
 from app.monitoring.status import Status
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.reply import AlternativeResult, SentenceResult, TextResult, TranslateReply
-from tasks.contract.request import TranslateRequest
+from tasks.contract.request import HONOURED, TranslateRequest
 
 
 class Flight(Protocol):
@@ -86,7 +86,7 @@ class EchoTranslator:
             )
             for text in request.texts
         )
-        return TranslateReply(model=request.model, version="echo", worker="echo", results=results)
+        return TranslateReply(model=request.model, version="echo", worker="echo", results=results, honoured=HONOURED)
 
     def cancel(self, request_id: str, principal: str | None) -> bool:  # noqa: ARG002 - nothing is ever in flight
         return False

@@ -25,11 +25,11 @@ class TrustedProxies:
         self._application = application
         self._networks = tuple(trusted)
         self._everybody = everybody
-        self._trusts = lru_cache(maxsize=1024)(self._look_up)
+        self.trusts = lru_cache(maxsize=1024)(self._look_up)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         peer = environ.get("REMOTE_ADDR", "")
-        if self._trusts(peer):
+        if self.trusts(peer):
             environ["REMOTE_ADDR"] = self._client(environ.get("HTTP_X_FORWARDED_FOR", ""), peer)
             prefix = environ.get("HTTP_X_FORWARDED_PREFIX", "").rstrip("/")
             if PREFIX.fullmatch(prefix):
@@ -42,7 +42,7 @@ class TrustedProxies:
             if not _is_address(address):
                 break
             peer = address
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return peer
 

@@ -17,6 +17,7 @@ import math
 import socket
 import time
 from collections import deque
+from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
@@ -26,6 +27,8 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from typing_extensions import override
 
 from app.web.connection import RECEIVE_TIMEOUT, SEND_TIMEOUT, Connection
+from app.web.proxies import TrustedProxies
+from app.web.threads import Threads
 
 LINGER_TIMEOUT = 2.0  # seconds that a client has to close its half of a connection after we closed ours
 ACCEPT_PAUSE = 0.1  # seconds without new connections after the system could not give us one
@@ -35,8 +38,8 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After
 
 class Worker(ThreadWorker):
     """gunicorn's thread worker, with such connections. A connection gets a thread only when data has arrived, keeps it
-    while one request follows another and no other connection waits for a thread, and is closed without one. If gunicorn
-    itself terminates TLS, the connections stay gunicorn's own.
+    while one request follows another and no other connection waits for a thread, and is closed without one. No address
+    gets all threads (app.web.threads). If gunicorn itself terminates TLS, the connections stay gunicorn's own.
 
     A process with `worker_connections` connections closes an idle one for each new one; if none is idle, it refuses the
     new one. gunicorn's own worker would accept none, so that idle clients keep all others waiting."""
@@ -47,7 +50,7 @@ class Worker(ThreadWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lingering: deque[TConn] = deque()
-        self.serving = 0  # connections that have a thread, or wait for one
+        self.threads: Threads[TConn] = Threads(self.cfg.threads)
         self.accepts_at = -math.inf  # when it accepts connections again, in seconds of time.monotonic
         if not self.cfg.is_ssl:
             self.worker_connections = math.inf  # `accept` sees to the limit
@@ -116,13 +119,30 @@ class Worker(ThreadWorker):
 
     @override
     def enqueue_req(self, conn: TConn) -> None:
-        self.serving += 1
+        """Gives a connection a thread, now or when its address may have one more."""
+        if self.threads.take(self.address(conn), conn):
+            self.begin(conn)
+
+    def begin(self, conn: TConn) -> None:
         try:
             super().enqueue_req(conn)
         except RuntimeError:  # the system gives us no thread
-            self.serving -= 1
             self.nr_conns -= 1
             conn.close()
+            self.free(conn)
+
+    def free(self, conn: TConn) -> None:
+        """Gives the thread of a connection to those that wait."""
+        for each in self.threads.leave(self.address(conn)):
+            self.begin(each)
+
+    def address(self, conn: TConn) -> Hashable:
+        """Who a connection is from: an IPv4 address, or the first 64 bits of an IPv6 address. None for a trusted proxy,
+        and for a UNIX socket, because many clients are behind it."""
+        host = conn.client[0] if isinstance(conn.client, tuple) else ""
+        if not host or (isinstance(self.wsgi, TrustedProxies) and self.wsgi.trusts(host)):
+            return None
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8] if ":" in host else host
 
     @override
     def handle(self, conn: TConn) -> Any:
@@ -137,7 +157,7 @@ class Worker(ThreadWorker):
 
     def has_next(self, conn: TConn) -> bool:
         """Whether this thread shall go on with a connection, because another request is there, or comes at once."""
-        if not self.alive or self.serving >= self.cfg.threads:
+        if not self.alive or self.threads.are_wanted:
             return False
         unreader = conn.parser.unreader
         if unreader.buf.getvalue():
@@ -159,7 +179,7 @@ class Worker(ThreadWorker):
 
     @override
     def finish_request(self, conn: TConn, fs: Any) -> None:
-        self.serving -= 1
+        self.free(conn)
         if isinstance(conn.sock, Connection) and (fs.cancelled() or fs.exception() or not fs.result()):
             self.linger(conn)
         else:

@@ -14,11 +14,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
 from models.engine.batch import Batch
+from models.engine.lane import Lane
 from models.engine.options import DecodingOptions
 from models.engine.scheduler import SHORTEST, Priority, Scheduler, cost
 from models.engine.settings import EngineSettings
@@ -33,20 +33,6 @@ logger = logging.getLogger(__name__)
 _PACE = 4  # steps between entries, because encoding sentences one by one takes twice as long as together
 _FAILED = "The model failed on a sentence of this text."
 _CLOSING = "The engine is closing. Try again."
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """A thread with a batch of its own. `running`, an ordered set, are the sentences in the batch, `unwanted` the
-    cancelled ones among them. `since` is when the running call of the model began, None if none is running.
-    """
-
-    number: int
-    batch: Batch[Submission]
-    running: dict[Submission, None] = field(default_factory=dict)
-    unwanted: set[Submission] = field(default_factory=set)
-    since: float | None = None
-    thread: threading.Thread = field(init=False)
 
 
 class Engine:
@@ -67,14 +53,15 @@ class Engine:
         self._model, self._settings = model, settings
         if scheduler is None:
             sizes, share = (settings.token_budget, settings.max_waiting), settings.caller_share_on(model.device)
-            scheduler = Scheduler(*sizes, lanes=lanes, pace=_PACE, caller_share=share)
+            portion = settings.portion_on(model.device)
+            scheduler = Scheduler(*sizes, lanes=lanes, pace=_PACE, caller_share=share, portion=portion)
         self._scheduler = scheduler
         self._changed = threading.Condition()  # guards the scheduler, the lanes' running sentences, and the next fields
         self._closes_at: float | None = None  # a time of the clock; None while the engine is open
         self._broken = False  # whether a lane has died without the engine being closed
         self._counts = EngineCounts()
         rows = max(settings.token_budget // SHORTEST, LARGEST_BEAM)
-        self._lanes = [_Lane(number, Batch(model, rows)) for number in range(lanes)]
+        self._lanes = [Lane(number, Batch(model, rows)) for number in range(lanes)]
         for lane in self._lanes:
             # Daemon threads with an exit handler: a process that forgets to close still ends, but not amid a step.
             lane.thread = threading.Thread(target=self._run, args=(lane,), name=f"lane-{lane.number}", daemon=True)
@@ -101,6 +88,8 @@ class Engine:
         `deadline` is a time of the clock. `cancel(group)` ends the sentence. Callers share the engine, and so do the
         groups of a caller (models.engine.scheduler). `preparation`: what making the sentence took, in tokens.
 
+        A bulk sentence waits here, until the deadline at most, while many others wait in the queue.
+
         Raises Overloaded if the queue is full, Unavailable if the engine is not running, BadInput for a sentence that
         is empty, has more tokens than the model has positions, or has tokens outside its vocabulary. The Pending fails
         with DeadlineExceeded, Cancelled, Unavailable, or, if the model itself failed, ModelError.
@@ -113,7 +102,9 @@ class Engine:
         sentence = Submission(tokens, options, deadline, priority, caller, group, preparation, self.clock(), Pending())
         sentence.pending.set_running_or_notify_cancel()  # Future.cancel() has no effect from now on
         with self._changed:
-            if self._closes_at is not None or not all(lane.thread.is_alive() for lane in self._lanes):
+            while priority == "bulk" and self._scheduler.is_full_of_bulk and self._runs() and self.clock() < deadline:
+                self._changed.wait(min(deadline - self.clock(), threading.TIMEOUT_MAX))
+            if not self._runs():
                 raise Unavailable("The engine is not running. Try again.")
             self._scheduler.add(sentence)
             self._changed.notify_all()
@@ -123,6 +114,7 @@ class Engine:
         """Ends the waiting sentences of `group` now, and the running ones at the next step; returns their number."""
         with self._changed:
             waiting = self._scheduler.remove(lambda sentence: sentence.group == group)
+            self._changed.notify_all()
             running = 0
             for lane in self._lanes:
                 unwanted = [sentence for sentence in lane.running if sentence.group == group]
@@ -130,6 +122,9 @@ class Engine:
                 lane.unwanted.update(unwanted)
         self._fail(waiting, Cancelled, "The translation was cancelled.")
         return len(waiting) + running
+
+    def _runs(self) -> bool:
+        return self._closes_at is None and all(lane.thread.is_alive() for lane in self._lanes)
 
     def stats(self) -> EngineStats:
         with self._changed:
@@ -169,7 +164,7 @@ class Engine:
             self._abandon()
         atexit.unregister(self.close)
 
-    def _run(self, lane: _Lane) -> None:
+    def _run(self, lane: Lane) -> None:
         torch.set_num_threads(1)
         try:
             with torch.inference_mode():
@@ -184,7 +179,7 @@ class Engine:
                 self._changed.notify_all()
             self._sweep(lane)
 
-    def _turn(self, lane: _Lane) -> bool:
+    def _turn(self, lane: Lane) -> bool:
         """Sweeps, admits, and runs a step. Returns False if the engine is closing and no sentence is left."""
         self._sweep(lane)
         entering = self._admit(lane)
@@ -194,16 +189,17 @@ class Engine:
             lane.batch.rest()
             return True
         self._each_or_halves(lane, entering, self._enter)
-        self._each_or_halves(lane, list(lane.running), self._step)
+        self._each_or_halves(lane, self._scheduler.stepping(lane.number, lane.running), self._step)
         return True
 
-    def _sweep(self, lane: _Lane) -> None:
+    def _sweep(self, lane: Lane) -> None:
         """Ends late and cancelled sentences, and, once the time to close has come, all sentences."""
         now = self.clock()
         with self._changed:
             closed = self._closes_at is not None and now >= self._closes_at
             refused = self._scheduler.remove(lambda _: True) if closed else []
-            expired = self._scheduler.expire(now)
+            if expired := self._scheduler.expire(now):
+                self._changed.notify_all()
             cancelled, lane.unwanted = self._release(lane, lane.unwanted), set()
             expired += self._release(lane, [sentence for sentence in lane.running if sentence.deadline <= now])
             refused += self._release(lane, list(lane.running) if closed else [])
@@ -220,7 +216,7 @@ class Engine:
                 lane.running.clear()
         self._fail(held, Unavailable, _CLOSING)
 
-    def _admit(self, lane: _Lane) -> list[Submission]:
+    def _admit(self, lane: Lane) -> list[Submission]:
         """The sentences that enter the lane's batch now. If the lane is empty, it waits for a sentence, or for the
         engine to close; if its batch has taken much memory, it waits `rest_after` seconds at most."""
         with self._changed:
@@ -233,15 +229,17 @@ class Engine:
             for sentence in entering:
                 sentence.began = now
                 lane.running[sentence] = None
+            if any(sentence.priority == "bulk" for sentence in entering):
+                self._changed.notify_all()  # others wait to be submitted
         return entering
 
-    def _enter(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
+    def _enter(self, lane: Lane, sentences: Sequence[Submission]) -> None:
         lane.batch.enter({sentence: (sentence.tokens, sentence.options) for sentence in sentences})
         now = self.clock()
         for sentence in sentences:
             sentence.encoded = now
 
-    def _step(self, lane: _Lane, sentences: Sequence[Submission]) -> None:
+    def _step(self, lane: Lane, sentences: Sequence[Submission]) -> None:
         outcomes = lane.batch.step(None if len(sentences) == len(lane.running) else sentences)
         now = self.clock()
         with self._changed:
@@ -261,7 +259,7 @@ class Engine:
                 sentence.pending.set_result(outcome)
 
     def _each_or_halves(
-        self, lane: _Lane, sentences: Sequence[Submission], do: Callable[[_Lane, Sequence[Submission]], None]
+        self, lane: Lane, sentences: Sequence[Submission], do: Callable[[Lane, Sequence[Submission]], None]
     ) -> None:
         """Calls `do` with all sentences. If the model fails, calls it with each half, and so on; a sentence with which
         the model fails alone gets the error."""
@@ -284,7 +282,7 @@ class Engine:
             finally:
                 lane.since = None
 
-    def _release(self, lane: _Lane, sentences: Iterable[Submission]) -> list[Submission]:
+    def _release(self, lane: Lane, sentences: Iterable[Submission]) -> list[Submission]:
         """Takes sentences out of a lane; returns those that were running there. Only the lane's own thread calls it."""
         with self._changed:
             released = [sentence for sentence in sentences if sentence in lane.running]

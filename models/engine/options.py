@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.errors import BadInput
-from models.network.generation import LARGEST_BEAM, LARGEST_PENALTY
+from models.network.generation import LARGEST_BEAM, LARGEST_PENALTY, Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +34,7 @@ class DecodingOptions:
             raise BadInput(f"options: max_length is {self.max_length}; at least 1 was expected.")
         if self.no_repeat_ngram is not None and self.no_repeat_ngram < 0:
             raise BadInput(f"options: no_repeat_ngram is {self.no_repeat_ngram}; at least 0 was expected.")
+
+    def no_repeat_ngram_of(self, said: Generation) -> int:
+        """The no_repeat_ngram with a model whose generation_config.json says `said`."""
+        return said.no_repeat_ngram_size if self.no_repeat_ngram is None else self.no_repeat_ngram

@@ -30,7 +30,7 @@ class Processors:
     def of(cls, config: MarianConfig, source: Sequence[int], options: DecodingOptions) -> Self | None:
         """None if the sentence has no processors."""
         said = config.generation
-        size = said.no_repeat_ngram_size if options.no_repeat_ngram is None else options.no_repeat_ngram
+        size = options.no_repeat_ngram_of(said)
         forced = said.forced_bos_token_id is not None
         some = size or said.penalizes or forced or said.bad_words or said.begin_suppress_tokens
         if not (some or said.min_length or said.encoder_no_repeat_ngram_size):

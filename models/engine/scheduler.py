@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
+from functools import partial
 from typing import Generic, Literal, Protocol, TypeVar
 
+from models.engine.line import Line
 from models.engine.shares import Shares
 from models.errors import Overloaded
 
@@ -16,7 +18,10 @@ SHORTEST = 8  # a shorter sentence counts as so many tokens, so that the budget 
 AGED_AFTER = 5.0  # seconds of waiting after which a sentence goes before its caller's others that have waited less
 WEIGHTS: dict[Priority, float] = {"interactive": 9.0, "bulk": 1.0}  # their shares of the tokens while both wait
 BULK_SHARE = 0.75  # of a lane's budget; the rest is free for interactive sentences at the next step
-PRESENT = 5.0  # seconds after its latest sentence during which a caller counts as present
+BULK_WAITING = 0.125  # of the queue; bulk work waits outside for the rest, and its memory is bounded
+PRESENT = 5.0  # seconds after its latest sentence during which a caller, or interactive work, counts as present
+BESIDE = 4  # bulk sentences take a step at every so many steps beside interactive ones
+PORTIONS = 12  # so many portions of bulk sentences run in a lane while interactive work is present
 PATIENCE = 3  # a caller may have so many times as many sentences in the queue as there are free places
 
 
@@ -53,39 +58,6 @@ def cost(sentence: Schedulable) -> int:
     return sentence.beam * max(len(sentence.tokens), SHORTEST)
 
 
-class _Line(Generic[S]):
-    """The sentences of one caller with one priority that wait. Its requests share what the caller gets."""
-
-    def __init__(self) -> None:
-        self.sentences: OrderedDict[S, None] = OrderedDict()  # in order of arrival
-        self._requests: dict[Hashable, OrderedDict[S, None]] = {}
-        self._shares: Shares[Hashable] = Shares()
-
-    def add(self, sentence: S) -> None:
-        self.sentences[sentence] = None
-        key = _request(sentence)
-        if key not in self._requests:
-            self._requests[key] = OrderedDict()
-            self._shares.join(key)
-        self._requests[key][sentence] = None
-
-    def next(self, now: float, aged_after: float) -> S:
-        oldest = next(iter(self.sentences))
-        if now - oldest.submitted > aged_after:
-            return oldest
-        return next(iter(self._requests[self._shares.first()]))
-
-    def take(self, sentence: S, *, served: float | None = None) -> None:
-        """Takes a sentence out; `served` is what that adds to what its request was served."""
-        key = _request(sentence)
-        if served is not None:
-            self._shares.serve(key, served)
-        del self.sentences[sentence], self._requests[key][sentence]
-        if not self._requests[key]:
-            del self._requests[key]
-            self._shares.leave(key)
-
-
 class Scheduler(Generic[S]):
     """A queue of at most `max_waiting` sentences, and `lanes` batches of at most `token_budget` (see `cost`) each.
 
@@ -100,6 +72,11 @@ class Scheduler(Generic[S]):
     that is free, so that they are encoded together.
 
     While sentences run in a lane, others enter it only at every `pace`-th step, so that they are encoded together.
+
+    Bulk sentences never hold interactive ones up for long. At most a `portion` of them, in tokens, enters a lane at
+    once, since encoding takes its time. Interactive sentences enter a lane of bulk sentences at its next step, whatever
+    the pace, and go on without them but for a portion at every fourth step (`stepping`). While interactive work is
+    present, few bulk sentences run in a lane.
     """
 
     def __init__(
@@ -111,21 +88,27 @@ class Scheduler(Generic[S]):
         aged_after: float = AGED_AFTER,
         pace: int = 1,
         caller_share: float = 1.0,
+        portion: int | None = None,
     ) -> None:
         self._token_budget = token_budget
         self._max_waiting = max_waiting
         self._aged_after = aged_after
         self._pace = pace
         self._most = caller_share * token_budget
+        self._portion = portion or token_budget
         self._steps = [0] * lanes  # steps of each lane since a sentence entered it
-        self._lines: dict[Priority, dict[str, _Line[S]]] = {priority: {} for priority in WEIGHTS}
+        self._lines: dict[Priority, dict[str, Line[S]]] = {priority: {} for priority in WEIGHTS}
         self._priorities: Shares[Priority] = Shares(WEIGHTS)
         self._callers: dict[Priority, Shares[str]] = {priority: Shares() for priority in WEIGHTS}
         self._waiting: dict[str, int] = {}  # sentences by caller
-        self._length = self._waiting_cost = 0
+        self._length = self._waiting_cost = self._waiting_bulk = 0
         self._held = [0] * lanes  # costs
         self._bulk = [0] * lanes
-        self._running: list[dict[str, int]] = [{} for _ in range(lanes)]  # costs by caller
+        self._mixed = [0] * lanes  # steps of each lane in which both priorities ran
+        self._running: list[dict[tuple[Priority, str], int]] = [
+            {} for _ in range(lanes)
+        ]  # costs by priority and caller
+        self._interactive_until = -math.inf  # until then, interactive work is present
         self._present: OrderedDict[str, float] = OrderedDict()  # when each caller's latest sentence came
         self._earliest = math.inf  # no deadline in the queue is earlier
 
@@ -146,33 +129,58 @@ class Scheduler(Generic[S]):
         if not lines:
             self._priorities.join(priority)
         if caller not in lines:
-            lines[caller] = _Line()
+            lines[caller] = Line()
             self._callers[priority].join(caller)
         lines[caller].add(sentence)
         self._waiting[caller] = mine + 1
         self._length += 1
         self._waiting_cost += cost(sentence)
+        self._waiting_bulk += priority == "bulk"
         self._earliest = min(self._earliest, sentence.deadline)
-        self._see(caller, sentence.submitted)
+        self._see(sentence, sentence.submitted)
+
+    @property
+    def is_full_of_bulk(self) -> bool:
+        """Whether so many bulk sentences wait that further ones should come later."""
+        return self._waiting_bulk >= max(1, BULK_WAITING * self._max_waiting)
 
     def admit(self, lane: int, now: float) -> list[S]:
         """Takes from the queue the sentences that enter this lane's batch now. Each takes its cost of the lane's budget
         until `leave`."""
         entering: list[S] = []
         self._steps[lane] += 1
-        if not self._length or (self._steps[lane] < self._pace and self._held[lane]):
+        is_held_up = bool(self._lines["interactive"]) and self._bulk[lane] == self._held[lane]
+        if not self._length or (self._steps[lane] < self._pace and self._held[lane] and not is_held_up):
             return entering
         while self._present and now - next(iter(self._present.values())) > PRESENT:
             self._present.popitem(last=False)
-        begun = set[str]()  # whose sentences enter
-        while (sentence := self._next(lane, now, begun)) is not None and self._fits(sentence, lane):
+        begun = set[tuple[Priority, str]]()  # whose sentences enter
+        left = float(self._portion)  # of the tokens of bulk sentences that may enter
+        while (sentence := self._next(lane, now, begun, left)) is not None and self._fits(sentence, lane):
             self._take(sentence, served=cost(sentence) + sentence.preparation)
             self._hold(lane, sentence, cost(sentence))
-            self._see(sentence.caller, now)
-            begun.add(sentence.caller)
+            self._see(sentence, now)
+            begun.add((sentence.priority, sentence.caller))
             entering.append(sentence)
-            self._steps[lane] = 0
+            if sentence.priority == "bulk":
+                left -= cost(sentence)
+            self._steps[lane] = self._pace if left <= 0 else 0  # the next portion comes at the next step
         return entering
+
+    def stepping(self, lane: int, running: Collection[S]) -> list[S]:
+        """Those of this lane's `running` sentences, the oldest first, that take its next step."""
+        if not 0 < self._bulk[lane] < self._held[lane]:
+            return list(running)
+        chosen = [sentence for sentence in running if sentence.priority == "interactive"]
+        self._mixed[lane] += 1
+        if self._mixed[lane] % BESIDE == 0:
+            left = self._portion
+            for sentence in (each for each in running if each.priority == "bulk"):
+                if left <= 0:
+                    break
+                left -= cost(sentence)
+                chosen.append(sentence)
+        return chosen
 
     def leave(self, lane: int, sentence: S) -> None:
         """Frees the budget of a sentence that was admitted to this lane."""
@@ -200,27 +208,40 @@ class Scheduler(Generic[S]):
     def _all(self) -> Iterator[S]:
         return (sentence for lines in self._lines.values() for line in lines.values() for sentence in line.sentences)
 
-    def _next(self, lane: int, now: float, begun: Container[str]) -> S | None:
+    def _next(self, lane: int, now: float, begun: Container[tuple[Priority, str]], left: float) -> S | None:
         """The sentence whose turn it is, of those that may enter this lane as far as bulk and callers are limited."""
 
-        def is_allowed(caller: str) -> bool:
+        def is_allowed(priority: Priority, caller: str) -> bool:
             if len(self._present) <= (caller in self._present):  # it is alone
                 return True
-            most = self._most if caller in begun else self._most / 2  # so that several enter together
-            return self._running[lane].get(caller, 0) < most
+            most = self._most if (priority, caller) in begun else self._most / 2  # so that several enter together
+            return self._running[lane].get((priority, caller), 0) < most
 
         refused: set[Priority] = set()
         while (priority := self._priorities.first(lambda each: each not in refused)) is not None:
-            caller = self._callers[priority].first(is_allowed)
+            caller = self._callers[priority].first(partial(is_allowed, priority))
             if caller is not None:
                 sentence = self._lines[priority][caller].next(now, self._aged_after)
-                if priority != "bulk" or self._has_room_for_bulk(sentence, lane):
+                if priority != "bulk" or self._has_room_for_bulk(sentence, lane, now, left):
                     return sentence
             refused.add(priority)
         return None
 
-    def _has_room_for_bulk(self, sentence: S, lane: int) -> bool:
-        return not self._bulk[lane] or self._bulk[lane] + cost(sentence) <= BULK_SHARE * self._token_budget
+    def _has_room_for_bulk(self, sentence: S, lane: int, now: float, left: float) -> bool:
+        """Whether a bulk sentence may enter, of which `left` tokens may still enter at this step."""
+        bulk, held = self._bulk[lane], self._held[lane]
+        if not held:
+            return True
+        if left <= 0 or not self._fits(sentence, lane):  # it must not stop interactive ones that fit
+            return False
+        most = BULK_SHARE * self._token_budget
+        if bulk < held:  # beside interactive ones, no more than take steps, one by one
+            if left < self._portion:
+                return False
+            most = min(most, self._portion)
+        elif now <= self._interactive_until:
+            most = min(most, PORTIONS * self._portion)
+        return not bulk or bulk + cost(sentence) <= most
 
     def _fits(self, sentence: S, lane: int) -> bool:
         own = self._held[lane]
@@ -234,10 +255,10 @@ class Scheduler(Generic[S]):
         self._held[lane] += more
         if sentence.priority == "bulk":
             self._bulk[lane] += more
-        running, caller = self._running[lane], sentence.caller
-        running[caller] = running.get(caller, 0) + more
-        if not running[caller]:
-            del running[caller]
+        running, whose = self._running[lane], (sentence.priority, sentence.caller)
+        running[whose] = running.get(whose, 0) + more
+        if not running[whose]:
+            del running[whose]
 
     def _take(self, sentence: S, *, served: float | None = None) -> None:
         """Takes a sentence from the queue; `served` is what that adds to what its request, caller and priority got."""
@@ -257,11 +278,10 @@ class Scheduler(Generic[S]):
             del self._waiting[caller]
         self._length -= 1
         self._waiting_cost -= cost(sentence)
+        self._waiting_bulk -= priority == "bulk"
 
-    def _see(self, caller: str, now: float) -> None:
-        self._present[caller] = now
-        self._present.move_to_end(caller)
-
-
-def _request(sentence: Schedulable) -> Hashable:
-    return id(sentence) if sentence.group is None else sentence.group
+    def _see(self, sentence: S, now: float) -> None:
+        self._present[sentence.caller] = now
+        self._present.move_to_end(sentence.caller)
+        if sentence.priority == "interactive":
+            self._interactive_until = now + PRESENT

@@ -33,6 +33,11 @@ class EngineSettings:
         as smaller ones, for each sentence, so that they only make steps longer; a GPU computes more of them at once."""
         return 0.125 if device.type == "cpu" else 0.5
 
+    def portion_on(self, device: torch.device) -> int:
+        """The tokens of the bulk sentences that are encoded at once, or take a step beside interactive ones. A core
+        computes more of them in proportion longer; a GPU computes many as fast as a few."""
+        return 64 if device.type == "cpu" else 1024
+
 
 def cores() -> int:
     """How many cores this process may use: the cores it is bound to, but no more than the quota of its control group.

@@ -22,6 +22,7 @@ from models.local import LocalTranslator
 from models.training.copying import hold
 from models.training.data import Pair, read_pairs
 from models.training.formats import style
+from text.holds import Profile
 
 RESAMPLES = 1000  # of the bootstrap, as sacreBLEU has it
 _DIGITS = regex.compile(r"\d+")
@@ -115,10 +116,11 @@ def evaluate(
 def translate(
     translator: LocalTranslator, texts: Sequence[str], beam: int | None = None, target: str | None = None
 ) -> Output:
-    """A text that fails becomes an empty one. `target` is the language that a multilingual model needs."""
+    """What the model itself makes of the texts: nothing is held. A text that fails becomes an empty one. `target` is
+    the language that a multilingual model needs."""
     options = replaced_beam(translator, beam)
     start = time.perf_counter()
-    results = translator.translate(texts, target=target, options=options).results
+    results = translator.translate(texts, target=target, options=options, profile=Profile.OFF).results
     seconds = time.perf_counter() - start
     sentences = [sentence for result in results for sentence in result.sentences]
     runaways = Share(sum("REPETITION" in sentence.flags for sentence in sentences), len(sentences))

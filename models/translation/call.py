@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from models.engine.options import DecodingOptions
 from models.engine.scheduler import Priority
+from text.holds import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,9 @@ class Call:
     group: str | None = None
     unwanted: Callable[[], bool] = lambda: False
     joined: bool = False
+    profile: Profile = Profile.AUTO
+    preserve: Sequence[str] = ()
+
+    @property
+    def characters(self) -> int:
+        return sum(map(len, self.texts))

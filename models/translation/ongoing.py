@@ -40,13 +40,7 @@ class Ongoing:
             return None
         outcomes, timings = decoded
         results = (
-            assemble(
-                each,
-                [outcomes[tokens] for tokens in each.tokens],
-                self.tokenizer,
-                source=self.source,
-                target=self.target,
-            )
+            assemble(each, outcomes, self.tokenizer, source=self.source, target=self.target)
             if isinstance(each, Draft)
             else Translation(error=each)
             for each in self.drafts

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, get_args
 
-from models.engine.batch import Hypothesis
 from models.engine.submission import SentenceTimings
 from models.errors import ModelError
+from models.fidelity.masking import unmask
 from models.tokenizer import Tokenizer
 from models.translation.draft import Draft
+from models.translation.repairs import Choice, Languages, Outcomes, Rendered, choose
 from models.translation.runaways import Decoded
-from text.characters import clean
 from text.segment import fit, join, spans
-from text.surface import restore
-from text.typography import typeset
 
-Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"]
+Flag = Literal["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED", "NUMBER_MISMATCH", "SOURCE_KEPT"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,30 +70,31 @@ class Translated:
     tokens: float = 0.0
 
 
-def assemble(
-    draft: Draft, outcomes: Iterable[Decoded | ModelError], tokenizer: Tokenizer, *, source: str, target: str
-) -> Translation:
-    """The translation of a draft. `outcomes` are those of its sentences, in order; if one is an error, the translation
-    fails with the first error.
+def assemble(draft: Draft, outcomes: Outcomes, tokenizer: Tokenizer, *, source: str, target: str) -> Translation:
+    """The translation of a draft. `outcomes` are those of its sentences and of their second tries; if a sentence has an
+    error, the translation fails with the first one.
 
     The white space between sentences depends on the languages `source` and `target` (text.segment.fit).
     """
     decoded: list[Decoded] = []
-    for outcome in outcomes:
-        if isinstance(outcome, ModelError):
-            return Translation(error=outcome)
+    chosen: list[Choice] = []
+    for i, tokens in enumerate(draft.tokens):
+        outcome, choice = outcomes[tokens], choose(draft, i, outcomes, tokenizer, Languages(source, target))
+        if isinstance(outcome, ModelError) or isinstance(choice, ModelError):
+            return Translation(error=outcome if isinstance(outcome, ModelError) else None)
         decoded.append(outcome)
-    best = [sentence.best for sentence in decoded]
-    texts = [_text(draft, i, hypothesis, tokenizer, target) for i, hypothesis in enumerate(best)]
+        chosen.append(choice)
+    best = [each.best[0] for each in chosen]
+    texts = [unmask(each.text, draft.holds) for each in best]
     gaps = fit(draft.segmentation.gaps, source, target)
     text = join(gaps, texts)
-    sentences = _sentences(draft, decoded, spans(gaps, texts), tokenizer.unknown_id)
+    sentences = _sentences(draft, decoded, chosen, spans(gaps, texts), tokenizer.unknown_id)
     raised = {flag for sentence in sentences for flag in sentence.flags}
     if draft.unknown:  # counts unknown pieces in layout, too
         raised.add("UNKNOWN_TOKENS")
     alternatives: dict[str, float] = {}
-    for score, i, hypothesis in _swaps(decoded):
-        swapped = [*texts[:i], _text(draft, i, hypothesis, tokenizer, target), *texts[i + 1 :]]
+    for score, i, rendered in _swaps(chosen):
+        swapped = [*texts[:i], unmask(rendered.text, draft.holds), *texts[i + 1 :]]
         alternatives.setdefault(join(gaps, swapped), score)
     alternatives.pop(text, None)
     return Translation(
@@ -108,59 +107,47 @@ def assemble(
 
 
 def _sentences(
-    draft: Draft, decoded: Sequence[Decoded], targets: Sequence[tuple[int, int]], unknown_id: int
+    draft: Draft,
+    decoded: Sequence[Decoded],
+    chosen: Sequence[Choice],
+    targets: Sequence[tuple[int, int]],
+    unknown_id: int,
 ) -> tuple[Sentence, ...]:
     sources = spans(draft.segmentation.gaps, draft.segmentation.sentences)
     found = []
-    for i, (source, target, outcome) in enumerate(zip(sources, targets, decoded, strict=True)):
+    for i, (source, target, outcome, choice) in enumerate(zip(sources, targets, decoded, chosen, strict=True)):
         flags: dict[Flag, bool] = {
             "REPETITION": outcome.repeated,
             "UNKNOWN_TOKENS": unknown_id in draft.tokens[i],
-            "SPLIT": i in draft.segmentation.parts,
+            "SPLIT": i in draft.segmentation.parts or "SPLIT" in choice.doubts,
             "TRUNCATED": outcome.best.finish_reason == "length",
+            "NUMBER_MISMATCH": "NUMBER_MISMATCH" in choice.doubts,
+            "SOURCE_KEPT": "SOURCE_KEPT" in choice.doubts,
         }
         raised = tuple(flag for flag, is_raised in flags.items() if is_raised)
-        found.append(Sentence(source, target, outcome.best.score, raised))
+        found.append(Sentence(source, target, choice.best[0].score, raised))
     return tuple(found)
 
 
-def _text(draft: Draft, i: int, hypothesis: Hypothesis, tokenizer: Tokenizer, target: str) -> str:
-    """The text of a hypothesis for sentence `i`, on one line, with the capitals and the end mark of the sentence, and
-    the spaces of the language `target`. A sentence of which the model makes nothing stays as it is."""
-    sentence = draft.segmentation.sentences[i]
-    translation = clean(_without_strays(tokenizer.decode(hypothesis.tokens), draft.text, tokenizer), draft.text)
-    if not translation:
-        return sentence
-    return typeset(restore(translation, sentence, target, capitals=sentence in draft.softened), target)
-
-
-def _without_strays(translation: str, text: str, tokenizer: Tokenizer) -> str:
-    """The translation without copy symbols that the text does not have."""
-    for symbol in tokenizer.symbols.all:
-        if symbol in translation and symbol not in text:
-            translation = translation.replace(symbol, "")
-    return translation
-
-
-def _score(hypotheses: Iterable[Hypothesis]) -> float:
-    """The mean log-probability per token, including the end token of each hypothesis, which `tokens` leaves out."""
+def _score(rendered: Iterable[Rendered]) -> float:
+    """The mean log-probability per token, including the end token of each."""
     total, length = 0.0, 0
-    for found in hypotheses:
-        total += found.score * (len(found.tokens) + 1)
-        length += len(found.tokens) + 1
+    for found in rendered:
+        total += found.score * found.length
+        length += found.length
     return total / length
 
 
-def _swaps(decoded: Sequence[Decoded]) -> Iterator[tuple[float, int, Hypothesis]]:
-    """The next best texts, in each of which one sentence i has another hypothesis: (score of the text, i, hypothesis).
+def _swaps(chosen: Sequence[Choice]) -> Iterator[tuple[float, int, Rendered]]:
+    """The next best texts, in each of which one sentence i has another translation: (score of the text, i, it).
 
-    There are as many as a sentence has further hypotheses, nbest - 1.
+    There are as many as a sentence has further translations, nbest - 1.
     """
-    best = [sentence.best for sentence in decoded]
+    best = [choice.best[0] for choice in chosen]
 
-    def others(i: int) -> Iterator[tuple[float, int, Hypothesis]]:
-        for found in decoded[i].hypotheses[1:]:
+    def others(i: int) -> Iterator[tuple[float, int, Rendered]]:
+        for found in chosen[i].best[1:]:
             yield _score([*best[:i], found, *best[i + 1 :]]), i, found
 
     ranked = heapq.merge(*map(others, range(len(best))), key=lambda swap: -swap[0])
-    return islice(ranked, max((len(sentence.hypotheses) - 1 for sentence in decoded), default=0))
+    return islice(ranked, max((len(choice.best) - 1 for choice in chosen), default=0))

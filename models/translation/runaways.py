@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, TypeGuard
@@ -33,12 +33,18 @@ class Decoding:
     second try fails, the first one is shortened. Nothing here waits."""
 
     def __init__(
-        self, sentences: Iterable[Tokens], submit: Callable[..., Pending], ready: Callable[[], object]
+        self,
+        sentences: Iterable[Tokens],
+        submit: Callable[..., Pending],
+        ready: Callable[[], object],
+        others: Callable[[Mapping[Tokens, Decoded | ModelError]], Iterable[Tokens]] = lambda _: (),
     ) -> None:
         """`submit(tokens)` and `submit(tokens, no_repeat_ngram=n)` submit a sentence to the engine. `ready` is called
-        in a thread of the engine when all first tries have ended, and again when all second tries have. Raises what
-        `submit` raises."""
-        self._submit, self._ready = submit, ready
+        in a thread of the engine when all first tries have ended, and again when all second tries have. `others` says,
+        by the outcomes of first tries, what is decoded along with the second tries; runaways are no outcomes for it.
+        Raises what `submit` raises."""
+        self._submit, self._ready, self._find_others = submit, ready, others
+        self._others: dict[Tokens, Pending] = {}
         self._first = {tokens: submit(tokens) for tokens in dict.fromkeys(sentences)}
         self._second: dict[Tokens, Pending] | None = None  # None before the second tries
         _when_ended(iter(self._first.values()), ready)
@@ -54,18 +60,28 @@ class Decoding:
         runaways = {tokens: first for tokens, first in outcomes.items() if _is_runaway(first, tokens)}
         if self._second is None:
             self._second = {}
-            if runaways and not late:
+            others = (
+                () if late else self._find_others({each: outcomes[each] for each in outcomes if each not in runaways})
+            )
+            wanted = [tokens for tokens in dict.fromkeys(others) if tokens not in self._first]
+            if (runaways or wanted) and not late:
                 with suppress(Overloaded):  # the first try is shortened then
                     for tokens in runaways:
                         self._second[tokens] = self._submit(tokens, no_repeat_ngram=_NO_REPEAT)
-                _when_ended(iter(self._second.values()), self._ready)
+                    for tokens in wanted:
+                        self._others[tokens] = self._submit(tokens)
+                _when_ended(iter([*self._second.values(), *self._others.values()]), self._ready)
                 return None
         for tokens, first in runaways.items():
             second = _outcome(self._second[tokens]) if tokens in self._second else first
             if isinstance(second, ModelError) or second.best.finish_reason == "length" or _is_runaway(second, tokens):
                 second = Decoded([replace(found, tokens=shorten(found.tokens)) for found in first.hypotheses])
             outcomes[tokens] = second._replace(repeated=True)
-        return outcomes, _longest(self._first.values(), self._second.values())
+        for tokens, pending in self._others.items():
+            outcomes[tokens] = _outcome(pending)
+            if _is_runaway(other := outcomes[tokens], tokens):
+                outcomes[tokens] = Decoded([replace(found, tokens=shorten(found.tokens)) for found in other.hypotheses])
+        return outcomes, _longest(self._first.values(), [*self._second.values(), *self._others.values()])
 
 
 def _when_ended(pendings: Iterator[Pending], then: Callable[[], object]) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Self, TypeVar
 
 from models.engine.shares import Shares
 from models.errors import Cancelled, DeadlineExceeded
@@ -27,14 +26,26 @@ _LATE = "The deadline passed before the translation began."
 
 
 class Turn:
-    """The turn of a call. `tokens`: what its work has taken so far, in tokens that the engine computes in that time."""
+    """The turn of a call, from `__enter__` to `__exit__`. `tokens`: what its work has taken so far, in tokens that the
+    engine computes in that time."""
 
     def __init__(self, turns: Turns, call: Call) -> None:
         self.tokens = 0.0
         self._turns, self._call = turns, call
-        self._is_little = sum(map(len, call.texts)) <= LITTLE
+        self._is_little = call.characters <= LITTLE
         self._until = self._began = 0.0
         self._is_on = False
+
+    def __enter__(self) -> Self:
+        try:
+            self.begin()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def pause(self) -> None:
         """Between two pieces of the work: if the slice is over, others have their turns first.
@@ -79,18 +90,12 @@ class Turns:
         self._shares: Shares[str] = Shares()
         self._waiting: dict[str, deque[threading.Event]] = {}  # by caller
 
-    @contextmanager
-    def turn(self, call: Call) -> Iterator[Turn]:
+    def turn(self, call: Call) -> Turn:
         """The work of a call, which begins when it is the call's turn, and calls `pause` between any two pieces.
 
         Raises DeadlineExceeded and Cancelled, as `Turn.pause` does.
         """
-        turn = Turn(self, call)
-        try:
-            turn.begin()
-            yield turn
-        finally:
-            turn.end()
+        return Turn(self, call)
 
     def take(self, caller: str, deadline: float) -> None:
         """Waits until it is this caller's turn, its requests one after the other. Raises DeadlineExceeded."""
@@ -136,9 +141,11 @@ class Turns:
 def in_turns(calls: Mapping[K, Call]) -> list[tuple[K, Call]]:
     """The calls in the order in which one thread begins them: the first of each caller, the second, and so on; of
     these, those with less text first."""
-    places = Counter[str]()
+    if len(calls) == 1:
+        return list(calls.items())
+    places: Counter[str] = Counter()
     order: list[tuple[int, int, K]] = []
     for key, call in calls.items():
-        order.append((places[call.caller], sum(map(len, call.texts)), key))
+        order.append((places[call.caller], call.characters, key))
         places[call.caller] += 1
     return [(key, calls[key]) for _, _, key in sorted(order, key=lambda each: each[:2])]

@@ -46,6 +46,11 @@ def queue_names(route: str) -> list[str]:
     return [queue_name(route, priority) for priority in get_args(Priority)]
 
 
+def is_bulk(queue: str) -> bool:
+    """Whether `queue` is the queue of a route for bulk work."""
+    return queue.startswith(f"{EXCHANGE}.") and queue.endswith(".bulk")
+
+
 def suspects_name(route: str) -> str:
     """The queue of requests that failed two deliveries: `tolk.suspects.fr-en`, or one for all models on demand."""
     return f"tolk.suspects.{route.partition('.')[0]}"

@@ -23,8 +23,10 @@ class Flag(StrEnum):
 
     REPETITION = "REPETITION"  # the model repeated itself endlessly; the text is a second attempt, or was shortened
     UNKNOWN_TOKENS = "UNKNOWN_TOKENS"  # the text has characters that are not in the model's vocabulary
-    SPLIT = "SPLIT"  # a sentence was longer than the model's limit and was translated in parts
+    SPLIT = "SPLIT"  # a sentence was translated in parts: it was too long, or lost what had to be kept
     TRUNCATED = "TRUNCATED"  # the translation stopped at the length limit
+    NUMBER_MISMATCH = "NUMBER_MISMATCH"  # the translation lacks a number of the text, or has one that the text has not
+    SOURCE_KEPT = "SOURCE_KEPT"  # a sentence is not translated, because that would have lost what had to be kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,8 @@ class TranslateReply:
     """The return value of a task, also if the request failed.
 
     `results` has one entry per text, in the order of the request; it is empty if the whole request has an `error`.
-    `tokens` is what the request took of its worker, in source tokens x hypotheses; None if that is unknown.
+    `tokens` is what the request took of its worker, in source tokens x hypotheses; None if that is unknown. `honoured`
+    names the options of the request that its worker knows; those of earlier releases name none.
     """
 
     model: str
@@ -144,6 +147,7 @@ class TranslateReply:
     timings: RequestTimings = field(default_factory=RequestTimings)
     error: Failure | None = None
     tokens: float | None = None
+    honoured: tuple[str, ...] = ()
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -175,6 +179,7 @@ class TranslateReply:
             timings=RequestTimings(*(value(timings, name, float) for name in RequestTimings.__dataclass_fields__)),
             error=Failure.decode(data.get("error")),
             tokens=value(data, "tokens", float | None),
+            honoured=strings(data, "honoured") if "honoured" in data else (),
         )
 
 

@@ -46,12 +46,28 @@ class Lines(StrEnum):
     JOIN = "join"
 
 
+class Holds(StrEnum):
+    """What of a text comes through as it is, as text.holds.Profile has it."""
+
+    AUTO = "auto"
+    OFF = "off"
+    PRINTF = "printf"
+    QT = "qt"
+    SHELL = "shell"
+    TEX = "tex"
+    WIKI = "wiki"
+    BBCODE = "bbcode"
+
+
+HONOURED = ("lines", "holds", "preserve")  # the options that workers of this release know
+
+
 @dataclass(frozen=True, slots=True)
 class TranslateRequest:
     """All the texts of one request, in one message. `deadline` is in Unix seconds.
 
     `caller` names whose share of the workers the request takes (app.accounts.auth.caller); None from earlier releases.
-    Earlier releases do not know `lines`, and keep them.
+    Earlier releases do not know `lines`, and keep them; nor `holds` and `preserve`, phrases that are holds, too.
     """
 
     texts: tuple[str, ...]
@@ -65,6 +81,8 @@ class TranslateRequest:
     principal: str | None = None
     caller: str | None = None
     lines: Lines = Lines.KEEP
+    holds: Holds = Holds.AUTO
+    preserve: tuple[str, ...] = ()
 
     def encode(self) -> dict[str, Any]:
         return {"v": VERSION, **plain(self)}
@@ -79,6 +97,9 @@ class TranslateRequest:
         lines = value(data, "lines", str | None) or Lines.KEEP
         if lines not in set(Lines):
             raise TolkError(Code.BAD_INPUT, f"lines: {lines!r} is neither keep nor join.")
+        holds = value(data, "holds", str | None) or Holds.AUTO
+        if holds not in set(Holds):
+            raise TolkError(Code.BAD_INPUT, f"holds: {holds!r} is none of {', '.join(Holds)}.")
         return cls(
             texts=strings(data, "texts"),
             source=value(data, "source", str | None),
@@ -91,4 +112,6 @@ class TranslateRequest:
             principal=value(data, "principal", str | None),
             caller=value(data, "caller", str | None),
             lines=Lines(lines),
+            holds=Holds(holds),
+            preserve=strings(data, "preserve") if "preserve" in data else (),
         )

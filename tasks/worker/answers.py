@@ -14,6 +14,7 @@ from tasks.contract.bundle import Bundled, Unreadable
 from tasks.contract.errors import Code, TolkError
 from tasks.contract.names import request_of
 from tasks.contract.reply import AlternativeResult, Failure, Flag, SentenceResult, TextResult, TranslateReply
+from tasks.contract.request import HONOURED
 from tasks.serving import Asked, ModelsInMemory
 from telemetry import logs
 
@@ -97,6 +98,7 @@ def _reply(outcome: Any, blank: TranslateReply, version: str) -> TranslateReply:
         results=tuple(_result(each) for each in outcome.results),
         timings=replace(blank.timings, wait=took.wait, prefill=took.prefill, decode=took.decode),
         tokens=outcome.tokens,
+        honoured=HONOURED,
     )
 
 

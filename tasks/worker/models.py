@@ -21,6 +21,7 @@ from tasks.contract.worker import FailedModel, LoadedModel
 from tasks.registry.entry import Entry
 from tasks.registry.file import RegistryFile
 from tasks.serving import Asked
+from text.holds import Profile
 
 if TYPE_CHECKING:  # these modules import torch
     from models.local import LocalTranslator
@@ -247,4 +248,6 @@ def _call(task_id: str, asked: Asked, own: DecodingOptions) -> Call:
         group=task_id,
         unwanted=asked.unwanted,
         joined=request.lines is Lines.JOIN,
+        profile=Profile(request.holds),
+        preserve=request.preserve,
     )

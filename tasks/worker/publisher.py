@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqp.exceptions import MessageNacked
+from celery.utils.log import get_logger
 from kombu import Connection, Producer
 
 from tasks.queues.errors import BROKER_ERRORS
 
 CONFIRM_TIMEOUT = 5.0  # seconds to wait for the broker's confirms of messages that were published together
+
+logger = get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -65,6 +68,7 @@ class Publisher:
         channel.confirm_select()
         channel.events["basic_ack"].add(self._confirm)
         channel.events["basic_nack"].add(_refuse)
+        channel.events["basic_return"].add(_tell_of_loss)
         self.connection, self._producer, self._published = connection, Producer(channel), 0
         return connection
 
@@ -73,6 +77,11 @@ class Publisher:
             publication = self._unconfirmed.pop(each)
             publication.is_confirmed = True
             publication.confirmed()
+
+
+def _tell_of_loss(_error: object, _exchange: str, queue: str, _message: object) -> None:
+    """The broker returns a mandatory message for a queue that does not exist, and confirms it."""
+    logger.error("there is no queue %s, so a message for it is lost; the worker of jobs makes it when it starts", queue)
 
 
 def _refuse(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Sends replies to the web tier, in a thread of its own, so that nobody else waits for the broker's confirms."""
+"""Sends replies in a thread of its own, so that nobody else waits for the broker's confirms."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from celery.states import SUCCESS
 from celery.utils.log import get_logger
 
 from tasks.contract.bundle import REPLIES_BYTES, TAKES_MANY, encode_replies
+from tasks.contract.names import JOB_RESULTS
 from tasks.contract.reply import TranslateReply
 from tasks.queues.errors import BROKER_ERRORS
 from tasks.worker.publisher import CONFIRM_TIMEOUT, Publication, Publisher
 
 ATTEMPTS = 20  # tries to send replies before they are given up
 PAUSE = 1.0  # seconds between two tries
-TRANSIENT = 1  # the delivery mode of messages that the broker need not write to its disk
+TRANSIENT, PERSISTENT = 1, 2  # the delivery modes of messages that the broker may lose, or has to write to its disk
 
 logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply to the request `task_id`, for the web process that reads `queue`; `body` is what it reads.
+    """A reply to the request `task_id`, for whoever reads `queue`; `body` is what it reads.
 
-    `several`: whether that process reads several replies in one message. `confirmed` is called, in the publishing
+    `several`: whether it reads several replies in one message. `confirmed` is called, in the publishing
     thread, when the broker has the reply.
     """
 
@@ -126,5 +127,8 @@ def _packed(replies: Sequence[Reply]) -> Iterator[Publication]:
         for reply in replies:
             reply.confirmed()
 
-    way = {"routing_key": first.queue, "correlation_id": first.task_id, "delivery_mode": TRANSIENT}
+    way: dict[str, Any] = {"routing_key": first.queue, "correlation_id": first.task_id, "delivery_mode": TRANSIENT}
+    if first.queue == JOB_RESULTS:
+        # Nobody waits for it now, so it has to outlast the broker, and somebody should hear if there is no such queue.
+        way |= {"delivery_mode": PERSISTENT, "mandatory": True}
     yield Publication({"body": body, "content_type": "application/json", "content_encoding": "utf-8", **way}, confirm)

@@ -14,12 +14,12 @@ from kombu import Consumer as QueueConsumer
 from kombu import Queue
 from kombu.common import ignore_errors
 
-from tasks.contract.names import SHARED, queue_names, suspects_name
+from tasks.contract.names import SHARED, queue_name, queue_names, suspects_name
 from tasks.queues.topology import suspects_queue, translation_queues
 from tasks.registry.file import RegistryFile
+from tasks.worker.thread import part
 
 LINGER = 2  # checks of the registry after which no web process sends work to a removed route any more
-PART = 8  # a worker holds 1/PART as many messages of a shared queue as it has threads
 
 Receive = Callable[[Any], None]
 
@@ -31,7 +31,8 @@ class Subscriptions(bootsteps.StartStopStep):
     applies to models that come later.
 
     Workers share the queues of models on demand. Each worker is preferred for some of them, and holds only a few
-    messages of each, so that it does not hold messages for which others have time.
+    messages of each, so that it does not hold messages for which others have time. Of each bulk queue, too, it holds
+    only a few messages: they have few threads (tasks.worker.thread), and their texts may be large.
     """
 
     requires = ("celery.worker.consumer:Tasks",)
@@ -43,9 +44,11 @@ class Subscriptions(bootsteps.StartStopStep):
         self.routes = {route for route in self.registry.current().routes if self.queues.of(route)}
         self.unwanted: dict[str, float] = {}  # the routes that left the registry, and when
         self.consumed: set[str] = set()  # the routes that are consumed on the present connection
-        self.consumers: dict[str, QueueConsumer] = {}  # by queue; Celery's own consumer takes those of warm models
-        for name in [name for route in SHARED for name in self.queues.of(route)]:
-            self.queues.consume_from.pop(name, None)
+        self.consumers: dict[str, QueueConsumer] = {}  # by queue, without those of Celery's own consumer
+        # Celery's own consumer takes only the interactive queues of warm models.
+        own = {queue_name(route, "interactive") for route in self.routes.difference(SHARED)}
+        for name in set(self.queues.consume_from) - own:
+            del self.queues.consume_from[name]
 
     def start(self, consumer: Any) -> None:
         self.channel = consumer.connection.channel()
@@ -86,7 +89,8 @@ class Subscriptions(bootsteps.StartStopStep):
                 continue
             if route in SHARED:
                 queue.consumer_arguments = {"x-priority": preference(consumer.hostname, route)}
-                self.open(consumer, queue, receive, max(1, consumer.controller.concurrency // PART))
+            if route in SHARED or queue.name == queue_name(route, "bulk"):
+                self.open(consumer, queue, receive, part(consumer.controller.concurrency))
             else:
                 self.queues.add(queue)
                 consumer.add_task_queue(queue.name)

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
-@pytest.mark.parametrize("path", ["/", "/graphql"])
+@pytest.mark.parametrize("path", ["/", "/jobs", "/status", "/graphql"])
 def test_pages_load_only_what_is_served_here(client: FlaskClient, path: str) -> None:
     page = client.get(path, headers=HTML)
     assert page.status_code == 200

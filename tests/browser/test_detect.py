@@ -37,7 +37,7 @@ def test_the_language_is_found_and_the_page_says_which(page: Page, check_access:
 def test_the_direction_follows_the_text(page: Page) -> None:
     page.select_option("#source", "detect")
     page.select_option("#target", "en")
-    for text, target in ((FRENCH, "en"), (ENGLISH, "fr"), (FRENCH, "en")):
+    for text, target in ((FRENCH, "en"), (ENGLISH, "fr"), (f"{FRENCH} Bonne nuit.", "en")):
         with page.expect_response(lambda response: "translate" in (response.request.post_data or "")) as sent:
             translate(page, text)
         assert sent.value.request.post_data_json["variables"]["input"]["target"] == target

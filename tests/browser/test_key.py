@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from playwright.sync_api import Page, expect
 from sqlalchemy import make_url
 
@@ -152,8 +154,11 @@ def test_after_a_revoked_key_another_is_asked_for(
     expect(page.locator("#output")).to_have_text("Bonjour.")
     ring.revoke("revoked")
 
+    attempts = itertools.count()
+
     def refused() -> bool:
         with page.expect_response("**/graphql") as answer:
+            page.fill("#text", f"Bonjour {next(attempts)}.")
             page.locator("#text").press("Control+Enter")
         return answer.value.status == 401
 
@@ -207,6 +212,28 @@ def test_a_key_without_the_scope_can_be_replaced(
         expect(page.locator("#models")).to_contain_text("fr-en")
         with page.expect_response("**/graphql"):
             page.clock.fast_forward(3_000)
+
+
+def test_jobs_and_their_files_are_those_of_the_key(
+    open_path: Open, ring: Keys, key: str, seen: list[str | None], url: str
+) -> None:
+    page = open_path("/jobs")
+    expect(page.get_by_role("alert")).to_contain_text(NEEDED)
+    use(page, key)
+    expect(page.locator("#trouble")).to_be_hidden()
+    page.fill("#lines", "Bonjour.")
+    page.get_by_role("button", name="Submit").click()
+    job = page.locator("#jobs tr")
+    expect(job).to_contain_text("0 of 1 texts")
+    with page.expect_download() as download:
+        job.get_by_role("link", name="NDJSON").click()
+    assert json.loads(Path(download.value.path()).read_text())["original"] == "Bonjour."
+    assert (
+        requests.get(f"{url}{job.get_by_role('link', name='TSV').get_attribute('href')}", timeout=10).status_code == 401
+    )
+    use_another = open_path("/jobs")
+    use(use_another, ring.create("another", Scope.TRANSLATE))
+    expect(use_another.get_by_text("There are no jobs.")).to_be_visible()
 
 
 def test_who_asks_too_often_is_told_when_the_page_asks_again(page: Page, ring: Keys, seen: list[str | None]) -> None:

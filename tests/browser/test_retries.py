@@ -123,15 +123,15 @@ def test_trying_again_by_itself_has_an_end(page: Page, eventually: Callable[...,
 
 
 def test_a_service_that_never_answers_is_given_up_and_asked_again(page: Page) -> None:
-    page.evaluate(
-        "(real => { AbortSignal.timeout = (time) => real.call(AbortSignal, time / 1000); })(AbortSignal.timeout)"
-    )
+    page.clock.install()
     page.route("**/graphql", lambda _: None)
-    translate(page, "Bonjour.")
+    with page.expect_request(is_request):
+        translate(page, "Bonjour.")
+    page.clock.fast_forward(16_000)
     expect(page.get_by_role("alert")).to_contain_text("The service does not answer.")
     expect(page.locator("#text")).to_have_value("Bonjour.")
-    page.evaluate("() => { AbortSignal.timeout = () => new AbortController().signal }")
     page.unroute("**/graphql")
+    page.clock.fast_forward(1_000)
     expect(output(page)).to_have_text("Bonjour.")
 
 

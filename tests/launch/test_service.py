@@ -146,7 +146,13 @@ def test_what_is_killed_comes_back_and_sigterm_stops_web_then_worker_then_broker
         except (OSError, TypeError):  # there is no answer, or the answer is an error
             return False
 
-    words = {"worker": "worker", "web": "gunicorn", "broker": "beam", "flower": "flower"}
+    words = {
+        "worker": "-A tasks worker",
+        "jobs": "jobs.results",
+        "web": "gunicorn",
+        "broker": "beam",
+        "flower": "flower",
+    }
     for times, (name, word) in enumerate(words.items(), 1):
         child(run, word).kill()
         run.until(f"{name} ended with code -9; its last lines were:")

@@ -46,7 +46,7 @@ def test_a_texts_own_trouble_sits_on_that_text(translate: Callable[..., TestResp
                     {
                         "text": "One.",
                         "score": -0.25,
-                        "flags": ["REPETITION", "UNKNOWN_TOKENS", "SPLIT", "TRUNCATED"],
+                        "flags": [flag.value for flag in Flag],
                         "error": None,
                     },
                     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,13 +16,16 @@ from app.accounts import keys
 from app.accounts.keys import Scope
 from app.database import tables
 from app.database.transactions import Database
-from app.jobs import chunks, recording, sweep
+from app.jobs import chunks, recording, store, sweep
 from app.jobs.chunks import Chunk
+from app.monitoring.metrics import WebMetrics
+from app.monitoring.status import Status
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
 from tasks.contract.errors import Code
 from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.registry.file import load_registry
+from telemetry.address import Address
 from tests.app.jobs.conftest import FIELDS, SUBMIT
 
 APPEND = f"""mutation ($job: ID!, $offset: Int!, $texts: [String!]!) {{
@@ -316,6 +320,15 @@ def test_downloads_have_every_text(service: Service) -> None:
     assert [row["original"] for row in rows] == texts
     assert rows[449]["text"] == "TEXTE\t449\n"
     assert service.client.get(f"/jobs/{job['id']}/translations.pdf", headers=headers).status_code == 404
+
+
+def test_metrics_count_jobs_and_what_is_left_of_them(service: Service, database: Database) -> None:
+    service.submit("Un.", "Deux.")
+    metrics = WebMetrics(Status, Address("127.0.0.1", 1), None, partial(database.run, store.counts))
+    text = metrics.text().decode()
+    assert 'tolk_jobs{status="QUEUED"} 1.0' in text
+    assert 'tolk_job_texts{status="QUEUED"} 2.0' in text
+    assert 'tolk_jobs{status="FAILED"} 0.0' in text
 
 
 def test_what_expired_is_purged(service: Service, database: Database) -> None:

@@ -252,6 +252,43 @@ def test_a_full_queue_refuses_at_once(start: Start, long: list[int], gate: Gate)
         pending.result(TIMEOUT)
 
 
+def test_bulk_work_waits_outside_while_much_of_it_waits_inside(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(max_waiting=16)  # of which bulk work takes two places
+
+    def ask(group: str, deadline: float = math.inf) -> Pending:
+        return submit(engine, long, deadline=deadline, priority="bulk", group=group)
+
+    with ThreadPoolExecutor() as threads:
+        first = ask("first")
+        gate.reached()
+        inside = [ask("inside"), ask("inside")]
+        late = threads.submit(ask, "late", engine.clock() + 0.1).result(TIMEOUT)
+        outside = [threads.submit(ask, "outside") for _ in range(3)]
+        interactive = submit(engine, long)
+        assert not any(each.done() for each in outside)
+        assert engine.cancel("inside") == 2
+        gate.open()
+        for pending in [first, interactive, *(each.result(TIMEOUT) for each in outside)]:
+            pending.result(TIMEOUT)
+        assert all(isinstance(each.exception(TIMEOUT), Cancelled) for each in inside)
+        assert isinstance(late.exception(TIMEOUT), DeadlineExceeded)
+
+
+def test_closing_ends_the_wait_of_bulk_work(start: Start, long: list[int], gate: Gate) -> None:
+    engine = start(max_waiting=8)
+    with ThreadPoolExecutor() as threads:
+        held = [submit(engine, long, priority="bulk")]
+        gate.reached()
+        held.append(submit(engine, long, priority="bulk"))
+        outside = threads.submit(submit, engine, long, priority="bulk")
+        closing = threads.submit(engine.close)
+        with pytest.raises(Unavailable):
+            outside.result(TIMEOUT)
+        gate.open()
+        closing.result(TIMEOUT)
+    assert all(isinstance(each.exception(TIMEOUT), Unavailable) for each in held)
+
+
 def test_every_step_is_counted_by_its_batch_and_every_sentence_by_its_tokens(
     start: Start, long: list[int], gate: Gate
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from models.engine.scheduler import BULK_SHARE, PRESENT, SHORTEST, WEIGHTS, Priority, Scheduler, cost
+from models.engine.scheduler import BESIDE, BULK_SHARE, PORTIONS, PRESENT, SHORTEST, WEIGHTS, Priority, Scheduler, cost
 from models.errors import Overloaded
 
 BUDGET, LANES, AGED_AFTER = 100, 2, 10.0
@@ -98,7 +98,7 @@ class Service(RuleBasedStateMachine):
             if sentence.priority == "bulk" and (bulk := [each for each in held if each.priority == "bulk"]):
                 assert sum(map(cost, [*bulk, sentence])) <= BULK_SHARE * BUDGET
             if len(self._present()) > 1:
-                assert sum(cost(each) for each in held if each.caller == sentence.caller) < CALLER_SHARE * BUDGET
+                assert sum(cost(each) for each in held if same_line(each, sentence)) < CALLER_SHARE * BUDGET
             self.waiting.remove(sentence)
             self.admitted[sentence.caller] = self.now
             held.append(sentence)
@@ -245,6 +245,67 @@ def test_bulk_work_has_its_share_while_interactive_work_never_ends_and_never_mor
         scheduler.leave(0, entering)
         served[entering.priority] += 1
     assert served["bulk"] == pytest.approx(200 * WEIGHTS["bulk"] / sum(WEIGHTS.values()), abs=2)
+
+
+def test_bulk_work_of_a_caller_does_not_hold_up_its_own_interactive_work() -> None:
+    scheduler = scheduler_of([Queued(priority="bulk", caller="x") for _ in range(20)], caller_share=CALLER_SHARE)
+    assert len(scheduler.admit(0, 0.0)) > CALLER_SHARE * BUDGET // SHORTEST
+    asked = [Queued(caller="y"), Queued(caller="x")]
+    for sentence in asked:
+        scheduler.add(sentence)
+    assert scheduler.admit(0, 0.0) == asked
+
+
+def test_a_bulk_sentence_that_does_not_fit_stops_no_interactive_one() -> None:
+    scheduler = scheduler_of([Queued([0] * 60)])
+    scheduler.admit(0, 0.0)
+    for sentence in (wide := Queued([0] * 60, priority="bulk"), one := Queued(), two := Queued()):
+        scheduler.add(sentence)
+    assert scheduler.admit(0, 0.0) == [one, two]
+    for sentence in (one, two):
+        scheduler.leave(0, sentence)
+    assert scheduler.admit(0, 0.0) == []
+    assert scheduler.remove(lambda _: True) == [wide]
+
+
+def test_bulk_sentences_enter_in_portions_one_at_each_step() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(800, max_waiting=1000, pace=4, portion=5 * SHORTEST)
+    for _ in range(90):
+        scheduler.add(Queued(priority="bulk"))
+    entered = [len(scheduler.admit(0, PRESENT + 1)) for _ in range(18)]
+    assert entered == [5] * 15 + [0] * 3  # until they have taken BULK_SHARE
+
+
+def test_interactive_sentences_go_into_a_lane_of_bulk_sentences_and_on_without_them() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(800, max_waiting=1000, pace=4, portion=3 * SHORTEST)
+    for _ in range(200):
+        scheduler.add(Queued(priority="bulk"))
+    bulk = [sentence for _ in range(20) for sentence in scheduler.admit(0, 0.0)]
+    assert scheduler.stepping(0, bulk) == bulk
+    for _ in range(2):
+        asked = [Queued(), Queued()]
+        for sentence in asked:
+            scheduler.add(sentence)
+        assert scheduler.admit(0, 0.0) == asked  # at once, whatever the pace
+        running = [*bulk, *asked]
+        steps = [scheduler.stepping(0, running) for _ in range(4 * BESIDE)]
+        assert steps == [*[asked] * (BESIDE - 1), [*asked, *bulk[:3]]] * 4
+        for sentence in asked:
+            scheduler.leave(0, sentence)
+        assert scheduler.stepping(0, bulk) == bulk
+
+
+def test_while_interactive_work_is_present_few_bulk_sentences_run() -> None:
+    scheduler: Scheduler[Queued] = Scheduler(800, max_waiting=1000, portion=SHORTEST)
+    asked = Queued()
+    scheduler.add(asked)
+    for _ in range(200):
+        scheduler.add(Queued(priority="bulk"))
+    entered = [scheduler.admit(0, 0.0) for _ in range(30)]
+    assert [len(each) for each in entered] == [2] + [0] * 29  # with it, only as many as may step beside it
+    scheduler.leave(0, asked)
+    assert 1 + sum(len(scheduler.admit(0, PRESENT)) for _ in range(100)) == PORTIONS
+    assert PORTIONS + sum(len(scheduler.admit(0, PRESENT + 1)) for _ in range(100)) == BULK_SHARE * 800 // SHORTEST
 
 
 def test_age_moves_nobody_over_the_share_of_its_caller() -> None:

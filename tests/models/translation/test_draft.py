@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from models.checkpoint.metadata import Symbols
 from models.errors import BadInput
 from models.translation.draft import Draft, draft
 from text.segment import join
@@ -17,6 +18,7 @@ class Words:
     """A token for each word of the vocabulary."""
 
     unknown_id = UNKNOWN
+    symbols = Symbols()
     vocabulary = ("il", "pleut", "dort", ">>en<<")
 
     def encode(self, text: str, target_token: str | None = None) -> list[int]:

@@ -33,7 +33,7 @@ def assembled(outcomes: list[Decoded | ModelError], unknown: bool = False) -> Tr
     segmentation = Segmentation(("Il pleut", "Dors"), ("> ", " / ", "\n"), frozenset({1}))
     draft = Draft("> Il pleut / Dors\n", segmentation, [(1, 0), (9, 0)], unknown)
     tokenizer: Any = Words()
-    return assemble(draft, outcomes, tokenizer, source="fr", target="en")
+    return assemble(draft, dict(zip(draft.tokens, outcomes, strict=True)), tokenizer, source="fr", target="en")
 
 
 def test_text_spans_score_and_flags() -> None:

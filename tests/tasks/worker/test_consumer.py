@@ -80,6 +80,7 @@ def test_poison_is_a_dead_letter_at_once_and_does_no_harm(broker, worker, ask, e
         replies = Queue("tolk.poisoned", exclusive=True)(channel)
         for declared in (letters, replies):
             declared.declare()
+            declared.purge()  # of what other tests left
         for reason, body, properties in POISON:
             assert ask(f"before {reason}").results[0].text == f"before {reason}"
             connection.Producer().publish(

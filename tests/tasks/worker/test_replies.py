@@ -15,7 +15,9 @@ from kombu import Connection, Queue
 
 import celeryconfig
 from tasks.contract.bundle import REPLIES_BYTES, decode_replies
-from tasks.worker.replies import Replies, Reply, messages
+from tasks.contract.names import JOB_RESULTS
+from tasks.queues.topology import job_results_queue
+from tasks.worker.replies import PERSISTENT, Replies, Reply, messages
 
 TIMEOUT = 20.0
 
@@ -87,6 +89,35 @@ def test_a_reply_arrives_though_a_node_of_the_broker_does_not_answer(broker) -> 
         nodes = f"amqp://guest:guest@127.0.0.1:{gone.getsockname()[1]}//;{broker.url}"
         with sending(broker.url, nodes) as (replies, queue):
             arrives(replies, queue, "1")
+
+
+@pytest.mark.broker
+def test_a_result_of_a_job_is_written_to_the_disk_and_never_expires(broker) -> None:
+    with sending(broker.url) as (replies, _), Connection(broker.url) as connection:
+        results: Any = job_results_queue()
+        bound = results(connection.default_channel)
+        bound.declare()
+        bound.purge()
+        confirmed = threading.Event()
+        replies.send(reply("of a job", queue=JOB_RESULTS, confirmed=confirmed.set))
+        assert confirmed.wait(TIMEOUT)
+        message = bound.get(no_ack=True)
+        assert message.payload["task_id"] == "of a job"
+        assert message.properties["delivery_mode"] == PERSISTENT
+        assert "expiration" not in message.properties
+
+
+@pytest.mark.broker
+def test_a_result_for_a_queue_that_is_missing_is_told_and_holds_nobody_up(broker, caplog) -> None:
+    with Connection(broker.url) as connection:
+        Queue(JOB_RESULTS)(connection.default_channel).delete()
+    with sending(broker.url) as (replies, queue):
+        confirmed = threading.Event()
+        replies.send(reply("of a job", queue=JOB_RESULTS, confirmed=confirmed.set))
+        assert confirmed.wait(TIMEOUT)
+        arrives(replies, queue, "of a web process")
+    [told] = [record.getMessage() for record in caplog.records if JOB_RESULTS in record.getMessage()]
+    assert "lost" in told
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import Future
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -243,24 +244,25 @@ def test_of_what_a_worker_holds_monitors_see_no_text(
     worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models), TOLK_CONCURRENCY="1")
     inspect = Celery(broker=broker.url).control.inspect(limit=1, timeout=10)
 
-    def begin(name: str, text: str, priority: Priority) -> Future[TranslateReply]:
-        request = TranslateRequest((text, "un secret"), "en", "a", time.time() + 60, "fr", priority=priority)
+    def begin(name: str, text: str, priority: Priority, model: str = "a") -> Future[TranslateReply]:
+        request = TranslateRequest((text, "un secret"), "en", model, time.time() + 60, "fr", priority=priority)
         return threads.submit(ask_models, translator, name, [request])
 
     def shown(name: str) -> list[dict[str, Any]]:
         return [task for tasks in (getattr(inspect, name)() or {}).values() for task in tasks]
 
-    active = begin("active", "#sleep 60", "interactive")
-    eventually(lambda: shown("active"))
-    reserved = begin("reserved", "un", "bulk")
+    running = [begin("active", "#sleep 60", "interactive"), begin("busy", "#sleep 60", "bulk")]
+    eventually(lambda: len(shown("active")) == 2)
+    reserved = begin("reserved", "un", "bulk", "b")  # the only thread for bulk work is busy
     eventually(lambda: shown("reserved"))
-    for name in ("active", "reserved"):
-        [task] = shown(name)
+    tasks = sorted(shown("active"), key=itemgetter("id")) + shown("reserved")
+    for task, name in zip(tasks, ("active", "busy", "reserved"), strict=True):
         assert task["id"].startswith(f"{name}.")
         assert task["args"].startswith("<2 texts, ")
         assert "secret" not in str(task)
-    translator.cancel("active", None)
-    with pytest.raises(TolkError):
-        active.result()
+    for name, each in zip(("active", "busy"), running, strict=True):
+        translator.cancel(name, None)
+        with pytest.raises(TolkError):
+            each.result()
     reserved.result()
     worker.stop()

@@ -40,11 +40,13 @@ def test_a_worker_follows_its_registry(offer: Offer, start, eventually, consumer
     for number in range(8):  # one by one, or they would travel together
         begun.append(client.begin("new", "#sleep 6", request_id=f"begun-{number}"))
         eventually(partial(worker.logged, f"begun-{number}", "received"))
-    held = client.begin("new", request_id="held", priority="bulk")  # no thread is free for it yet
+    busy = client.begin("hot", "#sleep 6", request_id="busy", priority="bulk")  # with the only thread for bulk work
+    eventually(lambda: worker.logged("busy", "received"))
+    held = client.begin("new", request_id="held", priority="bulk")
     eventually(lambda: worker.logged("held", "received"))
     offer.say(new=None)
     assert held.result().results[0].text == "un"
-    assert [each.result().results[0].text for each in begun] == ["#sleep 6"] * 8
+    assert [each.result().results[0].text for each in [*begun, busy]] == ["#sleep 6"] * 9
     eventually(lambda: client.memory() == {"hot": True})
     eventually(lambda: consumers("tolk.translate.new.interactive") == 0)
     assert consumers("tolk.suspects.new") == 0
@@ -60,6 +62,34 @@ def test_a_worker_follows_its_registry(offer: Offer, start, eventually, consumer
     eventually(lambda: consumers("tolk.translate.on-demand.0.interactive") == 0)
     assert client.ask("hot").version == "int8"
     assert worker.stop() == 0
+
+
+@pytest.mark.broker
+def test_bulk_work_of_many_models_holds_no_thread_of_interactive_work(
+    broker, offer: Offer, start, eventually, client_of
+) -> None:
+    names = ["one", "two", "three", "cold"]
+    offer.say(one={}, two={}, three={}, cold=COLD)
+    worker, client = start(TOLK_CONCURRENCY="8"), client_of()
+    bulk = [
+        client.begin(name, "#sleep 30", timeout=60, request_id=f"bulk-{number}", priority="bulk")
+        for number, name in enumerate(names * 3)
+    ]
+    with Connection(broker.url) as connection:
+        queues = [
+            topology.translation_queue(shared_route(name) if name == "cold" else name, "bulk")(connection.channel())
+            for name in names
+        ]
+        # Of each queue, the worker holds one message, and the others are left to other workers.
+        eventually(lambda: [queue.queue_declare(passive=True).message_count for queue in queues] == [2] * 4)
+    interactive = [client.begin(name, "#sleep 0.5") for name in names * 2]  # as many as there are threads
+    assert [each.result().results[0].text for each in interactive] == ["#sleep 0.5"] * 8
+    assert not any(each.done() for each in bulk)
+    assert worker.stop() == 0
+    other = start()
+    for number in range(len(bulk)):
+        client.translator.cancel(f"bulk-{number}", None)
+    assert other.stop() == 0
 
 
 @pytest.mark.broker

@@ -1,0 +1,173 @@
+"""The page of jobs with the whole service; the worker returns every text as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from launch.rabbitmq import PrivateRabbitMQ
+from tests.browser.conftest import MODELS
+
+pytestmark = [pytest.mark.browser, pytest.mark.broker]
+
+Open = Callable[..., Page]
+
+
+@dataclass
+class Service:
+    """The parts of the service that do jobs."""
+
+    url: str
+    worker: Any
+
+
+@pytest.fixture(scope="module")
+def service(
+    broker: PrivateRabbitMQ,
+    start_worker: Callable[..., Any],
+    start_web: Callable[..., str],
+    spawn: Callable[..., Any],
+    eventually: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Service:
+    directory = tmp_path_factory.mktemp("jobs")
+    models = Path(directory, "models.toml")
+    models.write_text(MODELS)
+    environ = {"TOLK_MODELS": str(models), "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite"}
+    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    url = start_web(broker.url, **environ)
+    results = spawn("celery", "-A", "app.jobs.results", "worker", CELERY_BROKER_URL=broker.url, **environ)
+    eventually(lambda: results.says(" ready."), 60)
+    return Service(url, worker)
+
+
+@pytest.fixture
+def page(service: Service, open_page: Open) -> Page:
+    page = open_page(f"{service.url}/jobs", viewport={"width": 1280, "height": 900})
+    page.select_option("#source", "fr")
+    page.select_option("#target", "en")
+    return page
+
+
+def newest(page: Page):
+    return page.locator("#jobs tr").first
+
+
+def submit(page: Page, text: str) -> None:
+    page.fill("#lines", text)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome")).to_contain_text("Submitted")
+
+
+def downloaded(page: Page, form: str) -> str:
+    with page.expect_download() as download:
+        newest(page).get_by_role("link", name=form).click()
+    return Path(download.value.path()).read_text("utf-8")
+
+
+def test_pasted_lines_become_a_job_that_can_be_downloaded(page: Page, check_access: Callable[[Page], None]) -> None:
+    submit(page, "Un.\n\n  Deux. 😀\n=SUM(1)\n")
+    expect(page.locator("#outcome")).to_have_text("Submitted 4 texts.")
+    expect(page.locator("#lines")).to_have_value("")
+    job = newest(page)
+    expect(job).to_contain_text("Done: 4 of 4 texts")
+    expect(job).to_contain_text("French → English")
+    expect(job).to_contain_text("deleted on")
+    expect(job.get_by_role("progressbar")).to_have_attribute("value", "4")
+    expect(job.get_by_role("button")).to_have_count(0)
+    found = [json.loads(line) for line in downloaded(page, "NDJSON").splitlines()]
+    assert [line["text"] for line in found] == ["Un.", "", "  Deux. 😀", "=SUM(1)"]
+    rows = downloaded(page, "TSV").splitlines()
+    assert len(rows) == 5
+    assert rows[1].split("\t")[:2] == ["Un.", "Un."]
+    for width in (1280, 360):
+        for scheme in ("light", "dark"):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)
+            check_access(page)
+
+
+def test_a_long_file_goes_in_several_calls_and_in_order(page: Page, tmp_path: Path) -> None:
+    lines = [f"Ligne {number}." for number in range(4_500)]
+    file = tmp_path / "lines.txt"
+    file.write_text("\ufeff" + "\r\n".join(lines) + "\r\n", "utf-8", newline="")
+    calls: list[dict[str, Any]] = []
+    page.on("request", lambda request: calls.append(request.post_data_json) if "/graphql" in request.url else None)
+    page.set_input_files("#file", file)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome")).to_have_text("Submitted 4,500 texts.")
+    assert [call["variables"]["offset"] for call in calls if "offset" in call["variables"]] == [2_000, 4_000]
+    expect(newest(page)).to_contain_text("Done: 4,500 of 4,500 texts", timeout=60_000)
+    assert [json.loads(line)["text"] for line in downloaded(page, "NDJSON").splitlines()] == lines
+
+
+def test_progress_and_time_left_are_shown_and_a_job_can_be_cancelled_and_retried(page: Page) -> None:
+    submit(page, "#sleep 0.05\n" * 1_500)
+    job = newest(page)
+    expect(job).to_contain_text(re.compile(r"Running: [1-9][\d,]* of 1,500 texts"))
+    expect(job).to_contain_text("left", timeout=40_000)
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_contain_text("Cancelled")
+    expect(job.get_by_role("button", name="Cancel")).to_be_hidden()
+    job.get_by_role("button", name="Retry what failed").click()
+    expect(job).to_contain_text(re.compile("Waiting|Running"))
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_contain_text("Cancelled")
+
+
+def test_a_failed_text_is_told_and_only_that_is_retried(page: Page) -> None:
+    submit(page, "Un.\n#bad\nTrois.")
+    job = newest(page)
+    expect(job).to_contain_text("Done, with errors: 3 of 3 texts")
+    expect(job).to_contain_text("1 of 3 texts have no translation")
+    rows = downloaded(page, "TSV").splitlines()
+    assert ["BAD_INPUT" in row for row in rows] == [False, False, True, False]
+    with page.expect_response("**/graphql") as answer:
+        job.get_by_role("button", name="Retry what failed").click()
+    assert answer.value.json()["data"]["retryJob"]["progress"] == {"done": 2, "total": 3, "failed": 0}
+    expect(job).to_contain_text("Done, with errors")
+
+
+def test_jobs_are_there_when_the_page_is_opened_again(page: Page, service: Service, open_page: Open) -> None:
+    submit(page, "Encore.")
+    expect(newest(page)).to_contain_text("Done: 1 of 1 texts")
+    name = newest(page).get_attribute("id")
+    assert name is not None
+    expect(open_page(f"{service.url}/jobs").locator(f"#{name}")).to_contain_text("Done: 1 of 1 texts")
+
+
+def test_what_cannot_be_submitted_is_told_and_stays(page: Page, tmp_path: Path) -> None:
+    page.fill("#lines", " \n\n")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#outcome")).to_contain_text("There is nothing to translate")
+    page.fill("#lines", "Bonjour.")
+    page.route("**/graphql", lambda route: route.fulfill(json={"data": {"submitTranslation": 3, "jobs": None}}))
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not understand")
+    expect(page.locator("#lines")).to_have_value("Bonjour.")
+    page.unroute("**/graphql")
+    file = tmp_path / "latin.txt"
+    file.write_bytes("été".encode("latin-1"))
+    page.set_input_files("#file", file)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("alert")).to_contain_text("Save it as UTF-8")
+
+
+def test_the_focus_stays_while_the_list_is_updated_and_updates_can_be_paused(page: Page) -> None:
+    submit(page, "#sleep 1.4\n" * 200)
+    cancel = newest(page).get_by_role("button", name="Cancel")
+    cancel.focus()
+    with page.expect_response("**/graphql"), page.expect_response("**/graphql"):
+        expect(cancel).to_be_focused()
+    page.get_by_role("button", name="Pause").click()
+    expect(page.get_by_text("The page does not update.")).to_be_visible()
+    page.get_by_role("button", name="Go on").click()
+    cancel.click()
+    expect(newest(page)).to_contain_text("Cancelled")
