@@ -156,6 +156,15 @@ def test_a_job_that_runs_again_tells_nothing(database: Database, receiver: str) 
     assert Receiver.received == []
 
 
+def test_a_results_worker_without_the_secret_says_so(database: Database, receiver: str) -> None:
+    number = ended(database, receiver)
+    Webhooks(database, None, private=True).deliver()
+    state = callback(database, number)
+    assert "TOLK_WEBHOOK_SECRET" in (state.error or "")
+    assert state.next_attempt is not None  # the operator may still set it
+    assert Receiver.received == []
+
+
 def test_each_key_has_a_secret_of_its_own() -> None:
     assert secret_of(SECRET, "1") != secret_of(SECRET, "2")
     assert spelled(secret_of(SECRET, "1")).startswith("whsec_")
