@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
@@ -22,6 +21,7 @@ from app.jobs import store, webhooks
 from app.jobs.delivery import DeliveryError, is_public, post, secret_of, spelled
 from app.jobs.job import Status
 from app.jobs.webhooks import DELAYS, Callback, Webhooks
+from tests.app.jobs.conftest import create_job
 
 SECRET = "a secret of the whole service"
 
@@ -68,15 +68,9 @@ def receiver() -> Iterator[str]:
 
 def ended(database: Database, url: str, principal: str = "7") -> int:
     """The number of a job that has ended and wants to tell so."""
-    now = time.time()
-    values = {
-        "uuid": str(uuid4()), "principal": principal, "caller": principal, "input_hash": "", "status": Status.RUNNING,
-        "target": "en", "lines": "keep", "priority": "bulk", "callback_url": url, "created": now, "deadline": now + 60,
-        "retention": 60.0, "charged_day": 0,
-    }  # fmt: skip
 
     def make(connection: Any) -> int:
-        number = store.create(connection, values)
+        number = create_job(connection, principal=principal, callback_url=url)
         store.end(connection, number, Status.SUCCEEDED)
         return number
 
