@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak test-clients test-compose check lint types imports sbom schema
+.PHONY: help run test test-faults test-soak test-clients test-compose check lint types imports sbom schema bench-listeners
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
 .PHONY: bench-models bench-observability
 .PHONY: lock environment dev clean
@@ -77,6 +77,9 @@ bench-fairness: dev ## measure what one flooding caller does to twenty small one
 
 bench-scaling: dev ## measure how requests a second grow with the number of workers (1 minute)
 	@$(ENV) benchmarks.scaling
+
+bench-listeners: dev ## measure what a thousand listeners to jobs cost the web tier (half a minute)
+	@$(ENV) benchmarks.listeners
 
 bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
