@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak test-compose check lint types imports sbom schema
+.PHONY: help run test test-faults test-soak test-clients test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
 .PHONY: bench-models bench-observability bench-jobs
 .PHONY: lock environment dev clean
@@ -28,6 +28,10 @@ test-faults: ## cause every kind of fault in a running service and print the out
 test-soak: ## run a service at half its capacity: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
+
+test-clients: ## check subscriptions with their npm client, graphql-sse; needs Node and npm (half a minute)
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest tests/clients/graphql_sse.py $(ARGS)
 
 test-compose: dev ## run docker-compose.yml in a Docker Engine, check it and print the results (10 minutes)
 	@$(ENV) tests.compose.stack
@@ -93,5 +97,5 @@ dev: ## install .venv with the packages of the service, the checks, the tests an
 	@$(PYTHON) -m launch.install dev
 
 clean: ## remove .venv, all caches, and the data of the service
-	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf .venv .run tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,11 +54,13 @@ def find(connection: Connection, number: int) -> Callback | None:
 class Webhooks:
     """Delivers what is due, until it is closed. Several processes may each have one.
 
-    `secret` is the service's, from which those of the keys are made. `private` allows http, and addresses of private
-    networks.
+    `secret` is the service's, from which those of the keys are made; without it, all attempts fail. `private` allows
+    http, and addresses of private networks.
     """
 
-    def __init__(self, database: Database, secret: str, *, private: bool = False, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, database: Database, secret: str | None, *, private: bool = False, timeout: float = TIMEOUT
+    ) -> None:
         self._database = database
         self._secret = secret
         self._private = private
@@ -84,12 +86,8 @@ class Webhooks:
 
     def _attempt(self, claimed: tuple[Job, int]) -> None:
         job, attempt = claimed
-        body = json.dumps(message(job), ensure_ascii=False).encode()
-        # The same for all attempts, and another one if the job is retried and ends again.
-        message_id = f"{job.id}.{int(1000 * (job.finished or 0))}"
-        headers = delivery.signed(delivery.secret_of(self._secret, job.principal), message_id, body, time.time())
         try:
-            delivery.post(job.callback_url or "", body, headers, private=self._private, timeout=self._timeout)
+            self._send(job)
         except DeliveryError as error:
             is_over = error.is_final or attempt > len(DELAYS)
             delay = None if is_over else DELAYS[attempt - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311 - spreads
@@ -99,6 +97,15 @@ class Webhooks:
         else:
             result = {"error": None, "next_attempt": None, "delivered": time.time()}
         self._note(job, attempt, result)
+
+    def _send(self, job: Job) -> None:
+        if self._secret is None:  # the web tier has one, or it would have refused the job's address
+            raise DeliveryError("the operator has to set TOLK_WEBHOOK_SECRET for the results worker, too")
+        body = json.dumps(message(job), ensure_ascii=False).encode()
+        # The same for all attempts, and another one if the job is retried and ends again.
+        message_id = f"{job.id}.{int(1000 * (job.finished or 0))}"
+        headers = delivery.signed(delivery.secret_of(self._secret, job.principal), message_id, body, time.time())
+        delivery.post(job.callback_url or "", body, headers, private=self._private, timeout=self._timeout)
 
     def _note(self, job: Job, attempt: int, result: dict[str, Any]) -> None:
         mine = (job_callback.c.job_id == job.number) & (job_callback.c.attempts == attempt)
