@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-clients test-compose check lint types imports sbom schema bench-listeners
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
-.PHONY: bench-models bench-observability
+.PHONY: bench-models bench-observability bench-jobs
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -23,7 +23,7 @@ test: ## install what is missing and run all tests; ARGS go to pytest
 
 test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (5 minutes)
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
+	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_jobs.py tests/faults/test_cluster.py $(ARGS)
 
 test-soak: ## run a service at half its capacity: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test
@@ -74,6 +74,9 @@ bench-overload: dev ## send up to three times the load that the workers can serv
 
 bench-fairness: dev ## measure what one flooding caller does to twenty small ones (5 minutes)
 	@$(ENV) benchmarks.fairness
+
+bench-jobs: dev ## measure jobs: throughput, memory, interactive requests beside them, two callers (10 minutes)
+	@$(ENV) benchmarks.jobs
 
 bench-scaling: dev ## measure how requests a second grow with the number of workers (1 minute)
 	@$(ENV) benchmarks.scaling
