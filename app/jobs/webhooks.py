@@ -145,9 +145,9 @@ def message(job: Job) -> dict[str, Any]:
 def _claim(connection: Connection) -> list[tuple[Job, int]]:
     """Takes what is due, with the number of the attempt. What a process does not end is due again after CLAIM."""
     now = time.time()
-    due = select(job_callback).where(job_callback.c.next_attempt <= now).limit(AT_ONCE)
+    due = select(job_callback).where(job_callback.c.next_attempt <= now).order_by(job_callback.c.next_attempt)
     claimed: list[tuple[Job, int]] = []
-    for row in connection.execute(due.with_for_update(skip_locked=True)).all():
+    for row in connection.execute(due.limit(AT_ONCE).with_for_update(skip_locked=True)).all():
         mine = job_callback.c.job_id == row.job_id
         job = Job.of(connection.execute(select(table).where(table.c.id == row.job_id)).one())
         if job.status not in ENDED:  # it is being retried, and will tell when it ends again

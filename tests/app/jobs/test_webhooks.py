@@ -20,7 +20,7 @@ from app.database.transactions import Database
 from app.jobs import store, sweep, webhooks
 from app.jobs.delivery import DeliveryError, is_public, post, secret_of, spelled
 from app.jobs.job import Status
-from app.jobs.webhooks import DELAYS, Callback, Webhooks
+from app.jobs.webhooks import AT_ONCE, DELAYS, Callback, Webhooks
 from tests.app.jobs.conftest import create_job
 from tests.app.jobs.receiver import Receiver, is_signed
 
@@ -121,6 +121,27 @@ def test_a_results_worker_without_the_secret_says_so(database: Database, receive
     assert "TOLK_WEBHOOK_SECRET" in (state.error or "")
     assert state.next_attempt is not None  # the operator may still set it
     assert receiver.received == []
+
+
+def test_two_results_workers_tell_once_and_the_first_that_was_due_first(database: Database, receiver: Receiver) -> None:
+    for number in range(2 * AT_ONCE):
+        due = ended(database, f"{receiver.url}/{number}")
+        values = {"next_attempt": 1_000.0 - number}
+        database.run(
+            lambda connection, due=due, values=values: connection.execute(
+                update(job_callback).where(job_callback.c.job_id == due).values(values)
+            )
+        )
+    workers = [Webhooks(database, SECRET, private=True) for _ in range(2)]
+    workers[0].deliver()
+    assert {path for path, _, _ in receiver.received} == {f"/{number}" for number in range(AT_ONCE, 2 * AT_ONCE)}
+    for number in range(4):
+        ended(database, f"{receiver.url}/more-{number}")
+    with ThreadPoolExecutor() as threads:
+        while sum(threads.map(Webhooks.deliver, workers)):
+            pass
+    told = [path for path, _, _ in receiver.received]
+    assert len(set(told)) == len(told) == 2 * AT_ONCE + 4
 
 
 def test_a_purged_job_tells_nothing(database: Database, receiver: Receiver) -> None:
