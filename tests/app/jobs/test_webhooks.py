@@ -18,7 +18,7 @@ from app.database.tables import job as table
 from app.database.tables import job_callback
 from app.database.transactions import Database
 from app.jobs import store, sweep, webhooks
-from app.jobs.delivery import DeliveryError, is_public, post, secret_of, spelled
+from app.jobs.delivery import TIMEOUT, DeliveryError, is_public, post, secret_of, spelled
 from app.jobs.job import Status
 from app.jobs.webhooks import AT_ONCE, DELAYS, Callback, Webhooks
 from tests.app.jobs.conftest import create_job
@@ -89,6 +89,20 @@ def test_what_is_not_accepted_is_tried_again(database: Database, receiver: Recei
     assert [each for each, _, _ in receiver.received] == [path, path]  # and never the redirect's target
     first, second = (headers["webhook-id"] for _, headers, _ in receiver.received)
     assert first == second
+
+
+def test_a_receiver_that_hangs_delays_nobody_else(
+    database: Database, receiver: Receiver, eventually: Callable[..., None]
+) -> None:
+    ended(database, f"{receiver.url}/hangs")
+    hooks = Webhooks(database, SECRET, private=True)
+    hooks.start()
+    eventually(lambda: receiver.received)
+    number = ended(database, f"{receiver.url}/told")
+    eventually(lambda: callback(database, number).delivered, TIMEOUT / 2)
+    receiver.released.set()
+    hooks.close()
+    assert [path for path, _, _ in receiver.received] == ["/hangs", "/told"]
 
 
 def test_attempts_are_bounded(database: Database, receiver: Receiver) -> None:
