@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak test-clients test-compose check lint types imports sbom schema bench-listeners
+.PHONY: help run test test-long test-faults test-soak test-clients test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
-.PHONY: bench-models bench-observability bench-jobs
+.PHONY: bench-models bench-observability bench-jobs bench-listeners
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -24,6 +24,10 @@ test: ## install what is missing and run all tests; ARGS go to pytest
 test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (5 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_jobs.py tests/faults/test_cluster.py $(ARGS)
+
+test-long: ## run the tests that are too long for `make test`, but for faults and the soak (5 minutes)
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest $(PARALLEL) --all-faults -m long --ignore tests/faults $(ARGS)
 
 test-soak: ## run a service at half its capacity: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test

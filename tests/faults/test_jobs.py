@@ -113,10 +113,12 @@ def test_a_worker_is_killed_with_chunks_of_a_job(house: House, trial: Trial) -> 
     trial("a job: kill -9 of a worker", house.kill_worker)
 
 
+@pytest.mark.long
 def test_all_web_processes_are_killed_during_a_job(house: House, trial: Trial) -> None:
     trial("a job: kill -9 of all gunicorn workers", lambda: [each.kill() for each in house.web_workers()])
 
 
+@pytest.mark.long
 def test_the_results_worker_is_killed(results: ResultsWorker, trial: Trial) -> None:
     trial("a job: kill -9 of the results worker", results.kill)
 
