@@ -89,6 +89,9 @@ class RunJobs(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         settings: Settings = worker.app.conf.tolk_settings
         models = RegistryFile(settings.models)
+        # With another database than the web tier's it would find no job, and nothing would fail.
+        database = settings.database.render_as_string(hide_password=True)
+        logger.info("takes the jobs in %s; DATABASE_URL has to be the same for the web tier", database)
         self.database = Database(settings.database)
         self.dispatcher = Dispatcher(worker.app, self.database, models, settings.job_lease)
         worker.recorder = Recorder(self.database, models, self.dispatcher.wake)
