@@ -24,7 +24,7 @@ from tasks.contract.errors import TolkError
 from tasks.contract.names import STATUS_COMMAND
 from tasks.contract.worker import WorkerStatus
 from tasks.queues.errors import BROKER_ERRORS
-from tasks.queues.topology import dead_letter_queue
+from tasks.queues.topology import dead_letter_queue, job_results_queue
 
 ANSWERED_WITHIN = 0.5  # seconds after which a process that has not answered counts as absent
 FRESH = 1.0  # seconds that a status stays fresh
@@ -78,7 +78,7 @@ def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Statu
         with celery.connection_for_write() as connection, dropped(connection):
             connect(connection, CONNECT_TIMEOUT)
             found = _look([*queues.for_translation(), *queues.for_suspects()], connection)
-            dead_letters = _look([dead_letter_queue()], connection)
+            dead_letters, job_results = _look([dead_letter_queue(), job_results_queue()], connection)
             answers = _ask(connection, [commands.to_workers(celery), commands.to_web_processes()])
     except BROKER_ERRORS as error:
         logger.warning("could not ask for the status: %s", reason(error))
@@ -88,7 +88,8 @@ def take(celery: Celery, queues: RequestQueues, replies: ReplyConsumer) -> Statu
         broker=True,
         queues={queue.name: queue for queue in found},
         workers=dict(sorted(workers.items())),
-        dead_letters=sum(queue.depth for queue in dead_letters),
+        dead_letters=dead_letters.depth,
+        job_workers=job_results.workers,
         errors=total(count for each in others for count in each.errors),
         in_flight=sum(each.in_flight for each in (own, *others)),
         oldest=_oldest(each.oldest for each in (own, *others)),

@@ -97,6 +97,8 @@ job = Table(
     Column("retention", Float, nullable=False),  # seconds from its end until it expires
     Column("expires", Float, index=True),
     Column("fed", Float, nullable=False, server_default="0"),  # when texts of it were last sent to workers
+    Column("not_before", Float, nullable=False, server_default="0"),  # until when no texts of it are sent
+    Column("pauses", SmallInteger, nullable=False, server_default="0"),  # in a row, because its model was not there
     Column("total", Integer, nullable=False, server_default="0"),
     Column("waiting", Integer, nullable=False, server_default="0"),
     Column("translated", Integer, nullable=False, server_default="0"),
@@ -120,6 +122,7 @@ job_segment = Table(
     Column("state", SmallInteger, nullable=False),
     Column("leg", SmallInteger, nullable=False, server_default="0"),  # legs that have been translated
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("not_before", Float, nullable=False, server_default="0"),  # until when it is not tried again
     Column("chunk_id", String(64), index=True),
     Column("source", String(100)),
     Column("text", Text, nullable=False),

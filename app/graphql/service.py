@@ -124,6 +124,7 @@ class ServiceStatus(graphene.ObjectType):
     on_demand = graphene.Field(OnDemandStatus, description="The models on demand; null if there are none.")
     workers = graphene.List(graphene.NonNull(WorkerStatusType), required=True, description="The workers that answer.")
     dead_letters = graphene.Int(description="The number of messages that no worker could process.")
+    job_workers = graphene.Int(description="Results workers, without which jobs stand still; null if nothing is known.")
     errors = graphene.List(
         graphene.NonNull(ErrorStatus),
         required=True,
@@ -141,6 +142,7 @@ def resolve_status(_root: None, info: GraphQLResolveInfo) -> ServiceStatus:
         on_demand=_on_demand_status(registry, status),
         workers=[{"name": name, **worker.encode()} for name, worker in status.workers.items()],
         dead_letters=status.dead_letters,
+        job_workers=status.job_workers,
         errors=total([*status.errors, *context.recent_errors.counts()]),
     )
 

@@ -30,6 +30,7 @@ CHUNK_CHARACTERS = 8_000  # of the texts of a chunk, at most, unless it has only
 ROUND = 32  # chunks that one transaction takes, at most
 JOBS = 200  # jobs that one round looks at
 IS_WAITING = job_segment.c.state == literal_column(str(int(State.WAITING)))  # a parameter would not use the index
+LOOK = 2.0  # seconds between two looks at a job whose texts all have to wait before they are tried again
 MARGIN = 30.0  # seconds after a chunk's deadline until its reply counts as lost
 
 
@@ -43,9 +44,9 @@ class Chunk:
     request: TranslateRequest
 
 
-def take(connection: Connection, registry: Registry, lasts: float) -> list[Chunk]:
+def take(connection: Connection, registry: Registry, lasts: float, jobs_at_once: int = JOBS) -> list[Chunk]:
     """The next chunks, whose texts count as out from now on; none while another process takes some. A chunk has `lasts`
-    seconds until its deadline."""
+    seconds until its deadline. It looks at `jobs_at_once` jobs at most."""
     if not is_first(connection, LOCK):
         return []
     out: Counter[str] = Counter()
@@ -53,7 +54,11 @@ def take(connection: Connection, registry: Registry, lasts: float) -> list[Chunk
         out[caller] = count
     full = [caller for caller, count in out.items() if count >= OUT]
     waiting = select(table).where(table.c.status.in_(ACTIVE), table.c.waiting > 0, table.c.deadline > time.time())
-    waiting = waiting.where(table.c.caller.not_in(full)).order_by(table.c.fed).limit(JOBS)
+    waiting = (
+        waiting.where(table.c.not_before <= time.time(), table.c.caller.not_in(full))
+        .order_by(table.c.fed)
+        .limit(jobs_at_once)
+    )
     # A job that is being cancelled or recorded has its turn the next time.
     rows = connection.execute(waiting.with_for_update(skip_locked=True)).all()
     jobs: dict[str, deque[Any]] = {}
@@ -68,6 +73,9 @@ def take(connection: Connection, registry: Registry, lasts: float) -> list[Chunk
             jobs[caller].append(row)
             out[caller] += 1
             chunks.append(chunk)
+        elif all(each.job != row.id for each in chunks):  # it leaves its place among JOBS to others
+            paused = update(table).where(table.c.id == row.id).values(not_before=time.time() + LOOK)
+            connection.execute(paused)
         if not jobs[caller] or out[caller] >= OUT:
             del jobs[caller]
     return chunks
@@ -76,7 +84,8 @@ def take(connection: Connection, registry: Registry, lasts: float) -> list[Chunk
 def _chunk(connection: Connection, job: Any, registry: Registry, lasts: float) -> Chunk | None:
     """The next chunk of a job, None if there is none. The first texts of the job that wait go together as far as the
     same model translates them; one that was out before goes alone. A job whose model is not on offer any more ends."""
-    where = (job_segment.c.job_id == job.id) & (IS_WAITING)
+    now = time.time()
+    where = (job_segment.c.job_id == job.id) & IS_WAITING & (job_segment.c.not_before <= now)
     rows = connection.execute(select(job_segment).where(where).order_by(job_segment.c.position).limit(2 * CHUNK_TEXTS))
     segments = _together(rows.all())
     if not segments:
@@ -87,7 +96,6 @@ def _chunk(connection: Connection, job: Any, registry: Registry, lasts: float) -
     except TolkError as error:
         store.end(connection, job.id, Status.FAILED, Failure(error.code, error.message))
         return None
-    now = time.time()
     deadline = min(now + lasts, job.deadline)
     chunk = Chunk(f"{job.uuid}.{uuid4().hex[:8]}", job.id, _request(job, segments, legs[first.leg], deadline))
     connection.execute(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from amqp.exceptions import ChannelError, MessageNacked
 from celery import Celery
 from sqlalchemy import Connection
 
@@ -50,8 +51,9 @@ class Dispatcher:
         self._closing = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
-        # The tasks of the thread, each with the seconds between two times.
-        self._periods: dict[Callable[[], object], float] = {
+        # The tasks of the thread, each with the seconds between two times. One that returns True has more to do, and is
+        # due again after the others.
+        self._periods: dict[Callable[[], bool], float] = {
             self.feed: 0.0,
             self.drop: 0.0,
             self.sweep: SWEEP,
@@ -71,42 +73,49 @@ class Dispatcher:
         self._thread.join()
         self._connections.close(listens=True)
 
-    def feed(self) -> int:
-        """Publishes chunks until every caller has as many out as it may. Returns how many it published.
+    def feed(self) -> bool:
+        """Publishes some chunks. Returns whether there may be more.
 
-        Raises TolkError and BROKER_ERRORS. What could not be published waits again.
+        A chunk that cannot be published holds up no other: its texts wait again if its queue refuses it, and count as
+        lost with it if it is at fault itself. Raises TolkError and BROKER_ERRORS if nothing can be published.
         """
-        published = 0
-        while taken := self._database.run(self._take):
-            for index, chunk in enumerate(taken):
-                try:
-                    self._publish(chunk)
-                except (*BROKER_ERRORS, TolkError):
-                    self._take_back(taken[index:])
-                    raise
-            published += len(taken)
-        return published
+        taken = self._database.run(self._take)
+        for index, chunk in enumerate(taken):
+            try:
+                self._publish(chunk)
+            except (MessageNacked, ChannelError, TolkError) as error:
+                logger.warning("chunk %s has to wait: %s", chunk.id, reason(error))
+                self._change(recording.postpone, [chunk])
+            except BROKER_ERRORS:
+                self._change(recording.take_back, taken[index:])
+                raise
+            except Exception:
+                logger.exception("chunk %s cannot be published", chunk.id)
+                self._change(recording.lose, [chunk])
+        return bool(taken)
 
-    def drop(self) -> None:
-        """Tells workers which chunks nobody wants any more. Raises TolkError and BROKER_ERRORS."""
-        while unwanted := self._database.run(sweep.take_unwanted):
+    def drop(self) -> bool:
+        """Tells workers of some chunks that nobody wants any more. Returns whether there may be more. Raises TolkError
+        and BROKER_ERRORS."""
+        unwanted = self._database.run(sweep.take_unwanted)
+        if unwanted:
             with self._connections.producer(ANSWER_TIMEOUT) as producer:
                 for task_id in unwanted:
                     commands.send(producer, self._workers, "cancel", {"task_id": task_id})
+        return bool(unwanted)
 
-    def sweep(self) -> None:
+    def sweep(self) -> bool:
         """Ends overdue jobs, and has what was lost published again. Raises TolkError and BROKER_ERRORS."""
         self._repeat(sweep.end_overdue)
         # What is in the queue, or about to be recorded, is not lost.
         was_idle, self._was_idle = self._was_idle, self._replies() == 0
         if was_idle and self._was_idle:
             self._repeat(sweep.lose_chunks)
+        return False
 
-    def purge(self) -> None:
-        """Deletes what has expired. Raises TolkError."""
-        while self._database.run(sweep.purge):
-            if self._closing.is_set():
-                break
+    def purge(self) -> bool:
+        """Deletes a part of what has expired. Returns whether there may be more. Raises TolkError."""
+        return self._database.run(sweep.purge)
 
     def _take(self, connection: Connection) -> list[Chunk]:
         return chunks.take(connection, self._models.current(), self._lasts)
@@ -129,12 +138,12 @@ class Dispatcher:
                 retry=False,
             )
 
-    def _take_back(self, unpublished: Sequence[Chunk]) -> None:
-        def take_back(connection: Connection) -> None:
-            for chunk in unpublished:
-                recording.take_back(connection, chunk.id)
+    def _change(self, change: Callable[[Connection, str], None], of: Sequence[Chunk]) -> None:
+        def run(connection: Connection) -> None:
+            for chunk in of:
+                change(connection, chunk.id)
 
-        self._database.run(take_back)
+        self._database.run(run)
 
     def _replies(self) -> int:
         """How many replies wait in the results queue."""
@@ -153,24 +162,22 @@ class Dispatcher:
         due = {task: time.monotonic() + period for task, period in self._periods.items()}
         while not self._closing.is_set():
             self._woken.clear()
-            now = [task for task, when in due.items() if when <= time.monotonic()]
-            is_well = not [task for task in now if not self._attempt(task)]
-            due |= {task: time.monotonic() + self._periods[task] for task in now}
-            if is_well:
-                self._woken.wait(POLL)
-            else:
+            outcomes = {task: self._attempt(task) for task, when in due.items() if when <= time.monotonic()}
+            for task, has_more in outcomes.items():
+                due[task] = time.monotonic() + (0.0 if has_more else self._periods[task])
+            if None in outcomes.values():
                 self._closing.wait(PAUSE)
+            elif True not in outcomes.values():
+                self._woken.wait(POLL)
 
-    def _attempt(self, task: Callable[[], object]) -> bool:
-        """Whether the task ended well. The thread must go on: all jobs depend on it."""
+    def _attempt(self, task: Callable[[], bool]) -> bool | None:
+        """Whether the task has more to do; None if it failed. The thread must go on: all jobs depend on it."""
         try:
-            task()
+            return task()
         except TolkError as error:
             logger.warning("jobs have to wait: %s", error.message)
         except BROKER_ERRORS as error:
             logger.warning("jobs have to wait for the broker: %s", reason(error))
         except Exception:
             logger.exception("jobs have to wait")
-        else:
-            return True
-        return False
+        return None

@@ -4,6 +4,7 @@ another reply to it changes nothing."""
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,8 @@ from tasks.contract.reply import Failure, TextResult, TranslateReply
 from tasks.registry.ways import Registry
 
 PASSING = {Code.TIMEOUT, Code.UNAVAILABLE, Code.OVERLOADED, Code.CANCELLED}  # errors that another attempt may not have
-ATTEMPTS = 3  # of a text that fails by one of them
+ATTEMPTS = 6  # of a text that fails by one of them
+PAUSE = (4.0, 300.0)  # seconds before the second attempt, and at most; each pause is four times the one before
 LOSSES = 2  # chunks that a text may be lost with: it may be what ended their workers
 LOST = "No worker has survived this text, or it was lost twice. Send it in smaller parts, or ask the operator."
 UNREADABLE = Failure(Code.INTERNAL, "The service cannot read its worker's reply. Its log says why.")
@@ -33,8 +35,9 @@ UNREADABLE = Failure(Code.INTERNAL, "The service cannot read its worker's reply.
 def record(connection: Connection, registry: Registry, task_id: str, reply: TranslateReply) -> bool:
     """Writes a reply to the chunk with this task id. Returns whether anything was written.
 
-    A text that another model translates further waits again, as does one whose error may pass. If the whole chunk
-    failed, each of its texts waits to be tried alone.
+    A text that another model translates further waits again, as does one whose error may pass, for longer each time.
+    If the whole chunk failed, each of its texts waits to be tried alone; but if that is because the model is not there,
+    they wait as before, and the job pauses.
     """
     number = connection.scalar(select(job_chunk.c.job_id).where(job_chunk.c.id == task_id))
     if number is None:
@@ -43,6 +46,9 @@ def record(connection: Connection, registry: Registry, task_id: str, reply: Tran
     if job.status in ENDED:  # what was refunded is not delivered
         store.release(connection, number, task_id)
         return False
+    if reply.error is not None and reply.error.code is Code.UNAVAILABLE:
+        postpone(connection, task_id)
+        return True
     taken = connection.execute(delete(job_chunk).where(job_chunk.c.id == task_id)).rowcount
     segments = _segments(connection, task_id)
     if not taken or not segments:
@@ -52,7 +58,11 @@ def record(connection: Connection, registry: Registry, task_id: str, reply: Tran
         error = UNREADABLE
     if error is not None:
         results = [TextResult(error=error) for _ in segments]
-        rows = [_again(row) if len(segments) > 1 else _row(row, job, registry, reply, results[0]) for row in segments]
+        pause = error.code in PASSING
+        rows = [
+            _again(row, pause=pause) if len(segments) > 1 else _row(row, job, registry, reply, results[0])
+            for row in segments
+        ]
     else:
         rows = [_row(row, job, registry, reply, result) for row, result in zip(segments, reply.results, strict=True)]
     _write(connection, job, segments, rows, reply)
@@ -81,6 +91,29 @@ def take_back(connection: Connection, task_id: str) -> None:
         store.release(connection, number, task_id)
 
 
+def postpone(connection: Connection, task_id: str) -> None:
+    """Takes back a chunk that its queue refuses: its texts wait as before, and its job pauses, longer each time."""
+    number = connection.scalar(select(job_chunk.c.job_id).where(job_chunk.c.id == task_id))
+    if number is not None:
+        job = store.lock(connection, number)
+        store.release(connection, number, task_id)
+        _pause(connection, job)
+
+
+def _pause(connection: Connection, job: Any) -> None:
+    """Sends no texts of a job for a while. What fails during a pause makes it no longer."""
+    now = time.time()
+    if job.not_before <= now:
+        paused = {"not_before": now + _seconds(job.pauses), "pauses": min(job.pauses + 1, ATTEMPTS)}
+        connection.execute(update(table).where(table.c.id == job.id).values(paused))
+
+
+def _seconds(failures: int) -> float:
+    """How long to wait after one more failure than so many."""
+    first, longest = PAUSE
+    return min(first * 4.0**failures, longest)
+
+
 def _segments(connection: Connection, task_id: str) -> Sequence[Any]:
     """The rows of a chunk's texts, in order. With the job in the query, SQLite would read all of the job's."""
     mine = select(job_segment).where(job_segment.c.chunk_id == task_id)
@@ -91,7 +124,7 @@ def _row(row: Any, job: Any, registry: Registry, reply: TranslateReply, result: 
     """What becomes of a text's row by its result."""
     if result.error is not None:
         may_pass = result.error.code in PASSING and row.attempts + 1 < ATTEMPTS
-        return _again(row) if may_pass else _failed(row, result.error)
+        return _again(row, pause=True) if may_pass else _failed(row, result.error)
     origin = Origin.decode(json.loads(row.origin))
     if row.leg:
         origin = replace(
@@ -108,13 +141,15 @@ def _row(row: Any, job: Any, registry: Registry, reply: TranslateReply, result: 
         "state": State.TRANSLATED if is_last else State.WAITING,
         "leg": row.leg if is_last else row.leg + 1,
         "attempts": row.attempts if is_last else 0,
+        "not_before": 0.0,
         "origin": _json(origin),
         "result": _json(result),
     }
 
 
-def _again(row: Any) -> dict[str, Any]:
-    return _kept(row) | {"state": State.WAITING, "attempts": row.attempts + 1}
+def _again(row: Any, *, pause: bool = False) -> dict[str, Any]:
+    not_before = time.time() + _seconds(row.attempts) if pause else 0.0
+    return _kept(row) | {"state": State.WAITING, "attempts": row.attempts + 1, "not_before": not_before}
 
 
 def _failed(row: Any, error: Failure) -> dict[str, Any]:
@@ -122,7 +157,7 @@ def _failed(row: Any, error: Failure) -> dict[str, Any]:
 
 
 def _kept(row: Any) -> dict[str, Any]:
-    return {"leg": row.leg, "attempts": row.attempts, "origin": row.origin, "result": row.result}
+    return {"leg": row.leg, "attempts": row.attempts, "not_before": 0.0, "origin": row.origin, "result": row.result}
 
 
 def _onward(row: Any, job: Any, registry: Registry) -> tuple[str, ...]:
@@ -136,7 +171,7 @@ def _onward(row: Any, job: Any, registry: Registry) -> tuple[str, ...]:
 def _write(connection: Connection, job: Any, segments: Any, rows: Any, reply: TranslateReply | None) -> None:
     """Writes new columns of texts that were out, and adds them up in their job."""
     parameters = [row | {"at": old.position} for old, row in zip(segments, rows, strict=True)]
-    names = ("state", "leg", "attempts", "origin", "result")
+    names = ("state", "leg", "attempts", "not_before", "origin", "result")
     written = (
         update(job_segment)
         .where(job_segment.c.job_id == job.id, job_segment.c.position == bindparam("at"))
@@ -155,6 +190,7 @@ def _write(connection: Connection, job: Any, segments: Any, rows: Any, reply: Tr
         failed=table.c.failed + states[State.FAILED],
         translated_characters=table.c.translated_characters + sum(len(each.text) for each in translated),
         version=merged(job.version, versions),
+        pauses=0,
     )
     store.end_if_complete(connection, job.id)
 

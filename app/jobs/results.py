@@ -57,12 +57,15 @@ class Recorder:
 
     def _record(self, replies: list[tuple[str, object]]) -> None:
         registry = self._models.current()
+        for task_id, body in replies:  # a transaction that held several jobs could wait for one that holds others
+            reply = _reply(task_id, body)
+            if reply.error is not None:
+                logger.warning("chunk %s failed: %s: %s", task_id, reply.error.code, reply.error.message)
 
-        def record(connection: Connection) -> None:
-            for task_id, body in replies:
-                recording.record(connection, registry, task_id, _reply(task_id, body))
+            def record(connection: Connection, task_id: str = task_id, reply: TranslateReply = reply) -> None:
+                recording.record(connection, registry, task_id, reply)
 
-        self._database.run(record)
+            self._database.run(record)
 
 
 def _reply(task_id: str, body: Any) -> TranslateReply:
@@ -86,6 +89,9 @@ class RunJobs(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         settings: Settings = worker.app.conf.tolk_settings
         models: RegistryFile = worker.app.conf.tolk_models
+        # With another database than the web tier's it would find no job, and nothing would fail.
+        database = settings.database.render_as_string(hide_password=True)
+        logger.info("takes the jobs in %s; DATABASE_URL has to be the same for the web tier", database)
         self.database = Database(settings.database)
         self.dispatcher = Dispatcher(worker.app, self.database, models, settings.job_lease)
         worker.recorder = Recorder(self.database, models, self.dispatcher.wake)

@@ -154,7 +154,7 @@ class Jobs:
                 store.release(connection, job.number, chunk)
             # A text that no model was asked for has no source, and would fail again.
             failed = (job_segment.c.job_id == job.number) & (job_segment.c.state == State.FAILED)
-            anew = {"state": State.WAITING, "leg": 0, "attempts": 0, "result": None}
+            anew = {"state": State.WAITING, "leg": 0, "attempts": 0, "not_before": 0.0, "result": None}
             again = connection.execute(
                 update(job_segment).where(failed, job_segment.c.source.is_not(None)).values(anew)
             ).rowcount
@@ -174,6 +174,8 @@ class Jobs:
                 deadline=max(job.deadline, now + job.deadline - job.created),
                 failed=job.failed - again,
                 waiting=waiting,
+                not_before=0.0,
+                pauses=0,
                 charged=due if context.key is not None else 0,
                 charged_day=quotas.today(),
                 error_code=None,

@@ -31,8 +31,9 @@ def lose_chunks(connection: Connection) -> int:
     """
     if not is_first(connection, LOCK):
         return 0
-    lost = select(job_chunk.c.id).where(job_chunk.c.lease < time.time()).limit(PART)
-    chunks = list(connection.scalars(lost))
+    lost = select(job_chunk.c.id).join(table).where(job_chunk.c.lease < time.time()).limit(PART)
+    # Others hold a job before its key's usage: this holds all jobs first, without waiting for any.
+    chunks = list(connection.scalars(lost.with_for_update(of=table, skip_locked=True)))
     for chunk in chunks:
         recording.lose(connection, chunk)
     return len(chunks)
@@ -43,7 +44,7 @@ def end_overdue(connection: Connection) -> int:
     if not is_first(connection, LOCK):
         return 0
     overdue = select(table.c.id, table.c.status).where(table.c.status.not_in(ENDED), table.c.deadline <= time.time())
-    rows = connection.execute(overdue.limit(PART)).all()
+    rows = connection.execute(overdue.limit(PART).with_for_update(skip_locked=True)).all()
     for row in rows:
         message = UNSTARTED if row.status == Status.OPEN else LATE
         store.end(connection, row.id, Status.FAILED, Failure(Code.TIMEOUT, message))

@@ -122,6 +122,8 @@ class _QueueCollector(Collector):
         yield _gauge("tolk_in_flight", "Translations that web processes wait for.", status.in_flight)
         if status.dead_letters is not None:
             yield _gauge("tolk_dead_letters", "Messages that no worker could process.", status.dead_letters)
+        if status.job_workers is not None:
+            yield _gauge("tolk_job_workers", "Results workers, without which jobs stand still.", status.job_workers)
         yield _by_queue(
             "tolk_queue_messages",
             "Messages that wait for a worker, each with one request or several.",

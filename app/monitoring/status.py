@@ -60,7 +60,8 @@ class Status:
     """The status of the service. `broker` says whether the broker answers; None if there is none, or nothing is known
     yet. If it does not answer, only `in_flight` and `oldest` of this process are known.
 
-    `queues` and `workers` are by name. `dead_letters` is the number of messages in the dead-letter queue. `errors` are
+    `queues` and `workers` are by name. `dead_letters` is the number of messages in the dead-letter queue, `job_workers`
+    that of results workers, without which jobs stand still. `errors` are
     those of the other web processes. All web processes together wait for `in_flight` translations, of which `oldest`
     has, by queue, the time since which the oldest waits (Unix seconds).
     """
@@ -69,6 +70,7 @@ class Status:
     queues: Mapping[str, QueueStatus] = field(default_factory=dict)
     workers: Mapping[str, WorkerStatus] = field(default_factory=dict)
     dead_letters: int | None = None
+    job_workers: int | None = None
     errors: tuple[ErrorCount, ...] = ()
     in_flight: int = 0
     oldest: Mapping[str, float] = field(default_factory=dict)

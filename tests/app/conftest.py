@@ -11,10 +11,11 @@ import psutil
 import pytest
 import requests
 from flask.testing import FlaskClient
-from sqlalchemy import make_url
+from sqlalchemy import delete, make_url
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.database.tables import metadata
 from app.database.transactions import Database
 from app.settings import Settings
 from app.translation.translator import EchoTranslator
@@ -64,11 +65,11 @@ def translate(client: FlaskClient) -> Callable[..., TestResponse]:
     return call
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database, up to date: a file of SQLite, and one of PostgreSQL."""
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database with all tables, for the tests of a module: a file of SQLite, and one of PostgreSQL."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/tolk.sqlite"
+        url = f"sqlite:///{tmp_path_factory.mktemp('database')}/tolk.sqlite"
     else:
         url = request.getfixturevalue("postgresql").url
     database = Database(make_url(url))
@@ -76,6 +77,24 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
     yield database
     database.downgrade("base")
     database.close()
+
+
+@pytest.fixture
+def database(migrated: Database) -> Iterator[Database]:
+    """The same without rows."""
+    yield migrated
+    names = ", ".join(metadata.tables)
+    with migrated.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(
+                # The applications of earlier tests keep their connections open.
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend' AND (SELECT count(*) FROM pg_stat_activity) > 40"
+            )
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+        else:
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(delete(table))
 
 
 @dataclass

@@ -16,6 +16,7 @@ LABELS = {
     "queue": ("tolk.translate.fr-en.interactive", "tolk.translate.fr-en.bulk"),
     "model": ("fr-en",),
     "worker": ("celery@one",),
+    "status": ("RUNNING",),
 }
 FAILED = ("RATE_LIMITED", "OVERLOADED", "TIMEOUT", "UNAVAILABLE", "INTERNAL")
 # The values of gauges, and the increase of counters and the observations of histograms at each scrape; others are 1.
@@ -44,6 +45,9 @@ METRICS: dict[str, dict[str, tuple[Kind, *tuple[str, ...]]]] = {
         "tolk_queue_consumers": (Gauge, "queue"),
         "tolk_queue_age_seconds": (Gauge, "queue"),
         "tolk_dead_letters": (Gauge,),
+        "tolk_job_workers": (Gauge,),
+        "tolk_jobs": (Gauge, "status"),
+        "tolk_job_texts": (Gauge, "status"),
     },
     "tolk-worker": {
         "tolk_tasks_total": (Counter, "code"),

@@ -21,6 +21,7 @@ FAULTS: dict[str, tuple[str, dict[str, float], str]] = {
     "TolkBacklog": ("tolk-web", {"tolk_queue_age_seconds": 61}, "for 1m 1s in tolk.translate.fr-en."),
     "TolkSlow": ("tolk-web", {"tolk_request_seconds": 7}, "takes longer than "),
     "TolkDeadLetters": ("tolk-web", {"tolk_dead_letters": 3}, "3 messages are in the dead-letter queue."),
+    "TolkNoJobWorker": ("tolk-web", {"tolk_job_workers": 0}, "1 jobs stand still: there is no results worker."),
     "TolkMemory": ("tolk-worker", {"tolk_memory_bytes": 1.9}, "use 95% of the memory"),
     "TolkGpuMemory": ("tolk-worker", {"tolk_gpu_memory_bytes": 1.96}, "uses 98% of its GPU's memory."),
 }

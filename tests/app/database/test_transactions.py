@@ -136,7 +136,7 @@ def test_a_postgresql_that_dies_and_one_that_hangs_hold_nobody_and_come_back(
         database.close()
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("migrated", ["postgresql"], indirect=True)
 def test_a_database_of_a_later_release_is_borne_with(database: Database) -> None:
     revision = database.revision()
     with database.engine.begin() as connection:

@@ -85,6 +85,7 @@ def test_a_job_is_translated_in_order(house: House, eventually: Callable[..., No
     assert [edge["node"]["text"] for edge in edges] == texts
     assert [edge["position"] for edge in edges] == list(range(300))
     assert {edge["node"]["model"] for edge in edges} == {"fr-en"}
+    assert house.results.says(f"takes the jobs in {house.environ['DATABASE_URL']}; DATABASE_URL has to be the same")
 
 
 def test_a_job_goes_through_another_language(house: House, eventually: Callable[..., None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -38,14 +39,14 @@ NODES = "query ($id: ID!) { job(id: $id) { translations { edges { original node 
 class Service:
     """A web process on a database, two keys, and a results worker whose steps a test takes one by one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, client: FlaskClient) -> None:
         self.database = database
+        self.client = client
         self.registry = load_registry(Settings().models)
         self.secrets = {
             name: database.run(lambda connection, name=name: keys.create(connection, name, list(Scope), None, 10_000))
             for name in ("ours", "theirs")
         }
-        self.client: FlaskClient = create_app(Settings(database=database.url), EchoTranslator()).test_client()
 
     def call(self, query: str, by: str = "ours", **variables: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.secrets[by]}"}
@@ -72,8 +73,8 @@ class Service:
         used: int = self.call("{ usage { characters } }")["characters"]
         return used
 
-    def take(self) -> list[Chunk]:
-        return self.database.run(lambda connection: chunks.take(connection, self.registry, 60.0))
+    def take(self, jobs: int = chunks.JOBS) -> list[Chunk]:
+        return self.database.run(lambda connection: chunks.take(connection, self.registry, 60.0, jobs))
 
     def reply(self, chunk: Chunk, reply: TranslateReply | None = None) -> bool:
         """Records a reply: the texts in capitals, and an error for those that begin with #."""
@@ -90,16 +91,27 @@ class Service:
         def age(connection: Any) -> None:
             table = tables.job
             connection.execute(
-                update(table).values(deadline=table.c.deadline - seconds, expires=table.c.expires - seconds)
+                update(table).values(
+                    deadline=table.c.deadline - seconds,
+                    expires=table.c.expires - seconds,
+                    not_before=table.c.not_before - seconds,
+                )
             )
+            segment = tables.job_segment
+            connection.execute(update(segment).values(not_before=segment.c.not_before - seconds))
             connection.execute(update(tables.job_chunk).values(lease=tables.job_chunk.c.lease - seconds))
 
         self.database.run(age)
 
 
+@pytest.fixture(scope="module")
+def client(migrated: Database) -> FlaskClient:
+    return create_app(Settings(database=migrated.url), EchoTranslator()).test_client()
+
+
 @pytest.fixture
-def service(database: Database) -> Service:
-    return Service(database)
+def service(database: Database, client: FlaskClient) -> Service:
+    return Service(database, client)
 
 
 def test_a_job_is_charged_once_and_refunded_for_what_failed(service: Service) -> None:
@@ -285,9 +297,8 @@ def test_texts_that_no_database_stores_fail_by_themselves(service: Service) -> N
     assert "nothing of the job" in service.call(CHANGE % "retryJob", id=job["id"])["message"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
+def test_what_is_wrong_is_said(service: Service) -> None:
+    for fields, said in (
         ({"texts": []}, "at least one"),
         ({"texts": ["a"] * 2001}, "at most 2000"),
         ({"priority": "INTERACTIVE", "texts": ["a"] * 129}, "128"),
@@ -297,11 +308,9 @@ def test_texts_that_no_database_stores_fail_by_themselves(service: Service) -> N
         ({"target": "tlh"}, "tlh"),
         ({"texts": ["a" * 20_000], "idempotencyKey": ""}, "idempotencyKey"),
         ({"texts": ["a" * 10_001]}, "10000"),
-    ],
-)
-def test_what_is_wrong_is_said(service: Service, fields: dict[str, Any], said: str) -> None:
-    answer = service.call(SUBMIT, input={"texts": ["Un."], "source": "fr", "target": "en", **fields})
-    assert said in answer["message"]
+    ):
+        answer = service.call(SUBMIT, input={"texts": ["Un."], "source": "fr", "target": "en", **fields})
+        assert said in answer["message"], fields
     assert service.call("{ jobs { edges { cursor } } }") == {"edges": []}
 
 
@@ -359,3 +368,44 @@ def test_an_address_that_nobody_would_call_back_is_the_operators_mistake(service
     assert error["extensions"]["code"] == "UNAVAILABLE"
     assert "TOLK_WEBHOOK_SECRET" in error["message"]
     assert service.call("{ jobs { edges { node { id } } } }")["edges"] == []
+
+
+def test_a_model_that_is_not_there_fails_no_text(service: Service) -> None:
+    job = service.submit(*["Un."] * 65)
+    away = TranslateReply("fr-en", error=Failure(Code.UNAVAILABLE, "The model cannot be loaded."))
+    for _ in range(recording.ATTEMPTS + 2):
+        first, second = service.take()
+        assert (len(first.request.texts), len(second.request.texts)) == (64, 1)
+        assert service.reply(first, away)
+        assert service.reply(second, away)
+        assert service.take() == []  # it pauses
+        service.age(recording.PAUSE[1])
+    for chunk in service.take():
+        service.reply(chunk)
+    assert service.job(job)["status"] == "SUCCEEDED"
+
+
+def test_a_text_is_tried_again_after_longer_and_longer_pauses(service: Service) -> None:
+    job = service.submit("#OVERLOADED", "Deux.")
+    latest = select(func.max(tables.job_segment.c.not_before))
+    pauses = []
+    while taken := service.take():
+        [chunk] = taken
+        service.reply(chunk)
+        assert service.take() == []
+        pauses.append((service.database.run(lambda connection: connection.scalar(latest)) or 0) - time.time())
+        service.age(recording.PAUSE[1])
+    assert service.nodes(job) == [("#OVERLOADED", None, "OVERLOADED"), ("Deux.", "DEUX.", None)]
+    assert [round(each) for each in pauses[:-1]] == [4, 16, 64, 256, 300]
+
+
+def test_texts_that_pause_hold_up_no_other_job(service: Service) -> None:
+    service.submit("#OVERLOADED")
+    [chunk] = service.take()
+    service.reply(chunk)
+    service.submit(*["Un."] * (64 * chunks.OUT + 1), by="theirs")
+    first, *_ = service.take(jobs=1)
+    service.reply(first)
+    assert service.take(jobs=1) == []  # it looks at the job that was fed before the other
+    [last] = service.take(jobs=1)
+    assert last.request.texts == ("Un.",)
