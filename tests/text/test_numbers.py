@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from text.numbers import mismatch, written
+from text.numbers import amounts, mismatch, written
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,15 @@ from text.numbers import mismatch, written
         ("le 1er", "the first"),
         ("1.000", "1,000"),
         ("3,14", "3.14"),
+        ("la guerre de 1950-1953", "the 1950-53 war"),
+        ("en 2019-20", "in 2019-2020"),
+        ("à 04h40", "at 4.40 am"),
+        ("le protocole 5.3.1", "the protocol 5.3.1"),
+        ("-5 °C", "−5 °C"),
+        ("-5 degrés", "5 degrees below zero"),
+        ("5 à 10 %", "5 to 10 percent"),
+        ("de 5-10 pages", "of 5–10 pages"),
+        ("100 $", "100 dollars"),
         ("Bonjour", "Hello"),
     ],
 )
@@ -43,6 +52,13 @@ def test_the_same_values(french: str, english: str) -> None:
         ("le 3 mars 2004", "March 2004"),
         ("5 à 5", "5"),
         ("un jour", "37 days"),
+        ("à 14 h 30 le 3 mars 2004", "14:30 March 2004"),
+        ("1950-1953", "1950-54"),
+        ("1 234,56 €", "1,234.56"),
+        ("1 234,56 €", "$1,234.56"),
+        ("1 234,56", "£1,234.56"),
+        ("3,5 %", "3.5"),
+        ("Il fait -5 °C", "It is 5 °C"),
     ],
 )
 def test_other_values(french: str, english: str) -> None:
@@ -54,3 +70,14 @@ def test_a_number_in_the_style_of_a_language() -> None:
     assert written("1,234.56", "en", "fr") == "1\u202f234,56"
     assert written("2004", "fr", "en") == "2004"
     assert written("1.2.3", "en", "fr") == "1.2.3"
+
+
+def test_the_signs_at_a_number_are_written_as_a_language_does() -> None:
+    assert written("-1 234,56 €", "fr", "en") == "-€1,234.56"
+    assert written("$1,234.56", "en", "fr") == "1\u202f234,56\u00a0$"
+    assert written("50 %", "fr", "en") == "50%"
+
+
+def test_an_amount_has_its_signs() -> None:
+    text = "De -5 à 10 %, 1 234,56 € ou $3; p. 5-10"
+    assert [text[start:end] for start, end in amounts(text, "fr")] == ["-5", "10 %", "1 234,56 €", "$3", "5", "10"]
