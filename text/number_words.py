@@ -11,6 +11,8 @@ import regex
 from text import languages
 
 _ROMAN = regex.compile(r"\b(?=[IVXLC])(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})(?=(?:e|er|re|ème|ᵉ)?\b)")
+_CLOCK = regex.compile(r"\b(?:o['’]clock|afternoon|evening|soir|après-midi|heures?|past)\b", regex.IGNORECASE)
+_DATED = regex.compile(r"\b\d{1,2}(?:er|st|nd|rd|th)?\s(?:of\s)?(\p{L}{3,9})\b|\b(\p{L}{3,9})\s\d", regex.IGNORECASE)
 _WORD = regex.compile(r"\p{L}+")
 
 _EN = [
@@ -180,14 +182,24 @@ def spelled(text: str, language: str) -> set[Decimal]:
         elif word not in ("et", "and"):
             values |= _composed(run, lexicon)
             run = []
-    return {Decimal(value) for value in values | _composed(run, lexicon)}
+    values |= _composed(run, lexicon)
+    if _CLOCK.search(text):  # two o'clock, which may be 14 h
+        values |= {value + 12 for value in values if 0 < value < 12}
+    return {Decimal(value) for value in values}
 
 
 def named_months(text: str, language: str) -> set[Decimal]:
-    """The months that a text names, as numbers."""
+    """The months that a text names, in full or cut short, as numbers."""
     names = _MONTHS.get(languages.base(language), [])
-    words = set(_WORD.findall(text.lower())) if names else set()
-    return {Decimal(at) for at, name in enumerate(names, 1) if name in words}
+    words = {word for word in _WORD.findall(text.lower()) if len(word) > 2} if names else set()
+    return {Decimal(at) for at, name in enumerate(names, 1) if any(name.startswith(word) for word in words)}
+
+
+def dated_months(text: str, language: str) -> set[Decimal]:
+    """The months that a text names in full beside the digits of a day or a year, as numbers."""
+    names = _MONTHS.get(languages.base(language), [])
+    beside = {(each[1] or each[2]).lower() for each in _DATED.finditer(text)} if names else set()
+    return {Decimal(at) for at, name in enumerate(names, 1) if name in beside}
 
 
 @cache

@@ -7,14 +7,14 @@ one in digits. A minus, a percent sign and the sign of a currency at a number ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from decimal import Decimal
 from typing import NamedTuple
 
 import regex
 
 from text import languages
-from text.number_words import is_known, named_months, spelled
+from text.number_words import dated_months, is_known, named_months, spelled
 from text.signs import CURRENCIES, MINUS, PERCENT, lost, signed
 from text.typography import NARROW, NO_BREAK
 
@@ -42,7 +42,12 @@ _SINCE = regex.compile(r"(?<!\d)(\d\d)(\d\d)[-–—/]")  # the first year of 19
 _AMOUNT = regex.compile(
     rf"([{MINUS}]?)([{CURRENCIES}]?[{_SPACES}]?)(\d.*?)((?:[{_SPACES}]?[{PERCENT}{CURRENCIES}])?)", regex.DOTALL
 )
-_HOURS = regex.compile(r"\s?h(?:eures?)?\b")
+_CLOCK = regex.compile(r"\s?(?:h(?:eures?)?\b|:\d|o['’]clock)|\s(?:in|at|du|de|cette|ce|this)\b", regex.IGNORECASE)
+_LATE = regex.compile(r"\b(?:afternoon|evening|tonight|soir|après-midi)\b", regex.IGNORECASE)
+_TIME = regex.compile(
+    r"(\d{1,2})(?:\s?h\s?(\d\d)?(?![\d\p{L}])|(?:[:.](\d\d))?\s?([ap])\.?\s?m\b(?:\.(?=\s*[\p{Ll}\d,;]))?)",
+    regex.IGNORECASE,
+)
 _SCALE = regex.compile(
     r"[\s-]*(mille|thousand|millions?|milliards?|billions?|trillions?|k\b|m\b|bn\b)", regex.IGNORECASE
 )
@@ -69,11 +74,12 @@ class Number(NamedTuple):
 
 class Mismatch(NamedTuple):
     """The numbers of a text that its translation lacks, those that the translation has and the text does not, and the
-    signs at numbers that only one of them has."""
+    signs at numbers and the months of dates that only one of them has."""
 
     missing: Sequence[Number]
     added: Sequence[Number]
-    signs: frozenset[str] = frozenset()
+    signs: Set[str] = frozenset()
+    months: Set[Decimal] = frozenset()
 
 
 def numbers(text: str, language: str) -> list[Number]:
@@ -101,15 +107,21 @@ def mismatch(source: str, target: str, source_language: str, target_language: st
     if added:
         words = spelled(source, source_language) | (months[0] - months[1])
         added = [each for each in added if not _may_be_missing(target, each, words, source_language)]
+    dated = dated_months(source, source_language) - named_months(target, target_language)
+    dated |= dated_months(target, target_language) - named_months(source, source_language)
+    dated = {month for month in dated if not any(month in each.values for each in (*asked, *got))}
     signs = lost(source, target, source_language, target_language)
-    return Mismatch(sorted(missing), added, signs) if missing or added or signs else None
+    return Mismatch(sorted(missing), added, signs, dated) if missing or added or signs or dated else None
 
 
 def amounts(text: str, language: str) -> list[tuple[int, int]]:
-    """Where the numbers in digits stand, with the signs at them, in order."""
+    """Where the numbers in digits stand, with the signs at them, in order; the hours and minutes of a time are one."""
     found: list[tuple[int, int]] = []
     for number in numbers(text, language):
-        start, end = signed(text, number.start, number.end)
+        if found and number.start < found[-1][1]:
+            continue
+        time = _TIME.match(text, number.start)
+        start, end = time.span() if time else signed(text, number.start, number.end)
         found.append((max(start, found[-1][1]) if found else start, end))
     return found
 
@@ -118,6 +130,8 @@ def written(amount: str, source_language: str, target_language: str) -> str:
     """A number in digits of one language, with the signs at it, as another writes it; one that may be read in two ways
     stays as it is."""
     source, target = _style(source_language), _style(target_language)
+    if time := _TIME.fullmatch(amount):
+        return _time(time, target_language)
     parts = _AMOUNT.fullmatch(amount)
     if parts is None:
         return amount
@@ -132,6 +146,16 @@ def written(amount: str, source_language: str, target_language: str) -> str:
     if target.decimal == ".":
         return minus + currency + number + percent
     return minus + number + (NO_BREAK + percent + currency if percent or currency else "")
+
+
+def _time(time: regex.Match[str], language: str) -> str:
+    """A time as a language writes it, by 24 hours."""
+    hour, minutes, half = int(time[1]), time[2] or time[3], (time[4] or "").lower()
+    if half:
+        hour = hour % 12 + (12 if half == "p" else 0)
+    if languages.base(language) == "fr":
+        return f"{hour}{NO_BREAK}h" + (f"{NO_BREAK}{minutes}" if minutes else "")
+    return f"{hour}:{minutes or '00'}"
 
 
 def _style(language: str) -> Style:
@@ -162,14 +186,16 @@ def _tokens(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 def _values(text: str, start: int, end: int, style: Style) -> Iterator[Decimal]:
     """The readings of the digits from `start` to `end`, with what stands behind them: a scale, a.m. or p.m."""
     token = text[start:end]
+    is_minutes = text[max(0, start - 1) : start] in (":", ".")
+    if token.isdigit() and len(token) <= 2 and not is_minutes and (meridiem := _MERIDIEM.match(text, end)):
+        yield Decimal(int(token) % 12 + (12 if meridiem[1].lower() == "p" else 0))
+        return
+    if token.isdigit() and 0 < int(token[:3]) < 12 and _CLOCK.match(text, end) and _LATE.search(text):
+        yield Decimal(int(token) + 12)
     read = list(_readings(token, style))
     yield from read
     if scale := _SCALE.match(text, end):
         yield from (value.scaleb(_SCALES[scale[1].lower().rstrip("s")]) for value in read)
-    if token.isdigit() and len(token) <= 2 and (meridiem := _MERIDIEM.match(text, end)):
-        yield Decimal(int(token) % 12 + (12 if meridiem[1].lower() == "p" else 0))
-    if token.isdigit() and 13 <= int(token[:3]) <= 23 and _HOURS.match(text, end):  # 14 h, which may become two o'clock
-        yield Decimal(int(token) - 12)
     since = _SINCE.fullmatch(text, start - 5, start) if start >= 5 and len(token) == 2 and token.isdigit() else None
     if since and int(token) > int(since[2]):
         yield Decimal(int(since[1] + token))

@@ -27,7 +27,9 @@ _SAYS = {
     "%": regex.compile(r"%|\b(?:pct|per ?cent|pour[ -]?cent|points?\b)", regex.I),
     "€": regex.compile(r"€|\beuros?\b|\bEUR\b", regex.I),
     "$": regex.compile(r"\$|dollars?\b|\b(?:USD|CAD|AUD|bucks?|pesos?)\b", regex.I),
-    "£": regex.compile(r"£|\b(?:pounds?|livres?|sterling|GBP)\b", regex.I),
+    "£": regex.compile(
+        r"£|\b(?:pounds?|sterling|GBP)\b|\b(?:\d+|cents?|mille|deux|trois|cinq|dix|vingt) livres?\b", regex.I
+    ),
     "¥": regex.compile(r"¥|\b(?:yens?|yuans?|JPY|CNY|RMB)\b", regex.I),
 }
 
