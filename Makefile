@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-faults test-soak test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
-.PHONY: bench-models bench-observability
+.PHONY: bench-models bench-observability bench-fidelity
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -76,6 +76,9 @@ bench-scaling: dev ## measure how requests a second grow with the number of work
 
 bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
+
+bench-fidelity: dev ## measure what comes through: holds and numbers; DATA=pairs.tsv.gz adds more (2 minutes)
+	@$(ENV) benchmarks.fidelity $(DATA)
 
 bench-observability: dev ## measure the cost of logs, traces and metrics per translation (6 minutes)
 	@$(ENV) benchmarks.observability
