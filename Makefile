@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults test-soak test-compose check lint types imports sbom schema
+.PHONY: help run test test-long test-faults test-soak test-clients test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
-.PHONY: bench-models bench-observability bench-fidelity
+.PHONY: bench-models bench-observability bench-jobs bench-listeners bench-fidelity
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -23,11 +23,19 @@ test: ## install what is missing and run all tests; ARGS go to pytest
 
 test-faults: ## cause every kind of fault in a running service and print the outcome of the requests (5 minutes)
 	@$(PYTHON) -m launch.install test
-	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_cluster.py $(ARGS)
+	@$(ENV) pytest --all-faults tests/faults/test_faults.py tests/faults/test_jobs.py tests/faults/test_cluster.py $(ARGS)
+
+test-long: ## run the tests that are too long for `make test`, but for faults and the soak (5 minutes)
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest $(PARALLEL) --all-faults -m long --ignore tests/faults $(ARGS)
 
 test-soak: ## run a service at half its capacity: memory, threads, connections and queues must not grow (10 minutes)
 	@$(PYTHON) -m launch.install test
 	@$(ENV) pytest --all-faults --timeout 1800 tests/faults/test_soak.py $(ARGS)
+
+test-clients: ## check subscriptions with their npm client, graphql-sse; needs Node and npm (half a minute)
+	@$(PYTHON) -m launch.install test
+	@$(ENV) pytest tests/clients/graphql_sse.py $(ARGS)
 
 test-compose: dev ## run docker-compose.yml in a Docker Engine, check it and print the results (10 minutes)
 	@$(ENV) tests.compose.stack
@@ -71,8 +79,14 @@ bench-overload: dev ## send up to three times the load that the workers can serv
 bench-fairness: dev ## measure what one flooding caller does to twenty small ones (5 minutes)
 	@$(ENV) benchmarks.fairness
 
+bench-jobs: dev ## measure jobs: throughput, memory, interactive requests beside them, two callers (10 minutes)
+	@$(ENV) benchmarks.jobs
+
 bench-scaling: dev ## measure how requests a second grow with the number of workers (1 minute)
 	@$(ENV) benchmarks.scaling
+
+bench-listeners: dev ## measure what a thousand listeners to jobs cost the web tier (half a minute)
+	@$(ENV) benchmarks.listeners
 
 bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
@@ -93,5 +107,5 @@ dev: ## install .venv with the packages of the service, the checks, the tests an
 	@$(PYTHON) -m launch.install dev
 
 clean: ## remove .venv, all caches, and the data of the service
-	@rm -rf .venv .run .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf .venv .run tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

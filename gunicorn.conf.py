@@ -69,7 +69,8 @@ def when_ready(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Believes the proxies that --forwarded-allow-ips names."""
+    """Has subscriptions end when the worker begins to, and believes the proxies that --forwarded-allow-ips names."""
+    worker.when_ending = worker.wsgi.extensions["streams"].end
     if trusted := worker.cfg.forwarded_allow_ips:
         worker.wsgi = TrustedProxies(worker.wsgi, worker.cfg.forwarded_allow_networks(), "*" in trusted)
 

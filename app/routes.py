@@ -54,6 +54,7 @@ def register(
     keys = KeyRing(database)
     updates = JobUpdates(database)
     streams = Streams(updates.refresh, most=room(LISTENERS))
+    app.extensions["streams"] = streams
     atexit.register(streams.close)
     subscriptions = Subscriptions(updates, streams)
     tools = (settings, models, translator, hangups, ledger, repeats, keys, recent_errors, Detector())

@@ -24,8 +24,8 @@ def make(directory: Path) -> None:
     """Writes the files of all services; makes the passwords that do not exist yet."""
     kept = directory / "kept"
     kept.mkdir(mode=0o700, exist_ok=True)
-    broker, monitor, database, flower, grafana = (
-        keep(kept / name) for name in ("broker", "monitor", "database", "flower", "grafana")
+    broker, monitor, database, flower, grafana, webhook = (
+        keep(kept / name) for name in ("broker", "monitor", "database", "flower", "grafana", "webhook")
     )
     broker_url = f"amqp://{NAME}:{broker}@rabbitmq:5672/{NAME}"
     # Everybody in the container may read this file, because the id of RabbitMQ's user may change. It has only hashes.
@@ -33,6 +33,7 @@ def make(directory: Path) -> None:
     write(directory / "postgres" / "password", database, ROOT)
     write(directory / "web" / "broker-url", broker_url, TOLK)
     write(directory / "web" / "database-url", f"postgresql://{NAME}:{database}@postgres/{NAME}", TOLK)
+    write(directory / "web" / "webhook-secret", webhook, TOLK)
     write(directory / "worker" / "broker-url", broker_url, TOLK)
     write(directory / "flower" / "broker-url", broker_url, TOLK)
     write(directory / "flower" / "broker-api", f"http://{MONITOR}:{monitor}@rabbitmq:15672/api/", TOLK)

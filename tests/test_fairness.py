@@ -89,7 +89,7 @@ def test_large_requests_of_one_caller_are_not_everyones_wait(house: House) -> No
     assert {each.result() for each in flooding} == {"OK"}
 
 
-@pytest.mark.parametrize("piece", ["\ufdfa", "漢。", "a\n"])
+@pytest.mark.parametrize("piece", ["\ufdfa", *(pytest.param(each, marks=pytest.mark.long) for each in ("漢。", "a\n"))])
 def test_work_before_the_model_ends_at_its_deadline_and_is_nobody_elses_wait(house: House, piece: str) -> None:
     with ThreadPoolExecutor(16) as threads:
         texts = [(piece * 20_000)[:20_000]] * 5

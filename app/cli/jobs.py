@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ from app.monitoring.recent_errors import RecentErrors
 from app.settings import JOB_CALL_BYTES, Settings
 from app.translation.context import Context
 from app.translation.translator import EchoTranslator
+from tasks.contract.errors import TolkError
 from tasks.registry.file import RegistryFile
 
 POLL = 1.0  # seconds between two looks at a job that is waited for
@@ -60,7 +62,7 @@ def submit(file: TextIO, source: str | None, target: str, model: str | None, nam
             raise
         click.echo(job.id)
         if wait:
-            _follow(all_jobs, job)
+            _follow(all_jobs, job, name)
 
 
 @jobs.command("list")
@@ -109,6 +111,16 @@ def show(job_id: object, name: str | None) -> None:
     for field, value in fields.items():
         if value is not None:
             click.echo(f"{field}: {value}")
+
+
+@jobs.command("wait")
+@JOB
+@KEY
+def wait_(job_id: object, name: str | None) -> None:
+    """Return when the job JOB_ID has ended, and show how far it is."""
+    with said():
+        all_jobs = Jobs(the_database())
+        _follow(all_jobs, _known(all_jobs, _context(name), str(job_id)), name)
 
 
 @jobs.command("cancel")
@@ -213,14 +225,24 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _follow(all_jobs: Jobs, job: Job) -> None:
-    """Returns when a job has ended. On a terminal, a bar shows how far it is."""
-    with click.progressbar(length=job.total, label=job.status, file=sys.stderr) as bar:
-        while job.status not in ENDED:
-            time.sleep(POLL)
-            done, job = job.done, all_jobs.find(job.principal, job.id) or job
-            bar.label = job.status
-            bar.update(job.done - done)
+def _follow(all_jobs: Jobs, job: Job, name: str | None) -> None:
+    """Returns when a job has ended. On a terminal, a bar shows how far it is. Raises ClickException if it did not
+    succeed."""
+    try:
+        with click.progressbar(length=job.total, label=job.status, file=sys.stderr) as bar:
+            bar.update(job.done)
+            while job.status not in ENDED:
+                time.sleep(POLL)
+                found = all_jobs.find(job.principal, job.id)
+                if found is None:
+                    raise click.ClickException("The job was deleted.")
+                done, job = job.done, found
+                bar.label = job.status
+                bar.update(job.done - done)
+    except (KeyboardInterrupt, TolkError):
+        key = f" --key {shlex.quote(name)}" if name else ""
+        click.echo(f"The job goes on. To wait for it again: flask --app app jobs wait {job.id}{key}", err=True)
+        raise
     if job.status is not Status.SUCCEEDED:
         raise click.ClickException(job.error.message if job.error else f"The job is {job.status}.")
 

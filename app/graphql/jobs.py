@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import graphene
-from graphql import GraphQLResolveInfo
+from graphql import GraphQLResolveInfo, OperationType
 
 from app.accounts import auth
 from app.accounts.keys import Scope
@@ -117,7 +117,7 @@ class JobType(graphene.ObjectType):
         required=True,
         first=graphene.Int(default_value=100, description="How many texts are wanted, 1000 at most."),
         after=graphene.String(description="The cursor of the text before the first one that is wanted."),
-        description="Its texts with their translations. A page is shorter if its texts are long.",
+        description="Its texts with their translations, for queries. A page is shorter if its texts are long.",
     )
 
     def resolve_callback(self, info: GraphQLResolveInfo) -> CallbackType | None:
@@ -132,6 +132,8 @@ class JobType(graphene.ObjectType):
     def resolve_translations(
         self, info: GraphQLResolveInfo, *, first: int = 100, after: str | None = None
     ) -> TranslationConnection:
+        if info.operation.operation is OperationType.SUBSCRIPTION:  # one thread would read them for all listeners
+            raise refusal("translations: a subscription has none. Query job(id) { translations }, also while it runs.")
         job: Job = self.job
         segments, more = info.context.jobs.segments(job, first, _position(after))
         edges = [

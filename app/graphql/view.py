@@ -275,7 +275,7 @@ class GraphQL(GraphQLView[Context, None]):
             request,
             response,
             self.encode_json(first),
-            g.get("subscribed"),
+            g.get("subscribed") if first.get("data") else None,
             lambda result: self.encode_json(self.process_result(request, result)),
         )
 

@@ -10,8 +10,10 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -20,6 +22,8 @@ CONNECT_TIMEOUT = 5.0  # seconds for each address of a host
 TIMEOUT = 15.0  # seconds for all of a delivery
 # Addresses of IPv6 that a gateway turns into one of IPv4, of whatever kind.
 TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+
+Resolve = Callable[..., list[Any]]  # called and answering as socket.getaddrinfo
 
 
 class DeliveryError(Exception):
@@ -47,18 +51,26 @@ def signed(secret: bytes, message_id: str, body: bytes, now: float) -> dict[str,
     return {"webhook-id": message_id, "webhook-timestamp": str(int(now)), "webhook-signature": f"v1,{signature}"}
 
 
-def post(url: str, body: bytes, headers: dict[str, str], *, private: bool = False, timeout: float = TIMEOUT) -> None:
+def post(
+    url: str,
+    body: bytes,
+    headers: dict[str, str],
+    *,
+    private: bool = False,
+    timeout: float = TIMEOUT,
+    resolve: Resolve = socket.getaddrinfo,
+) -> None:
     """Sends JSON to a URL and returns if it is answered by a status 2xx. Nothing else of the answer is read.
 
     Unless `private` addresses are allowed, the URL has to be https, and the host's address public: the address that is
-    connected to is the one that was looked at. Raises DeliveryError.
+    connected to is the one that was looked at. `resolve` is asked for it once. Raises DeliveryError.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" and not private:
         raise DeliveryError("https was expected, and the address begins otherwise", is_final=True)
     connection = _Https if parts.scheme == "https" else _Http
     until = time.monotonic() + timeout
-    client = connection(parts.hostname or "", parts.port, private=private, until=until)
+    client = connection(parts.hostname or "", parts.port, private=private, until=until, resolve=resolve)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     # Each byte of an answer may come in time, and the answer never end.
     guard = threading.Timer(timeout, client.abort)
@@ -98,14 +110,16 @@ def is_public(address: str) -> bool:
 class _Http(http.client.HTTPConnection):
     """A connection to an address that was looked at before."""
 
-    def __init__(self, host: str, port: int | None, *, private: bool, until: float) -> None:
+    def __init__(self, host: str, port: int | None, *, private: bool, until: float, resolve: Resolve) -> None:
         super().__init__(host, port)
         self._private = private
         self._until = until
+        self._resolve = resolve
 
     @override
     def connect(self) -> None:
-        self.sock = _connect(self.host, self.port, private=self._private, until=self._until)
+        found = self._resolve(self.host, self.port, type=socket.SOCK_STREAM)
+        self.sock = _connect(found, private=self._private, until=self._until)
 
     def abort(self) -> None:
         """Has whoever waits for the receiver wait no longer."""
@@ -123,8 +137,7 @@ class _Https(_Http):
         self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
 
 
-def _connect(host: str, port: int, *, private: bool, until: float) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+def _connect(found: list[Any], *, private: bool, until: float) -> socket.socket:
     allowed = [each for each in found if private or is_public(str(each[4][0]))]
     if not allowed:
         raise DeliveryError("the host has a private address, or one of this machine", is_final=True)

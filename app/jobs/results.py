@@ -85,23 +85,19 @@ class RunJobs(bootsteps.StartStopStep):
 
     def create(self, worker: Any) -> None:
         settings: Settings = worker.app.conf.tolk_settings
-        models = RegistryFile(settings.models)
+        models: RegistryFile = worker.app.conf.tolk_models
         self.database = Database(settings.database)
         self.dispatcher = Dispatcher(worker.app, self.database, models, settings.job_lease)
         worker.recorder = Recorder(self.database, models, self.dispatcher.wake)
-
-        secret, private = settings.webhook_secret, settings.webhook_private
-        self.webhooks = Webhooks(self.database, secret, private=private) if secret else None
+        self.webhooks = Webhooks(self.database, settings.webhook_secret, private=settings.webhook_private)
 
     def start(self, _worker: Any) -> None:
         self.dispatcher.start()
-        if self.webhooks is not None:
-            self.webhooks.start()
+        self.webhooks.start()
 
     def stop(self, _worker: Any) -> None:
         self.dispatcher.close()
-        if self.webhooks is not None:
-            self.webhooks.close()
+        self.webhooks.close()
         self.database.close()
 
     def terminate(self, worker: Any) -> None:

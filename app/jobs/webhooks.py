@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -54,11 +54,13 @@ def find(connection: Connection, number: int) -> Callback | None:
 class Webhooks:
     """Delivers what is due, until it is closed. Several processes may each have one.
 
-    `secret` is the service's, from which those of the keys are made. `private` allows http, and addresses of private
-    networks.
+    `secret` is the service's, from which those of the keys are made; without it, all attempts fail. `private` allows
+    http, and addresses of private networks.
     """
 
-    def __init__(self, database: Database, secret: str, *, private: bool = False, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, database: Database, secret: str | None, *, private: bool = False, timeout: float = TIMEOUT
+    ) -> None:
         self._database = database
         self._secret = secret
         self._private = private
@@ -75,47 +77,60 @@ class Webhooks:
         self._thread.join()
 
     def deliver(self) -> int:
-        """Tries everything that is due, and returns how much that was. Raises TolkError if the database is away."""
-        due = self._database.run(_claim)
-        if due:
-            with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
-                list(threads.map(self._attempt, due))
-        return len(due)
+        """Tries what is due, AT_ONCE at most, and returns how much that was. Raises TolkError if the database is
+        away."""
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return len(self._begin(threads, AT_ONCE))
 
-    def _attempt(self, claimed: tuple[Job, int]) -> None:
-        job, attempt = claimed
-        body = json.dumps(message(job), ensure_ascii=False).encode()
-        # The same for all attempts, and another one if the job is retried and ends again.
-        message_id = f"{job.id}.{int(1000 * (job.finished or 0))}"
-        headers = delivery.signed(delivery.secret_of(self._secret, job.principal), message_id, body, time.time())
+    def _begin(self, threads: ThreadPoolExecutor, most: int) -> set[Future[None]]:
+        due = self._database.run(lambda connection: _claim(connection, most))
+        return {threads.submit(self._attempt, job, attempt) for job, attempt in due}
+
+    def _attempt(self, job: Job, attempt: int) -> None:
         try:
-            delivery.post(job.callback_url or "", body, headers, private=self._private, timeout=self._timeout)
+            self._note(job, attempt, self._result(job, attempt))
+        except Exception:  # it is due again after CLAIM
+            logger.exception("what became of the callback of job %s could not be noted", job.id)
+
+    def _result(self, job: Job, attempt: int) -> dict[str, Any]:
+        """Sends a message once. Returns the columns that say what became of it."""
+        try:
+            self._send(job)
         except DeliveryError as error:
             is_over = error.is_final or attempt > len(DELAYS)
             delay = None if is_over else DELAYS[attempt - 1] * random.uniform(1, 1 + JITTER)  # noqa: S311 - spreads
             then = "it was the last attempt" if delay is None else f"the next attempt is in {delay:.0f} s"
             logger.warning("the callback of job %s failed: %s; %s", job.id, error, then)
-            result = {"error": str(error), "next_attempt": None if delay is None else time.time() + delay}
-        else:
-            result = {"error": None, "next_attempt": None, "delivered": time.time()}
-        self._note(job, attempt, result)
+            return {"error": str(error), "next_attempt": None if delay is None else time.time() + delay}
+        return {"error": None, "next_attempt": None, "delivered": time.time()}
+
+    def _send(self, job: Job) -> None:
+        if self._secret is None:  # the web tier has one, or it would have refused the job's address
+            raise DeliveryError("the operator has to set TOLK_WEBHOOK_SECRET for the results worker, too")
+        body = json.dumps(message(job), ensure_ascii=False).encode()
+        # The same for all attempts, and another one if the job is retried and ends again.
+        message_id = f"{job.id}.{int(1000 * (job.finished or 0))}"
+        headers = delivery.signed(delivery.secret_of(self._secret, job.principal), message_id, body, time.time())
+        delivery.post(job.callback_url or "", body, headers, private=self._private, timeout=self._timeout)
 
     def _note(self, job: Job, attempt: int, result: dict[str, Any]) -> None:
         mine = (job_callback.c.job_id == job.number) & (job_callback.c.attempts == attempt)
         self._database.run(lambda connection: connection.execute(update(job_callback).where(mine).values(result)))
 
     def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                is_more = self.deliver() == AT_ONCE
-            except TolkError as error:
-                logger.warning("callbacks have to wait: %s", error.message)
-                is_more = False
-            except Exception:  # all callbacks depend on this thread, so it must go on
-                logger.exception("callbacks have to wait")
-                is_more = False
-            if not is_more:
-                self._closing.wait(POLL)
+        attempts: set[Future[None]] = set()  # a receiver that hangs takes one place, and the others go on
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
+            while not self._closing.is_set():
+                try:
+                    attempts |= self._begin(threads, AT_ONCE - len(attempts))
+                except TolkError as error:
+                    logger.warning("callbacks have to wait: %s", error.message)
+                except Exception:  # all callbacks depend on this thread, so it must go on
+                    logger.exception("callbacks have to wait")
+                is_full = len(attempts) == AT_ONCE
+                if not is_full:
+                    self._closing.wait(POLL)
+                attempts = wait(attempts, POLL if is_full else 0, FIRST_COMPLETED).not_done
 
 
 def message(job: Job) -> dict[str, Any]:
@@ -135,12 +150,12 @@ def message(job: Job) -> dict[str, Any]:
     }
 
 
-def _claim(connection: Connection) -> list[tuple[Job, int]]:
+def _claim(connection: Connection, most: int) -> list[tuple[Job, int]]:
     """Takes what is due, with the number of the attempt. What a process does not end is due again after CLAIM."""
     now = time.time()
-    due = select(job_callback).where(job_callback.c.next_attempt <= now).limit(AT_ONCE)
+    due = select(job_callback).where(job_callback.c.next_attempt <= now).order_by(job_callback.c.next_attempt)
     claimed: list[tuple[Job, int]] = []
-    for row in connection.execute(due.with_for_update(skip_locked=True)).all():
+    for row in connection.execute(due.limit(most).with_for_update(skip_locked=True)).all():
         mine = job_callback.c.job_id == row.job_id
         job = Job.of(connection.execute(select(table).where(table.c.id == row.job_id)).one())
         if job.status not in ENDED:  # it is being retried, and will tell when it ends again

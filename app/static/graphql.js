@@ -32,12 +32,7 @@ export async function ask(query, variables, { patience, signal }, read) {
   signal?.addEventListener("abort", abort);
   try {
     if (signal?.aborted) abort();
-    response = await fetch(document.body.dataset.endpoint, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", ...authorization() },
-      body: JSON.stringify({ query, variables }),
-      signal: request.signal,
-    });
+    response = await post(query, variables, request.signal);
     answer = await response.json();
   } catch (error) {
     if (signal?.aborted) throw error;
@@ -56,6 +51,16 @@ export async function ask(query, variables, { patience, signal }, read) {
     console.info(error);
     throw new RequestError(UNREADABLE, { requestId: response.headers.get("X-Request-Id") });
   }
+}
+
+// Sends a document to the API. Returns its response, or throws as fetch does.
+export function post(query, variables, signal, headers = {}) {
+  return fetch(document.body.dataset.endpoint, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...authorization(), ...headers },
+    body: JSON.stringify({ query, variables }),
+    signal,
+  });
 }
 
 function refusal({ message, extensions }) {

@@ -6,13 +6,17 @@ import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
 import { demand, onChange } from "./key.js";
 import { DETECT, nameOf, offered } from "./languages.js";
 import { linesOf, submit } from "./submission.js";
+import { follow, stands } from "./updates.js";
 
 const FIELDS = `id status source target createdAt expiresAt progress { done total failed } error { message }`;
 const JOBS = `query Jobs($first: Int!) { jobs(first: $first) { edges { node { ${FIELDS} } } pageInfo { hasNextPage } } }`;
 const CANCEL = `mutation Cancel($id: ID!) { cancelJob(id: $id) { ${FIELDS} } }`;
 const RETRY = `mutation Retry($id: ID!) { retryJob(id: $id) { ${FIELDS} } }`;
-const PERIOD = 2_000; // milliseconds between two looks at jobs of which one has not ended
-const REST = 10_000; // milliseconds if all have
+const DELETE = `mutation Delete($id: ID!) { deleteJob(id: $id) { id } }`;
+const UPDATED = `subscription Updated($id: ID!) { jobUpdated(id: $id) { ${FIELDS} } }`;
+const STREAMS = 2; // jobs that the page listens to: without HTTP/2, all tabs together have six connections to a service
+const PERIOD = 2_000; // milliseconds between two looks at jobs of which one has not ended, and is not listened to
+const REST = 10_000; // milliseconds if there is none
 const PATIENCE = 10_000; // milliseconds that an answer may take
 const PAGE = 20; // jobs; and so many more each time
 const MOST = 1_000; // that the API returns
@@ -29,7 +33,7 @@ const ENDED = ["SUCCEEDED", ...RETRIABLE];
 
 const element = (id) => document.getElementById(id);
 const [form, source, target, lines, file, button] = ["submission", "source", "target", "lines", "file", "submit"].map(element);
-const [table, template, pause] = ["jobs", "row", "pause"].map(element);
+const [table, template, pause, deletion] = ["jobs", "row", "pause", "deletion"].map(element);
 const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short" });
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const number = (value) => value.toLocaleString("en");
@@ -40,6 +44,7 @@ let paused = false; // by the reader
 let due = 0; // when the API is asked next: a time in milliseconds
 let timer;
 let looks = 0;
+let heard = []; // the ids of the jobs to listen to
 
 // The list.
 
@@ -55,18 +60,30 @@ async function look() {
     });
     demand();
     element("trouble").hidden = true;
-    if (jobs.some((job) => !ENDED.includes(job.status))) wait = PERIOD;
+    if (mine !== looks) return; // a newer look is on its way
+    const [running, waiting] = ["RUNNING", "QUEUED"].map((status) => jobs.filter((job) => job.status === status));
+    heard = [...running, ...waiting].slice(0, STREAMS).map((job) => job.id);
+    if (jobs.some((job) => !ENDED.includes(job.status) && !stands(job.id))) wait = PERIOD;
   } catch (error) {
+    if (mine !== looks) return;
     wait = fail(error, "The list shows what was known last.");
+    if (wait === Infinity) heard = []; // the key is of no use
   }
-  if (mine !== looks) return; // a newer look is on its way
   due = Date.now() + wait;
   schedule();
 }
 
 function schedule() {
   clearTimeout(timer);
-  if (document.visibilityState === "visible" && !paused && due < Infinity) timer = setTimeout(look, due - Date.now());
+  const watched = document.visibilityState === "visible" && !paused;
+  follow(watched ? heard : [], UPDATED, update, look);
+  if (watched && due < Infinity) timer = setTimeout(look, due - Date.now());
+}
+
+function update(job) {
+  const row = element(`job-${job.id}`);
+  if (row) fill(row, job);
+  element("updated").textContent = time.format(new Date());
 }
 
 // Shows the error, and returns the milliseconds after which to look again.
@@ -82,10 +99,11 @@ function fail(error, advice) {
 function show(jobs, more) {
   const rows = new Map([...table.rows].map((row) => [row.id, row]));
   jobs.forEach((job, index) => {
-    const row = rows.get(`job-${job.id}`) ?? newRow(job);
+    const known = rows.get(`job-${job.id}`);
+    const row = known ?? newRow(job);
     rows.delete(row.id);
     if (table.rows[index] !== row) table.insertBefore(row, table.rows[index] ?? null);
-    fill(row, job);
+    if (!known || !stands(job.id)) fill(row, job); // a stream knows more than a list that was on its way
   });
   for (const gone of rows.values()) gone.remove();
   element("none").hidden = jobs.length > 0;
@@ -100,6 +118,7 @@ function newRow(job) {
   for (const [kind, mutation] of [["cancel", CANCEL], ["retry", RETRY]]) {
     row.querySelector(`.${kind}`).addEventListener("click", () => change(row, mutation, job.id));
   }
+  row.querySelector(".delete").addEventListener("click", () => remove(row, job.id));
   for (const kind of ["tsv", "ndjson"]) {
     const link = row.querySelector(`.${kind}`);
     link.href = document.body.dataset.download.replace("JOB_ID", job.id).replace("JOB_FORM", kind);
@@ -147,6 +166,29 @@ async function change(row, mutation, id) {
   } catch (error) {
     fail(error, "The job is as it was.");
   }
+}
+
+async function remove(row, id) {
+  const [what, when] = ["what", "when"].map((name) => row.querySelector(`.${name}`).textContent);
+  if (!(await confirmed(`Delete the job ${what} of ${when}, with its texts and translations?`))) return;
+  const neighbour = row.nextElementSibling ?? row.previousElementSibling;
+  try {
+    await ask(DELETE, { id }, { patience: PATIENCE }, () => null);
+  } catch (error) {
+    return fail(error, "The job is as it was.");
+  }
+  row.remove();
+  (neighbour?.querySelector(".delete") ?? pause).focus();
+  say("The job is deleted.");
+  await look();
+}
+
+function confirmed(question) {
+  write(element("question"), question);
+  deletion.returnValue = "keep";
+  deletion.showModal();
+  const isDeletion = () => deletion.returnValue === "delete";
+  return new Promise((resolve) => deletion.addEventListener("close", () => resolve(isDeletion()), { once: true }));
 }
 
 // A new job.
@@ -205,6 +247,9 @@ pause.addEventListener("click", () => {
   schedule();
 });
 document.addEventListener("visibilitychange", schedule);
-onChange(look);
+onChange(() => {
+  follow([]); // what was listened to with another key
+  look();
+});
 offerLanguages();
 look();

@@ -17,10 +17,11 @@ import math
 import socket
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
+from types import FrameType
 from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
@@ -51,6 +52,7 @@ class Worker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.lingering: deque[TConn] = deque()
         self.threads: Threads[TConn] = Threads(self.cfg.threads)
+        self.when_ending: Callable[[], None] = lambda: None  # called before the requests in flight are finished
         self.accepts_at = -math.inf  # when it accepts connections again, in seconds of time.monotonic
         if not self.cfg.is_ssl:
             self.worker_connections = math.inf  # `accept` sees to the limit
@@ -61,6 +63,12 @@ class Worker(ThreadWorker):
         if not self.log.access_log.hasHandlers():
             self.log.access = lambda *_: None  # or gunicorn would format a line for every request
         super().init_process()
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.alive:
+            self.method_queue.defer(self.when_ending)
+        super().handle_exit(sig, frame)
 
     @override
     def accept(self, listener: socket.socket) -> None:

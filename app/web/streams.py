@@ -93,7 +93,7 @@ class Streams:
         self._callers: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._is_closing = False
+        self._is_ending = False
 
     def admit(self, caller: str) -> None:
         """Counts a stream of a caller. Whoever is admitted calls `add`, or `leave` if it comes to nothing.
@@ -101,7 +101,7 @@ class Streams:
         Raises TolkError(OVERLOADED) if there are too many.
         """
         with self._lock:
-            if self._is_closing:
+            if self._is_ending:
                 raise TolkError(Code.UNAVAILABLE, "The service is shutting down. Subscribe again in a moment.", 1.0)
             if self._callers[caller] >= self._of_caller:
                 message = f"{self._of_caller} subscriptions of yours are open. End one of them first."
@@ -125,6 +125,9 @@ class Streams:
         stream.client = client
         stream.unsent = head + stream.unsent
         with self._lock:
+            if self._is_ending:
+                client.close()
+                return
             self._arrived.append(stream)
             if self._thread is None:
                 self._wakes, self._awoken = socket.socketpair()
@@ -132,20 +135,25 @@ class Streams:
                 self._thread.start()
         self._wakes.send(b".")
 
-    def close(self) -> None:
-        """Ends all streams without their last event, so that clients connect again, to another process."""
+    def end(self) -> None:
+        """Has all streams end without their last event, so that clients connect again, to another process. Admits no
+        more, and returns at once."""
         with self._lock:
-            self._is_closing = True
-            thread = self._thread
-        if thread is not None:
-            self._wakes.send(b".")
-            thread.join(self._poll + 5.0)
+            self._is_ending = True
+            if self._thread is not None:
+                self._wakes.send(b".")
+
+    def close(self) -> None:
+        """Returns when all streams have ended."""
+        self.end()
+        if self._thread is not None:
+            self._thread.join(self._poll + 5.0)
 
     def _run(self) -> None:
         with DefaultSelector() as selector:
             selector.register(self._awoken, EVENT_READ)
             looks_at = 0.0
-            while not self._is_closing:
+            while not self._is_ending:
                 timeout = max(0.0, looks_at - time.monotonic()) if self._streams else None
                 try:
                     self._dispatch(selector, timeout)
@@ -159,6 +167,7 @@ class Streams:
                 stream.put(Events(b"", is_last=True))
                 with suppress(OSError):
                     stream.send()
+                    stream.client.shutdown(socket.SHUT_WR)
                 stream.client.close()
 
     def _dispatch(self, selector: DefaultSelector, timeout: float | None) -> None:

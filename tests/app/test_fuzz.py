@@ -12,6 +12,7 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 from graphql import (
+    GraphQLEnumType,
     GraphQLField,
     GraphQLInputObjectType,
     GraphQLInputType,
@@ -50,7 +51,16 @@ WRONG = [
     "{",
     "\x00",
 ]
-LANGUAGES = {"source": "fr", "target": "en", "model": "fr-en"}
+GOOD = {  # by argument
+    "source": "fr",
+    "target": "en",
+    "model": "fr-en",
+    "after": None,
+    "deadline": None,
+    "callbackUrl": None,
+    "idempotencyKey": "a",
+    "preserve": "Un",
+}
 CODES = {"UNAVAILABLE", "OVERLOADED", "TIMEOUT"}  # that may be the service's answer to a request that is in order
 
 fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -62,6 +72,11 @@ anything = st.recursive(
 )
 
 
+def takes_id(field: GraphQLField) -> bool:
+    """Whether a field is about something that has to be there."""
+    return any(get_named_type(argument.type).name == "ID" for argument in field.args.values())
+
+
 class Writer:
     """Writes one document; `draw` decides everything, and now and then for something that is wrong."""
 
@@ -70,6 +85,7 @@ class Writer:
         self.schema = schema
         self.faults = faults
         self.fragments: list[str] = []
+        self.input = "TranslateInput"  # the type of the variable
 
     def chance(self, one_in: int) -> bool:
         return self.draw(st.integers(1, one_in)) == 1
@@ -84,11 +100,12 @@ class Writer:
         assert root is not None
         written = " ".join([self.selection(root, 4), *self.fragments])
         # It has to be declared where it is used, and only there.
-        declared = "($input: TranslateInput!)" if ("$input" in written) != self.fault() else ""
+        declared = f"($input: {self.input}!)" if ("$input" in written) != self.fault() else ""
         return f"{kind} Q{declared} {written}"
 
     def selection(self, kind: GraphQLObjectType, depth: int) -> str:
-        names = self.draw(st.lists(st.sampled_from(sorted(kind.fields)), min_size=1, max_size=3, unique=True))
+        known = [name for name, field in kind.fields.items() if self.faults or not takes_id(field)]
+        names = self.draw(st.lists(st.sampled_from(sorted(known)), min_size=1, max_size=3, unique=True))
         if kind is self.schema.mutation_type:
             names = names[:1]
         written = [self.field(name, kind.fields[name], depth) for name in names]
@@ -131,12 +148,15 @@ class Writer:
                 return f"[{', '.join(self.value(name, kind.of_type) for _ in range(self.draw(st.integers(0, 3))))}]"
             case GraphQLInputObjectType():
                 if self.chance(4):
+                    self.input = self.input if self.fault() else kind.name
                     return "$input"
                 fields = [f"{each}: {self.value(each, field.type)}" for each, field in kind.fields.items()]
                 return f"{{{', '.join(field for field in fields if not self.fault())}}}"
-            case GraphQLScalarType(name="Float"):
+            case GraphQLEnumType():
+                return self.draw(st.sampled_from(sorted(kind.values)))
+            case GraphQLScalarType(name="Float" | "Int"):
                 return self.draw(st.sampled_from(["0", "-1", "61", "1e-300", "1e400"])) if self.fault() else "10"
-        return json.dumps(LANGUAGES[name] if name in LANGUAGES and not self.fault() else self.draw(texts))
+        return json.dumps(GOOD[name] if name in GOOD and not self.fault() else self.draw(texts))
 
 
 @st.composite

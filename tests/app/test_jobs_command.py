@@ -32,6 +32,8 @@ def test_a_file_becomes_a_job_that_can_be_followed_to_its_end(runner: FlaskCliRu
     assert "0 of 4100" in run(runner, "list").stdout
     assert "status: QUEUED" in run(runner, "show", job_id).stdout
     assert "CANCELLED" in run(runner, "cancel", job_id).stdout
+    waited = run(runner, "wait", job_id)
+    assert (waited.exit_code, "The job is CANCELLED." in waited.stderr) == (1, True)
     assert "4100 texts are left" in run(runner, "retry", job_id).stdout
     rows = run(runner, "download", job_id).stdout.splitlines()
     assert (rows[0], rows[4_100], len(rows)) == ("text\ttranslation\terror", "Texte 4099.\t\t", 4_101)

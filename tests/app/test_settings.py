@@ -36,6 +36,8 @@ def test_every_variable_sets_its_field() -> None:
             "TOLK_MAX_TIMEOUT": "120",
             "TOLK_JOB_DAYS": "30",
             "TOLK_JOB_LEASE": "90",
+            "TOLK_WEBHOOK_SECRET": "a long and random secret",
+            "TOLK_WEBHOOK_PRIVATE": "on",
             "TOLK_HOST": "::1",
             "PORT": "8080",
             "TOLK_FLOWER_URL": "https://flower.example/",
@@ -60,6 +62,8 @@ def test_every_variable_sets_its_field() -> None:
         max_timeout=120,
         job_days=30,
         job_lease=90,
+        webhook_secret="a long and random secret",
+        webhook_private=True,
         host="::1",
         port=8080,
         flower="https://flower.example/",
@@ -115,6 +119,10 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(tmp_path
         ("TOLK_MAX_REQUEST_CHARACTERS", "9" * 5_000),
         ("TOLK_MAX_TIMEOUT", "9"),  # shorter than the default timeout, which is part of the schema
         ("TOLK_MAX_TIMEOUT", "inf"),
+        ("TOLK_JOB_DAYS", "0"),
+        ("TOLK_JOB_LEASE", "a minute"),
+        ("TOLK_WEBHOOK_SECRET", "too-short"),
+        ("TOLK_WEBHOOK_PRIVATE", "yes"),
         ("PORT", "65536"),
         ("TOLK_FLOWER_URL", "javascript:alert(1)"),
         ("TOLK_INTROSPECTION", "no"),
@@ -153,7 +161,12 @@ def test_no_request_makes_a_message_that_the_queue_refuses() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["flask", "--app", "app", "run", "--port", "0"], ["flask", "--app", "app", "schema", "export"], ["gunicorn"]],
+    [
+        ["flask", "--app", "app", "run", "--port", "0"],
+        ["flask", "--app", "app", "schema", "export"],
+        ["gunicorn"],
+        ["celery", "-A", "app.jobs.results", "worker"],
+    ],
 )
 @pytest.mark.parametrize(
     ("variable", "sentence"),

@@ -56,7 +56,7 @@ WIRE: dict[str, tuple[bytes, list[int]]] = {
     "chunk of a long size": (post(CHUNKED, body=b"f" * 9_000), [400]),
     "chunk of a line feed": (post(CHUNKED, body=b"1\n{\n0\n\n"), [400]),
     "chunk of long extensions": (post(CHUNKED, body=b"1;" + b"a" * 9_000), [400]),
-    "chunk of two megabytes": (post(CHUNKED, body=b"1fffff\r\n" + b"x" * 2_000_000), [413]),
+    "chunk of five megabytes": (post(CHUNKED, body=b"4fffff\r\n" + b"x" * 5_000_000), [413]),
     "chunk with no end": (post(CHUNKED, body=b"1\r\n{x0\r\n\r\n"), [400]),
     "trailer with a length": (post(CHUNKED, body=CHUNKS[:-2] + b"Content-Length: 5\r\n\r\n"), [400]),
     "folded header": (post(LENGTH, b"X: a\r\n b"), [400]),

@@ -222,7 +222,9 @@ def test_jobs_and_their_files_are_those_of_the_key(
     use(page, key)
     expect(page.locator("#trouble")).to_be_hidden()
     page.fill("#lines", "Bonjour.")
-    page.get_by_role("button", name="Submit").click()
+    with page.expect_response(lambda response: response.request.headers.get("accept") == "text/event-stream") as stream:
+        page.get_by_role("button", name="Submit").click()
+    assert stream.value.status == 200
     job = page.locator("#jobs tr")
     expect(job).to_contain_text("0 of 1 texts")
     with page.expect_download() as download:

@@ -117,6 +117,15 @@ def test_a_service_sees_no_secrets_but_its_own(stack: dict[str, Any]) -> None:
         assert seen == of.get(name, {f"{name}-secrets"}), name
 
 
+def test_callbacks_are_signed_by_one_secret_and_have_a_way_out(stack: dict[str, Any], directory: Path) -> None:
+    file = "/run/secrets/webhook-secret"
+    assert {stack[name]["environment"]["TOLK_WEBHOOK_SECRET_FILE"] for name in ("web", "jobs")} == {file}
+    mounted = {each["source"] for name in ("web", "jobs") for each in stack[name]["volumes"] if each["target"] in file}
+    assert mounted == {"web-secrets"}
+    assert Settings.from_env({"TOLK_WEBHOOK_SECRET_FILE": str(directory / "web" / "webhook-secret")}).webhook_secret
+    assert "outside" in stack["jobs"]["networks"]
+
+
 def test_a_pool_sees_all_gpus() -> None:
     worker = services("docker-compose.yml", "docker-compose.gpu.yml")["worker"]
     [device] = worker["deploy"]["resources"]["reservations"]["devices"]
@@ -128,7 +137,7 @@ def test_a_pool_sees_all_gpus() -> None:
 
 def test_secrets_are_made_once_and_are_nobody_elses(directory: Path, tmp_path: Path) -> None:
     kept = {path.name: path.read_text() for path in (directory / "kept").iterdir()}
-    assert len(set(kept.values())) == len(kept) == 5
+    assert len(set(kept.values())) == len(kept) == 6
     assert all(len(secret) >= 43 for secret in kept.values())  # 256 bits
     assert kept["broker"] in (directory / "web" / "broker-url").read_text()
     assert kept["database"] == (directory / "postgres" / "password").read_text()

@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 
 UNITS = sorted((REPOSITORY / "compose" / "systemd").glob("*.service"))
 BINARIES = "/srv/tolk/.venv/bin"
+CALLBACKS = REPOSITORY / "compose" / "systemd" / "callbacks.conf"
 EXPOSURE = 25  # the highest exposure level, in tenths from 0 to 100; systemd calls levels up to 50 OK
 
 each = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
@@ -50,6 +51,17 @@ def read(unit: Path) -> configparser.SectionProxy:
 @each
 def test_systemd_finds_nothing_to_complain_about(unit: Path, tmp_path: Path) -> None:
     assert analyze(unit, tmp_path, "verify", "--man=no", "--recursive-errors=no") == ""
+
+
+@pytest.mark.parametrize("name", ["tolk-web", "tolk-jobs"])
+def test_a_unit_may_have_the_secret_of_callbacks(name: str, tmp_path: Path) -> None:
+    drop_ins = tmp_path / f"{name}.service.d"
+    drop_ins.mkdir()
+    shutil.copy(CALLBACKS, drop_ins)
+    [unit] = [each for each in UNITS if each.stem == name]
+    assert analyze(unit, tmp_path, "verify", "--man=no", "--recursive-errors=no") == ""
+    analyze(unit, tmp_path, "security", "--offline=true", "--no-pager", f"--threshold={EXPOSURE}")
+    assert "%d/webhook-secret" in CALLBACKS.read_text()
 
 
 @each

@@ -350,7 +350,7 @@ def test_spoilt_bytes_are_refused_or_loaded(valid: Path, tmp_path: Path) -> None
     assert child.returncode == 0, child.stderr[-4000:]
 
 
-def fuzz(valid: Path, scratch: Path, examples: int = 25) -> None:
+def fuzz(valid: Path, scratch: Path, examples: int = 12) -> None:
     outcome(str(valid), "float32")
     limit_memory()
     for name in [*NAMES, "pytorch_model.bin"]:

@@ -73,6 +73,7 @@ def test_while_the_broker_is_down_requests_fail_in_time_and_work_again_after(fra
             assert patient.result().results[0].text == "trois"
 
 
+@pytest.mark.long
 def test_a_broker_that_hangs_blocks_nobody_beyond_the_deadline(fragile, connect) -> None:
     translator = connect(fragile.url, "hang")
     with Worker(fragile.url, "hang"):

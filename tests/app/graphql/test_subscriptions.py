@@ -79,15 +79,36 @@ def test_a_deleted_job_completes_the_stream(api: Api) -> None:
 
 
 def test_errors_are_events(api: Api) -> None:
+    job = api.submit("Bonjour.")["id"]
     for answer in (
         listen(api, "00000000-0000-0000-0000-000000000000"),
         listen(api, "x", "subscription { jobUpdated { id } }"),
         listen(api, "x", "subscription {"),
+        listen(api, job, "subscription ($id: ID!) { a: jobUpdated(id: $id) { id } b: jobUpdated(id: $id) { id } }"),
+        listen(api, job, "subscription ($id: ID!) { __typename jobUpdated(id: $id) { id } }"),
+        listen(api, job, "subscription ($id: ID!) { jobUpdated(id: $id) { translations { edges { position } } } }"),
     ):
         [(name, result), end] = events(answer)
         assert (answer.status_code, name, end) == (200, "next", ("complete", None))
-        [error] = result["errors"]
+        error = result["errors"][0]
         assert error["extensions"]["code"] == "BAD_INPUT"
+
+
+def test_aliases_fragments_and_directives_stay_for_all_events(api: Api) -> None:
+    job = api.submit("Bonjour.")
+    query = """
+      subscription ($id: ID!) { ... { state: jobUpdated(id: $id) @include(if: true) { ...how id @skip(if: true) } } }
+      fragment how on Job { is: status }"""
+    told = events(listen(api, job["id"], query))
+    assert next(told) == ("next", {"data": {"state": {"is": "QUEUED"}}})
+    api.change("cancelJob", job["id"])
+    assert list(told) == [("next", {"data": {"state": {"is": "CANCELLED"}}}), ("complete", None)]
+
+
+def test_whoever_asks_for_nothing_hears_no_more(api: Api) -> None:
+    job = api.submit("Bonjour.")
+    query = "subscription ($id: ID!) { jobUpdated(id: $id) @include(if: false) { status } }"
+    assert list(events(listen(api, job["id"], query))) == [("next", {"data": {}}), ("complete", None)]
 
 
 def test_a_query_may_be_answered_by_events(api: Api) -> None:
@@ -152,12 +173,21 @@ def receive(client: socket.socket, end: bytes) -> bytes:
     return data
 
 
-def test_a_stream_ends_unfinished_when_the_service_ends(
+def test_streams_end_unfinished_before_the_requests_in_flight_do(
     start_gunicorn: Callable[..., Gunicorn], tmp_path: Path
 ) -> None:
     web = start_gunicorn(DATABASE_URL=f"sqlite:///{tmp_path}/tolk.sqlite")
     api = Api(web.url)
-    told = events(listen(api, api.submit("Bonjour.")["id"]))
-    next(told)
-    web.service.process.terminate()
-    assert list(told) == []
+    told = [events(listen(api, api.submit("Bonjour.")["id"])) for _ in range(8)]  # both processes have some
+    for each in told:
+        next(each)
+    body = json.dumps({"query": "{ languages { source } }"}).encode()
+    with web.connect() as client:
+        client.sendall(web.head(len(body), Expect="100-continue"))
+        receive(client, b"100 Continue\r\n\r\n")  # it is in flight now
+        web.service.process.terminate()
+        for each in told:
+            assert list(each) == []
+        client.sendall(body)
+        receive(client, b'"source": "en"')
+    assert web.service.wait() == 0

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
+from sqlalchemy import Connection
+
+from app.jobs import store
+from app.jobs.job import Status
 
 FIELDS = "id status progress { done total failed } error { code message } version expiresAt"
 SUBMIT = f"mutation ($input: SubmitInput!) {{ submitTranslation(input: $input) {{ {FIELDS} }} }}"
@@ -50,6 +56,17 @@ class Api:
             if not page["pageInfo"]["hasNextPage"]:
                 return edges
             after = page["pageInfo"]["endCursor"]
+
+
+def create_job(connection: Connection, **values: Any) -> int:
+    """Inserts a job that runs and has no texts. Returns its number."""
+    now = time.time()
+    usual = {
+        "uuid": str(uuid4()), "principal": "7", "caller": "7", "input_hash": "", "status": Status.RUNNING,
+        "target": "en", "lines": "keep", "priority": "bulk", "created": now, "deadline": now + 60, "retention": 60.0,
+        "charged_day": 0,
+    }  # fmt: skip
+    return store.create(connection, usual | values)
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.jobs.delivery import secret_of, spelled
 from launch.rabbitmq import PrivateRabbitMQ
 from tests.app.jobs.conftest import Api
+from tests.app.jobs.receiver import Receiver, is_signed
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.broker
+SECRET = "a secret of the whole service"
+CALLBACK = "query ($id: ID!) { job(id: $id) { callback { attempts deliveredAt error } } }"
 MODELS = """
 [models.fr-en]
 reference = "./fr-en"
@@ -51,6 +62,8 @@ def house(
         "TOLK_MODELS": str(models),
         "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite",
         "TOLK_JOB_LEASE": "3",
+        "TOLK_WEBHOOK_SECRET": SECRET,
+        "TOLK_WEBHOOK_PRIVATE": "on",
     }
     with new_broker() as broker:
         worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
@@ -105,6 +118,67 @@ def test_a_cancelled_job_ends_what_runs(house: House, eventually: Callable[..., 
     assert {node["error"]["code"] for node in nodes} == {"CANCELLED"}
     assert house.api.change("cancelJob", job["id"])["status"] == "CANCELLED"
     eventually(lambda: house.worker.says(" CANCELLED ms="))
+
+
+def test_a_receiver_is_called_back_once(house: House, eventually: Callable[..., None]) -> None:
+    secret = spelled(secret_of(SECRET, ""))  # as `flask jobs webhook-secret` prints it
+    with Receiver().running() as receiver:
+        jobs = []
+        for text, path in (("Un.", "/first"), ("#bad", "/second")):
+            jobs.append(house.api.submit(text, callbackUrl=receiver.url + path)["id"])
+            eventually(lambda: (house.api.call(CALLBACK, id=jobs[-1])["callback"] or {}).get("deliveredAt"))
+        told = {path: json.loads(body) for path, _, body in receiver.received}
+        assert [path for path, _, _ in receiver.received] == ["/first", "/second"]
+        assert all(is_signed(headers, body, secret) for _, headers, body in receiver.received)
+    assert [each["type"] for each in told.values()] == ["job.succeeded", "job.failed"]
+    assert [each["data"]["id"] for each in told.values()] == jobs
+    assert told["/second"]["data"]["progress"] == {"done": 1, "total": 1, "failed": 1}
+
+
+def flask(house: House, *arguments: str, **streams: Any) -> subprocess.Popen[str]:
+    """`flask jobs` on the same database."""
+    command = [sys.executable, "-m", "flask", "--app", "app", "jobs", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | streams
+    return subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **house.environ}, text=True, **pipes)
+
+
+def submit(house: House, texts: Path, *options: str, **streams: Any) -> subprocess.Popen[str]:
+    return flask(house, "submit", str(texts), "--source", "fr", "--target", "en", "--wait", *options, **streams)
+
+
+def test_a_submitted_file_is_waited_for_with_a_bar(house: House, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.write_text("".join(f"Texte {number}.\n" for number in range(100)))
+    terminal, other_end = pty.openpty()
+    done = submit(house, texts, stderr=other_end)
+    job_id = done.communicate(timeout=60)[0].strip()
+    os.close(other_end)
+    shown = b""
+    with suppress(OSError):  # so Linux says that the terminal's other end is closed
+        while more := os.read(terminal, 65_536):
+            shown += more
+    os.close(terminal)
+    assert done.returncode == 0
+    assert b"100%" in shown
+    assert b"SUCCEEDED" in shown
+    assert house.api.job(job_id)["progress"] == {"done": 100, "total": 100, "failed": 0}
+
+
+def test_who_stops_waiting_is_told_how_to_go_on(house: House, tmp_path: Path, eventually: Callable[..., None]) -> None:
+    texts = tmp_path / "texts"
+    texts.write_text("#sleep 2\n#bad\n")
+    waiting = submit(house, texts)
+    assert waiting.stdout is not None
+    job_id = waiting.stdout.readline().strip()
+    assert waiting.stderr is not None
+    waiting.stderr.readline()  # the bar's label: it waits now
+    waiting.send_signal(signal.SIGINT)
+    said = waiting.stderr.read()
+    assert (waiting.wait(20), f"flask --app app jobs wait {job_id}" in said, "Traceback" in said) == (1, True, False)
+    again = flask(house, "wait", job_id)
+    assert "1 of 2 texts have no translation" in again.communicate(timeout=60)[1]
+    assert again.returncode == 1
+    assert house.api.job(job_id)["status"] == "FAILED"  # and not CANCELLED
 
 
 def test_killed_results_workers_lose_and_double_nothing(

@@ -352,3 +352,10 @@ def test_a_database_goes_back_and_on_with_jobs_in_it(service: Service, database:
     database.upgrade()
     assert service.submit("Deux.")["status"] == "QUEUED"
     assert len(service.call("{ jobs { edges { cursor } } }")["edges"]) == 1
+
+
+def test_an_address_that_nobody_would_call_back_is_the_operators_mistake(service: Service) -> None:
+    error = service.submit("Un.", callbackUrl="https://host.example/")
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert "TOLK_WEBHOOK_SECRET" in error["message"]
+    assert service.call("{ jobs { edges { node { id } } } }")["edges"] == []

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,3 +104,22 @@ def test_an_answer_leaves_in_one_piece(pair: tuple[Connection, socket.socket]) -
 def test_the_constants_fit_what_may_be_sent() -> None:
     assert 5 <= RECEIVE_TIMEOUT <= 30
     assert RECEIVE_TIMEOUT <= SEND_TIMEOUT <= 120
+
+
+def test_an_heir_gets_the_client_with_the_head_alone(pair: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = pair
+    left: list[tuple[socket.socket, bytes]] = []
+    closes = threading.Event()
+    request = SimpleNamespace(force_close=closes.set)
+    connection.answer(request)
+    connection.bequeath(lambda client, head: left.append((client, head)))
+    connection.sendall(b"head")
+    connection.sendall(b"the server's end of the body")
+    connection.flush()
+    [(client, head)] = left
+    assert head == b"head"
+    assert closes.is_set()
+    assert connection.fileno() == -1
+    with client:
+        client.sendall(b"first")
+        assert theirs.recv(100) == b"first"  # nothing was sent before

@@ -29,6 +29,7 @@ GROUND = {
     # what app.web.server.Worker overrides
     ThreadWorker.__init__: "5681b8b542ea",
     ThreadWorker.init_process: "e4fc63a1a68e",
+    ThreadWorker.handle_exit: "b4e7decd4f92",
     ThreadWorker.accept: "f8dcead3dce5",
     ThreadWorker.handle: "ca85c9be3df7",
     ThreadWorker.handle_request: "6d0de5b91910",

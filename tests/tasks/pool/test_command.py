@@ -203,8 +203,9 @@ def test_a_worker_per_gpu_which_shuts_down_when_its_supervisor_is_gone(
     assert count(pool, "Warm shutdown") == 2
 
 
+@pytest.mark.long
 @pytest.mark.broker
-@pytest.mark.parametrize("kills", [12, pytest.param(100, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [12, 100])
 def test_one_of_four_is_killed_again_and_again_and_every_request_is_answered(
     broker: PrivateRabbitMQ, start_pool: Spawn, ask: Ask, threads: ThreadPoolExecutor, eventually: Any, kills: int
 ) -> None:

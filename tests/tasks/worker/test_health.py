@@ -21,6 +21,7 @@ def health(port: int) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
+@pytest.mark.long
 @pytest.mark.broker
 def test_a_worker_is_well_without_its_broker_for_a_while_and_not_for_ever(
     new_broker: Callable[[], PrivateRabbitMQ],

@@ -114,6 +114,7 @@ def test_stopping_under_load_loses_and_doubles_nothing(
     first.stop()
 
 
+@pytest.mark.long
 @pytest.mark.broker
 def test_one_restart_after_the_other_makes_no_dead_letters(
     broker, start_worker, translator, ask, threads, eventually, models: Path

@@ -17,7 +17,7 @@ from tasks.worker.watchdog import EXIT_CODE, Watchdog
 @pytest.mark.parametrize(
     ("text", "code", "sentence"),
     [
-        ("#hang", EXIT_CODE, "Model a has been in one step for"),
+        pytest.param("#hang", EXIT_CODE, "Model a has been in one step for", marks=pytest.mark.long),
         ("#seize", 1, "Timeout (0:00:03)!"),  # it holds the interpreter's lock, so faulthandler ends it
     ],
 )
