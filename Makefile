@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long test-faults test-soak test-clients test-compose check lint types imports sbom schema
 .PHONY: bench-service bench-quality bench-engine bench-training bench-path bench-overload bench-fairness bench-scaling
-.PHONY: bench-models bench-observability bench-jobs bench-listeners
+.PHONY: bench-models bench-observability bench-jobs bench-listeners bench-fidelity
 .PHONY: lock environment dev clean
 MAKEFLAGS += --no-print-directory
 
@@ -90,6 +90,9 @@ bench-listeners: dev ## measure what a thousand listeners to jobs cost the web t
 
 bench-models: dev ## use a thousand models on demand in a worker that has memory for a hundred (5 minutes)
 	@$(ENV) benchmarks.models
+
+bench-fidelity: dev ## measure what comes through: holds and numbers; DATA=pairs.tsv.gz adds more (2 minutes)
+	@$(ENV) benchmarks.fidelity $(DATA)
 
 bench-observability: dev ## measure the cost of logs, traces and metrics per translation (6 minutes)
 	@$(ENV) benchmarks.observability

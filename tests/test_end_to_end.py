@@ -192,6 +192,27 @@ def test_a_text_goes_there_and_back_through_both_models(
     assert [each["source"] for each in translation["sentences"]] == ["Il pleut.", "Je vais dormir."]
 
 
+def test_holds_and_numbers_come_through(url: str) -> None:
+    """FID-4, FID-6."""
+    mutation = """mutation ($input: TranslateInput!) { translate(input: $input) { translations { text flags } } }"""
+    texts = [
+        "Bonjour {name}, vous avez %d messages de <b>Paul</b>.",
+        "Le prix est de 1 234,56 €.",
+        "Je travaille chez Orange.",
+    ]
+
+    def translate(**options: object) -> list[tuple[str, list[str]]]:
+        variables = {"input": {"texts": texts, "source": "fr", "target": "en", **options}}
+        answer = requests.post(f"{url}/graphql", json={"query": mutation, "variables": variables}, timeout=60).json()
+        return [(each["text"], each["flags"]) for each in answer["data"]["translate"]["translations"]]
+
+    (placeholders, _), (price, flags), (firm, _) = translate(preserve=["Orange"])
+    assert [placeholders.count(hold) for hold in ("{name}", "%d", "<b>", "</b>")] == [1, 1, 1, 1]
+    assert ("€1,234.56" in price, flags) == (True, [])
+    assert firm.count("Orange") == 1
+    assert translate(holds="OFF")[1][1] == ["NUMBER_MISMATCH"]  # the model has no token for the currency
+
+
 def test_alternatives_come_from_the_model(url: str) -> None:
     mutation = """mutation ($input: TranslateInput!) { translate(input: $input) {
       source target model translations { text score alternatives { text score } error { message } } } }"""

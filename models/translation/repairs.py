@@ -19,7 +19,7 @@ from models.translation.draft import Draft, Tokens
 from models.translation.runaways import Decoded
 from text.characters import clean
 from text.holds import Hold
-from text.numbers import mismatch, numbers, written
+from text.numbers import amounts, mismatch, numbers, written
 from text.surface import restore
 from text.typography import typeset
 
@@ -140,8 +140,7 @@ def _parts(draft: Draft, i: int) -> dict[str, Tokens]:
 def _again(draft: Draft, i: int, languages: Languages) -> _Again | None:
     """The sentence with its numbers as holds, too, in the spelling of the target language, and other carriers."""
     sentence = draft.sentences[i]
-    found = numbers(sentence, languages.source)
-    spans = [Hold(each.start, each.end, "number") for each in found]
+    spans = [Hold(start, end, "number") for start, end in amounts(sentence, languages.source)]
     masked, made = mask(sentence, spans, taken="".join(draft.holds))
     made = {private: Held(written(held.text, languages.source, languages.target)) for private, held in made.items()}
     own = {private: draft.holds[private] for private in masks(sentence, draft.holds)}

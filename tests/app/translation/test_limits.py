@@ -24,6 +24,13 @@ LONGEST = ["x" * 20_000] * 5
         ({"texts": ["x"], "timeout": 5}, {"texts": ["x"], "timeout": 0}, "at most 60 seconds"),
         ({"texts": ["x"], "timeout": None}, {"texts": ["x"], "timeout": -1}, "at most 60 seconds"),
         ({"texts": []}, {"texts": ["x"], "model": "x" * 101}, "model: a name has at most 100 characters"),
+        (
+            {"texts": ["x"], "preserve": ["x" * 100] * 100},
+            {"texts": ["x"], "preserve": ["x"] * 101},
+            "preserve: at most 100",
+        ),
+        ({"texts": ["x"], "preserve": ["x"]}, {"texts": ["x"], "preserve": ["x" * 101]}, "preserve: a phrase has 1 to"),
+        ({"texts": ["x"], "preserve": []}, {"texts": ["x"], "preserve": ["x", " "]}, "that are not all blank"),
     ],
 )
 def test_a_request_at_a_limit_is_answered_and_one_over_it_says_the_limit(

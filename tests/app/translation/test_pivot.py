@@ -213,6 +213,44 @@ def test_a_translation_in_between_may_be_longer_than_a_text(models: Path) -> Non
     assert payload["translations"][0]["text"] == longer
 
 
+class Rolling(Dictionary):
+    """Workers of which the first `old` answers are of an earlier release, which knows no holds."""
+
+    def __init__(self, old: int) -> None:
+        super().__init__()
+        self.old = old
+
+    def ask(self, request: TranslateRequest) -> TranslateReply:
+        reply = super().ask(request)
+        return replace(reply, honoured=("lines",)) if len(self.requests) <= self.old else reply
+
+
+@pytest.mark.parametrize("chosen", [{"holds": "OFF"}, {"preserve": ["Word"]}])
+def test_what_a_caller_chose_is_asked_of_another_worker_if_one_does_not_know_it(
+    models: Path, chosen: dict[str, Any]
+) -> None:
+    translator = Rolling(old=2)
+    payload = translate(models, translator, "Bonjour", target="en", **chosen)
+    assert payload["translations"][0]["text"] == "Bonjour"
+    assert len(translator.requests) == 3
+
+
+def test_if_no_worker_knows_what_a_caller_chose_that_is_said(models: Path) -> None:
+    translator = Rolling(old=9)
+    answer = post(models, translator, "Bonjour", target="en", preserve=["Word"])
+    assert answer.status_code == 503
+    [error] = answer.json["errors"]
+    assert error["extensions"]["code"] == "UNAVAILABLE"
+    assert "does not know preserve" in error["message"]
+    assert len(translator.requests) == 3
+
+
+def test_an_old_workers_answer_is_taken_where_a_caller_chose_nothing(models: Path) -> None:
+    translator = Rolling(old=9)
+    assert translate(models, translator, "Bonjour", target="en")["translations"][0]["text"] == "Bonjour"
+    assert len(translator.requests) == 1
+
+
 def test_what_no_message_has_room_for_fails_alone() -> None:
     half = '"😀' * (MESSAGE_BYTES // 2 // len(r"\"\ud83d\ude00"))
     translator = Dictionary(one=sentence("one", half), two=sentence("two", half), three=sentence("three", "short"))

@@ -109,6 +109,13 @@ def test_a_lost_number_is_held_in_a_second_try() -> None:
     assert translated("Il a des chats", lambda _: "He has 37 cats").flags == ("NUMBER_MISMATCH",)
 
 
+def test_a_lost_sign_is_held_with_its_number() -> None:
+    """FID-6: a model that has no token for a currency loses it in the first try."""
+    found = translated("Cela coûte 1 234,56 € en 2004", lambda line: line.replace(" €", ""))
+    assert found.text == "Cela coûte €1,234.56 en 2004"
+    assert found.flags == ()
+
+
 def test_nothing_is_held_or_repaired_with_holds_off() -> None:
     assert translated("Il a 37 %s", lambda _: "He has", profile=Profile.OFF).text == "He has"
     assert translated("Il a Word", lambda _: "He has", profile=Profile.OFF, preserve=["Word"]).text == "He has Word"
