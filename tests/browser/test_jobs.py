@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from playwright.sync_api import Page, Request, Route, expect
 
 from launch.rabbitmq import PrivateRabbitMQ
@@ -30,37 +30,41 @@ window.fetch = (address, options) =>
 """
 
 
-@dataclass
-class Service:
-    """The parts of the service that do jobs."""
-
-    url: str
-    worker: Any
+STATUS = "{ status { workers { active } models { queues { depth } } } }"
 
 
 @pytest.fixture(scope="module")
-def service(
+def url(
     broker: PrivateRabbitMQ,
     start_worker: Callable[..., Any],
     start_web: Callable[..., str],
     spawn: Callable[..., Any],
     eventually: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Service:
+) -> Iterator[str]:
+    """A service that does jobs. In the end all its work was done, or dropped because its job was cancelled."""
     directory = tmp_path_factory.mktemp("jobs")
     models = Path(directory, "models.toml")
     models.write_text(MODELS)
     environ = {"TOLK_MODELS": str(models), "DATABASE_URL": f"sqlite:///{directory}/tolk.sqlite"}
-    worker = start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
+    start_worker(broker.url, app="echo", TOLK_MODELS=str(models))
     url = start_web(broker.url, **environ)
     results = spawn("celery", "-A", "app.jobs.results", "worker", CELERY_BROKER_URL=broker.url, **environ)
     eventually(lambda: results.says(" ready."), 60)
-    return Service(url, worker)
+    yield url
+    eventually(lambda: is_idle(url))
+
+
+def is_idle(url: str) -> bool:
+    answer = requests.post(f"{url}/graphql", json={"query": STATUS}, timeout=10)
+    status = answer.json()["data"]["status"]
+    busy = any(worker["active"] for worker in status["workers"])
+    return not busy and not any(queue["depth"] for model in status["models"] for queue in model["queues"])
 
 
 @pytest.fixture
-def page(service: Service, open_page: Open) -> Page:
-    return open_page(f"{service.url}/jobs", viewport={"width": 1280, "height": 900})
+def page(url: str, open_page: Open) -> Page:
+    return open_page(f"{url}/jobs", viewport={"width": 1280, "height": 900})
 
 
 def newest(page: Page):
@@ -82,8 +86,9 @@ def submit(page: Page, text: str) -> None:
         page.set_input_files("#file", {"name": "slow.txt", "mimeType": "text/plain", "buffer": text.encode()})
     else:
         page.fill("#lines", text)
-    page.get_by_role("button", name="Submit").click()
-    expect(page.locator("#outcome")).to_contain_text("Submitted")
+    with page.expect_response(lambda response: "mutation Submit" in (response.request.post_data or "")) as answer:
+        page.get_by_role("button", name="Submit").click()
+    expect(newest(page)).to_have_id(f"job-{answer.value.json()['data']['submitTranslation']['id']}")
 
 
 def downloaded(page: Page, form: str) -> str:
@@ -220,12 +225,12 @@ def test_a_failed_text_is_told_and_only_that_is_retried(page: Page) -> None:
     expect(job).to_contain_text("Done, with errors")
 
 
-def test_jobs_are_there_when_the_page_is_opened_again(page: Page, service: Service, open_page: Open) -> None:
+def test_jobs_are_there_when_the_page_is_opened_again(page: Page, url: str, open_page: Open) -> None:
     submit(page, "Encore.")
     expect(newest(page)).to_contain_text("Done: 1 of 1 texts")
     name = newest(page).get_attribute("id")
     assert name is not None
-    expect(open_page(f"{service.url}/jobs").locator(f"#{name}")).to_contain_text("Done: 1 of 1 texts")
+    expect(open_page(f"{url}/jobs").locator(f"#{name}")).to_contain_text("Done: 1 of 1 texts")
 
 
 def test_what_cannot_be_submitted_is_told_and_stays(page: Page, tmp_path: Path) -> None:
