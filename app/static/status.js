@@ -9,6 +9,7 @@ const QUERY = `
   status {
     broker
     deadLetters
+    jobWorkers
     models { name warm pairs { source target } queues { depth workers } problem }
     onDemand { models queues { depth workers } }
     workers { name active processed uptime memory gpuMemory models { name version device } }
@@ -74,6 +75,7 @@ function show(status) {
   if (away) return complain("The message broker does not answer. The errors below are those of one web process.");
   fill("workers", status.workers.map(workerRow));
   element("letters").textContent = status.deadLetters ?? "–";
+  element("job-workers").textContent = status.jobWorkers ?? "–";
   element("updated").textContent = time.format(new Date());
   element("trouble").hidden = true;
 }

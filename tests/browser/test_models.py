@@ -125,6 +125,7 @@ def test_of_a_thousand_models_the_status_shows_those_in_memory(
     status = {
         "broker": True,
         "deadLetters": 0,
+        "jobWorkers": 1,
         "models": [model("hot", True, 3, 20, 1), model("a", False), model("b", False)],
         "onDemand": {"models": 1000, "queues": queues(16, 0, 0)},
         "workers": [

@@ -79,6 +79,7 @@ def test_the_status_is_there_and_everybody_can_read_it(
     expect(rows(status, "Workers")).to_contain_text(re.compile(r"fr-en \(\w+\) on cpu.* MB"))
     expect(status.get_by_text("No error in the last hour.")).to_be_visible()
     expect(status.locator("#letters")).to_have_text("0")
+    expect(status.locator("#job-workers")).to_have_text("0")
     mutation = 'mutation { translate(input: {texts: ["Un."], target: "en", timeout: 1e-9}) { model } }'
     answer = requests.post(f"{stage.url}/graphql", json={"query": mutation}, timeout=10)
     expect(rows(status, "Errors of the last hour")).to_contain_text(f"TIMEOUT{answer.headers['X-Request-Id']}1")
