@@ -110,7 +110,7 @@ def measure(name: str, directory: Path, segments: int, large: int) -> None:
     reference = "fr-en"
     if name == "opus":
         reference = str(directory / "opus")
-        opus_model(Path(reference))
+        opus_model(Path(reference), longest=12)
         segments, large = segments // 10, 0
     sentences = texts(segments)
     alone = engine_alone(reference, sentences)
