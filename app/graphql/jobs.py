@@ -230,10 +230,14 @@ def resolve_delete(_root: None, info: GraphQLResolveInfo, *, id: str) -> JobType
 
 
 def resolve_job(_root: None, info: GraphQLResolveInfo, *, id: str) -> JobType | None:
-    context: GraphQLContext = info.context
-    auth.demand(context.key, Scope.TRANSLATE)
-    job = context.jobs.find(context.principal or "", id)
+    job = find(info.context, id)
     return None if job is None else job_type(job)
+
+
+def find(context: GraphQLContext, job_id: str) -> Job | None:
+    """The caller's job with this id, if there is one. Raises TolkError if its key may not translate."""
+    auth.demand(context.key, Scope.TRANSLATE)
+    return context.jobs.find(context.principal or "", job_id)
 
 
 def resolve_jobs(

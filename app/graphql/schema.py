@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import graphene
 
 from app.graphql.detection import DetectionType, resolve_detect
@@ -84,6 +86,12 @@ class Query(graphene.ObjectType):
     )
 
 
+def _job_field(resolver: Callable[..., JobType], description: str) -> graphene.Field:
+    """A mutation of the job with an id, which returns it as it is then."""
+    job_id = graphene.ID(required=True, description="The job's id.")
+    return graphene.Field(JobType, required=True, id=job_id, resolver=resolver, description=description)
+
+
 class Mutation(graphene.ObjectType):
     """Translations. They are mutations because they cost, and because their results may differ from call to call."""
 
@@ -126,26 +134,14 @@ class Mutation(graphene.ObjectType):
         resolver=resolve_start,
         description="Closes and starts a job that was submitted open.",
     )
-    cancel_job = graphene.Field(
-        JobType,
-        required=True,
-        id=graphene.ID(required=True, description="The job's id."),
-        resolver=resolve_cancel,
-        description="Cancels a job, unless it has ended. What was translated stays; the rest is refunded.",
+    cancel_job = _job_field(
+        resolve_cancel, "Cancels a job, unless it has ended. What was translated stays; the rest is refunded."
     )
-    retry_job = graphene.Field(
-        JobType,
-        required=True,
-        id=graphene.ID(required=True, description="The job's id."),
-        resolver=resolve_retry,
-        description="Starts a job that has ended once more, for the texts that have no translation.",
+    retry_job = _job_field(
+        resolve_retry, "Starts a job that has ended once more, for the texts that have no translation."
     )
-    delete_job = graphene.Field(
-        JobType,
-        required=True,
-        id=graphene.ID(required=True, description="The job's id."),
-        resolver=resolve_delete,
-        description="Deletes a job with its translations now. One that has not ended is cancelled.",
+    delete_job = _job_field(
+        resolve_delete, "Deletes a job with its translations now. One that has not ended is cancelled."
     )
 
 

@@ -12,10 +12,7 @@ import graphene
 from flask import Request, Response
 from graphql import ExecutionResult, GraphQLResolveInfo
 
-from app.accounts import auth
-from app.accounts.keys import Scope
-from app.graphql.context import GraphQLContext
-from app.graphql.jobs import JobType, job_type
+from app.graphql.jobs import JobType, find, job_type
 from app.jobs import store
 from app.jobs.job import ENDED, Job
 from app.jobs.limits import refusal
@@ -42,9 +39,7 @@ class Subscribed:
 
 def resolve_job_updated(root: Subscribed, info: GraphQLResolveInfo, *, id: str) -> JobType:
     if root.job is None:
-        context: GraphQLContext = info.context
-        auth.demand(context.key, Scope.TRANSLATE)
-        root.job = context.jobs.find(context.principal or "", id)
+        root.job = find(info.context, id)
     if root.job is None:
         raise refusal(f"id: {store.GONE}")
     return job_type(root.job)

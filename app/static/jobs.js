@@ -5,6 +5,7 @@ import { save } from "./download.js";
 import { ask, LONGEST_WAIT, RequestError } from "./graphql.js";
 import { demand, onChange } from "./key.js";
 import { DETECT, nameOf, offered } from "./languages.js";
+import { pausable } from "./pause.js";
 import { linesOf, submit } from "./submission.js";
 import { follow, stands } from "./updates.js";
 
@@ -38,9 +39,9 @@ const date = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: 
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const number = (value) => value.toLocaleString("en");
 
+const paused = pausable(schedule);
 const seen = new Map(); // when a running job was seen first, and how many of its texts were done: by its id
 let wanted = PAGE; // jobs
-let paused = false; // by the reader
 let due = 0; // when the API is asked next: a time in milliseconds
 let timer;
 let looks = 0;
@@ -75,7 +76,7 @@ async function look() {
 
 function schedule() {
   clearTimeout(timer);
-  const watched = document.visibilityState === "visible" && !paused;
+  const watched = document.visibilityState === "visible" && !paused();
   follow(watched ? heard : [], UPDATED, update, look);
   if (watched && due < Infinity) timer = setTimeout(look, due - Date.now());
 }
@@ -239,12 +240,6 @@ source.addEventListener("change", offerLanguages);
 element("more").addEventListener("click", () => {
   wanted = Math.min(MOST, wanted + PAGE);
   look();
-});
-pause.addEventListener("click", () => {
-  paused = !paused;
-  pause.textContent = paused ? "Go on" : "Pause";
-  element("rhythm").textContent = paused ? "The page does not update." : "The page updates while you look.";
-  schedule();
 });
 document.addEventListener("visibilitychange", schedule);
 onChange(() => {

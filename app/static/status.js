@@ -3,6 +3,7 @@
 import { write } from "./announce.js";
 import { ask, LONGEST_WAIT } from "./graphql.js";
 import { demand, onChange } from "./key.js";
+import { pausable } from "./pause.js";
 
 const QUERY = `
 {
@@ -25,8 +26,8 @@ const element = (id) => document.getElementById(id);
 const list = new Intl.ListFormat("en");
 const time = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
+const paused = pausable(schedule);
 let timer;
-let paused = false; // by the reader
 let due = 0; // when the API is asked next: a time in milliseconds
 
 async function update() {
@@ -42,7 +43,7 @@ async function update() {
 
 function schedule() {
   clearTimeout(timer);
-  if (visible() && !paused && due < Infinity) timer = setTimeout(update, due - Date.now());
+  if (visible() && !paused() && due < Infinity) timer = setTimeout(update, due - Date.now());
 }
 
 function visible() {
@@ -57,11 +58,11 @@ function fail(error) {
   }
   const pause = Math.max(PERIOD, Math.min((error.retryAfter ?? 0) * 1000, LONGEST_WAIT));
   const then = `${OLD} The page asks again at ${time.format(Date.now() + pause)}.`;
-  complain(error.message, pause > PERIOD && !paused ? then : undefined);
+  complain(error.message, pause > PERIOD && !paused() ? then : undefined);
   return pause;
 }
 
-function complain(reason, advice = paused ? OLD : `${OLD} The page goes on asking every three seconds.`) {
+function complain(reason, advice = paused() ? OLD : `${OLD} The page goes on asking every three seconds.`) {
   write(element("reason"), reason);
   write(element("advice"), advice);
   element("trouble").hidden = false;
@@ -166,12 +167,6 @@ function newRow(body, columns) {
 }
 
 document.addEventListener("visibilitychange", schedule);
-element("pause").addEventListener("click", () => {
-  paused = !paused;
-  element("pause").textContent = paused ? "Go on" : "Pause";
-  element("rhythm").textContent = paused ? "The page does not update." : "The page updates every three seconds while you look.";
-  schedule();
-});
 onChange(() => {
   element("reason").textContent = ""; // so that the next message is announced, even if it is the same
   update();
